@@ -1,0 +1,1 @@
+"""Mine landmark genes from expression compendia."""

@@ -1,0 +1,1 @@
+"""Numbers: numpy and scipy only; arrays in, arrays out."""

@@ -1,0 +1,341 @@
+"""What each store holds: one declaration that gives layout, validation and documentation.
+
+Owns the names, dims, dtypes and units of every array, and the chunk arithmetic. It reads and
+writes nothing; ``store`` does. ``docs/stores.md`` is generated from the specs below.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from dglzarr.errors import SchemaError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import xarray as xr
+
+Written = Literal["create", "region", "finish"]
+
+SPLITS = ("train", "validation", "test")
+CHUNK_SAMPLES = 256
+CHUNK_GENES = 2048
+SHARD_SAMPLES = 2048
+MIN_REGIONS = 8
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array of a store.
+
+    ``written`` says when: with the labels (``create``), by region tasks (``region``), or with the
+    merged result (``finish``). An array named like its only dim is that dim's index.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: str
+    description: str
+    units: str | None = None
+    written: Written = "finish"
+    is_coord: bool = False
+    required: bool = True
+    attrs: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether the array is a big sample by gene matrix, and so sharded."""
+        return self.dims == ("sample", "gene") and self.written == "region"
+
+
+@dataclass(frozen=True)
+class StoreSpec:
+    """One store: its schema name, version and arrays."""
+
+    name: str
+    version: int
+    description: str
+    arrays: tuple[ArraySpec, ...]
+    compressed: bool = True
+
+    def __getitem__(self, name: str) -> ArraySpec:
+        """Return the array of that name."""
+        return next(a for a in self.arrays if a.name == name)
+
+    @property
+    def region_arrays(self) -> tuple[ArraySpec, ...]:
+        """The arrays that region tasks write."""
+        return tuple(a for a in self.arrays if a.written == "region")
+
+
+def _index(
+    dim: str, description: str, dtype: str = "str", written: Written = "create"
+) -> ArraySpec:
+    return ArraySpec(dim, (dim,), dtype, description, written=written, is_coord=True)
+
+
+def _coord(name: str, dim: str, description: str, dtype: str = "str", **attrs: object) -> ArraySpec:
+    return ArraySpec(name, (dim,), dtype, description, written="create", is_coord=True, attrs=attrs)
+
+
+_SAMPLE = _index("sample", "accession or name of the profile")
+_GENE = _index("gene", "measured feature: a probe set, or a gene ID")
+_GENE_SYMBOL = _coord("gene_symbol", "gene", "symbol of the gene the feature measures, '' unknown")
+_GENE_ID = _coord("gene_id", "gene", "ID of the gene the feature measures, '' unknown")
+_SERIES = _coord("series", "sample", "study the profile belongs to, GSE...")
+_PLATFORM = _coord("platform", "sample", "GPL..., '' unknown")
+_SPLIT = _coord(
+    "split",
+    "sample",
+    "use of the sample, fixed at ingest by a pure function of a label and the seed",
+    dtype="int8",
+    flag_values=[0, 1, 2],
+    flag_meanings=" ".join(SPLITS),
+)
+_LABELS = (
+    _index("label", "name of a sample label: a sample sheet column or GEO characteristic"),
+    ArraySpec(
+        "sample_label", ("sample", "label"), "str", "value of the label, '' absent",
+        written="create", is_coord=True,
+    ),
+)  # fmt: skip
+_STUDY_COORDS = (
+    _SAMPLE,
+    _GENE,
+    _GENE_ID,
+    _GENE_SYMBOL,
+    _coord("source", "sample", "name of the source the profile was read from"),
+    _SERIES,
+    _PLATFORM,
+    _SPLIT,
+    *_LABELS,
+)
+
+
+def _matrix(name: str, description: str, units: str) -> ArraySpec:
+    return ArraySpec(name, ("sample", "gene"), "float32", description, units, "region")
+
+
+RAW = StoreSpec(
+    "raw",
+    1,
+    "One source as published: its own scale, its own genes.",
+    (
+        _matrix("expression", "expression as published", "as published"),
+        _SAMPLE,
+        _GENE,
+        _GENE_SYMBOL,
+        _SERIES,
+        _PLATFORM,
+        *_LABELS,
+    ),
+)
+EXPRESSION = StoreSpec(
+    "expression",
+    1,
+    "Training sources joined on their common genes, in log2.",
+    (_matrix("expression", "expression, missing = NaN", "log2"), *_STUDY_COORDS),
+)
+NORMALIZED = StoreSpec(
+    "normalized",
+    1,
+    "Expression after quantile normalization against a frozen reference.",
+    (
+        _matrix("expression", "quantile-normalized expression, missing = NaN", "log2"),
+        ArraySpec(
+            "quantile_reference", ("quantile",), "float64",
+            "common distribution, ascending: mean of each order statistic over fitted samples",
+            "log2", "create",
+        ),
+        _index("quantile", "rank, 0 = lowest", "int32"),
+        *_STUDY_COORDS,
+    ),
+    compressed=False,
+)  # fmt: skip
+SAMPLES = StoreSpec(
+    "samples",
+    1,
+    "Which samples are near-duplicates, and the per-gene moments of those kept for training.",
+    (
+        ArraySpec("cluster", ("sample",), "int32", "k-means cluster of the sample"),
+        ArraySpec("keep", ("sample",), "bool", "false for a near-duplicate of a kept sample"),
+        ArraySpec("duplicate_of", ("sample",), "str", "kept sample it repeats, '' when kept"),
+        ArraySpec(
+            "nearest_distance", ("sample",), "float32",
+            "distance to the closest sample under the threshold, NaN when there is none",
+        ),
+        ArraySpec("centroid", ("cluster_index", "gene"), "float32", "k-means centroid", "log2"),
+        ArraySpec("gene_mean", ("gene",), "float64", "mean over kept training samples", "log2"),
+        ArraySpec("gene_std", ("gene",), "float64", "std over kept training samples", "log2"),
+        _SAMPLE,
+        _GENE,
+        _index("cluster_index", "number of the cluster", "int32"),
+    ),
+)  # fmt: skip
+CONTRIBUTIONS = StoreSpec(
+    "contributions",
+    1,
+    "DeepLIFT contributions of every sample, reduced over latent units.",
+    (
+        ArraySpec(
+            "latent_total", ("region", "latent", "gene"), "float64",
+            "sum over the region's kept training samples of abs(contribution)", None, "region",
+        ),
+        ArraySpec(
+            "n_scored", ("region",), "int64",
+            "kept training samples in the region", None, "region",
+        ),
+        ArraySpec(
+            "delta_error", ("sample",), "float32",
+            "largest gap between summed contributions and the change of a latent unit",
+            None, "region",
+        ),
+        _matrix("contribution", "sum over latent units of abs(contribution)", "latent activation"),
+        _SAMPLE,
+        _GENE,
+        _index("latent", "bottleneck unit", "int32"),
+        _index("region", "region of whole shards", "int32"),
+    ),
+    compressed=False,
+)  # fmt: skip
+SCORES = StoreSpec(
+    "scores",
+    1,
+    "One score per gene: DeepLIFT contributions averaged over kept training samples.",
+    (
+        ArraySpec("score", ("gene",), "float64", "mean of abs(contribution) over samples and latent"),
+        ArraySpec("latent_score", ("latent", "gene"), "float32", "the same for each latent unit"),
+        _GENE,
+        _GENE_ID,
+        _GENE_SYMBOL,
+        _index("latent", "bottleneck unit", "int32"),
+    ),
+)  # fmt: skip
+LANDMARKS = StoreSpec(
+    "landmarks",
+    1,
+    "Genes ranked by score, and the panels to be compared.",
+    (
+        ArraySpec("score", ("gene",), "float64", "DeepLIFT score of the gene"),
+        ArraySpec("rank", ("gene",), "int32", "rank by score, 1 = best"),
+        ArraySpec("is_landmark", ("gene",), "bool", "whether the gene is in the mined panel"),
+        ArraySpec("panel_gene", ("panel", "position"), "str", "genes of a panel in order, '' = end"),
+        ArraySpec("n_missing", ("panel",), "int32", "listed genes not measured here"),
+        _GENE,
+        _GENE_ID,
+        _GENE_SYMBOL,
+        _index("panel", "mined, random-0..., or the name of a published list"),
+        _index("position", "position in the panel, 0 = first", "int32"),
+    ),
+)  # fmt: skip
+EVALUATION = StoreSpec(
+    "evaluation",
+    1,
+    "How well each panel predicts the genes that it does not measure.",
+    (
+        ArraySpec(
+            "mae", ("panel", "cohort", "gene"), "float32",
+            "mean absolute error of a target gene, NaN where it is no common target", "z",
+        ),
+        ArraySpec("pcc", ("panel", "cohort", "gene"), "float32", "Pearson r with the truth"),
+        ArraySpec(
+            "null_fraction", ("panel", "cohort", "gene"), "float32",
+            "share of wrong-gene correlations above the right one; NaN for random panels",
+        ),
+        ArraySpec("alpha", ("panel",), "float64", "ridge penalty chosen without the test split"),
+        ArraySpec("n_samples", ("cohort",), "int32", "samples the cohort is judged on"),
+        ArraySpec("n_measured", ("cohort",), "int32", "study genes that the cohort measures"),
+        ArraySpec("is_target", ("gene",), "bool", "common targets: measured by no panel"),
+        _GENE,
+        _GENE_SYMBOL,
+        _index("panel", "the panels of landmarks.zarr, and 'mean': predict the training mean"),
+        _index("cohort", "'test' for held-out samples, or the name of a cohort source"),
+    ),
+)  # fmt: skip
+
+SPECS = {
+    spec.name: spec
+    for spec in (
+        RAW, EXPRESSION, NORMALIZED, SAMPLES, CONTRIBUTIONS, SCORES, LANDMARKS, EVALUATION,
+    )
+}  # fmt: skip
+
+
+def shard_samples(n_samples: int, *, largest: int = SHARD_SAMPLES) -> int:
+    """Return how many samples a shard holds: whole chunks, about eight regions or more.
+
+    Examples
+    --------
+    >>> shard_samples(129158), shard_samples(2000), shard_samples(300), shard_samples(40)
+    (2048, 256, 256, 48)
+    """
+    chunk = chunk_samples(n_samples)
+    wanted = chunk * max(1, n_samples // (MIN_REGIONS * chunk))
+    return max(chunk, min(wanted, largest // chunk * chunk))
+
+
+def chunk_samples(n_samples: int) -> int:
+    """Return how many samples an inner chunk holds, smaller only for tiny stores."""
+    return min(CHUNK_SAMPLES, 16 * math.ceil(n_samples / 16))
+
+
+def chunk_genes(n_genes: int) -> int:
+    """Return how many genes an inner chunk holds: near 2048 and balanced.
+
+    Examples
+    --------
+    >>> chunk_genes(22268), chunk_genes(10463), chunk_genes(100)
+    (2025, 2093, 100)
+    """
+    return math.ceil(n_genes / max(1, round(n_genes / CHUNK_GENES)))
+
+
+def validate(ds: xr.Dataset, spec: StoreSpec) -> None:
+    """Check metadata and labels of a Dataset against its spec; the matrix is not read.
+
+    Raises
+    ------
+    SchemaError
+        Listing every problem at once.
+    """
+    problems = [*_name_problems(ds, spec)]
+    for array in spec.arrays:
+        if array.name in ds.variables:
+            problems += _array_problems(ds, array)
+    if problems:
+        raise SchemaError(f"store {spec.name!r} version {spec.version}: " + "; ".join(problems))
+
+
+def _name_problems(ds: xr.Dataset, spec: StoreSpec) -> list[str]:
+    known = {a.name: a for a in spec.arrays}
+    missing = [a.name for a in spec.arrays if a.required and a.name not in ds.variables]
+    unknown = [str(name) for name in ds.variables if name not in known]
+    return [f"missing {name!r}" for name in missing] + [f"unknown {name!r}" for name in unknown]
+
+
+def _array_problems(ds: xr.Dataset, array: ArraySpec) -> list[str]:
+    values = ds.variables[array.name]
+    problems = []
+    if values.dims != array.dims:
+        problems.append(f"{array.name}: expected dims {array.dims!r}, got {values.dims!r}")
+    if not _same_dtype(str(values.dtype), values.dtype.kind, array.dtype):
+        problems.append(f"{array.name}: expected dtype {array.dtype!r}, got {str(values.dtype)!r}")
+    if array.units is not None and values.attrs.get("units") != array.units:
+        got = values.attrs.get("units")
+        problems.append(f"{array.name}: expected units {array.units!r}, got {got!r}")
+    if array.dims == (array.name,) and array.dtype == "str":
+        problems += _label_problems(ds, array.name)
+    return problems
+
+
+def _same_dtype(name: str, kind: str, expected: str) -> bool:
+    return kind in "TUO" if expected == "str" else name == expected
+
+
+def _label_problems(ds: xr.Dataset, dim: str) -> list[str]:
+    labels = ds.indexes[dim]
+    if labels.has_duplicates:
+        return [f"{dim}: labels repeat, for example {labels[labels.duplicated()][0]!r}"]
+    return [f"{dim}: empty label"] if "" in labels else []

@@ -1,0 +1,1 @@
+"""One file per stage of the pipeline; stages know each other only through stores."""

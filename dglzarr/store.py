@@ -1,0 +1,641 @@
+"""The only writer of Zarr, and the only maker of Dask graphs.
+
+A store is written in three steps: ``create_store`` (metadata and labels, ``complete = false``),
+``map_regions`` (one task per region of whole shards that does not exist yet), ``finish`` (merged
+results, validation, ``complete = true``). A shard that exists is a shard that is done, so an
+interrupted stage resumes by running again. Readers refuse what is not complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import time
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Literal
+
+import dask
+import fsspec
+import numpy as np
+import xarray as xr
+import zarr
+from dask.callbacks import Callback
+from zarr.codecs import BloscCodec
+
+from dglzarr.errors import SchemaError, StoreError
+from dglzarr.schema import SPECS, ArraySpec, StoreSpec, chunk_genes, chunk_samples, validate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    Progress = Callable[[str, int, int], None]
+    Arrays = Mapping[str, NDArray[Any]]
+
+logger = logging.getLogger(__name__)
+
+State = Literal["new", "resumed", "unchanged"]
+
+_NUMPY_TEXT = np.dtypes.StringDType()
+
+
+@dataclass(frozen=True)
+class Region:
+    """Samples ``start`` to ``stop``: one shard, one task, one writer."""
+
+    start: int
+    stop: int
+    index: int
+
+    @property
+    def rows(self) -> slice:
+        """The region as a slice of samples."""
+        return slice(self.start, self.stop)
+
+
+@dataclass(frozen=True)
+class StoreSummary:
+    """What a stage returns: which store, whether it had to be written, and its size."""
+
+    uri: str
+    schema: str
+    state: State
+    sizes: Mapping[str, int]
+    seconds: float
+    nbytes: int
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+# ---------------------------------------------------------------- files
+
+
+def _filesystem(uri: str) -> tuple[Any, str]:
+    filesystem, path = fsspec.core.url_to_fs(uri)
+    filesystem.invalidate_cache()
+    return filesystem, path
+
+
+def store_nbytes(uri: str) -> int:
+    """Return the bytes that a store takes on disk."""
+    filesystem, path = _filesystem(uri)
+    return int(filesystem.du(path)) if filesystem.exists(path) else 0
+
+
+def file_sha256(path: str) -> str:
+    """Return the SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with fsspec.open(path, "rb") as stream:
+        while piece := stream.read(1 << 22):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def read_attributes(uri: str) -> dict[str, Any] | None:
+    """Return the attributes of the group at ``uri``, None where there is no group."""
+    filesystem, path = _filesystem(uri)
+    name = f"{path}/zarr.json"
+    if not filesystem.exists(name):
+        return None
+    return dict(json.loads(filesystem.cat_file(name)).get("attributes", {}))
+
+
+def is_complete(uri: str) -> bool:
+    """Return whether a finished dglzarr store stands at ``uri``."""
+    return bool((read_attributes(uri) or {}).get("complete"))
+
+
+# ---------------------------------------------------------------- create
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A target store whose lineage has been checked: what is to be made there, and its state."""
+
+    uri: str
+    spec: StoreSpec
+    lineage: Mapping[str, Any]
+    state: State
+
+
+def claim_store(
+    uri: str,
+    spec: StoreSpec,
+    *,
+    inputs: Sequence[Mapping[str, str]],
+    parameters: Mapping[str, Any],
+    overwrite: bool = False,
+) -> Claim:
+    """Return the claim on a target: its state is ``"new"``, ``"resumed"`` or ``"unchanged"``.
+
+    ``"unchanged"``: complete, from the same inputs and parameters, so nothing is to be done.
+    ``"resumed"``: begun by an earlier call with the same inputs and parameters.
+    ``"new"``: nothing there (a replaced or half-created store is removed); call ``create_store``.
+
+    Raises
+    ------
+    StoreError
+        When something else stands there, or the same store with other inputs or parameters and
+        ``overwrite`` is false.
+    """
+    lineage = _lineage(spec, inputs, parameters)
+    found = read_attributes(uri)
+    filesystem, path = _filesystem(uri)
+    if found is None and filesystem.exists(path) and filesystem.ls(path):
+        raise StoreError(
+            f"{uri}: expected a dglzarr store or nothing, got other files. Use another root."
+        )
+    if found is not None:
+        if "dglzarr_schema" not in found:
+            raise StoreError(
+                f"{uri}: expected a dglzarr store, got a foreign Zarr group. Use another root."
+            )
+        difference = _difference(found, lineage) if found.get("created") else "half-created"
+        if difference is None:
+            _sweep_partial_files(filesystem, path)
+            return Claim(uri, spec, lineage, "unchanged" if found["complete"] else "resumed")
+        if found.get("created") and not overwrite:
+            raise StoreError(f"{uri}: {difference}. Replace it (--overwrite), or use another root.")
+        filesystem.rm(f"{path}/zarr.json")
+        filesystem.rm(path, recursive=True)
+    return Claim(uri, spec, lineage, "new")
+
+
+def create_store(claim: Claim, arrays: Arrays, *, region_length: int | None = None) -> None:
+    """Write metadata and labels of a claimed store; ``complete`` stays false.
+
+    ``arrays`` holds every array that is written at creation; their sizes fix all shapes.
+
+    Raises
+    ------
+    StoreError
+        When the place cannot be written.
+    """
+    try:
+        _write_metadata(claim.uri, claim.spec, arrays, claim.lineage, region_length)
+    except OSError as error:
+        raise StoreError(
+            f"{claim.uri}: cannot be created: {error}. Choose a writable root with free space."
+        ) from error
+
+
+def _lineage(
+    spec: StoreSpec, inputs: Sequence[Mapping[str, str]], parameters: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "dglzarr_schema": spec.name,
+        "dglzarr_schema_version": spec.version,
+        "dglzarr_version": version("dglzarr"),
+        "inputs": [dict(i) for i in inputs],
+        "parameters": json.loads(json.dumps(dict(parameters), default=str)),
+    }
+
+
+def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """Return how two lineages differ, in words."""
+    for key in ("dglzarr_schema", "dglzarr_schema_version"):
+        if found[key] != wanted[key]:
+            return f"expected {key} {wanted[key]!r}, got {found[key]!r}"
+    old, new = found.get("parameters", {}), wanted["parameters"]
+    changed = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+    if changed:
+        shown = ", ".join(f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in changed[:5])
+        return f"was made with other parameters: {shown}"
+    before = [i["store_id"] for i in found.get("inputs", [])]
+    if before != [i["store_id"] for i in wanted["inputs"]]:
+        return "was made from other inputs: " + ", ".join(i["uri"] for i in wanted["inputs"][:5])
+    return None
+
+
+def _sweep_partial_files(filesystem: Any, path: str) -> None:  # noqa: ANN401
+    """Remove what a killed writer left of an unfinished object."""
+    for name in filesystem.find(path):
+        if name.endswith(".partial"):
+            filesystem.rm_file(name)
+
+
+def _write_metadata(
+    uri: str,
+    spec: StoreSpec,
+    arrays: Arrays,
+    lineage: Mapping[str, Any],
+    region_length: int | None,
+) -> None:
+    sizes = _sizes(spec, arrays)
+    begun: dict[str, Any] = {"dglzarr_schema": spec.name, "created": "", "complete": False}
+    group = zarr.open_group(uri, mode="w-", zarr_format=3, attributes=begun)
+    for array in spec.arrays:
+        if set(array.dims) <= set(sizes):
+            _create_array(group, array, sizes, region_length, spec)
+    for name, values in arrays.items():
+        group[name][...] = _as_stored(values)  # type: ignore[index]
+    coordinates = [a.name for a in spec.arrays if a.is_coord and a.dims != (a.name,)]
+    attributes: dict[str, Any] = dict(lineage)
+    attributes |= {
+        "coordinates": " ".join(coordinates),
+        "region_length": region_length or 0,
+        "store_id": str(uuid.uuid4()),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    group.attrs.update(attributes)
+
+
+def _sizes(spec: StoreSpec, arrays: Arrays) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for name, values in arrays.items():
+        for dim, size in zip(spec[name].dims, values.shape, strict=True):
+            assert sizes.setdefault(dim, size) == size, f"{name}: {dim} {size} != {sizes[dim]}"
+    return sizes
+
+
+def _create_array(
+    group: zarr.Group,
+    array: ArraySpec,
+    sizes: Mapping[str, int],
+    region_length: int | None,
+    spec: StoreSpec,
+) -> None:
+    shape = tuple(sizes[d] for d in array.dims)
+    chunks, shards = _layout(array, shape, region_length)
+    compressors: Any = BloscCodec(cname="lz4", shuffle="shuffle")
+    if array.is_matrix and not spec.compressed:
+        compressors = None
+    group.create_array(
+        array.name,
+        shape=shape,
+        dtype="string" if array.dtype == "str" else array.dtype,
+        chunks=chunks,
+        shards=shards,
+        fill_value=_fill_value(array.dtype),
+        compressors="auto" if array.dtype == "str" else compressors,
+        dimension_names=array.dims,
+        attributes={
+            "description": array.description,
+            **({"units": array.units} if array.units else {}),
+            **array.attrs,
+        },
+    )
+
+
+def _layout(
+    array: ArraySpec, shape: tuple[int, ...], region_length: int | None
+) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """Return inner chunks and shards; whatever a region task writes is one object a region."""
+    if array.is_matrix:
+        assert region_length is not None
+        genes = chunk_genes(shape[1])
+        chunk = (min(chunk_samples(shape[0]), region_length), genes)
+        return chunk, (region_length, genes * math.ceil(shape[1] / genes))
+    first = 1 if array.dims[0] == "region" else region_length
+    whole = tuple(max(1, n) for n in shape)
+    if array.written == "region" and first is not None:
+        return (first, *whole[1:]), None
+    return whole, None
+
+
+def _fill_value(dtype: str) -> float | int | str | bool:
+    if dtype.startswith("float"):
+        return math.nan
+    if dtype == "str":
+        return ""
+    return False if dtype == "bool" else -1
+
+
+def _as_stored(values: NDArray[Any]) -> NDArray[Any]:
+    return values.astype(_NUMPY_TEXT) if values.dtype.kind in "UO" else values
+
+
+# ---------------------------------------------------------------- regions
+
+
+def regions(uri: str) -> list[Region]:
+    """Return the regions of a store, in order."""
+    length = int((read_attributes(uri) or {})["region_length"])
+    n_samples = zarr.open_group(uri, mode="r")["sample"].shape[0]  # type: ignore[union-attr]
+    starts = range(0, n_samples, length)
+    return [Region(s, min(s + length, n_samples), i) for i, s in enumerate(starts)]
+
+
+def missing_regions(uri: str) -> list[Region]:
+    """Return the regions for which the object of any region-written array does not exist."""
+    spec = SPECS[(read_attributes(uri) or {})["dglzarr_schema"]]
+    filesystem, path = _filesystem(uri)
+    found = {
+        array.name: {
+            name.removeprefix(f"{path}/") for name in filesystem.find(f"{path}/{array.name}/c")
+        }
+        for array in spec.region_arrays
+    }
+
+    def is_written(array: ArraySpec, region: Region) -> bool:
+        return (
+            "/".join([array.name, "c", str(region.index), *["0"] * (len(array.dims) - 1)])
+            in found[array.name]
+        )
+
+    return [r for r in regions(uri) if not all(is_written(a, r) for a in spec.region_arrays)]
+
+
+def write_region(uri: str, region: Region, arrays: Arrays) -> None:
+    """Write one region: each array whole, partial results before the matrix.
+
+    Raises
+    ------
+    StoreError
+        When the region is not aligned with the store's shards, or the disk refuses.
+    """
+    group = zarr.open_group(uri, mode="r+")
+    spec = SPECS[str(group.attrs["dglzarr_schema"])]
+    length = int(group.attrs["region_length"])  # type: ignore[arg-type]
+    n_samples = group["sample"].shape[0]  # type: ignore[union-attr]
+    expected = Region(
+        region.index * length, min((region.index + 1) * length, n_samples), region.index
+    )
+    if region != expected:
+        raise StoreError(
+            f"{uri}: region {region.start}:{region.stop} is not aligned with shards of "
+            f"{length} samples. Use store.regions()."
+        )
+    names = {a.name for a in spec.region_arrays}
+    assert set(arrays) == names, f"{sorted(arrays)} != {sorted(names)}"
+    for array in sorted(spec.region_arrays, key=lambda a: a.is_matrix):
+        values = np.asarray(arrays[array.name], dtype=array.dtype)
+        rows = slice(region.index, region.index + 1) if array.dims[0] == "region" else region.rows
+        target: Any = group[array.name]
+        assert values.shape == (rows.stop - rows.start, *target.shape[1:]), (
+            array.name,
+            values.shape,
+        )
+        try:
+            target.with_config({"write_empty_chunks": True})[rows] = values
+        except OSError as error:
+            raise StoreError(
+                f"{uri}, region {region.index}: cannot be written: {error}. "
+                "Free space and run again; finished regions are kept."
+            ) from error
+
+
+def map_regions(
+    func: Callable[..., Any],
+    uri: str,
+    *,
+    what: str,
+    on_progress: Progress | None = None,
+    **arguments: Any,  # noqa: ANN401
+) -> list[Any]:
+    """Run ``func(uri, region, **arguments)`` for every missing region; return what it returns."""
+    todo = missing_regions(uri)
+    return run_tasks(
+        func, [(uri, region) for region in todo], what=what, on_progress=on_progress, **arguments
+    )
+
+
+def reduce_regions(
+    func: Callable[..., Any],
+    uri: str,
+    *,
+    what: str,
+    on_progress: Progress | None = None,
+    **arguments: Any,  # noqa: ANN401
+) -> list[Any]:
+    """Run ``func(uri, region, **arguments)`` for every region; return partials in region order."""
+    todo = [(uri, region) for region in regions(uri)]
+    return run_tasks(func, todo, what=what, on_progress=on_progress, **arguments)
+
+
+def run_tasks(
+    func: Callable[..., Any],
+    tasks: Sequence[tuple[Any, ...]],
+    *,
+    what: str,
+    on_progress: Progress | None = None,
+    retries: int = 2,
+    **arguments: Any,  # noqa: ANN401
+) -> list[Any]:
+    """Run ``func(*task, **arguments)`` for each task on the active Dask scheduler, in order.
+
+    The one place where a graph is made. With a distributed client, tasks run on its workers and
+    are tried again when a worker dies; otherwise Dask's configured local scheduler runs them.
+    """
+    report = on_progress or _no_progress
+    report(what, 0, len(tasks))
+    graph = [dask.delayed(func, pure=False)(*task, **arguments) for task in tasks]
+    client = _active_client()
+    if client is None:
+        with _Count(lambda done: report(what, done, len(tasks))):
+            return list(dask.compute(*graph))
+    futures = client.compute(graph, retries=retries, sync=False)
+    for done, _ in enumerate(_as_completed(futures), start=1):
+        report(what, done, len(tasks))
+    return list(client.gather(futures))
+
+
+class _Count(Callback):  # type: ignore[misc]
+    """Counts finished tasks of a local scheduler."""
+
+    def __init__(self, report: Callable[[int], None]) -> None:
+        super().__init__()
+        self._report = report
+        self._done = 0
+
+    def _posttask(self, *_: object) -> None:
+        self._done += 1
+        self._report(self._done)
+
+
+def _no_progress(what: str, done: int, total: int) -> None:
+    logger.debug("%s: %d of %d", what, done, total)
+
+
+def _active_client() -> Any:  # noqa: ANN401
+    from distributed import get_client  # noqa: PLC0415  (takes a second to import)
+
+    try:
+        return get_client()
+    except ValueError:
+        return None
+
+
+def _as_completed(futures: Iterable[Any]) -> Iterable[Any]:
+    from distributed import as_completed  # noqa: PLC0415
+
+    return as_completed(futures)  # type: ignore[no-any-return]
+
+
+# ---------------------------------------------------------------- finish
+
+
+def write_array(uri: str, name: str, values: NDArray[Any]) -> None:
+    """Write a whole unsharded array of an unfinished store."""
+    zarr.open_group(uri, mode="r+")[name][...] = _as_stored(values)  # type: ignore[index]
+
+
+def finish(
+    uri: str,
+    *,
+    started: float,
+    arrays: Arrays | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> StoreSummary:
+    """Return the summary of a store after writing merged results and marking it complete.
+
+    Raises
+    ------
+    StoreError
+        When regions are missing.
+    SchemaError
+        When the store does not match its spec.
+    """
+    attributes = read_attributes(uri) or {}
+    spec = SPECS[attributes["dglzarr_schema"]]
+    if spec.region_arrays and (missing := missing_regions(uri)):
+        raise StoreError(
+            f"{uri}: expected all regions, {len(missing)} are missing. Run the stage again."
+        )
+    group = zarr.open_group(uri, mode="r+")
+    sizes = {d: n for a in group.array_values() for d, n in zip(_dims(a), a.shape, strict=True)}
+    sizes |= _sizes(spec, arrays or {})
+    for name, values in (arrays or {}).items():
+        if name not in group:
+            _create_array(group, spec[name], sizes, None, spec)
+        group[name][...] = _as_stored(np.asarray(values, dtype=_numpy_dtype(spec[name])))  # type: ignore[index]
+    validate(_lazy_dataset(uri), spec)
+    group.attrs.update(
+        {"complete": True, "details": json.loads(json.dumps(dict(details or {}), default=float))}
+    )
+    return summarize(uri, "new", seconds=time.monotonic() - started)
+
+
+def _dims(array: Any) -> tuple[str, ...]:  # noqa: ANN401
+    return tuple(array.metadata.dimension_names)
+
+
+def _numpy_dtype(array: ArraySpec) -> Any:  # noqa: ANN401
+    return _NUMPY_TEXT if array.dtype == "str" else array.dtype
+
+
+def summarize(uri: str, state: State, *, seconds: float = 0.0) -> StoreSummary:
+    """Return the summary of a complete store."""
+    ds = open_store(uri)
+    sizes = {str(k): int(v) for k, v in ds.sizes.items()}
+    details = ds.attrs.get("details", {})
+    summary = StoreSummary(
+        uri, ds.attrs["dglzarr_schema"], state, sizes, seconds, store_nbytes(uri), details
+    )
+    logger.info(
+        "%s %s: %s in %.1f s, %.1f MB", summary.schema, state, sizes, seconds, summary.nbytes / 1e6
+    )
+    return summary
+
+
+# ---------------------------------------------------------------- read
+
+
+def open_store(uris: str | Sequence[str], spec: StoreSpec | None = None) -> xr.Dataset:
+    """Return a complete store as a validated, lazy Dataset; several segments are concatenated.
+
+    Raises
+    ------
+    StoreError
+        When there is no store, it is not a dglzarr store, or it is not complete.
+    SchemaError
+        When it does not match its spec.
+    """
+    if not isinstance(uris, str):
+        parts = [open_store(uri, spec) for uri in uris]
+        return (
+            parts[0]
+            if len(parts) == 1
+            else xr.concat(parts, "sample", data_vars="minimal", coords="minimal")
+        )
+    attributes = _checked_attributes(uris, spec)
+    ds = _lazy_dataset(uris)
+    found = SPECS[attributes["dglzarr_schema"]]
+    validate(ds, found)
+    length = attributes["region_length"]
+    big = [a.name for a in found.arrays if a.is_matrix]
+    return ds.assign({name: ds[name].chunk({"sample": length}) for name in big}) if big else ds
+
+
+def _checked_attributes(uri: str, spec: StoreSpec | None) -> dict[str, Any]:
+    found = read_attributes(uri)
+    if found is None:
+        raise StoreError(f"{uri}: no such store. Run the stage that writes it.")
+    name = found.get("dglzarr_schema")
+    if name not in SPECS:
+        raise StoreError(f"{uri}: expected a dglzarr store, got a foreign Zarr group.")
+    if spec is not None and name != spec.name:
+        raise SchemaError(f"{uri}: expected schema {spec.name!r}, got {name!r}.")
+    if found.get("complete") is not True:
+        raise StoreError(f"{uri}: not complete. Run the stage that writes it again.")
+    if found["dglzarr_schema_version"] != SPECS[name].version:
+        got, expected = found["dglzarr_schema_version"], SPECS[name].version
+        raise SchemaError(
+            f"{uri}: expected schema {name!r} version {expected}, got version {got}. "
+            "Run its stage again."
+        )
+    return found
+
+
+def _lazy_dataset(uri: str) -> xr.Dataset:
+    ds: xr.Dataset = xr.open_zarr(uri, consolidated=False, chunks=None)
+    return ds
+
+
+def store_input(uri: str) -> dict[str, str]:
+    """Return the lineage entry of a complete input store."""
+    return {"uri": uri, "store_id": str(_checked_attributes(uri, None)["store_id"])}
+
+
+def file_input(path: str) -> dict[str, str]:
+    """Return the lineage entry of an input file: its SHA-256 stands for the store's identity."""
+    filesystem, name = _filesystem(path)
+    info = filesystem.info(name)
+    return {"uri": path, "store_id": _digest(path, info["size"], str(info.get("mtime", "")))}
+
+
+@lru_cache(maxsize=4096)
+def _digest(path: str, size: int, mtime: str) -> str:  # noqa: ARG001  (part of the cache key)
+    return file_sha256(path)
+
+
+class Rows:
+    """A sample by gene array of one or more segments that reads whole rows: ``rows[10:20]``."""
+
+    def __init__(self, uris: str | Sequence[str], name: str = "expression") -> None:
+        self.uris = [uris] if isinstance(uris, str) else list(uris)
+        self._parts: list[Any] = [zarr.open_array(u, path=name, mode="r") for u in self.uris]
+        self._starts = np.cumsum([0, *(p.shape[0] for p in self._parts)])
+        self.shape = (int(self._starts[-1]), int(self._parts[0].shape[1]))
+        self.dtype: np.dtype[Any] = self._parts[0].dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        start, stop, step = rows.indices(self.shape[0])
+        assert step == 1
+        pieces = [
+            part[max(start - at, 0) : stop - at]
+            for part, at in zip(self._parts, self._starts[:-1].tolist(), strict=True)
+            if at < stop and at + part.shape[0] > start
+        ]
+        if not pieces:
+            return np.empty((0, self.shape[1]), dtype=self.dtype)
+        return np.asarray(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
+
+    def take(self, index: NDArray[np.integer[Any]]) -> NDArray[Any]:
+        """Return the rows at ``index`` (any order), reading each only once."""
+        order, inverse = np.unique(index, return_inverse=True)
+        out = np.empty((order.size, self.shape[1]), dtype=self.dtype)
+        for part, at in zip(self._parts, self._starts[:-1].tolist(), strict=True):
+            inside = (order >= at) & (order < at + part.shape[0])
+            if inside.any():
+                out[inside] = part.oindex[order[inside] - at]
+        return out[inverse]

@@ -1,0 +1,1 @@
+"""Prefect flows over the pipeline: retries, artifacts and schedules; no numbers."""
