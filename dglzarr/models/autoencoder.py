@@ -1,0 +1,97 @@
+"""The autoencoder whose latent layer the landmark genes are mined from.
+
+This module owns the shape of the network and its initial weights; training is `train`, files are
+`files`. It reads and writes no store.
+
+References
+----------
+Kong et al. (2021), Mining influential genes based on deep learning, BMC Bioinformatics 22:27,
+doi 10.1186/s12859-021-03972-5.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import keras
+import numpy as np
+
+from dglzarr.models.files import Layer
+
+
+@dataclass(frozen=True)
+class AutoEncoderConfig:
+    """The paper's network: genes - hidden - latent - hidden - genes.
+
+    Attributes
+    ----------
+    n_genes
+        Width of input and output.
+    hidden, n_latent
+        Width of the outer hidden layers and of the latent layer.
+    activation
+        Of the three hidden layers.
+    output
+        Activation of the output; the paper leaves it open, z-scored data need a linear one.
+    dropout
+        Share of units silenced in training.
+    dropout_position
+        ``"hidden"`` after each of the three hidden layers, ``"input"`` on the input alone; open in
+        the paper.
+    l2
+        Weight of the sum of squares of every kernel in the loss.
+    seed
+        Fixes the initial weights and the dropout.
+    """
+
+    n_genes: int
+    hidden: int = 500
+    n_latent: int = 100
+    activation: str = "sigmoid"
+    output: str = "linear"
+    dropout: float = 0.1
+    dropout_position: Literal["hidden", "input"] = "hidden"
+    l2: float = 1e-6
+    seed: int = 0
+
+
+def build_autoencoder(config: AutoEncoderConfig) -> keras.Model:
+    """Return the untrained network, ``(sample, gene)`` in and out.
+
+    Notes
+    -----
+    Every initialiser and dropout has a seed of its own, drawn from the config's; no global random
+    state is touched, so that equal configs give equal weights in any process.
+    """
+    seeds = iter(np.random.SeedSequence(config.seed).generate_state(8, np.uint32).tolist())
+    hidden, output = config.activation, config.output
+    widths = [config.hidden, config.n_latent, config.hidden, config.n_genes]
+    names = ["hidden_in", "latent", "hidden_out", "output"]
+    activations = [hidden, hidden, hidden, output]
+    inputs = keras.Input((config.n_genes,), name="expression")
+    tensor = inputs
+    if config.dropout_position == "input":
+        tensor = keras.layers.Dropout(config.dropout, seed=next(seeds))(tensor)
+    for width, name, activation in zip(widths, names, activations, strict=True):
+        tensor = keras.layers.Dense(
+            width,
+            activation=activation,
+            kernel_initializer=keras.initializers.GlorotUniform(seed=next(seeds)),
+            kernel_regularizer=keras.regularizers.L2(config.l2),
+            name=name,
+        )(tensor)
+        if config.dropout_position == "hidden" and name != "output":
+            tensor = keras.layers.Dropout(config.dropout, seed=next(seeds))(tensor)
+    return keras.Model(inputs, tensor, name="autoencoder")
+
+
+def dense_layers(model: keras.Model) -> list[Layer]:
+    """Return ``(kernel (in, out), bias (out,), activation name)`` of each dense layer, in order."""
+    return [
+        (
+            keras.ops.convert_to_numpy(layer.kernel),
+            keras.ops.convert_to_numpy(layer.bias),
+            str(layer.activation.__name__),
+        )
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Dense)
+    ]

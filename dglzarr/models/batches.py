@@ -1,0 +1,251 @@
+"""Batches of standardised expression, in an order that a seed fixes.
+
+This module owns the sampling of rows for training: which windows of consecutive samples are read
+together, and in which order their rows are seen. It reads any ``(sample, gene)`` matrix by slices
+of consecutive rows, writes nothing and knows no keras.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dglzarr.kernels.moments import standardize
+
+Cache = Literal["auto", "memory", "stream"]
+Item = TypeVar("Item")
+Scalar = TypeVar("Scalar", bound=np.generic)
+Result = TypeVar("Result")
+
+
+class Matrix(Protocol):
+    """A ``(sample, gene)`` matrix read by slices of rows: a numpy or a Zarr array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of samples and of genes."""
+        ...
+
+    def __getitem__(self, rows: slice, /) -> NDArray[np.float32]:
+        """Return the rows of one slice, ``(row, gene)``."""
+        ...
+
+
+def iter_windows(n_samples: int, *, window: int, rng: np.random.Generator) -> list[slice]:
+    """Return the windows of consecutive samples in random order.
+
+    Parameters
+    ----------
+    n_samples
+        Number of rows of the matrix.
+    window
+        Rows a window; the last window may be shorter. Equal to the inner chunk it reads fastest.
+    rng
+        Draws the order.
+
+    Examples
+    --------
+    >>> windows = iter_windows(10, window=4, rng=np.random.default_rng(0))
+    >>> sorted((window.start, window.stop) for window in windows)
+    [(0, 4), (4, 8), (8, 10)]
+    """
+    starts: list[int] = rng.permutation(np.arange(0, n_samples, window)).tolist()
+    return [slice(start, min(start + window, n_samples)) for start in starts]
+
+
+def iter_pools(
+    keep: NDArray[np.bool_], *, window: int, windows_in_memory: int, rng: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
+    """Yield the kept rows of a few random windows at a time, shuffled among themselves.
+
+    Parameters
+    ----------
+    keep
+        Which samples take part, ``(sample,)``.
+    window, windows_in_memory
+        Rows a window, and the most windows that one pool mixes.
+    rng
+        Draws the order of the windows and of the rows in each pool.
+
+    Notes
+    -----
+    Every kept row is in exactly one pool. Windows without a kept row are left out, and the pools
+    are of nearly equal size, so that the last rows of an epoch are mixed as well as the first.
+    """
+    windows = iter_windows(len(keep), window=window, rng=rng)
+    rows_of = [np.flatnonzero(keep[rows]).astype(np.int64) + rows.start for rows in windows]
+    kept = [rows for rows in rows_of if len(rows)]
+    n_pools = -(-len(kept) // windows_in_memory)
+    for pool in range(n_pools):
+        first, last = pool * len(kept) // n_pools, (pool + 1) * len(kept) // n_pools
+        yield rng.permutation(np.concatenate(kept[first:last]))
+
+
+def split_batches(
+    pools: Iterable[NDArray[Scalar]], *, batch_size: int
+) -> Iterator[NDArray[Scalar]]:
+    """Yield the rows of the pools, in order, as batches of equal size but the last.
+
+    Examples
+    --------
+    >>> pools = [np.arange(3), np.arange(3, 8)]
+    >>> [batch.tolist() for batch in split_batches(pools, batch_size=4)]
+    [[0, 1, 2, 3], [4, 5, 6, 7]]
+    """
+    waiting: list[NDArray[Scalar]] = []
+    for pool in pools:
+        rows = pool
+        while len(rows):
+            space = batch_size - sum(map(len, waiting))
+            waiting.append(rows[:space])
+            rows = rows[space:]
+            if sum(map(len, waiting)) == batch_size:
+                yield waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+                waiting = []
+    if waiting:
+        yield np.concatenate(waiting)
+
+
+class Batches:
+    """Standardised batches of the kept samples of a matrix, any epoch in its own random order.
+
+    Parameters
+    ----------
+    matrix
+        ``(sample, gene)``, float32, missing values NaN.
+    keep
+        Which samples take part, ``(sample,)``.
+    mean, std
+        Per gene, ``(gene,)``; a missing value becomes z = 0.
+    batch_size
+        Rows a batch; the last batch of an epoch may be smaller.
+    window, windows_in_memory
+        Rows read together, and the number of such windows whose rows are mixed.
+    seed
+        With the epoch it fixes the order: ``default_rng([seed, epoch])``.
+    cache
+        ``"memory"`` standardises the kept samples once and holds them, ``"stream"`` reads them anew
+        every epoch; ``"auto"`` holds them where they need at most `memory_nbytes`. The batches
+        are the same bit for bit.
+    memory_nbytes
+        The bound for ``"auto"``.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, sizes under 1, or a mask that keeps no sample.
+
+    Notes
+    -----
+    A background thread prepares the next piece while the present one is used. Streaming takes the
+    memory of two pools of at most ``windows_in_memory * window`` rows; holding takes that of the
+    kept rows and two batches.
+    """
+
+    def __init__(  # noqa: PLR0913  the two data arguments and named settings
+        self,
+        matrix: Matrix,
+        *,
+        keep: NDArray[np.bool_],
+        mean: NDArray[np.float64],
+        std: NDArray[np.float64],
+        batch_size: int = 256,
+        window: int = 256,
+        windows_in_memory: int = 16,
+        seed: int = 0,
+        cache: Cache = "auto",
+        memory_nbytes: int = 2**30,
+    ) -> None:
+        _check_shapes(matrix.shape, keep, mean, std)
+        if min(batch_size, window, windows_in_memory) < 1:
+            raise ValueError(
+                "batches: expected batch_size, window and windows_in_memory of at least 1, "
+                f"got {batch_size!r}, {window!r}, {windows_in_memory!r}."
+            )
+        self.n_samples = int(np.count_nonzero(keep))
+        self.n_genes = int(matrix.shape[1])
+        self.batch_size = batch_size
+        self._matrix, self._keep, self._mean, self._std = matrix, keep.copy(), mean, std
+        self._window, self._windows_in_memory, self._seed = window, windows_in_memory, seed
+        fits = self.n_samples * self.n_genes * 4 <= memory_nbytes
+        self.is_cached = cache == "memory" or (cache == "auto" and fits)
+        self._rows: NDArray[np.float32] | None = None
+
+    @property
+    def n_batches(self) -> int:
+        """The number of batches of an epoch."""
+        return -(-self.n_samples // self.batch_size)
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all that decides which batches come, but the values of the matrix."""
+        settings = (self.batch_size, self._window, self._windows_in_memory, self._seed)
+        digest = hashlib.sha256(repr((self._matrix.shape, settings)).encode())
+        for vector in (self._keep, self._mean, self._std):
+            digest.update(np.ascontiguousarray(vector).tobytes())
+        return digest.hexdigest()
+
+    def epoch(self, epoch: int) -> Iterator[NDArray[np.float32]]:
+        """Yield the batches ``(batch, gene)`` of one epoch: each kept sample once."""
+        rng = np.random.default_rng([self._seed, epoch])
+        n_windows = self._windows_in_memory
+        pools = list(
+            iter_pools(self._keep, window=self._window, windows_in_memory=n_windows, rng=rng)
+        )
+        if not self.is_cached:
+            return split_batches(_read_ahead(self._read, pools), batch_size=self.batch_size)
+        if self._rows is None:
+            self._rows = self._read(np.flatnonzero(self._keep).astype(np.int64))
+        position = np.cumsum(self._keep) - 1
+        batches = list(split_batches(pools, batch_size=self.batch_size))
+        return _read_ahead(self._rows.__getitem__, [position[rows] for rows in batches])
+
+    def _read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Standardised values of some kept rows, ``(row, gene)``, read window by window."""
+        values = np.empty((len(rows), self.n_genes), np.float32)
+        order = np.argsort(rows)
+        ordered = rows[order]
+        for start in np.unique(rows // self._window) * self._window:
+            stop = min(start + self._window, len(self._keep))
+            first, last = np.searchsorted(ordered, (start, stop))
+            block = np.asarray(self._matrix[int(start) : int(stop)])
+            wanted = block[ordered[first:last] - start]
+            values[order[first:last]] = standardize(wanted, self._mean, self._std)
+        return values
+
+
+def _check_shapes(
+    shape: tuple[int, ...],
+    keep: NDArray[np.bool_],
+    mean: NDArray[np.float64],
+    std: NDArray[np.float64],
+) -> None:
+    """Raise ValueError unless the vectors fit the matrix and some sample is kept."""
+    n_samples, n_genes = shape
+    if keep.shape != (n_samples,) or keep.dtype != np.bool_:
+        raise ValueError(
+            f"keep: expected a boolean mask of {n_samples} samples, "
+            f"got {keep.dtype} of shape {keep.shape}."
+        )
+    if mean.shape != (n_genes,) or std.shape != (n_genes,):
+        raise ValueError(
+            f"mean, std: expected one value for each of {n_genes} genes, "
+            f"got shapes {mean.shape} and {std.shape}."
+        )
+    if not keep.any():
+        raise ValueError(f"keep: expected at least one kept sample, got none of {n_samples}.")
+
+
+def _read_ahead(read: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Yield ``read(item)`` in order; one thread reads the next item meanwhile, and no further."""
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        pending = executor.submit(read, items[0])
+        for item in items[1:]:
+            result = pending.result()
+            pending = executor.submit(read, item)
+            yield result
+            del result
+        yield pending.result()

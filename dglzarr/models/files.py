@@ -1,0 +1,326 @@
+"""A trained network on disk: ``weights.npz``, ``model.json`` and the learning curve.
+
+This module owns the files of ``models/<id>/`` and knows no keras: a network is a sequence of dense
+layers ``(kernel (in, out), bias (out,), activation name)``, so that workers that only apply it load
+numpy alone. No pickle and no ``.keras`` file is ever read. ``model.json`` is written last: a folder
+without it is not a model.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dglzarr.errors import SchemaError, StoreError
+from dglzarr.kernels.deeplift import forward
+
+Layer = tuple[NDArray[np.float32], NDArray[np.float32], str]
+
+WEIGHTS = "weights.npz"
+MODEL = "model.json"
+FORMAT_VERSION = 1
+
+
+class _Description(TypedDict):
+    """What ``model.json`` holds."""
+
+    format_version: int
+    model_id: str
+    weights_sha256: str
+    config: dict[str, object]
+    activations: list[str]
+    n_encoder_layers: int
+    inputs: list[dict[str, str]]
+    parameters: dict[str, object]
+    genes: list[str]
+
+
+@dataclass(frozen=True)
+class History:
+    """The learning curve: one value an epoch in each array.
+
+    Attributes
+    ----------
+    epoch
+        1, 2, 3 ...
+    loss
+        Training loss, dropout on, the penalty on the weights included.
+    val_loss
+        Loss on the validation samples, dropout off; NaN where there are none.
+    seconds
+        Wall time of the epoch, without its checkpoint.
+    """
+
+    epoch: NDArray[np.int64]
+    loss: NDArray[np.float64]
+    val_loss: NDArray[np.float64]
+    seconds: NDArray[np.float64]
+
+    @property
+    def best_epoch(self) -> int:
+        """The first epoch of lowest validation loss; the last epoch without validation."""
+        if np.isnan(self.val_loss).all():
+            return len(self.epoch)
+        return int(np.nanargmin(self.val_loss)) + 1
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A network as it lies on disk.
+
+    Attributes
+    ----------
+    config
+        The settings it was built from.
+    genes
+        Label of each input, in order.
+    gene_mean, gene_std
+        What standardises an input, ``(gene,)``.
+    layers
+        ``(kernel (in, out), bias (out,), activation name)``, from input to output.
+    model_id
+        12 hexadecimal digits that name weights and config.
+    n_encoder_layers
+        How many of the first layers lead to the latent layer.
+    inputs, parameters
+        Lineage: the stores it was fitted on and the settings of the fit.
+    """
+
+    config: dict[str, object]
+    genes: list[str]
+    gene_mean: NDArray[np.float64]
+    gene_std: NDArray[np.float64]
+    layers: list[Layer]
+    model_id: str
+    n_encoder_layers: int
+    inputs: list[dict[str, str]]
+    parameters: dict[str, object]
+
+
+def save_model(
+    path: Path,
+    layers: Sequence[Layer],
+    *,
+    config: Mapping[str, object],
+    genes: Sequence[str],
+    gene_mean: NDArray[np.float64],
+    gene_std: NDArray[np.float64],
+    inputs: Sequence[Mapping[str, str]],
+    parameters: Mapping[str, object],
+) -> str:
+    """Return the id of the model written to folder `path`.
+
+    Parameters
+    ----------
+    path
+        The model's folder; made if absent, a model in it is replaced.
+    layers
+        ``(kernel (in, out), bias (out,), activation name)``, from input to output.
+    config
+        The settings the network was built from.
+    genes, gene_mean, gene_std
+        Label, mean and standard deviation of each input.
+    inputs
+        The stores it was fitted on: ``uri`` and ``store_id`` of each.
+    parameters
+        The settings of the fit, for the record.
+
+    Raises
+    ------
+    ValueError
+        When the layers do not chain, or do not begin with one input a gene.
+    """
+    _check_layers(layers, n_genes=len(genes))
+    path.mkdir(parents=True, exist_ok=True)
+    (path / MODEL).unlink(missing_ok=True)
+    arrays: dict[str, NDArray[np.floating]] = {"gene_mean": gene_mean, "gene_std": gene_std}
+    for index, (kernel, bias, _) in enumerate(layers):
+        arrays |= {f"kernel_{index}": kernel, f"bias_{index}": bias}
+    write_npz(path / WEIGHTS, arrays.items())
+    digest = _file_sha256(path / WEIGHTS)
+    description: _Description = {
+        "format_version": FORMAT_VERSION,
+        "model_id": _model_id(digest, config),
+        "weights_sha256": digest,
+        "config": dict(config),
+        "activations": [activation for _, _, activation in layers],
+        "n_encoder_layers": len(layers) // 2,
+        "inputs": [dict(store) for store in inputs],
+        "parameters": dict(parameters),
+        "genes": list(genes),
+    }
+    partial = path / f"{MODEL}.part"
+    partial.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path / MODEL)
+    return _model_id(digest, config)
+
+
+def load_model(path: Path, *, genes: Sequence[str] | None = None) -> SavedModel:
+    """Return the model saved in folder `path`, its weights checked against their digest.
+
+    Parameters
+    ----------
+    path
+        The model's folder.
+    genes
+        The labels of the data it is meant for; they must be the model's, in its order.
+
+    Raises
+    ------
+    StoreError
+        When the folder holds no complete model, or its weights are not those it was saved with.
+    SchemaError
+        When `genes` differ from the model's labels.
+    """
+    description = _read_description(path)
+    if genes is not None:
+        _check_genes(path, expected=description["genes"], found=list(genes))
+    weights = path / WEIGHTS
+    if not weights.is_file() or _file_sha256(weights) != description["weights_sha256"]:
+        raise StoreError(
+            f"{weights}: expected the weights that {MODEL} names, got a missing or changed file. "
+            "Train the model again."
+        )
+    activations = description["activations"]
+    with np.load(weights, allow_pickle=False) as arrays:
+        layers = [
+            (arrays[f"kernel_{index}"], arrays[f"bias_{index}"], activation)
+            for index, activation in enumerate(activations)
+        ]
+        gene_mean, gene_std = arrays["gene_mean"], arrays["gene_std"]
+    return SavedModel(
+        config=description["config"],
+        genes=description["genes"],
+        gene_mean=gene_mean,
+        gene_std=gene_std,
+        layers=layers,
+        model_id=description["model_id"],
+        n_encoder_layers=description["n_encoder_layers"],
+        inputs=description["inputs"],
+        parameters=description["parameters"],
+    )
+
+
+def encoder_layers(saved: SavedModel) -> list[Layer]:
+    """Return the layers from the input to the latent layer."""
+    return saved.layers[: saved.n_encoder_layers]
+
+
+def predict(saved: SavedModel, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the reconstruction of standardised samples, ``(sample, gene)``.
+
+    Parameters
+    ----------
+    saved
+        The model.
+    samples
+        Standardised by the model's own mean and std, missing values 0, ``(sample, gene)``.
+    """
+    return forward(saved.layers, samples)
+
+
+def write_history(path: Path, history: History) -> None:
+    """Write the learning curve as comma-separated text, whole or not at all."""
+    partial = path.with_name(f"{path.name}.part")
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["epoch", "loss", "val_loss", "seconds"])
+        columns = (history.epoch, history.loss, history.val_loss, history.seconds)
+        writer.writerows(zip(*(column.tolist() for column in columns), strict=True))
+    partial.replace(path)
+
+
+def read_history(path: Path) -> History:
+    """Return the learning curve that `write_history` wrote."""
+    table = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2).reshape(-1, 4)
+    epoch, loss, val_loss, seconds = table.T
+    return History(epoch.astype(np.int64), loss, val_loss, seconds)
+
+
+def write_npz(path: Path, arrays: Iterable[tuple[str, NDArray[np.generic]]]) -> None:
+    """Write arrays one at a time as an ``.npz`` file, whole or not at all.
+
+    Notes
+    -----
+    Equal arrays give equal bytes: the members carry no date. Only one array is held at a time.
+    """
+    partial = path.with_name(f"{path.name}.part")
+    with partial.open("wb") as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, array in arrays:
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _check_layers(layers: Sequence[Layer], *, n_genes: int) -> None:
+    """Raise ValueError unless each layer takes what the one before gives."""
+    width = n_genes
+    for index, (kernel, bias, _) in enumerate(layers):
+        if kernel.ndim != 2 or kernel.shape[0] != width or bias.shape != kernel.shape[1:]:
+            raise ValueError(
+                f"layer {index}: expected a kernel of {width} inputs and a bias a unit, "
+                f"got shapes {kernel.shape} and {bias.shape}."
+            )
+        width = kernel.shape[1]
+
+
+def _check_genes(path: Path, *, expected: list[str], found: list[str]) -> None:
+    """Raise SchemaError at the first label that differs."""
+    if found == expected:
+        return
+    if len(found) != len(expected):
+        raise SchemaError(
+            f"{path}: expected the {len(expected)} genes the model was fitted on, "
+            f"got {len(found)}. Use the store it was fitted on, or train again."
+        )
+    place = next(
+        i for i, pair in enumerate(zip(expected, found, strict=True)) if len(set(pair)) > 1
+    )
+    raise SchemaError(
+        f"{path}: expected gene {place} to be {expected[place]!r}, got {found[place]!r}. "
+        "Use the store it was fitted on, or train again."
+    )
+
+
+def _read_description(path: Path) -> _Description:
+    """Return what ``model.json`` says, or raise StoreError."""
+    try:
+        description = json.loads((path / MODEL).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"{path}: expected a complete model, got no {MODEL}. Train the model again."
+        ) from error
+    except ValueError as error:
+        raise StoreError(
+            f"{path / MODEL}: expected JSON, got {error}. Train the model again."
+        ) from error
+    version = description.get("format_version") if isinstance(description, dict) else None
+    if version != FORMAT_VERSION or not _Description.__required_keys__ <= set(description):
+        raise StoreError(
+            f"{path / MODEL}: expected a model of format_version {FORMAT_VERSION}, "
+            f"got {version!r}. Use the dglzarr that wrote it, or train the model again."
+        )
+    return cast("_Description", description)
+
+
+def _file_sha256(path: Path) -> str:
+    """Hexadecimal digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _model_id(weights_sha256: str, config: Mapping[str, object]) -> str:
+    """Twelve digits that name weights and config."""
+    text = weights_sha256 + json.dumps(dict(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

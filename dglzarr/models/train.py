@@ -1,0 +1,234 @@
+"""The one training loop, with a checkpoint after every epoch.
+
+This module owns how a network is fitted and how an interrupted fit goes on. It writes
+``last.npz`` and ``best.npz`` in the checkpoint folder and ``history.csv`` beside that folder; it
+knows neither stores nor the network's shape.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Protocol
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from dglzarr.errors import DglzarrError, StoreError
+from dglzarr.models.files import History, write_history, write_npz
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+
+
+class EpochBatches(Protocol):
+    """Batches of standardised samples that are their own targets, epoch by epoch."""
+
+    @property
+    def n_samples(self) -> int:
+        """The number of samples an epoch."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all that decides which batches come."""
+        ...
+
+    def epoch(self, epoch: int, /) -> Iterator[NDArray[np.float32]]:
+        """Yield the batches ``(batch, gene)`` of one epoch."""
+        ...
+
+
+def fit(
+    model: keras.Model,
+    batches: EpochBatches,
+    *,
+    validation: EpochBatches | None = None,
+    epochs: int,
+    learning_rate: float,
+    patience: int | None = None,
+    checkpoint: Path,
+    on_progress: Progress | None = None,
+) -> History:
+    """Return the learning curve of a network trained to reconstruct its input.
+
+    Parameters
+    ----------
+    model
+        The network; it holds the weights of the best epoch afterwards.
+    batches, validation
+        Training samples, and the samples whose loss chooses the best epoch; without them the last
+        epoch is the best.
+    epochs
+        How often every training sample is seen, at most.
+    learning_rate
+        Of Adam. The loss is the mean absolute error plus the network's own penalties.
+    patience
+        Stop after so many epochs without a lower validation loss.
+    checkpoint
+        Folder of the state after the last and after the best epoch. An interrupted fit goes on
+        from there.
+    on_progress
+        Called with the number of epochs done and in all, after each epoch's checkpoint.
+
+    Raises
+    ------
+    DglzarrError
+        When the loss is not finite; the checkpoint of the epoch before stays.
+    StoreError
+        When the checkpoint belongs to other settings or cannot be read.
+
+    Notes
+    -----
+    On a CPU with the same number of threads an interrupted fit ends with the weights of an
+    undisturbed one, bit for bit; on a GPU sums may differ in their last bits from run to run.
+    Needs four times the size of the weights, and the batches.
+    """
+    if patience is not None and (validation is None or patience < 1):
+        raise ValueError(
+            f"patience: expected at least 1 epoch and validation samples, got {patience!r}."
+        )
+    model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss="mean_absolute_error")
+    model.optimizer.build(model.trainable_variables)
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    fingerprint = _fingerprint(model, batches, validation, learning_rate)
+    history = _restore(model, checkpoint / "last.npz", fingerprint)
+    while len(history.epoch) < epochs and not _is_over(history, patience):
+        history = _fit_epoch(model, batches, validation, history)
+        _save(model, checkpoint, history, fingerprint)
+        write_history(checkpoint.with_name("history.csv"), history)
+        if on_progress is not None:
+            on_progress(len(history.epoch), epochs)
+    if history.best_epoch != len(history.epoch):
+        _restore(model, checkpoint / "best.npz", fingerprint)
+    return history
+
+
+def _fit_epoch(
+    model: keras.Model,
+    batches: EpochBatches,
+    validation: EpochBatches | None,
+    history: History,
+) -> History:
+    """Return the history, longer by the epoch that this call trains."""
+    epoch = len(history.epoch) + 1
+    start = time.perf_counter()
+    loss = _mean_loss(model.train_on_batch, batches.epoch(epoch - 1), f"epoch {epoch}")
+    val_loss = math.nan
+    if validation is not None:
+        val_loss = _mean_loss(model.test_on_batch, validation.epoch(0), f"validation {epoch}")
+    seconds = time.perf_counter() - start
+    logger.info(
+        "epoch %d: loss %.4f, validation %.4f, %.0f samples/s",
+        epoch,
+        loss,
+        val_loss,
+        batches.n_samples / seconds,
+    )
+    return History(
+        epoch=np.append(history.epoch, epoch),
+        loss=np.append(history.loss, loss),
+        val_loss=np.append(history.val_loss, val_loss),
+        seconds=np.append(history.seconds, seconds),
+    )
+
+
+def _mean_loss(
+    step: Callable[..., dict[str, float]], batches: Iterator[NDArray[np.float32]], place: str
+) -> float:
+    """Mean loss over samples of one pass, each batch given to one of keras' own steps."""
+    total, n_samples = 0.0, 0
+    for index, batch in enumerate(batches, start=1):
+        loss = float(step(batch, batch, return_dict=True)["loss"])
+        if not math.isfinite(loss):
+            raise DglzarrError(
+                f"training: expected a finite loss, got {loss!r} in {place}, batch {index}. "
+                "Lower learning_rate; the checkpoint of the epoch before is kept."
+            )
+        total += loss * len(batch)
+        n_samples += len(batch)
+    return total / n_samples
+
+
+def _is_over(history: History, patience: int | None) -> bool:
+    """Whether the patience is spent."""
+    return patience is not None and len(history.epoch) - history.best_epoch >= patience
+
+
+def _fingerprint(
+    model: keras.Model,
+    batches: EpochBatches,
+    validation: EpochBatches | None,
+    learning_rate: float,
+) -> str:
+    """Digest of all settings that decide what an epoch computes."""
+    parts = [
+        json.dumps(model.get_config(), sort_keys=True, default=str),
+        batches.fingerprint,
+        "" if validation is None else validation.fingerprint,
+        repr(float(learning_rate)),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _state(model: keras.Model) -> list[tuple[str, keras.Variable]]:
+    """Weights, seed-generator states and optimiser variables, by name."""
+    groups = {"model": model.variables, "optimizer": model.optimizer.variables}
+    return [(f"{g}_{i}", variable) for g in groups for i, variable in enumerate(groups[g])]
+
+
+def _save(model: keras.Model, checkpoint: Path, history: History, fingerprint: str) -> None:
+    """Write ``last.npz``, and ``best.npz`` where the last epoch is the best, as one file linked."""
+
+    def arrays() -> Iterator[tuple[str, NDArray[np.generic]]]:
+        yield "fingerprint", np.array(fingerprint)
+        for field in fields(History):
+            yield f"history_{field.name}", getattr(history, field.name)
+        for name, variable in _state(model):
+            yield name, keras.ops.convert_to_numpy(variable)
+
+    if history.best_epoch == len(history.epoch):
+        write_npz(checkpoint / "best.npz", arrays())
+        _link(checkpoint / "best.npz", checkpoint / "last.npz")
+    else:
+        write_npz(checkpoint / "last.npz", arrays())
+
+
+def _link(source: Path, target: Path) -> None:
+    """Let `target` be the file `source`, replaced at once; a copy where links are refused."""
+    partial = target.with_name(f"{target.name}.part")
+    partial.unlink(missing_ok=True)
+    try:
+        os.link(source, partial)
+    except OSError:
+        shutil.copyfile(source, partial)
+    partial.replace(target)
+
+
+def _restore(model: keras.Model, path: Path, fingerprint: str) -> History:
+    """Return the history at a checkpoint and bring the model to its state; empty without one."""
+    if not path.exists():
+        return History(*(np.empty(0, dtype) for dtype in (np.int64, *[np.float64] * 3)))
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if str(arrays["fingerprint"]) != fingerprint:
+                raise StoreError(
+                    f"{path}: expected the checkpoint of this training, got one of other data or "
+                    "settings. Remove the folder to train anew, or use the former settings."
+                )
+            for name, variable in _state(model):
+                variable.assign(arrays[name])
+            return History(**{f.name: arrays[f"history_{f.name}"] for f in fields(History)})
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise StoreError(
+            f"{path}: expected a whole checkpoint, got {error}. Remove the folder to train anew."
+        ) from error
