@@ -1,0 +1,54 @@
+# Every target sets up the virtual environment it needs; the second time that takes no time.
+# Only python3 and a package registry (pip's own settings) are assumed.
+
+PYTHON ?= python3
+VENV ?= .venv
+DATA ?= ../shared/data
+WORKERS ?= 2
+
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+PYTEST := $(RUN) -m pytest -n $(WORKERS) --dist loadfile
+
+export DO_NOT_TRACK ?= 1
+export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint mutants real docs bench
+
+help:  ## print the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
+	  | while IFS='|' read -r name text; do printf '%-14s %s\n' "$$name" "$$text"; done
+
+demo: $(READY)  ## simulate a study in ./demo, mine it, say where the report is
+	$(RUN) flows/mine.py demo
+
+test: $(READY)  ## run every test, also those with real Dask, Prefect and TensorFlow
+	$(PYTEST)
+
+check: lint  ## lint, types, import rules and the fast tests
+	$(PYTEST) -m "not slow"
+
+lint: $(READY)  ## lint, types and import rules alone
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports
+
+mutants: $(READY)  ## seed faults into kernels/ and store.py; each must turn a test red
+	$(RUN) tests/mutants.py
+
+real: $(READY)  ## mine the real data in DATA (default ../shared/data)
+	DGLZARR_DATA=$(DATA) $(RUN) flows/mine.py real --data $(DATA)
+
+docs: $(READY)  ## write docs/stores.md from the store specs
+	$(RUN) docs/make_stores.py
+
+bench: $(READY)  ## run the benchmarks; each prints JSON lines
+	set -e; for script in benchmarks/bench_*.py; do $(RUN) $$script; done
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,65 @@
+"""Fixtures and settings every test shares: one thread, one random generator, no home folder."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("DGLZARR_DATA", REPO.parent / "shared" / "data"))
+ENVIRONMENT = {
+    "CUDA_CACHE_DISABLE": "1",
+    "DO_NOT_TRACK": "1",
+    "MPLBACKEND": "Agg",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+}
+for _name, _value in ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+
+import dask  # noqa: E402  (numpy reads the thread limits when it is loaded)
+import hypothesis  # noqa: E402
+import numpy as np  # noqa: E402
+
+hypothesis.settings.register_profile("default", deadline=None, max_examples=50)
+hypothesis.settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True)
+
+
+def pytest_configure(config):
+    hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+    home = tempfile.mkdtemp(prefix="dglzarr-prefect-")
+    os.environ["PREFECT_HOME"] = home
+    config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("data") and not DATA.is_dir():
+        pytest.skip(f"real data: {DATA} is absent")
+    if item.get_closest_marker("gpu") and not Path("/dev/nvidia0").exists():
+        pytest.skip("gpu: none here")
+
+
+@pytest.fixture(autouse=True)
+def _synchronous_dask(request):
+    """Run graphs in the calling thread; tests marked slow choose their own scheduler."""
+    if request.node.get_closest_marker("slow"):
+        yield
+        return
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    if not DATA.is_dir():
+        pytest.skip(f"real data: {DATA} is absent")
+    return DATA
