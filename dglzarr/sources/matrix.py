@@ -1,0 +1,335 @@
+"""Text matrices: blocks of lines in, one float32 array grown in place out.
+
+Owns the parsing of ids and numbers and the messages for wrong cells. Reads no file by itself:
+it is given a `TextStream` that stands on the first data row.
+"""
+
+import io
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dglzarr.errors import SourceError, StoreError
+from dglzarr.sources.base import first_repeat
+from dglzarr.sources.text import TextStream, decode, split_cells, unquote
+
+WIDE_COLUMNS = 128
+"""From this many value columns on, cells are parsed as one long column."""
+
+SHARD_SAMPLES = 2048
+"""A matrix of more samples goes to a scratch file where a folder is given."""
+
+NA_TOKENS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")
+"""Cells that mean a missing value."""
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+Values = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which columns of a text table hold what.
+
+    `text` names the columns kept as text, the id first; `values` those kept as numbers; the
+    others are counted and left out.
+    """
+
+    columns: list[str]
+    separator: str
+    text: tuple[int, ...]
+    values: range
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the cells of a line after its text form one run worth parsing at once."""
+        ends_with_values = self.values.stop == len(self.columns)
+        return ends_with_values and len(self.values) >= WIDE_COLUMNS
+
+
+@dataclass(frozen=True)
+class TextMatrix:
+    """A parsed table: text columns (id first) and values `(sample, gene)`."""
+
+    text: list[list[str]]
+    values: Values
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Parsed rows: text columns, values `(row, column)`, the line of each row."""
+
+    text: list[list[str]]
+    values: Values
+    lines: Sequence[int]
+
+
+class _Rows:
+    """Rows appended to one array that grows in place, or to an unnamed scratch file."""
+
+    def __init__(self, n_columns: int, scratch: Path | None) -> None:
+        self.n_rows = 0
+        self._n_columns = n_columns
+        self._values = np.empty((0, n_columns), np.float32)
+        self._scratch = scratch if n_columns > SHARD_SAMPLES else None
+        self._file: BinaryIO | None = None
+        if self._scratch is not None:
+            file = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115, closed by finish
+            self._file = cast("BinaryIO", file)
+
+    def append(self, rows: Values) -> None:
+        """Append rows `(row, column)`."""
+        stop = self.n_rows + len(rows)
+        if self._file is not None:
+            self._write(self._file, rows)
+        else:
+            if stop > len(self._values):
+                self._resize(max(stop, len(self._values) * 9 // 8))
+            self._values[self.n_rows : stop] = rows
+        self.n_rows = stop
+
+    def finish(self) -> Values:
+        """Return the rows as `(column, row)`, a view."""
+        if self._file is None:
+            self._resize(self.n_rows)
+            return self._values.T
+        self._file.flush()
+        shape = (self.n_rows, self._n_columns)
+        values = np.memmap(self._file, np.float32, mode="r", shape=shape)
+        self._file.close()
+        return values.T
+
+    def _resize(self, n_rows: int) -> None:
+        """Grow or cut the array in place: large blocks are remapped, not copied."""
+        self._values.resize((n_rows, self._n_columns), refcheck=False)
+
+    def _write(self, file: BinaryIO, rows: Values) -> None:
+        """Write rows to the scratch file."""
+        try:
+            file.write(np.ascontiguousarray(rows).tobytes())
+        except OSError as error:
+            raise StoreError(
+                f"{self._scratch}: expected room for a scratch matrix, got {error.strerror}. "
+                "Free space or name another folder."
+            ) from error
+
+
+def read_matrix(
+    stream: TextStream,
+    layout: Layout,
+    *,
+    stop: tuple[bytes, ...] = (),
+    scratch: Path | None = None,
+) -> TextMatrix:
+    """Return the table from the next line up to a stop line.
+
+    Parameters
+    ----------
+    stream
+        Text that stands on the first data row.
+    layout
+        The columns of the table.
+    stop
+        A line that starts with one of these ends the table and stays unread.
+    scratch
+        Folder for the values of more than one shard of samples; the file vanishes with them.
+
+    Returns
+    -------
+    TextMatrix
+        Values `(sample, gene)` are a view of a gene-major array: 4 bytes a cell.
+
+    Raises
+    ------
+    SourceError
+        If a row has the wrong number of cells, a cell is no finite number, an id is empty or
+        occurs twice.
+    StoreError
+        If the scratch folder has no room.
+    """
+    rows = _Rows(len(layout.values), scratch)
+    text: list[list[str]] = [[] for _ in layout.text]
+    seen: set[str] = set()
+    for first_line, raw in stream.blocks(stop):
+        block = _parse_block(stream, layout, raw, first_line)
+        _check_ids(stream, block, seen)
+        rows.append(block.values)
+        for column, cells in zip(text, block.text, strict=True):
+            column.extend(cells)
+    return TextMatrix(text, rows.finish())
+
+
+def _check_ids(stream: TextStream, block: _Block, seen: set[str]) -> None:
+    """Refuse empty and repeated ids; add the others to `seen`."""
+    ids = block.text[0]
+    new = set(ids)
+    if "" in new:
+        raise stream.error("expected an id, got ''.", line=block.lines[ids.index("")])
+    if len(new) < len(ids) or not seen.isdisjoint(new):
+        for line, name in zip(block.lines, ids, strict=True):
+            if name in seen:
+                raise stream.error(
+                    f"expected each id once, got {name!r} again. Average or drop the repeats.",
+                    line=line,
+                )
+            seen.add(name)
+    seen |= new
+
+
+def _parse_block(stream: TextStream, layout: Layout, raw: bytes, first_line: int) -> _Block:
+    """Return the rows of a block: parsed at once where it is regular, else line by line."""
+    raw = raw.replace(b"\r\n", b"\n") if b"\r" in raw else raw
+    n_lines = raw.count(b"\n")
+    if _is_regular(raw, layout):
+        parse = _parse_wide if layout.is_wide else _parse_frame
+        try:
+            with np.errstate(over="ignore"):
+                text, values = parse(raw, layout)
+        except ValueError:
+            return _parse_lines(stream, layout, raw, first_line)
+        if len(values) == n_lines and not np.isinf(values).any():
+            return _Block(text, values, range(first_line, first_line + n_lines))
+    return _parse_lines(stream, layout, raw, first_line)
+
+
+def _is_regular(raw: bytes, layout: Layout) -> bool:
+    """Whether every line has one separator less than the table has columns."""
+    data = np.frombuffer(raw, np.uint8)
+    ends = np.flatnonzero(data == ord("\n"))
+    separators = np.flatnonzero(data == ord(layout.separator))
+    expected = np.arange(1, len(ends) + 1) * (len(layout.columns) - 1)
+    return b"\r" not in raw and np.array_equal(np.searchsorted(separators, ends), expected)
+
+
+def _parse_frame(raw: bytes, layout: Layout) -> tuple[list[list[str]], Values]:
+    """Return text columns and values `(row, column)` by one column-wise parse."""
+    names = [str(place) for place in range(len(layout.columns))]
+    values = [names[place] for place in layout.values]
+    kinds: dict[str, type] = {names[place]: object for place in layout.text}
+    kinds |= dict.fromkeys(values, np.float32)
+    frame = pd.read_csv(
+        io.BytesIO(raw),
+        sep=layout.separator,
+        header=None,
+        names=names,
+        usecols=list(kinds),
+        index_col=False,
+        dtype=kinds,
+        keep_default_na=False,
+        na_values=dict.fromkeys(values, NA_TOKENS),
+        skip_blank_lines=False,
+        low_memory=False,
+    )
+    text = [[cell.strip() for cell in frame[names[place]]] for place in layout.text]
+    return text, frame[values].to_numpy(np.float32)
+
+
+def _parse_wide(raw: bytes, layout: Layout) -> tuple[list[list[str]], Values]:
+    """Return text columns and values `(row, column)`, cells parsed as one long column."""
+    separator = layout.separator.encode()
+    n_lead = layout.values.start
+    heads, cells = [], []
+    for line in raw[:-1].split(b"\n"):
+        *head, rest = line.split(separator, n_lead)
+        heads.append(head)
+        cells.append(rest)
+    frame = pd.read_csv(
+        io.BytesIO(b"\n".join(cells).replace(separator, b"\n")),
+        sep=layout.separator,
+        header=None,
+        names=["value"],
+        index_col=False,
+        dtype=np.float32,
+        keep_default_na=False,
+        na_values=list(NA_TOKENS),
+        skip_blank_lines=False,
+        low_memory=False,
+    )
+    text = [[unquote(decode(head[column])) for head in heads] for column in layout.text]
+    return text, frame["value"].to_numpy().reshape(-1, len(layout.values))
+
+
+def _parse_lines(stream: TextStream, layout: Layout, raw: bytes, first_line: int) -> _Block:
+    """Return the rows of a block parsed one by one, or raise what is wrong with a line.
+
+    Blank lines and empty cells past the last column are left out.
+    """
+    text: list[list[str]] = [[] for _ in layout.text]
+    rows, lines = [], []
+    for line, raw_line in enumerate(raw[:-1].split(b"\n"), start=first_line):
+        if not raw_line.strip():
+            continue
+        cells = _row_cells(stream, layout, decode(raw_line.rstrip(b"\r")), line)
+        for column, name in zip(text, layout.text, strict=True):
+            column.append(cells[name])
+        rows.append([_number(stream, layout, cells, column, line) for column in layout.values])
+        lines.append(line)
+    values = np.array(rows, np.float32).reshape(-1, len(layout.values))
+    return _Block(text, values, lines)
+
+
+def _row_cells(stream: TextStream, layout: Layout, row: str, line: int) -> list[str]:
+    """Return the cells of a row, which are as many as the table has columns."""
+    n_columns = len(layout.columns)
+    cells = split_cells(row, layout.separator)
+    while len(cells) > n_columns and not cells[-1]:
+        cells.pop()
+    if len(cells) != n_columns:
+        raise stream.error(f"expected {n_columns} columns, got {len(cells)}.", line=line)
+    return cells
+
+
+def _number(stream: TextStream, layout: Layout, cells: list[str], column: int, line: int) -> float:
+    """Return a cell as a finite float, NaN where it is missing."""
+    cell = cells[column]
+    if cell in NA_TOKENS:
+        return float("nan")
+    name = layout.columns[column]
+    is_number = _NUMBER.fullmatch(cell) is not None
+    if is_number and abs(float(cell)) <= _FLOAT32_MAX:
+        return float(cell)
+    is_infinite = is_number or cell.lstrip("+-").lower() in ("inf", "infinity")
+    kind = "a finite number" if is_infinite else "a number"
+    raise stream.error(f"expected {kind}, got {cell!r} in column {name!r}.", line=line)
+
+
+def check_samples(stream: TextStream, samples: Sequence[str], *, line: int) -> None:
+    """Refuse a header without samples, or with an empty or repeated sample id.
+
+    Raises
+    ------
+    SourceError
+        Naming the line of the header.
+    """
+    if not samples:
+        raise stream.error("expected at least one sample column, got none.", line=line)
+    if "" in samples:
+        place = list(samples).index("") + 1
+        raise stream.error(f"expected a sample id, got '' as sample {place}.", line=line)
+    if (repeated := first_repeat(samples)) is not None:
+        raise stream.error(
+            f"expected each sample once, got {repeated!r} again. Rename or drop the repeat.",
+            line=line,
+        )
+
+
+def require_rows(stream: TextStream, matrix: TextMatrix, remedy: str = "") -> None:
+    """Refuse an empty table.
+
+    Raises
+    ------
+    SourceError
+        With the remedy given.
+    """
+    if not matrix.text[0]:
+        raise SourceError(
+            f"{stream.error('expected rows of values, got an empty table.')} {remedy}".rstrip()
+        )
