@@ -1,0 +1,381 @@
+"""Gene labels: lists of ids, probe annotation, published panels, and matching across studies.
+
+Reads small text files whole; writes no store. Never averages probes of a study into genes: that
+is a stage's decision.
+"""
+
+import csv
+import gzip
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dglzarr.errors import SourceError
+
+SYMBOL_COLUMNS = ("symbol", "genesymbol", "genesym", "hgncsymbol", "prgenesymbol")
+"""Headers of a column of gene symbols: lower case, letters and digits only."""
+
+GENE_ID_COLUMNS = (
+    "geneid",
+    "entrezgeneid",
+    "entrezgene",
+    "entrezid",
+    "entrez",
+    "ensembl",
+    "ensemblgeneid",
+    "prgeneid",
+)
+"""Headers of a column of Entrez or Ensembl gene ids, in the same form."""
+
+_PANEL_HEADERS = frozenset(
+    (
+        *SYMBOL_COLUMNS,
+        *GENE_ID_COLUMNS,
+        "id",
+        "idref",
+        "gene",
+        "probe",
+        "probeid",
+        "probeset",
+        "name",
+    )
+)
+_ENSEMBL_VERSION = re.compile(r"^(ENS[A-Z]*\d+)\.\d+(_PAR_Y)?$")
+_MULTIPLE = re.compile(r"\s*/{2,}\s*")
+
+
+def strip_version(gene_id: str) -> str:
+    """Return an Ensembl id without its version; other ids as they are.
+
+    Examples
+    --------
+    >>> strip_version("ENSG00000223972.4"), strip_version("AC012345.1")
+    ('ENSG00000223972', 'AC012345.1')
+    """
+    return _ENSEMBL_VERSION.sub(r"\1", gene_id)
+
+
+def first_symbol(symbols: str) -> str:
+    """Return the first of several symbols joined by `///`; "" for none.
+
+    Examples
+    --------
+    >>> first_symbol("DDR1 /// MIR4640"), first_symbol("---")
+    ('DDR1', '')
+    """
+    first = _MULTIPLE.split(symbols.strip(), maxsplit=1)[0].strip()
+    return "" if first in ("---", "NA", "-666") else first
+
+
+def read_gene_list(path: str | Path) -> list[str]:
+    """Return the ids of a file with one id a line; blank lines and # comments are left out.
+
+    Raises
+    ------
+    SourceError
+        If the file is missing, empty, has several columns or repeats an id.
+    """
+    path = Path(path)
+    line_of: dict[str, int] = {}
+    for line, text in _lines(path):
+        name = re.sub(r"(^|\s)#.*", "", text).strip().strip('"')
+        if not name:
+            continue
+        if "\t" in name:
+            raise SourceError(
+                f"{path.name}, line {line}: expected one id a line, got several cells."
+            )
+        if name in line_of:
+            raise SourceError(
+                f"{path.name}, line {line}: expected each id once, got {name!r} of line "
+                f"{line_of[name]} again. Drop the repeat."
+            )
+        line_of[name] = line
+    if not line_of:
+        raise SourceError(f"{path.name}: expected at least one id, got none.")
+    return list(line_of)
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What probes measure: gene symbol and gene id by probe, "" where none."""
+
+    symbol: dict[str, str]
+    gene_id: dict[str, str]
+
+
+def read_annotation(path: str | Path) -> dict[str, str]:
+    """Return the gene symbol of each probe of an annotation table, "" where none.
+
+    Raises
+    ------
+    SourceError
+        If the file is missing, no table, or has no column of symbols.
+    """
+    annotation = read_annotation_table(path)
+    if not annotation.symbol:
+        raise SourceError(
+            f"{Path(path).name}: expected a column of gene symbols ('Gene Symbol'), "
+            "got only gene ids."
+        )
+    return annotation.symbol
+
+
+def read_annotation_table(path: str | Path) -> Annotation:
+    """Return gene symbols and gene ids by probe from a table with a header.
+
+    The first column holds the probe ids. Of several symbols (`A /// B`) the first is taken; of
+    several rows of a probe the first that says something. GEO platform files (GPL, `.annot`)
+    are read between their table markers.
+
+    Raises
+    ------
+    SourceError
+        If the file is missing, no table, or has neither column; names the columns found.
+    """
+    path = Path(path)
+    rows = _platform_rows(path)
+    line, header = next(rows, (1, []))
+    names = [_plain(name) for name in header]
+    key = 1 if names[:1] == [""] and "id" in "".join(names[1:2]) else 0
+    symbol = _find(names, SYMBOL_COLUMNS, key)
+    gene_id = _find(names, GENE_ID_COLUMNS, key)
+    if symbol is None and gene_id is None:
+        raise SourceError(
+            f"{path.name}, line {line}: expected a column 'Gene Symbol' or 'Gene ID', got "
+            f"{', '.join(map(repr, header[:5]))}. Give a table with a header."
+        )
+    annotation = Annotation({}, {})
+    for _, row in rows:
+        cells = row + [""] * (len(header) - len(row))
+        for place, target in ((symbol, annotation.symbol), (gene_id, annotation.gene_id)):
+            if place is not None and not target.get(cells[key]):
+                target[cells[key]] = first_symbol(cells[place])
+    return annotation
+
+
+@dataclass(frozen=True)
+class PanelMatch:
+    """A published panel in a study: labels found, in the file's order, and entries missing."""
+
+    genes: list[str]
+    missing: list[str]
+
+
+def read_panel(
+    path: str | Path,
+    *,
+    genes: Sequence[str],
+    symbols: Sequence[str] | None = None,
+    gene_ids: Sequence[str] | None = None,
+) -> PanelMatch:
+    """Return the study's labels for a published list of genes.
+
+    Parameters
+    ----------
+    path
+        TSV or CSV, with or without a header; every column is tried and the one that finds most
+        entries is taken. A cell of a TSV may join several ids with commas.
+    genes
+        Labels of the study: tried first.
+    symbols
+        Gene symbol of each label: tried where labels find less.
+    gene_ids
+        Entrez or Ensembl id of each label, versions ignored: tried last.
+
+    Returns
+    -------
+    PanelMatch
+        An entry measured by several labels stands for the first of them.
+
+    Raises
+    ------
+    SourceError
+        If the file is missing or no column names a gene of the study.
+    """
+    path = Path(path)
+    rows = [row for _, row in _rows(path)]
+    if rows and any(_plain(cell) in _PANEL_HEADERS for cell in rows[0]):
+        rows = rows[1:]
+    lookups = [_first_label(names, genes) for names in (genes, symbols, gene_ids) if names]
+    best: tuple[int, list[str], dict[str, str]] = (0, [], {})
+    for column in range(max(map(len, rows), default=0)):
+        entries = list(dict.fromkeys(_entries(rows, column)))
+        for lookup in lookups:
+            n_found = sum(_key(entry) in lookup for entry in entries)
+            if n_found > best[0]:
+                best = (n_found, entries, lookup)
+    _, entries, lookup = best
+    if not entries:
+        example = ", ".join(map(repr, (rows[0] if rows else [])[:5]))
+        raise SourceError(
+            f"{path.name}: expected ids or symbols of the study's genes such as {genes[0]!r}, got "
+            f"{example or 'no rows'}. Give ingest.annotation to match by symbol."
+        )
+    found = dict.fromkeys(lookup[_key(entry)] for entry in entries if _key(entry) in lookup)
+    return PanelMatch(list(found), [entry for entry in entries if _key(entry) not in lookup])
+
+
+@dataclass(frozen=True)
+class GeneMatch:
+    """Which genes of a cohort measure which genes of a study.
+
+    Pair `i` says that cohort gene `query[i]` measures study gene `study[i]`; `study` ascends and
+    repeats where several cohort genes measure one.
+    """
+
+    study: NDArray[np.int64]
+    query: NDArray[np.int64]
+    n_study: int
+
+    @property
+    def found(self) -> NDArray[np.bool_]:
+        """Whether each study gene is measured `(gene,)`."""
+        return np.isin(np.arange(self.n_study), self.study)
+
+    def apply(self, block: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return a cohort's block in the study's genes `(sample, gene)`.
+
+        Several cohort genes of one study gene are averaged, missing values aside; a study gene
+        that the cohort lacks is NaN.
+
+        Examples
+        --------
+        >>> match = match_genes(["X", "Y", "Z"], None, ["a", "b"], ["Y", "W"])
+        >>> match.apply(np.array([[1.0, 2.0, 3.0]]))
+        array([[ 2., nan]], dtype=float32)
+        """
+        matched = np.full((len(block), self.n_study), np.nan, np.float32)
+        if self.study.size:
+            picked = np.asarray(block, np.float64)[:, self.query]
+            known = ~np.isnan(picked)
+            genes, starts = np.unique(self.study, return_index=True)
+            total = np.add.reduceat(np.where(known, picked, 0.0), starts, axis=1)
+            count = np.add.reduceat(known, starts, axis=1, dtype=np.int64)
+            with np.errstate(invalid="ignore"):
+                matched[:, genes] = total / count
+        return matched
+
+
+def match_genes(
+    query_ids: Sequence[str],
+    query_symbols: Sequence[str] | None,
+    gene_labels: Sequence[str],
+    gene_symbols: Sequence[str] | None = None,
+    *,
+    gene_ids: Sequence[str] | None = None,
+) -> GeneMatch:
+    """Return which of a cohort's genes measure which genes of a study.
+
+    Each study gene takes the first of these that finds cohort genes: equal labels; labels equal
+    without Ensembl versions; the study's gene id; its symbol (or label) among the cohort's
+    symbols, or ids where the cohort has none. Letter case is ignored.
+
+    Parameters
+    ----------
+    query_ids, query_symbols
+        Ids and symbols of the cohort's genes.
+    gene_labels, gene_symbols, gene_ids
+        Labels, symbols and Entrez or Ensembl ids of the study's genes.
+    """
+    exact = _places(query_ids, str)
+    stripped = _places(query_ids, _key)
+    by_symbol = _places(query_symbols, _key) if query_symbols is not None else stripped
+    study: list[int] = []
+    query: list[int] = []
+    for place, label in enumerate(gene_labels):
+        gene_id = gene_ids[place] if gene_ids is not None else ""
+        symbol = first_symbol(gene_symbols[place]) if gene_symbols is not None else ""
+        found = (
+            exact.get(label)
+            or stripped.get(_key(label))
+            or stripped.get(_key(gene_id))
+            or by_symbol.get(_key(symbol))
+            or by_symbol.get(_key(label))
+            or []
+        )
+        study.extend([place] * len(found))
+        query.extend(found)
+    return GeneMatch(np.array(study, np.int64), np.array(query, np.int64), len(gene_labels))
+
+
+def _places(names: Sequence[str], key: Callable[[str], str]) -> dict[str, list[int]]:
+    """Return where each non-empty name stands, by its key."""
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        if first_symbol(name):
+            places.setdefault(key(name), []).append(place)
+    return places
+
+
+def _first_label(names: Sequence[str], genes: Sequence[str]) -> dict[str, str]:
+    """Return the first label of each non-empty name, by its key."""
+    labels: dict[str, str] = {}
+    for name, gene in zip(names, genes, strict=True):
+        if first_symbol(name):
+            labels.setdefault(_key(first_symbol(name)), gene)
+    return labels
+
+
+def _key(name: str) -> str:
+    """Return a name as it is compared: no Ensembl version, upper case."""
+    return strip_version(name).upper()
+
+
+def _entries(rows: Iterable[Sequence[str]], column: int) -> Iterator[str]:
+    """Yield the ids in a column, comma-joined ones apart."""
+    for row in rows:
+        if column < len(row):
+            yield from filter(None, (part.strip() for part in row[column].split(",")))
+
+
+def _find(names: Sequence[str], wanted: Sequence[str], key: int) -> int | None:
+    """Return the place of the first wanted column beside the key, or None."""
+    places = [names.index(name) for name in wanted if name in names]
+    return next((place for place in places if place != key), None)
+
+
+def _plain(name: str) -> str:
+    """Return a header in lower case, letters and digits only."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _platform_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a table; of a GEO platform file those between the markers."""
+    rows = list(_rows(path))
+    begin = [i for i, (_, row) in enumerate(rows) if row[0].lower() == "!platform_table_begin"]
+    for line, row in rows[begin[0] + 1 if begin else 0 :]:
+        if row[0].lower().startswith(("!platform_table_end", "!sample_table_end")):
+            return
+        if not row[0].startswith(("#", "!", "^")):
+            yield line, row
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line, cells) of the non-blank lines; tabs separate where any line has one."""
+    lines = [(line, text) for line, text in _lines(path) if text.strip()]
+    is_tab = any("\t" in text for _, text in lines)
+    for line, text in lines:
+        cells = text.split("\t") if is_tab else next(csv.reader([text]))
+        yield line, [cell.strip().strip('"') for cell in cells]
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (number, text) of the lines of a plain or gzip file, UTF-8 or else latin-1."""
+    try:
+        raw = path.read_bytes()
+        raw = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
+    except (OSError, EOFError, zlib.error) as error:
+        raise SourceError(f"{path}: expected a readable text file, got {error}.") from error
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    if "\0" in text[:4096]:
+        raise SourceError(f"{path.name}: expected text, got binary data.")
+    yield from enumerate(re.split(r"\r\n|\n|\r", text), start=1)
