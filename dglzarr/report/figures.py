@@ -1,0 +1,145 @@
+"""The report's figures as SVG text: arrays in, text out.
+
+No pyplot: figures are plain objects, and the same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+MINED, PUBLISHED, RANDOM, INK = "#c2410c", "#1d5fa8", "#8b939e", "#1f2933"
+MARKERS = "sD^vP"
+
+_STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "dglzarr",
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": RANDOM,
+    "axes.linewidth": 0.8,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "legend.frameon": False,
+    "savefig.dpi": 200,
+}
+
+
+@contextmanager
+def _axes(width: float, height: float) -> Iterator[tuple[Axes, io.StringIO]]:
+    """Yield the axes of a new figure and the text it is written to at the end, sizes in inches."""
+    svg = io.StringIO()
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure.subplots(), svg
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+
+
+def panel_strip(mined: float, published: Mapping[str, float], random: NDArray[np.float64]) -> str:
+    """Return dots of the mean error of each panel: mined, published lists, random panels."""
+    names = ["mined", *published, f"random ({random.size})"]
+    with _axes(4.8, 1.1 + 0.34 * len(names)) as (axes, svg):
+        axes.axvline(mined, color=MINED, linewidth=0.8, linestyle=":")
+        axes.plot([mined], [0], "o", color=MINED, markersize=9)
+        axes.annotate(f"{mined:.4f}", (mined, 0), (8, -3), textcoords="offset points")
+        for row, mae in enumerate(published.values(), start=1):
+            marker = MARKERS[(row - 1) % len(MARKERS)]
+            axes.plot([mae], [row], marker, color=PUBLISHED, markersize=7)
+            axes.annotate(f"{mae:.4f}", (mae, row), (8, -3), textcoords="offset points")
+        spread = np.random.default_rng(0).uniform(-0.18, 0.18, random.size)
+        axes.plot(random, len(names) - 1 + spread, "o", color=RANDOM, markersize=5, alpha=0.75)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.margins(x=0.18)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel("mean absolute error (z), lower is better")
+    return svg.getvalue()
+
+
+def gene_scatter(mined: NDArray[np.float32], other: NDArray[np.float32], *, other_name: str) -> str:
+    """Return each target gene's error with the mined panel against another panel's."""
+    with _axes(4.8, 4.4) as (axes, svg):
+        axes.plot(other, mined, ".", color=MINED, alpha=0.35, markersize=3, rasterized=True)
+        top = float(max(mined.max(), other.max())) * 1.05 if mined.size else 1.0
+        axes.plot([0, top], [0, top], color=INK, linewidth=0.8)
+        axes.set(xlim=(0, top), ylim=(0, top), aspect="equal")
+        axes.set_xlabel(f"error with {other_name} (z)")
+        axes.set_ylabel("error with mined (z)")
+        axes.text(0.03, 0.95, f"{other_name} better", transform=axes.transAxes, color=PUBLISHED)
+        axes.text(0.97, 0.05, "mined better", transform=axes.transAxes, color=MINED, ha="right")
+    return svg.getvalue()
+
+
+def top_genes(labels: Sequence[str], scores: NDArray[np.float64]) -> str:
+    """Return bars of the best scores, best on top."""
+    with _axes(4.8, 0.6 + 0.19 * len(labels)) as (axes, svg):
+        axes.barh(range(len(labels)), scores, color=MINED, height=0.72)
+        axes.set_yticks(range(len(labels)), labels, fontsize=8)
+        axes.set_ylim(len(labels) - 0.4, -0.6)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel("DeepLIFT score")
+    return svg.getvalue()
+
+
+def score_histogram(scores: NDArray[np.float64], cut: float, *, n_landmarks: int) -> str:
+    """Return how many genes have which score, with the lowest score that enters the panel."""
+    with _axes(4.8, 3.2) as (axes, svg):
+        axes.hist(scores, bins=60, color=RANDOM)
+        axes.axvline(cut, color=MINED, label=f"cut: the {n_landmarks} best are right of it")
+        axes.set(xlabel="DeepLIFT score", ylabel="genes")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.legend(loc="upper right")
+    return svg.getvalue()
+
+
+def score_curve(scores: NDArray[np.float64], *, n_landmarks: int) -> str:
+    """Return the scores from best to worst, the panel shaded."""
+    ranked = np.sort(scores)[::-1]
+    with _axes(4.8, 3.2) as (axes, svg):
+        rank = np.arange(1, ranked.size + 1)
+        inside = rank <= n_landmarks
+        axes.plot(rank, ranked, color=INK, linewidth=1.2)
+        axes.fill_between(
+            rank[inside], ranked[inside], color=MINED, alpha=0.6, label="mined panel", linewidth=0
+        )
+        axes.set(xlabel="rank", ylabel="DeepLIFT score")
+        axes.set_ylim(bottom=min(0.0, float(ranked.min(initial=0.0))))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.legend(loc="upper right")
+    return svg.getvalue()
+
+
+def learning_curve(
+    epoch: NDArray[np.int64],
+    loss: NDArray[np.float64],
+    val_loss: NDArray[np.float64],
+    *,
+    best_epoch: int,
+) -> str:
+    """Return training and validation loss by epoch, with the epoch that was kept."""
+    with _axes(4.8, 3.2) as (axes, svg):
+        marker = "o" if epoch.size < 3 else ""
+        axes.plot(epoch, loss, color=RANDOM, marker=marker, label="training")
+        if np.isfinite(val_loss).any():
+            axes.plot(epoch, val_loss, color=PUBLISHED, marker=marker, label="validation")
+        axes.axvline(best_epoch, color=MINED, linestyle=":", label=f"kept: epoch {best_epoch}")
+        axes.set(xlabel="epoch", ylabel="loss (mean absolute error, z)")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.legend(loc="upper right")
+    return svg.getvalue()

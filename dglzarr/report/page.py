@@ -1,0 +1,448 @@
+"""The report of a study: one HTML file that needs nothing else, and two tables beside it.
+
+Reads finished stores of every schema and the model's folder; writes ``report.html``,
+``landmarks.tsv`` and ``panels.tsv``. Labels come from foreign files, so everything is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+import jinja2
+import numpy as np
+
+from dglzarr.errors import StoreError
+from dglzarr.models.files import MODEL, read_history
+from dglzarr.report import figures
+from dglzarr.report.panels import PanelRow, cohorts, panel_rows, shown_rows, texts, verdict
+from dglzarr.schema import SPECS, SPLITS
+from dglzarr.store import open_store, read_attributes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import xarray as xr
+
+    Stores = Mapping[str, str | Sequence[str]]
+
+REQUIRED = ("expression", "samples", "scores", "landmarks", "evaluation")
+N_TABLE, N_BARS, N_SERIES = 50, 30, 40
+LONGEST_VALUE = 300
+SOURCE_FIELDS = (
+    "source", "series", "n_samples", "n_genes", "role", "format", "scale", "n_negative",
+    "coverage", "n_missing_genes", "quantiles",
+)  # fmt: skip
+QUANTILES = ("min", "median", "q99", "max")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as it stands in the page: its data URI, what it shows, and how to read it."""
+
+    uri: str
+    alt: str
+    caption: str
+
+
+def write_report(
+    target: str,
+    *,
+    stores: Stores,
+    model: str,
+    sources: Sequence[str],
+    title: str = "Mined landmark genes",
+) -> str:
+    """Return the URI of the HTML report written to `target`.
+
+    ``landmarks.tsv`` and ``panels.tsv`` are written beside it. The same stores give the same bytes.
+
+    Parameters
+    ----------
+    target
+        The HTML file, replaced if it exists.
+    stores
+        Schema name to the URI of a store, or to those of its segments.
+    model
+        The model's folder.
+    sources
+        The raw stores.
+    title
+        Headline of the page.
+
+    Raises
+    ------
+    ValueError
+        When a store that the page needs is not named.
+    StoreError
+        When a store is missing or incomplete, or the target cannot be written.
+    """
+    if missing := [name for name in REQUIRED if name not in stores]:
+        raise ValueError(f"stores: expected {', '.join(REQUIRED)}, got no {missing[0]!r}.")
+    opened = {name: open_store(stores[name], SPECS[name]) for name in REQUIRED}
+    rows = panel_rows(opened["evaluation"], opened["landmarks"])
+    context = {
+        "title": title,
+        "headline": _headline(opened),
+        "cohorts": [_cohort(name, rows, opened["evaluation"]) for name in cohorts_of(rows)],
+        "panel_pictures": _panel_pictures(rows, opened["evaluation"]),
+        **_landmark_context(opened["landmarks"]),
+        "learning": _learning_picture(model),
+        **_data_context(opened, sources),
+        "lineage": [*_lineage(stores, sources), _model_lineage(model)],
+        "max_delta_error": _details(opened["scores"]).get("max_delta_error"),
+    }
+    folder = target.rpartition("/")[0] or "."
+    write_landmark_table(f"{folder}/landmarks.tsv", _uris(stores["landmarks"])[0])
+    names = [field.name for field in fields(PanelRow)]
+    _write(f"{folder}/panels.tsv", _tsv(names, (asdict(row).values() for row in rows)))
+    _write(target, _environment().get_template("report.html").render(context))
+    return target
+
+
+def write_landmark_table(target: str, landmarks: str) -> None:
+    """Write every gene by rank as tab-separated text, so that the panel can be used elsewhere.
+
+    Raises
+    ------
+    StoreError
+        When the store is missing or incomplete, or the target cannot be written.
+    """
+    ds = open_store(landmarks, SPECS["landmarks"])
+    header = ["rank", "gene", "gene_symbol", "gene_id", "score", "is_landmark"]
+    _write(target, _tsv(header, ([row[name] for name in header] for row in _ranked(ds))))
+
+
+def cohorts_of(rows: Sequence[PanelRow]) -> list[str]:
+    """Return the cohorts of rows in the order they come."""
+    return list(dict.fromkeys(row.cohort for row in rows))
+
+
+# ---------------------------------------------------------------- parts of the page
+
+
+def _headline(opened: Mapping[str, xr.Dataset]) -> dict[str, object]:
+    expression, landmarks = opened["expression"], opened["landmarks"]
+    split = expression["split"].values
+    return {
+        "n_samples": int(split.size),
+        "splits": {name: int((split == code).sum()) for code, name in enumerate(SPLITS)},
+        "n_genes": int(expression.sizes["gene"]),
+        "n_series": len(set(texts(expression, "series"))),
+        "n_landmarks": int(landmarks["is_landmark"].values.sum()),
+        "n_distinct_genes": _details(landmarks).get("n_distinct_genes"),
+    }
+
+
+def _cohort(name: str, rows: Sequence[PanelRow], evaluation: xr.Dataset) -> dict[str, object]:
+    here = evaluation.isel(cohort=texts(evaluation, "cohort").index(name))
+    mine = [row for row in rows if row.cohort == name]
+    return {
+        "name": name,
+        "n_samples": int(here["n_samples"]),
+        "n_measured": int(here["n_measured"]),
+        "n_targets": int(np.isfinite(here["mae"].values).any(axis=0).sum()),
+        "rows": shown_rows(mine),
+        "verdict": verdict(mine),
+    }
+
+
+def _panel_pictures(rows: Sequence[PanelRow], evaluation: xr.Dataset) -> list[Picture]:
+    """Return the pictures of the held-out samples, where the mined panel could be judged."""
+    held_out = cohorts(evaluation)[0]
+    maes = {row.panel: row.mean_mae for row in rows if row.cohort == held_out}
+    by_kind = {
+        kind: {
+            row.panel: row.mean_mae
+            for row in rows
+            if row.cohort == held_out and row.kind == kind and math.isfinite(row.mean_mae)
+        }
+        for kind in ("mined", "published", "random")
+    }
+    if not by_kind["mined"]:
+        return []
+    strip = figures.panel_strip(
+        maes["mined"], by_kind["published"], np.array([*by_kind["random"].values()])
+    )
+    pictures = [
+        _picture(
+            strip,
+            "Mean error of the mined panel, published lists and each random panel",
+            "Each dot is one panel of landmark genes, judged on held-out samples. Further left is "
+            "better. If the mined panel lies among the grey dots, it is no better than chance.",
+        )
+    ]
+    rivals = by_kind["published"] or by_kind["random"]
+    if not rivals:
+        return pictures
+    rival = min(rivals, key=rivals.__getitem__) if by_kind["published"] else next(iter(rivals))
+    return [*pictures, _gene_picture(evaluation, held_out, rival)]
+
+
+def _gene_picture(evaluation: xr.Dataset, cohort: str, rival: str) -> Picture:
+    panels = texts(evaluation, "panel")
+    mae = evaluation["mae"].isel(cohort=texts(evaluation, "cohort").index(cohort)).values
+    mined, other = mae[panels.index("mined")], mae[panels.index(rival)]
+    known = np.isfinite(mined) & np.isfinite(other)
+    n_better = int((mined[known] < other[known]).sum())
+    return _picture(
+        figures.gene_scatter(mined[known], other[known], other_name=rival),
+        f"Error of every target gene with the mined panel against {rival}",
+        f"Each dot is one target gene. Below the line the mined panel predicts it better than "
+        f"{rival}: {n_better:,} of {int(known.sum()):,} genes.",
+    )
+
+
+def _landmark_context(landmarks: xr.Dataset) -> dict[str, object]:
+    ranked = _ranked(landmarks)
+    top = ranked[:N_BARS]
+    scores = landmarks["score"].values
+    inside = landmarks["is_landmark"].values
+    n_landmarks = int(inside.sum())
+    labels = [
+        f"{row['gene_symbol']} ({row['gene']})"
+        if row["gene_symbol"] not in ("", row["gene"])
+        else str(row["gene"])
+        for row in top
+    ]
+    return {
+        "top": ranked[:N_TABLE],
+        "top_picture": _picture(
+            figures.top_genes(labels, np.array([row["score"] for row in top])),
+            f"Scores of the {len(top)} best genes",
+            f"The {len(top)} genes with the highest score.",
+        ),
+        "score_pictures": [
+            _picture(
+                figures.score_histogram(
+                    scores, float(scores[inside].min()), n_landmarks=n_landmarks
+                ),
+                "How many genes have which score, and the cut of the panel",
+                "How the scores are spread. The line is the lowest score in the mined panel.",
+            ),
+            _picture(
+                figures.score_curve(scores, n_landmarks=n_landmarks),
+                "Scores of all genes from best to worst",
+                "All genes from best to worst. A steep fall followed by a flat tail says that few "
+                "genes matter; a smooth slope says that the panel's end is a matter of choice.",
+            ),
+        ],
+    }
+
+
+def _learning_picture(model: str) -> Picture:
+    path = Path(model) / "history.csv"
+    try:
+        history = read_history(path)
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read: {error}. Train the model again.") from error
+    return _picture(
+        figures.learning_curve(
+            history.epoch, history.loss, history.val_loss, best_epoch=history.best_epoch
+        ),
+        "Loss by epoch in training and validation",
+        f"{history.epoch.size} epochs in {history.seconds.sum():,.0f} seconds. Both curves should "
+        "fall and level out. Validation rising while training falls means over-fitting. Training "
+        "can lie above validation, because dropout disturbs only training.",
+    )
+
+
+def _data_context(opened: Mapping[str, xr.Dataset], sources: Sequence[str]) -> dict[str, object]:
+    expression, samples = opened["expression"], opened["samples"]
+    split = [SPLITS[code] for code in expression["split"].values]
+    series: dict[str, dict[str, int]] = {}
+    for name, part in zip(texts(expression, "series"), split, strict=True):
+        series.setdefault(name, dict.fromkeys(SPLITS, 0))[part] += 1
+    ordered = sorted(series.items(), key=lambda item: (-sum(item[1].values()), item[0]))
+    return {
+        "sources": _source_rows(_details(expression).get("per_source") or [], sources),
+        "series": ordered[:N_SERIES],
+        "n_more_series": max(0, len(ordered) - N_SERIES),
+        "n_missing": int(expression["n_missing"].values.sum()),
+        "n_dropped": int((~samples["keep"].values).sum()),
+        "n_clusters": samples.sizes["cluster_index"],
+        "threshold": _details(samples).get("threshold"),
+    }
+
+
+def _source_rows(
+    per_source: Sequence[Mapping[str, Any]], sources: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return what is known of each source, from its raw store and from the joined one."""
+    rows: dict[str, dict[str, Any]] = {}
+    for uri in sources:
+        raw = open_store(uri, SPECS["raw"])
+        name = uri.rstrip("/").rpartition("/")[2].removesuffix(".zarr")
+        rows[name] = {
+            "source": name,
+            "series": sorted(set(texts(raw, "series"))),
+            "n_samples": raw.sizes["sample"],
+            "n_genes": raw.sizes["gene"],
+            **_details(raw),
+        }
+    for entry in per_source:
+        name = str(entry.get("source"))
+        rows[name] = {**entry, **rows.get(name, {})}
+    return [_source_row(row) for row in rows.values()]
+
+
+def _source_row(known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with every field, None where nothing is known."""
+    row = {name: known.get(name) for name in SOURCE_FIELDS}
+    quantiles = row["quantiles"] or {}
+    return row | {
+        "series": _list(_uris(row["series"] or [])),
+        "quantiles": {name: quantiles.get(name) for name in QUANTILES},
+    }
+
+
+# ---------------------------------------------------------------- lineage
+
+
+def _lineage(stores: Stores, sources: Sequence[str]) -> list[dict[str, object]]:
+    named = {name: _uris(stores[name]) for name in SPECS if name in stores}
+    rows = []
+    for uri in [*sources, *(uri for uris in named.values() for uri in uris)]:
+        found = read_attributes(uri) or {}
+        rows.append(
+            {
+                "name": uri.rstrip("/").rpartition("/")[2],
+                "uri": uri,
+                "schema": found.get("dglzarr_schema"),
+                "version": found.get("dglzarr_schema_version"),
+                "id": found.get("store_id"),
+                "created": found.get("created"),
+                "dglzarr_version": found.get("dglzarr_version"),
+                "sizes": ", ".join(f"{n:,} {dim}" for dim, n in open_store(uri).sizes.items()),
+                "inputs": found.get("inputs", []),
+                "parameters": _shown_values(found.get("parameters", {})),
+            }
+        )
+    return rows
+
+
+def _model_lineage(model: str) -> dict[str, object]:
+    path = Path(model) / MODEL
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read: {error}. Train the model again.") from error
+    return {
+        "name": path.parent.name,
+        "uri": model,
+        "schema": "model",
+        "version": found.get("format_version"),
+        "id": found.get("model_id"),
+        "created": None,
+        "dglzarr_version": None,
+        "sizes": f"{len(found.get('genes', [])):,} gene",
+        "inputs": found.get("inputs", []),
+        "parameters": _shown_values({**found.get("config", {}), **found.get("parameters", {})}),
+    }
+
+
+def _shown_values(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Return parameters as short JSON, by name."""
+    shown = {}
+    for name, value in sorted(parameters.items()):
+        text = json.dumps(value, sort_keys=True)
+        is_long = len(text) > LONGEST_VALUE
+        shown[name] = f"{text[:LONGEST_VALUE]}... ({len(text):,} characters)" if is_long else text
+    return shown
+
+
+# ---------------------------------------------------------------- helpers
+
+
+def _uris(value: str | Sequence[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _details(ds: xr.Dataset) -> dict[str, Any]:
+    return dict(ds.attrs.get("details") or {})
+
+
+def _list(values: Sequence[str], n_most: int = 3) -> str:
+    """Return the first values in one line, and how many more there are."""
+    more = f" and {len(values) - n_most:,} more" if len(values) > n_most else ""
+    return ", ".join(values[:n_most]) + more
+
+
+def _ranked(landmarks: xr.Dataset) -> list[dict[str, Any]]:
+    """Return one row for each gene, best first."""
+    rank = landmarks["rank"].values
+    columns = {name: texts(landmarks, name) for name in ("gene", "gene_symbol", "gene_id")}
+    score = landmarks["score"].values.tolist()
+    inside = landmarks["is_landmark"].values.tolist()
+    return [
+        {
+            "rank": int(rank[i]),
+            **{name: values[i] for name, values in columns.items()},
+            "score": score[i],
+            "is_landmark": inside[i],
+        }
+        for i in np.argsort(rank, kind="stable").tolist()
+    ]
+
+
+def _picture(svg: str, alt: str, caption: str) -> Picture:
+    encoded = base64.b64encode(svg.encode()).decode()
+    return Picture(f"data:image/svg+xml;base64,{encoded}", alt, caption)
+
+
+def _tsv(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _write(target: str, text: str) -> None:
+    """Write a text file, making its folder."""
+    filesystem, path = fsspec.core.url_to_fs(target)
+    try:
+        filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
+        filesystem.pipe_file(path, text.encode())
+    except OSError as error:
+        raise StoreError(
+            f"{target}: cannot be written: {error}. Choose a writable root with free space."
+        ) from error
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("dglzarr", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"count": _count, "number": _number, "percent": _percent}
+    return environment
+
+
+def _count(value: float | None) -> str:
+    """Return a number of things, '-' where unknown."""
+    return _formatted(value, ",.0f")
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    """Return a measured value, '-' where unknown."""
+    return _formatted(value, f".{digits}f")
+
+
+def _percent(value: float | None) -> str:
+    """Return a share, '-' where unknown."""
+    return _formatted(value, ".1%")
+
+
+def _formatted(value: float | None, form: str) -> str:
+    return "-" if value is None or not math.isfinite(value) else format(value, form)

@@ -1,0 +1,210 @@
+"""How each panel did on each cohort: table rows and plain sentences.
+
+Owns the summary of ``evaluation.zarr`` over its target genes. It reads Datasets of the stores
+``evaluation`` and ``landmarks`` and fits nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import xarray as xr
+    from numpy.typing import NDArray
+
+Kind = Literal["baseline", "mined", "published", "random"]
+
+KINDS: tuple[Kind, ...] = ("baseline", "mined", "published", "random")
+SIGNIFICANT = 0.01
+
+
+@dataclass(frozen=True)
+class PanelRow:
+    """One panel judged on one cohort; NaN and None stand for what does not exist.
+
+    Attributes
+    ----------
+    mean_mae
+        Mean over target genes of the mean absolute error, in z units.
+    median_pcc
+        Median over target genes of Pearson's r.
+    share_below_random
+        Share of target genes whose error is below the mean of the random panels.
+    share_significant
+        Share of target genes whose ``null_fraction`` is under `SIGNIFICANT`.
+    n_genes, n_missing
+        Genes in the panel, and listed genes not measured here.
+    """
+
+    cohort: str
+    panel: str
+    kind: Kind
+    mean_mae: float
+    median_pcc: float
+    share_below_random: float
+    share_significant: float
+    n_genes: int | None
+    n_missing: int | None
+
+
+def texts(ds: xr.Dataset, name: str) -> list[str]:
+    """Return the values of a text array as str."""
+    return [str(value) for value in ds[name].values]
+
+
+def panel_kind(panel: str) -> Kind:
+    """Return what sort of panel a label names.
+
+    Examples
+    --------
+    >>> [panel_kind(p) for p in ("mean", "mined", "random-3", "l1000")]
+    ['baseline', 'mined', 'random', 'published']
+    """
+    if panel in ("mean", "mined"):
+        return "baseline" if panel == "mean" else "mined"
+    return "random" if re.fullmatch(r"random-\d+", panel) else "published"
+
+
+def panel_rows(evaluation: xr.Dataset, landmarks: xr.Dataset) -> list[PanelRow]:
+    """Return one row for each cohort and panel: held-out samples first, then by kind of panel."""
+    names = texts(evaluation, "panel")
+    order = sorted(range(len(names)), key=lambda i: KINDS.index(panel_kind(names[i])))
+    sizes = _panel_sizes(landmarks)
+    rows = []
+    for cohort in cohorts(evaluation):
+        at = texts(evaluation, "cohort").index(cohort)
+        mae, pcc, null = (
+            evaluation[name].isel(cohort=at).values for name in ("mae", "pcc", "null_fraction")
+        )
+        random_mae = _mean_random(mae, names)
+        rows += [
+            PanelRow(
+                cohort,
+                names[i],
+                panel_kind(names[i]),
+                _mean(mae[i]),
+                _median(pcc[i]),
+                _share_below(mae[i], random_mae),
+                _share_below(null[i], np.full_like(null[i], SIGNIFICANT)),
+                *sizes.get(names[i], (None, None)),
+            )
+            for i in order
+        ]
+    return rows
+
+
+def cohorts(evaluation: xr.Dataset) -> list[str]:
+    """Return the cohorts, held-out samples first."""
+    return sorted(texts(evaluation, "cohort"), key=lambda name: name != "test")
+
+
+def shown_rows(rows: Sequence[PanelRow]) -> list[PanelRow]:
+    """Return the rows of one cohort with random panels told as their mean, best and worst."""
+    random = sorted(
+        (row for row in rows if row.kind == "random" and np.isfinite(row.mean_mae)),
+        key=lambda row: row.mean_mae,
+    )
+    others = [row for row in rows if row.kind != "random"]
+    if not random:
+        return others
+    mean = replace(
+        random[0],
+        panel=f"random, mean of {len(random)}",
+        mean_mae=_mean(np.array([row.mean_mae for row in random])),
+        median_pcc=_mean(np.array([row.median_pcc for row in random])),
+        share_below_random=_mean(np.array([row.share_below_random for row in random])),
+    )
+    best = replace(random[0], panel=f"random, best ({random[0].panel})")
+    worst = replace(random[-1], panel=f"random, worst ({random[-1].panel})")
+    return [*others, mean, best, worst]
+
+
+def verdict(rows: Sequence[PanelRow]) -> list[str]:
+    """Return what the rows of one cohort say about the mined panel, as plain sentences."""
+    maes = {row.panel: row.mean_mae for row in rows}
+    mined = maes.get("mined", np.nan)
+    if not np.isfinite(mined):
+        return ["The mined panel could not be judged here: no target gene has an error."]
+    random = np.array([row.mean_mae for row in rows if row.kind == "random"])
+    published = [row for row in rows if row.kind == "published"]
+    return [
+        f"The mined panel's mean error is {mined:.4f} standard deviations. Lower is better.",
+        *_against_random(mined, random[np.isfinite(random)]),
+        *(_against(f"The published list {row.panel}", row.mean_mae, mined) for row in published),
+        *(
+            _against("Predicting the training mean of each gene, with no panel,", mae, mined)
+            for panel, mae in maes.items()
+            if panel == "mean"
+        ),
+    ]
+
+
+def _against_random(mined: float, random: NDArray[np.float64]) -> list[str]:
+    """Tell the mined panel's place among random panels."""
+    n = random.size
+    if n == 0:
+        return ["There is no random panel to compare it with."]
+    n_beaten = int((random > mined).sum())
+    noun = "random panel" if n == 1 else "random panels"
+    if n_beaten == n:
+        words = f"better than all {n} {noun}"
+    elif n_beaten == 0:
+        words = f"better than none of the {n} {noun}"
+    elif n_beaten > n / 2:
+        words = f"better than most random panels ({n_beaten} of {n})"
+    else:
+        words = f"better than only {n_beaten} of the {n} {noun}"
+    place = 1 + int((random < mined).sum())
+    spread = f"from {random.min():.4f} (best) to {random.max():.4f} (worst)"
+    return [
+        f"It is {words}: place {place} of {n + 1}.",
+        f"Random panels of the same size have a mean error of {random.mean():.4f}, {spread}.",
+    ]
+
+
+def _against(who: str, mae: float, mined: float) -> str:
+    if not np.isfinite(mae):
+        return f"{who} could not be judged here."
+    if mae == mined:
+        return f"{who} has {mae:.4f}, the same as the mined panel."
+    word = "better" if mae < mined else "worse"
+    return f"{who} has {mae:.4f}, which is {word} than the mined panel."
+
+
+def _panel_sizes(landmarks: xr.Dataset) -> dict[str, tuple[int, int]]:
+    """Return how many genes each panel holds and misses."""
+    n_genes = [sum(str(gene) != "" for gene in row) for row in landmarks["panel_gene"].values]
+    n_missing = landmarks["n_missing"].values.tolist()
+    pairs = zip(n_genes, n_missing, strict=True)
+    return dict(zip(texts(landmarks, "panel"), pairs, strict=True))
+
+
+def _mean_random(mae: NDArray[np.float32], panels: Sequence[str]) -> NDArray[np.float64]:
+    """Return each gene's mean error over random panels, NaN where there is none, ``(gene,)``."""
+    random = mae[[panel_kind(panel) == "random" for panel in panels]].astype(np.float64)
+    if not len(random):
+        return np.full(mae.shape[1], np.nan)
+    return np.asarray(random.mean(axis=0))
+
+
+def _finite(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    return np.asarray(values[np.isfinite(values)], dtype=np.float64)
+
+
+def _mean(values: NDArray[np.floating]) -> float:
+    return float(found.mean()) if (found := _finite(values)).size else np.nan
+
+
+def _median(values: NDArray[np.floating]) -> float:
+    return float(np.median(found)) if (found := _finite(values)).size else np.nan
+
+
+def _share_below(values: NDArray[np.floating], limit: NDArray[np.floating]) -> float:
+    """Return the share of known values under their limit, NaN where none is known."""
+    return _mean(np.where(np.isfinite(values + limit), values < limit, np.nan))

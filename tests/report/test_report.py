@@ -1,0 +1,466 @@
+"""The report says what the stores say, escapes what it shows, and is the same every time."""
+
+import base64
+import csv
+import math
+import re
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dglzarr.errors import StoreError
+from dglzarr.models.files import History, save_model, write_history
+from dglzarr.report.page import write_landmark_table, write_report
+from dglzarr.report.panels import PanelRow, panel_rows, shown_rows, verdict
+from dglzarr.schema import SPECS, shard_samples
+from dglzarr.store import (
+    claim_store,
+    create_store,
+    finish,
+    open_store,
+    read_attributes,
+    regions,
+    store_input,
+    write_region,
+)
+
+EVIL = "<script>alert('GSE666')</script>"
+N_TRAIN, N_TEST, N_GENES, N_LANDMARKS = 14, 6, 60, 8
+N_SAMPLES = N_TRAIN + N_TEST
+GENES = [f"{i:03d}_at" for i in range(N_GENES)]
+SYMBOLS = ["" if i % 7 == 3 else f"SYM{i // 2}" for i in range(N_GENES)]
+N_MISSING = np.arange(N_SAMPLES, dtype="i4") * 100
+PANELS = ["mined", "l1000", "random-0", "random-1", "random-2", "random-3"]
+
+
+class Page(HTMLParser):
+    """Tables by caption, images, ids and tag counts of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tables, self.images, self.tags, self.by_id = {}, [], [], {}
+        self._caption, self._rows, self._into, self._id = None, [], None, None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append(tag)
+        self._id = attrs.get("id") or (self._id if tag == "b" else None)
+        if tag == "img":
+            self.images.append(attrs)
+        if tag == "table":
+            self._rows = []
+        if tag == "tr":
+            self._rows.append([])
+        if tag in ("td", "th"):
+            self._rows[-1].append("")
+        if tag in ("td", "th", "caption"):
+            self._into = tag
+            self._caption = "" if tag == "caption" else self._caption
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th", "caption"):
+            self._into = None
+        if tag == "table":
+            self.tables.setdefault(self._caption, self._rows)
+
+    def handle_data(self, data):
+        if self._id:
+            self.by_id[self._id] = self.by_id.get(self._id, "") + data
+        if self._into == "caption":
+            self._caption += data
+        elif self._into:
+            self._rows[-1][-1] += data
+
+    def table(self, start):
+        return next(rows for caption, rows in self.tables.items() if caption.startswith(start))
+
+
+def text(values):
+    return np.array(values, dtype=np.dtypes.StringDType())
+
+
+def write_store(folder, schema, created, *, finished=None, details=None, inputs=(), region=None):
+    """Write one finished store through the store API, its matrices random."""
+    spec, uri = SPECS[schema], str(folder / f"{schema}.zarr")
+    parameters = {"seed": 3, "note": f"{schema} <b>made</b>"}
+    claim = claim_store(uri, spec, inputs=[store_input(i) for i in inputs], parameters=parameters)
+    n_samples = len(created["sample"]) if spec.region_arrays else 0
+    length = shard_samples(n_samples) if spec.region_arrays else None
+    create_store(claim, created, region_length=length)
+    if spec.region_arrays:
+        values = np.random.default_rng(1).normal(8, 2, (n_samples, len(created["gene"])))
+        for part in regions(uri):
+            write_region(
+                uri, part, {"expression": values[part.rows].astype("f4"), **(region or {})}
+            )
+    finish(uri, started=time.monotonic(), arrays=finished, details=details)
+    return uri
+
+
+def study_coords(series):
+    split = np.array([0] * (N_TRAIN - 2) + [1] * 2 + [2] * N_TEST, dtype="i1")
+    return {
+        "sample": text([f"GSM{i}" for i in range(N_SAMPLES)]),
+        "gene": text(GENES),
+        "gene_id": text([f"{i // 2}" for i in range(N_GENES)]),
+        "gene_symbol": text(SYMBOLS),
+        "source": text(["geo"] * N_SAMPLES),
+        "series": text(series),
+        "platform": text([""] * N_SAMPLES),
+        "split": split,
+        "label": text(["tissue"]),
+        "sample_label": text([["skin"]] * N_SAMPLES),
+    }
+
+
+def score_arrays():
+    score = np.random.default_rng(2).gamma(2.0, size=N_GENES)
+    rank = np.empty(N_GENES, dtype="i4")
+    rank[np.argsort(-score, kind="stable")] = np.arange(1, N_GENES + 1)
+    return score, rank
+
+
+def evaluation_arrays():
+    rng = np.random.default_rng(4)
+    panels = [*PANELS, "mean"]
+    level = np.array([0.5, 0.4, 0.45, 0.55, 0.6, 0.65, 0.9])[:, None, None]
+    mae = (level + rng.uniform(-0.05, 0.05, (7, 2, N_GENES))).astype("f4")
+    pcc = rng.uniform(0.2, 0.9, mae.shape).astype("f4")
+    null = rng.uniform(0, 0.03, mae.shape).astype("f4")
+    target = np.arange(N_GENES) >= 20
+    mae[..., ~target] = pcc[..., ~target] = null[..., ~target] = np.nan
+    mae[:, 1, 30:35] = np.nan
+    null[2:] = np.nan
+    pcc[6] = np.nan
+    return panels, {
+        "mae": mae,
+        "pcc": pcc,
+        "null_fraction": null,
+        "alpha": np.ones(7),
+        "n_samples": np.array([N_TEST, 5], "i4"),
+        "n_measured": np.array([N_GENES, 41], "i4"),
+        "is_target": target,
+    }
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A finished tiny study, as keywords of write_report."""
+    folder = tmp_path_factory.mktemp("study")
+    series = ["GSE1"] * (N_TRAIN - 2) + ["GSE2"] * 2 + [EVIL] * N_TEST
+    coords = study_coords(series)
+    raw_names = ("sample", "gene", "gene_symbol", "series", "platform", "label", "sample_label")
+    raw = write_store(
+        folder, "raw", {name: coords[name] for name in raw_names},
+        details={
+            "scale": "raw", "n_negative": 7, "role": "train", "format": "series-matrix",
+            "quantiles": {"min": 0.5, "median": 123.25, "q99": 9000, "max": 65001},
+        },
+    )  # fmt: skip
+    per_source = {
+        "source": "raw", "series": "GSE1", "n_samples": 20, "coverage": 0.875, "n_missing_genes": 9,
+        "scale": "raw",
+    }  # fmt: skip
+    expression = write_store(
+        folder, "expression", coords, inputs=[raw], region={"n_missing": N_MISSING},
+        details={"per_source": [per_source], "n_missing": 1234, "split_counts": {}},
+    )  # fmt: skip
+    keep = np.arange(N_SAMPLES) % 5 != 1
+    samples = write_store(
+        folder, "samples",
+        {**{k: coords[k] for k in ("sample", "gene")}, "cluster_index": np.arange(2, dtype="i4")},
+        finished={
+            "cluster": np.zeros(N_SAMPLES, "i4"), "keep": keep,
+            "duplicate_of": text(["" if k else "GSM0" for k in keep]),
+            "nearest_distance": np.full(N_SAMPLES, np.nan, "f4"),
+            "centroid": np.zeros((2, N_GENES), "f4"),
+            "gene_mean": np.zeros(N_GENES), "gene_std": np.ones(N_GENES),
+        },
+        details={"n_dropped": 4, "n_clusters": 2, "threshold": 1.25}, inputs=[expression],
+    )  # fmt: skip
+    gene_coords = {name: coords[name] for name in ("gene", "gene_id", "gene_symbol")}
+    score, rank = score_arrays()
+    scores = write_store(
+        folder, "scores", {**gene_coords, "latent": np.arange(3, dtype="i4")},
+        finished={"score": score, "latent_score": np.zeros((3, N_GENES), "f4")},
+        details={"max_delta_error": 2.5e-6}, inputs=[expression],
+    )  # fmt: skip
+    panel_gene = np.full((6, N_LANDMARKS), "", dtype=np.dtypes.StringDType())
+    panel_gene[:, : N_LANDMARKS - 1] = text(GENES[: N_LANDMARKS - 1])
+    panel_gene[0] = text(GENES)[np.argsort(rank)[:N_LANDMARKS]]
+    landmarks = write_store(
+        folder, "landmarks",
+        {**gene_coords, "panel": text(PANELS), "position": np.arange(N_LANDMARKS, dtype="i4")},
+        finished={
+            "score": score, "rank": rank, "is_landmark": rank <= N_LANDMARKS,
+            "panel_gene": panel_gene, "n_missing": np.array([0, 3, 0, 0, 0, 0], "i4"),
+        },
+        details={"n_landmarks": N_LANDMARKS, "n_distinct_genes": 6}, inputs=[scores],
+    )  # fmt: skip
+    panels, results = evaluation_arrays()
+    evaluation = write_store(
+        folder, "evaluation",
+        {
+            "gene": coords["gene"], "gene_symbol": coords["gene_symbol"], "panel": text(panels),
+            "cohort": text(["test", "gtex"]),
+        },
+        finished=results, inputs=[landmarks],
+    )  # fmt: skip
+    stores = {
+        "expression": [expression], "samples": samples, "scores": scores,
+        "landmarks": landmarks, "evaluation": evaluation,
+    }  # fmt: skip
+    return {"stores": stores, "sources": [raw], "model": write_model(folder / "models" / "abc")}
+
+
+def write_model(path):
+    layers = [(np.zeros((N_GENES, 3), "f4"), np.zeros(3, "f4"), "linear")]
+    save_model(
+        path, layers, config={"n_latent": 3}, genes=GENES, gene_mean=np.zeros(N_GENES),
+        gene_std=np.ones(N_GENES), inputs=[{"uri": "n.zarr", "store_id": "id-1"}],
+        parameters={"epochs": 4, "genes": GENES * 9},
+    )  # fmt: skip
+    history = History(
+        np.arange(1, 5), np.array([0.9, 0.7, 0.6, 0.5]), np.array([0.8, 0.6, 0.5, 0.55]), np.ones(4)
+    )
+    write_history(path / "history.csv", history)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def written(study, tmp_path_factory):
+    target = tmp_path_factory.mktemp("page") / "out" / "report.html"
+    assert write_report(str(target), title="Study <1>", **study) == str(target)
+    return target
+
+
+@pytest.fixture(scope="module")
+def page(written):
+    return Page(written.read_text())
+
+
+def test_write_report__headline(page):
+    counts = {name: page.by_id[name] for name in ("n-samples", "n-genes", "n-landmarks")}
+    assert counts == {"n-samples": "20", "n-genes": "60", "n-landmarks": "8"}
+    assert page.by_id["n-distinct-genes"] == "6"
+    assert page.by_id["max-delta-error"].strip(".\n") == "2.5e-06"
+
+
+@pytest.mark.parametrize(
+    ("cohort", "start"), [(0, "Panels on held-out"), (1, "Panels on cohort gtex")]
+)
+def test_write_report__panel_table_equals_stores(page, cohort, start):
+    names, found = evaluation_arrays()
+    mae, pcc, null = (found[name][:, cohort] for name in ("mae", "pcc", "null_fraction"))
+    rows = {row[0]: row[1:] for row in page.table(start)[1:]}
+    assert list(rows) == [
+        "predict the mean", "mined", "l1000", "random, mean of 4", "random, best (random-0)",
+        "random, worst (random-3)",
+    ]  # fmt: skip
+    random_mean = mae[2:6].mean(axis=0)
+    known = np.isfinite(random_mean)
+    expected = {
+        "predict the mean": (6, "-", "-"),
+        "mined": (0, "8", "0"),
+        "l1000": (1, "7", "3"),
+        "random, best (random-0)": (2, "7", "0"),
+        "random, worst (random-3)": (5, "7", "0"),
+    }
+    for label, (i, n_genes, n_missing) in expected.items():
+        below = (mae[i, known] < random_mean[known]).mean()
+        assert rows[label] == [
+            f"{np.nanmean(mae[i].astype('f8')):.4f}",
+            "-" if names[i] == "mean" else f"{np.nanmedian(pcc[i].astype('f8')):.4f}",
+            f"{below:.1%}",
+            f"{(null[i, 20:] < 0.01).mean():.1%}" if i < 2 else "-",
+            n_genes,
+            n_missing,
+        ]
+    assert rows["random, mean of 4"][0] == f"{np.nanmean(mae[2:6].astype('f8')):.4f}"
+
+
+def test_write_report__verdict(written):
+    words = re.sub(r"<[^>]*>", "", written.read_text())
+    assert "better than most random panels (3 of 4): place 2 of 5." in words
+    assert re.search(r"published list l1000 has 0\.\d{4}, which is better than the mined", words)
+
+
+def test_write_report__top_genes_equal_store(page, study):
+    ds = open_store(study["stores"]["landmarks"])
+    rows = page.table("The 50 best genes")[1:]
+    best = np.argsort(ds["rank"].values)[:50]
+    assert [row[0] for row in rows] == [str(i) for i in range(1, 51)]
+    assert [row[1] for row in rows] == [GENES[i] for i in best]
+    assert [row[2] for row in rows] == [SYMBOLS[i] or "-" for i in best]
+    assert [row[4] for row in rows] == [f"{ds['score'].values[i]:.4g}" for i in best]
+
+
+def test_write_report__sources_and_series(page):
+    [row] = page.table("Sources and")[1:]
+    assert row == [
+        "raw", "train", "series-matrix", f"{EVIL}, GSE1, GSE2", "20", "60", "0.50", "123.25",
+        "9000.00", "65001.00", "raw → log2(x + 1)", "7", "87.5%", "9",
+    ]  # fmt: skip
+    series = page.table("Series and their use")[1:]
+    assert series == [
+        ["GSE1", "12", "0", "0"], [EVIL, "0", "0", "6"], ["GSE2", "0", "2", "0"],
+    ]  # fmt: skip
+    assert "joined matrix: 19,000;" in page.by_id["missing"]
+    assert page.by_id["duplicates"].startswith("Near-duplicates: 4 of 20 samples")
+    assert "distance of 1.25" in page.by_id["duplicates"]
+
+
+def test_write_report__lineage(page, study):
+    rows = {row[1]: row for row in page.table("Stores")[1:]}
+    assert list(rows) == [
+        "raw", "expression", "samples", "scores", "landmarks", "evaluation", "model",
+    ]  # fmt: skip
+    for schema in ("samples", "scores", "landmarks", "evaluation"):
+        attributes = read_attributes(study["stores"][schema])
+        assert rows[schema][-1] == attributes["store_id"]
+        assert rows[schema][4:6] == [attributes["created"], attributes["dglzarr_version"]]
+    assert rows["expression"][3] == "20 sample, 60 gene, 1 label"
+
+
+def test_write_report__everything_escaped(written, page):
+    html = written.read_text()
+    assert "script" not in page.tags
+    assert "b" in page.tags
+    assert "<b>made</b>" not in html
+    assert "&lt;script&gt;alert" in html
+    assert "<title>Study &lt;1&gt;</title>" in html
+
+
+def test_write_report__self_contained_with_every_figure(written, page):
+    html = written.read_text()
+    assert not re.search(r"(src|href)=\"(?!data:image/svg\+xml;base64,|#)", html)
+    assert "@import" not in html
+    assert len(page.images) == 6
+    assert all(len(image["alt"]) > 20 for image in page.images)
+    for image in page.images:
+        assert "<svg" in base64.b64decode(image["src"].partition(",")[2]).decode()
+    pictures = [base64.b64decode(i["src"].partition(",")[2]).decode() for i in page.images]
+    for words in (
+        "lower is better",
+        "error with mined",
+        "DeepLIFT score",
+        "cut: the 8",
+        "rank",
+        "epoch 3",
+    ):
+        assert any(words in picture for picture in pictures), words
+
+
+def test_write_report__same_bytes_again(written, study, tmp_path):
+    again = tmp_path / "report.html"
+    write_report(str(again), title="Study <1>", **study)
+    for name in ("report.html", "panels.tsv", "landmarks.tsv"):
+        assert (tmp_path / name).read_bytes() == (written.parent / name).read_bytes()
+
+
+def test_write_report__missing_store(study, tmp_path):
+    stores = {k: v for k, v in study["stores"].items() if k != "scores"}
+    with pytest.raises(ValueError, match="got no 'scores'"):
+        write_report(str(tmp_path / "r.html"), **{**study, "stores": stores})
+    stores["scores"] = str(tmp_path / "nothing.zarr")
+    with pytest.raises(StoreError, match="no such store"):
+        write_report(str(tmp_path / "r.html"), **{**study, "stores": stores})
+    assert not any(tmp_path.iterdir())
+
+
+def test_write_report__missing_model(study, tmp_path):
+    with pytest.raises(StoreError, match=r"history.csv: cannot be read"):
+        write_report(str(tmp_path / "r.html"), **{**study, "model": str(tmp_path)})
+    (tmp_path / "history.csv").write_text("epoch,loss,val_loss,seconds\n1,0.5,nan,2.0\n")
+    with pytest.raises(StoreError, match=r"model.json: cannot be read"):
+        write_report(str(tmp_path / "r.html"), **{**study, "model": str(tmp_path)})
+
+
+def test_write_report__target_cannot_be_written(study, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError, match="cannot be written"):
+        write_report(str(tmp_path / "file" / "r.html"), **study)
+
+
+def test_write_landmark_table__all_genes_by_rank(study, tmp_path):
+    target = tmp_path / "new" / "landmarks.tsv"
+    write_landmark_table(str(target), study["stores"]["landmarks"])
+    with target.open(newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    score, rank = score_arrays()
+    order = np.argsort(rank)
+    assert [int(row["rank"]) for row in rows] == list(range(1, N_GENES + 1))
+    assert [row["gene"] for row in rows] == [GENES[i] for i in order]
+    assert [float(row["score"]) for row in rows] == score[order].tolist()
+    assert [row["is_landmark"] for row in rows] == ["True"] * 8 + ["False"] * 52
+
+
+def test_write_report__panels_tsv_holds_every_panel(written):
+    with (written.parent / "panels.tsv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    assert len(rows) == 2 * 7
+    _, found = evaluation_arrays()
+    assert float(rows[1]["mean_mae"]) == np.nanmean(found["mae"][0, 0].astype("f8"))
+    assert rows[1]["panel"] == "mined"
+
+
+def row(panel, mae, kind):
+    return PanelRow("test", panel, kind, mae, math.nan, math.nan, math.nan, None, None)
+
+
+@pytest.mark.parametrize(
+    ("random", "words"),
+    [
+        ([0.6, 0.7], "better than all 2 random panels: place 1 of 3."),
+        ([0.6, 0.7, 0.4], "better than most random panels (2 of 3): place 2 of 4."),
+        ([0.6, 0.4], "better than only 1 of the 2 random panels: place 2 of 3."),
+        ([0.4, 0.5], "better than none of the 2 random panels: place 2 of 3."),
+        ([0.6], "better than all 1 random panel: place 1 of 2."),
+        ([], "no random panel"),
+    ],
+    ids=["all", "most", "half", "none-and-tie", "one", "no-random"],
+)
+def test_verdict__place_among_random(random, words):
+    rows = [row("mined", 0.5, "mined")]
+    rows += [row(f"random-{i}", mae, "random") for i, mae in enumerate(random)]
+    assert words in " ".join(verdict(rows))
+
+
+@pytest.mark.parametrize(
+    ("mae", "words"),
+    [(0.4, "better than"), (0.6, "worse than"), (0.5, "same as"), (math.nan, "not be")],
+)
+def test_verdict__published_and_mean(mae, words):
+    rows = [
+        row("mean", mae, "baseline"),
+        row("mined", 0.5, "mined"),
+        row("l1000", mae, "published"),
+    ]
+    sentences = verdict(rows)
+    assert words in next(s for s in sentences if "l1000" in s)
+    assert words in next(s for s in sentences if "training mean" in s)
+
+
+def test_verdict__mined_without_result():
+    assert "could not be judged" in verdict([row("mined", math.nan, "mined")])[0]
+
+
+def test_shown_rows__no_random_panels():
+    rows = [row("mined", 0.5, "mined")]
+    assert shown_rows(rows) == rows
+
+
+def test_panel_rows__no_random_panels(study):
+    evaluation = open_store(study["stores"]["evaluation"]).isel(panel=[0, 1, 6])
+    rows = panel_rows(evaluation, open_store(study["stores"]["landmarks"]))
+    assert [r.panel for r in rows[:3]] == ["mean", "mined", "l1000"]
+    assert all(math.isnan(r.share_below_random) for r in rows)
+
+
+def test_report__import_is_light():
+    source = (Path(__file__).parents[2] / "dglzarr" / "report" / "__init__.py").read_text()
+    assert "import " not in source.replace("imported", "")
