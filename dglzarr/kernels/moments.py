@@ -1,0 +1,93 @@
+"""Owns per-gene mean and standard deviation: of a chunk, merged over chunks, and their use.
+
+References
+----------
+Chan, Golub and LeVeque (1983), doi 10.1080/00031305.1983.10483115.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dglzarr.kernels.slices import iter_slices
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Number of values, their mean, and the sum of squared deviations; all ``(gene,)``."""
+
+    count: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    m2: NDArray[np.float64]
+
+
+def chunk_moments(block: NDArray[np.floating]) -> Moments:
+    """Return the moments of the genes of a block (sample, gene), missing values ignored.
+
+    Examples
+    --------
+    >>> chunk_moments(np.array([[1.0, 5.0], [3.0, np.nan]])).mean
+    array([2., 5.])
+    """
+    n_genes = block.shape[1]
+    moments = Moments(np.zeros(n_genes), np.zeros(n_genes), np.zeros(n_genes))
+    for rows in iter_slices(len(block), 8 * n_genes):
+        moments = merge_moments(moments, _slice_moments(block[rows]))
+    return moments
+
+
+def merge_moments(a: Moments, b: Moments) -> Moments:
+    """Return the moments of two disjoint sets of samples together."""
+    count = a.count + b.count
+    share = b.count / np.maximum(count, 1)
+    delta = b.mean - a.mean
+    return Moments(count, a.mean + delta * share, a.m2 + b.m2 + delta**2 * a.count * share)
+
+
+def finish_moments(moments: Moments) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and population standard deviation, NaN for genes without values.
+
+    Examples
+    --------
+    >>> finish_moments(chunk_moments(np.array([[1.0], [3.0]])))
+    (array([2.]), array([1.]))
+    """
+    is_known = moments.count > 0
+    variance = moments.m2 / np.maximum(moments.count, 1)
+    return np.where(is_known, moments.mean, np.nan), np.where(is_known, np.sqrt(variance), np.nan)
+
+
+def standardize(
+    block: NDArray[np.floating], mean: NDArray[np.float64], std: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Return z-scores (sample, gene); missing values and genes without spread become 0.
+
+    Parameters
+    ----------
+    block : (sample, gene)
+    mean, std : (gene,)
+
+    Examples
+    --------
+    >>> standardize(np.array([[4.0, 7.0], [np.nan, 7.0]]), np.array([2.0, 7.0]), np.array([4.0, 0]))
+    array([[0.5, 0. ],
+           [0. , 0. ]], dtype=float32)
+    """
+    has_spread = std > 0
+    scale = np.divide(1.0, std, where=has_spread, out=np.zeros_like(std))
+    shift = np.where(has_spread, mean, 0.0)
+    result = np.empty(block.shape, dtype=np.float32)
+    for rows in iter_slices(len(block), 8 * block.shape[1]):
+        z = (block[rows] - shift) * scale
+        result[rows] = np.where(np.isnan(z), 0.0, z)
+    return result
+
+
+def _slice_moments(block: NDArray[np.floating]) -> Moments:
+    values = block.astype(np.float64)
+    is_known = ~np.isnan(values)
+    count = is_known.sum(axis=0, dtype=np.float64)
+    mean = np.where(is_known, values, 0.0).sum(axis=0) / np.maximum(count, 1)
+    deviation = np.where(is_known, values - mean, 0.0)
+    return Moments(count, mean, np.einsum("sg,sg->g", deviation, deviation))
