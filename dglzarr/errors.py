@@ -1,4 +1,4 @@
-"""The errors a user can cause, and nothing else; plain ValueError and TypeError serve bad arguments.
+"""The errors a user can cause; plain ValueError and TypeError serve bad arguments.
 
 Wording everywhere: ``place: expected X, got Y. Remedy.``
 """

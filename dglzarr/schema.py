@@ -136,7 +136,11 @@ EXPRESSION = StoreSpec(
     "expression",
     1,
     "Training sources joined on their common genes, in log2.",
-    (_matrix("expression", "expression, missing = NaN", "log2"), *_STUDY_COORDS),
+    (
+        _matrix("expression", "expression, missing = NaN", "log2"),
+        ArraySpec("n_missing", ("sample",), "int32", "missing genes", None, "region"),
+        *_STUDY_COORDS,
+    ),
 )
 NORMALIZED = StoreSpec(
     "normalized",
@@ -205,7 +209,9 @@ SCORES = StoreSpec(
     1,
     "One score per gene: DeepLIFT contributions averaged over kept training samples.",
     (
-        ArraySpec("score", ("gene",), "float64", "mean of abs(contribution) over samples and latent"),
+        ArraySpec(
+            "score", ("gene",), "float64", "mean over samples and latent units of abs(contribution)"
+        ),
         ArraySpec("latent_score", ("latent", "gene"), "float32", "the same for each latent unit"),
         _GENE,
         _GENE_ID,
@@ -221,8 +227,8 @@ LANDMARKS = StoreSpec(
         ArraySpec("score", ("gene",), "float64", "DeepLIFT score of the gene"),
         ArraySpec("rank", ("gene",), "int32", "rank by score, 1 = best"),
         ArraySpec("is_landmark", ("gene",), "bool", "whether the gene is in the mined panel"),
-        ArraySpec("panel_gene", ("panel", "position"), "str", "genes of a panel in order, '' = end"),
-        ArraySpec("n_missing", ("panel",), "int32", "listed genes not measured here"),
+        ArraySpec("panel_gene", ("panel", "position"), "str", "genes of a panel in order"),
+        ArraySpec("n_missing", ("panel",), "int32", "listed, not measured"),
         _GENE,
         _GENE_ID,
         _GENE_SYMBOL,

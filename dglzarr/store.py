@@ -147,7 +147,7 @@ def claim_store(
     lineage = _lineage(spec, inputs, parameters)
     found = read_attributes(uri)
     filesystem, path = _filesystem(uri)
-    if found is None and filesystem.exists(path) and filesystem.ls(path):
+    if found is None and _has_other_files(filesystem, path):
         raise StoreError(
             f"{uri}: expected a dglzarr store or nothing, got other files. Use another root."
         )
@@ -162,8 +162,7 @@ def claim_store(
             return Claim(uri, spec, lineage, "unchanged" if found["complete"] else "resumed")
         if found.get("created") and not overwrite:
             raise StoreError(f"{uri}: {difference}. Replace it (--overwrite), or use another root.")
-        filesystem.rm(f"{path}/zarr.json")
-        filesystem.rm(path, recursive=True)
+        _remove_store(uri, filesystem, path)
     return Claim(uri, spec, lineage, "new")
 
 
@@ -211,6 +210,20 @@ def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | No
     if before != [i["store_id"] for i in wanted["inputs"]]:
         return "was made from other inputs: " + ", ".join(i["uri"] for i in wanted["inputs"][:5])
     return None
+
+
+def _has_other_files(filesystem: Any, path: str) -> bool:  # noqa: ANN401
+    names = filesystem.ls(path, detail=False) if filesystem.exists(path) else []
+    return any(not name.endswith(".partial") for name in names)
+
+
+def _remove_store(uri: str, filesystem: Any, path: str) -> None:  # noqa: ANN401
+    """Remove a store; killed half-way it is half-created, not a folder of other files."""
+    zarr.open_group(uri, mode="r+").attrs.update({"created": "", "complete": False})
+    for name in filesystem.ls(path, detail=False):
+        if not name.endswith("/zarr.json"):
+            filesystem.rm(name, recursive=True)
+    filesystem.rm(path, recursive=True)
 
 
 def _sweep_partial_files(filesystem: Any, path: str) -> None:  # noqa: ANN401
@@ -266,6 +279,9 @@ def _create_array(
     compressors: Any = BloscCodec(cname="lz4", shuffle="shuffle")
     if array.is_matrix and not spec.compressed:
         compressors = None
+    attributes: dict[str, Any] = {"description": array.description, **array.attrs}
+    if array.units:
+        attributes["units"] = array.units
     group.create_array(
         array.name,
         shape=shape,
@@ -275,11 +291,7 @@ def _create_array(
         fill_value=_fill_value(array.dtype),
         compressors="auto" if array.dtype == "str" else compressors,
         dimension_names=array.dims,
-        attributes={
-            "description": array.description,
-            **({"units": array.units} if array.units else {}),
-            **array.attrs,
-        },
+        attributes=attributes,
     )
 
 
@@ -545,15 +557,10 @@ def open_store(uris: str | Sequence[str], spec: StoreSpec | None = None) -> xr.D
     StoreError
         When there is no store, it is not a dglzarr store, or it is not complete.
     SchemaError
-        When it does not match its spec.
+        When it does not match its spec, or segments have different genes.
     """
     if not isinstance(uris, str):
-        parts = [open_store(uri, spec) for uri in uris]
-        return (
-            parts[0]
-            if len(parts) == 1
-            else xr.concat(parts, "sample", data_vars="minimal", coords="minimal")
-        )
+        return _concatenate([open_store(uri, spec) for uri in uris], uris)
     attributes = _checked_attributes(uris, spec)
     ds = _lazy_dataset(uris)
     found = SPECS[attributes["dglzarr_schema"]]
@@ -561,6 +568,25 @@ def open_store(uris: str | Sequence[str], spec: StoreSpec | None = None) -> xr.D
     length = attributes["region_length"]
     big = [a.name for a in found.arrays if a.is_matrix]
     return ds.assign({name: ds[name].chunk({"sample": length}) for name in big}) if big else ds
+
+
+def _concatenate(parts: list[xr.Dataset], uris: Sequence[str]) -> xr.Dataset:
+    if len(parts) == 1:
+        return parts[0]
+    try:
+        return xr.concat(
+            parts,
+            "sample",
+            data_vars="minimal",
+            coords="minimal",
+            compat="equals",
+            join="exact",
+        )
+    except ValueError as error:
+        raise SchemaError(
+            f"{uris[0]}: expected segments that differ in samples only, got other genes or "
+            f"parameters in one of {list(uris[1:6])!r}. Make the segments again."
+        ) from error
 
 
 def _checked_attributes(uri: str, spec: StoreSpec | None) -> dict[str, Any]:
@@ -605,6 +631,11 @@ def _digest(path: str, size: int, mtime: str) -> str:  # noqa: ARG001  (part of 
     return file_sha256(path)
 
 
+def read_array(uri: str, name: str) -> NDArray[Any]:
+    """Return a whole small array of a store, complete or not."""
+    return np.asarray(zarr.open_array(uri, path=name, mode="r")[...])
+
+
 class Rows:
     """A sample by gene array of one or more segments that reads whole rows: ``rows[10:20]``."""
 
@@ -633,6 +664,7 @@ class Rows:
     def take(self, index: NDArray[np.integer[Any]]) -> NDArray[Any]:
         """Return the rows at ``index`` (any order), reading each only once."""
         order, inverse = np.unique(index, return_inverse=True)
+        assert order.size == 0 or (order[0] >= 0 and order[-1] < len(self)), "row out of range"
         out = np.empty((order.size, self.shape[1]), dtype=self.dtype)
         for part, at in zip(self._parts, self._starts[:-1].tolist(), strict=True):
             inside = (order >= at) & (order < at + part.shape[0])

@@ -1,0 +1,64 @@
+"""A Dask client for the time of a run: local processes, or a scheduler that already runs."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import dask
+
+from dglzarr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Kind = Literal["local", "address", "none"]
+
+
+@contextmanager
+def client(
+    *,
+    kind: Kind = "local",
+    n_workers: int = 2,
+    threads_per_worker: int = 1,
+    memory_limit: str = "4GiB",
+    address: str | None = None,
+) -> Iterator[Any]:
+    """Yield a Dask client, closed at the end; None for ``"none"`` (work in this process).
+
+    Raises
+    ------
+    ConfigError
+        When no scheduler answers at the address.
+    """
+    if kind == "none":
+        with dask.config.set(scheduler="synchronous"):
+            yield None
+        return
+    from distributed import Client, LocalCluster  # noqa: PLC0415  (takes a second to import)
+
+    if kind == "address":
+        where = address or os.environ.get("DASK_SCHEDULER_ADDRESS", "")
+        try:
+            opened = Client(where, timeout="20s")
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"cluster.address: no Dask scheduler answers at {where!r}: {error}."
+            ) from error
+        with opened as connected:
+            yield connected
+        return
+    with (
+        dask.config.set({"distributed.worker.daemon": True}),
+        LocalCluster(
+            n_workers=n_workers,
+            threads_per_worker=threads_per_worker,
+            memory_limit=memory_limit,
+            dashboard_address=None,
+            processes=True,
+            silence_logs=40,
+        ) as cluster,
+        Client(cluster) as connected,
+    ):
+        yield connected

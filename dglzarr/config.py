@@ -1,0 +1,222 @@
+"""Settings of a study: one TOML file, validated whole before any work starts.
+
+Field names equal the keywords of the stage functions, so a section is passed on as it is. Only
+``cli``, ``pipeline`` and ``flows`` import this module.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dglzarr.errors import ConfigError
+
+Count = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceSettings(_Section):
+    """One ``[[sources]]`` entry: a file, or a pattern that stands for several."""
+
+    uri: str
+    role: Literal["train", "cohort"] = "train"
+    sample_sheet: str | None = None
+    join_column: str | None = None
+
+
+class IngestSettings(_Section):
+    """How sources become one expression matrix."""
+
+    probes: str | None = None
+    annotation: str | None = None
+    split_by: Literal["series", "sample"] = "series"
+    test_fraction: Share = 0.2
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    min_coverage: Share = 0.9
+    shard_samples: Count | None = None
+
+
+class NormalizeSettings(_Section):
+    """Quantile normalization."""
+
+    ties: Literal["midrank", "tie-mean", "dgex"] = "midrank"
+    fit_on: Literal["train", "all"] = "train"
+
+
+class DedupSettings(_Section):
+    """Clusters and near-duplicates."""
+
+    n_clusters: Count = 100
+    threshold: Annotated[float, Field(ge=0)] = 1.0
+    rule: Literal["greedy", "dgex"] = "greedy"
+    epochs: Count = 3
+
+
+class TrainSettings(_Section):
+    """The AutoEncoder and its training; defaults are the paper's where it states them."""
+
+    hidden: Count = 500
+    n_latent: Count = 100
+    activation: Literal["sigmoid", "tanh", "relu", "elu", "softplus"] = "sigmoid"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    l2: Annotated[float, Field(ge=0)] = 1e-6
+    epochs: Count = 100
+    batch_size: Count = 128
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    patience: Count | None = None
+
+
+class ScoreSettings(_Section):
+    """DeepLIFT."""
+
+    deeplift_reference: Literal["mean", "zeros"] = "mean"
+    layer: Literal["latent", "pre-activation"] = "latent"
+
+
+class SelectSettings(_Section):
+    """Panels."""
+
+    n_landmarks: Count = 943
+    n_random: Count = 20
+
+
+class EvaluateSettings(_Section):
+    """How panels are judged."""
+
+    panels: dict[str, str] = Field(default_factory=dict)
+    alphas: tuple[Annotated[float, Field(gt=0)], ...] = (1.0, 10.0, 100.0, 1000.0, 10000.0)
+    cohort_scale: Literal["train", "cohort"] = "train"
+
+
+class ClusterSettings(_Section):
+    """Where Dask runs."""
+
+    kind: Literal["local", "address", "none"] = "local"
+    n_workers: Count = 2
+    threads_per_worker: Count = 1
+    memory_limit: str = "4GiB"
+    address: str | None = None
+
+    @model_validator(mode="after")
+    def _address_goes_with_kind(self) -> ClusterSettings:
+        if self.kind == "address" and not (
+            self.address or os.environ.get("DASK_SCHEDULER_ADDRESS")
+        ):
+            raise ValueError("kind 'address' needs 'address' or DASK_SCHEDULER_ADDRESS")
+        return self
+
+
+class Settings(_Section):
+    """A study."""
+
+    root: str
+    title: str = "Landmark genes"
+    seed: Annotated[int, Field(ge=0)] = 0
+    sources: Annotated[tuple[SourceSettings, ...], Field(min_length=1)]
+    ingest: IngestSettings = IngestSettings()
+    normalize: NormalizeSettings = NormalizeSettings()
+    dedup: DedupSettings = DedupSettings()
+    train: TrainSettings = TrainSettings()
+    score: ScoreSettings = ScoreSettings()
+    select: SelectSettings = SelectSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    cluster: ClusterSettings = ClusterSettings()
+
+    @model_validator(mode="after")
+    def _something_to_train_on(self) -> Settings:
+        if all(source.role != "train" for source in self.sources):
+            raise ValueError("sources: expected at least one of role 'train', got none")
+        if self.ingest.test_fraction + self.ingest.validation_fraction >= 1:
+            raise ValueError("ingest: test_fraction + validation_fraction must be below 1")
+        return self
+
+
+def load_settings(
+    path: str | Path, overrides: tuple[str, ...] = (), *, folder: str | Path | None = None
+) -> Settings:
+    """Return the validated settings of a TOML file.
+
+    Relative paths are taken from ``folder``, by default the file's own. ``overrides`` are
+    ``section.key=value`` texts with TOML values; a bare word counts as text.
+
+    Raises
+    ------
+    ConfigError
+        Naming the file and every unknown key, wrong type or impossible value.
+    """
+    file = Path(path)
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: expected TOML, got {error}.") from error
+    for override in overrides:
+        _apply(content, override)
+    if root := os.environ.get("DGLZARR_ROOT"):
+        content["root"] = root
+    return build_settings(content, name=str(file), folder=Path(folder or file.parent).resolve())
+
+
+def build_settings(content: dict[str, Any], *, name: str, folder: Path) -> Settings:
+    """Return validated settings with paths made absolute against ``folder``."""
+    try:
+        settings = Settings.model_validate(content)
+    except ValidationError as error:
+        problems = [
+            ".".join(str(part) for part in problem["loc"]) + ": " + problem["msg"]
+            for problem in error.errors()
+        ]
+        shown = "; ".join(problems[:5])
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise ConfigError(f"{name}: {shown}{more}.") from error
+    return _absolute(settings, folder)
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, found, text = override.partition("=")
+    if not found:
+        raise ConfigError(f"--set {override!r}: expected section.key=value.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, name = key.strip().split(".")
+    for section in sections:
+        content = content.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise ConfigError(f"--set {override!r}: {section!r} is not a section.")
+    content[name] = value
+
+
+def _absolute(settings: Settings, folder: Path) -> Settings:
+    def anchor(uri: str | None) -> str | None:
+        return uri if uri is None or "://" in uri else str(folder / Path(uri).expanduser())
+
+    sources = tuple(
+        s.model_copy(update={"uri": anchor(s.uri), "sample_sheet": anchor(s.sample_sheet)})
+        for s in settings.sources
+    )
+    ingest = settings.ingest.model_copy(
+        update={
+            "probes": anchor(settings.ingest.probes),
+            "annotation": anchor(settings.ingest.annotation),
+        }
+    )
+    panels = {name: anchor(uri) for name, uri in settings.evaluate.panels.items()}
+    return settings.model_copy(
+        update={
+            "root": anchor(settings.root),
+            "sources": sources,
+            "ingest": ingest,
+            "evaluate": settings.evaluate.model_copy(update={"panels": panels}),
+        }
+    )

@@ -1,0 +1,431 @@
+"""Ingest: files as published become raw stores; training sources are joined into one matrix.
+
+Writes ``raw/<source>.zarr`` (one a file, its own scale and genes) and ``expression.zarr`` (log2,
+one canonical gene order, split assigned). A source of role ``cohort`` stays raw: it keeps its own
+genes until it is evaluated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from dglzarr.errors import ConfigError, SourceError
+from dglzarr.genes import read_annotation_table, read_gene_list
+from dglzarr.kernels.scale import Scale, detect_scale, to_log2, value_quantiles
+from dglzarr.schema import EXPRESSION, RAW, SPLITS, shard_samples
+from dglzarr.sources import read_source
+from dglzarr.store import (
+    Region,
+    Rows,
+    StoreSummary,
+    claim_store,
+    create_store,
+    file_input,
+    finish,
+    map_regions,
+    open_store,
+    read_array,
+    regions,
+    run_tasks,
+    store_input,
+    summarize,
+    write_region,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from dglzarr.sources import Source
+    from dglzarr.store import Progress
+
+SplitBy = Literal["series", "sample"]
+
+_SCALE_SAMPLES = 512
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file to ingest, and where its raw store goes."""
+
+    path: str
+    raw: str
+    role: Literal["train", "cohort"] = "train"
+    sample_sheet: str | None = None
+    sample_column: str | None = None
+
+
+def ingest(
+    sources: Sequence[SourceFile],
+    target: str,
+    *,
+    probes: str | None = None,
+    annotation: str | None = None,
+    split_by: SplitBy = "series",
+    test_fraction: float = 0.2,
+    validation_fraction: float = 0.1,
+    min_coverage: float = 0.9,
+    shard_length: int | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> StoreSummary:
+    """Write the raw store of every source, join those of role train, and summarize the join.
+
+    Parameters
+    ----------
+    sources
+        Files and their raw stores.
+    target
+        URI of the expression store.
+    probes
+        File with one probe a line: the genes of the study, in that order. Without it the common
+        probes of all training sources, sorted.
+    annotation
+        Table probe -> gene symbol (and gene ID).
+    split_by
+        ``"series"`` keeps a study on one side; ``"sample"`` is the papers' way.
+    test_fraction, validation_fraction
+        Expected share of labels.
+    min_coverage
+        Smallest share of the listed probes a training source must measure.
+    shard_length
+        Samples a shard.
+    seed
+        Of the split.
+    overwrite
+        Replace stores made from other inputs or parameters.
+    on_progress
+        Called with (what, done, total).
+
+    Raises
+    ------
+    SourceError
+        When a file is not what it should be, or sources share no probes or repeat a sample.
+    ConfigError
+        When the split leaves train or test empty.
+    """
+    tasks = [(source, overwrite) for source in sources]
+    run_tasks(ingest_source, tasks, what="reading sources", on_progress=on_progress)
+    train = [s for s in sources if s.role == "train"]
+    files = [file_input(f) for f in (probes, annotation) if f is not None]
+    started = time.monotonic()
+    claim = claim_store(
+        target,
+        EXPRESSION,
+        inputs=[*(store_input(s.raw) for s in train), *files],
+        parameters={
+            "feature_kind": "probe",
+            "gene_space": "list" if probes else "intersection",
+            "split_by": split_by,
+            "test_fraction": test_fraction,
+            "validation_fraction": validation_fraction,
+            "min_coverage": min_coverage,
+            "shard_length": shard_length,
+            "seed": seed,
+        },
+        overwrite=overwrite,
+    )
+    if claim.state == "unchanged":
+        return summarize(target, claim.state)
+    raws = [s.raw for s in train]
+    if claim.state == "new":
+        labels = _study_labels(raws, probes, annotation, min_coverage)
+        key = labels["series"] if split_by == "series" else labels["sample"]
+        labels["split"] = assign_split(
+            key.tolist(), split_by, test=test_fraction, validation=validation_fraction, seed=seed
+        )
+        length = shard_length or shard_samples(labels["sample"].size)
+        create_store(claim, labels, region_length=length)
+    map_regions(_join_region, target, raws=raws, what="joining sources", on_progress=on_progress)
+    return finish(target, started=started, details=_join_details(target, raws))
+
+
+# ---------------------------------------------------------------- one source
+
+
+def ingest_source(source: SourceFile, overwrite: bool) -> StoreSummary:
+    """Write the raw store of one file, as published, and summarize it.
+
+    Raises
+    ------
+    SourceError
+        When the file is not what it should be, or its values are centred.
+    """
+    started = time.monotonic()
+    files = [source.path, *([source.sample_sheet] if source.sample_sheet else [])]
+    try:
+        inputs = [file_input(f) for f in files]
+    except OSError as error:
+        raise SourceError(f"{error.filename or source.path}: no such file.") from error
+    parameters = {"sample_column": source.sample_column, "role": source.role}
+    claim = claim_store(source.raw, RAW, inputs=inputs, parameters=parameters, overwrite=overwrite)
+    if claim.state == "unchanged":
+        return summarize(source.raw, claim.state)
+    table = read_source(
+        source.path, sample_sheet=source.sample_sheet, sample_column=source.sample_column
+    )
+    quantiles, scale = _scale(table)
+    if claim.state == "new":
+        create_store(claim, _raw_labels(table), region_length=shard_samples(len(table.samples)))
+    n_negative = n_missing = 0
+    for region in regions(source.raw):
+        block = table.read(region.start, region.stop)
+        n_missing += int(np.isnan(block).sum())
+        n_negative += int((block < 0).sum()) if scale == "raw" else 0
+        write_region(source.raw, region, {"expression": block})
+    details = {
+        "scale": scale,
+        "quantiles": quantiles,
+        "n_negative": n_negative,
+        "n_missing": n_missing,
+        "format": table.format,
+        "role": source.role,
+    }
+    return finish(source.raw, started=started, details=details)
+
+
+def _scale(table: Source) -> tuple[dict[str, float], Scale]:
+    """Return the quantiles of a source's values (of evenly spaced samples of a large one)."""
+    n = len(table.samples)
+    if n <= _SCALE_SAMPLES:
+        values = table.read(0, n)
+    else:
+        at = np.linspace(0, n - 1, _SCALE_SAMPLES).astype(int)
+        values = np.concatenate([table.read(int(i), int(i) + 1) for i in at])
+    quantiles = value_quantiles(values)
+    try:
+        scale = detect_scale(quantiles)
+    except ValueError as error:
+        raise SourceError(f"{table.path.name}: {error}") from error
+    names = ("min", "q25", "median", "q75", "q99", "max")
+    return dict(zip(names, (float(q) for q in quantiles), strict=True)), scale
+
+
+def _raw_labels(table: Source) -> dict[str, NDArray[Any]]:
+    names = sorted(table.labels)
+    label_values = [table.labels[name] for name in names]
+    n = len(table.samples)
+    return {
+        "sample": _text(table.samples),
+        "gene": _text(table.genes),
+        "gene_symbol": _text(table.gene_symbol or [""] * len(table.genes)),
+        "series": _text([table.series] * n),
+        "platform": _text(table.platform),
+        "label": _text(names),
+        "sample_label": _text(label_values).reshape(len(names), n).T,
+    }
+
+
+def _text(values: Sequence[Any]) -> NDArray[Any]:
+    return np.array(values, dtype=np.dtypes.StringDType())
+
+
+# ---------------------------------------------------------------- the join
+
+
+def _study_labels(
+    raws: Sequence[str], probes: str | None, annotation: str | None, min_coverage: float
+) -> dict[str, NDArray[Any]]:
+    """Return every coordinate of the joined matrix but the split."""
+    tables = [open_store(raw, RAW) for raw in raws]
+    genes_of = [list(map(str, t["gene"].values)) for t in tables]
+    genes = _canonical_genes(raws, genes_of, probes, min_coverage)
+    symbols, ids = _gene_names(genes, tables, annotation)
+    samples = np.concatenate([t["sample"].values for t in tables])
+    _refuse_repeated(raws, [list(map(str, t["sample"].values)) for t in tables])
+    names = sorted({str(n) for t in tables for n in t["label"].values})
+    values = np.full((samples.size, len(names)), "", dtype=np.dtypes.StringDType())
+    start = 0
+    for table in tables:
+        stop = start + table.sizes["sample"]
+        at = [names.index(str(n)) for n in table["label"].values]
+        values[start:stop, at] = table["sample_label"].values
+        start = stop
+    return {
+        "sample": samples,
+        "gene": _text(genes),
+        "gene_id": _text(ids),
+        "gene_symbol": _text(symbols),
+        "source": _text([_name(r) for r, t in zip(raws, tables, strict=True) for _ in t["sample"]]),
+        "series": np.concatenate([t["series"].values for t in tables]),
+        "platform": np.concatenate([t["platform"].values for t in tables]),
+        "label": _text(names),
+        "sample_label": values,
+    }
+
+
+def _name(raw: str) -> str:
+    return raw.rsplit("/", 1)[-1].removesuffix(".zarr")
+
+
+def _canonical_genes(
+    raws: Sequence[str],
+    genes_of: Sequence[Sequence[str]],
+    probes: str | None,
+    min_coverage: float,
+) -> list[str]:
+    """Return the genes of the study: the listed ones, else those common to all sources, sorted."""
+    if probes is not None:
+        listed = read_gene_list(probes)
+        for raw, genes in zip(raws, genes_of, strict=True):
+            found = len(set(listed).intersection(genes))
+            if found < min_coverage * len(listed):
+                raise SourceError(
+                    f"{_name(raw)}: expected at least {min_coverage:.0%} of the {len(listed)} "
+                    f"listed probes, got {found} (first probes: {', '.join(genes[:3])}). Its "
+                    "platform is not the list's: remove it, or give it role = 'cohort'."
+                )
+        return listed
+    common = set(genes_of[0]).intersection(*genes_of[1:])
+    for raw, genes in zip(raws, genes_of, strict=True):
+        rest = [set(g) for r, g in zip(raws, genes_of, strict=True) if r != raw]
+        without = set.intersection(*rest) if rest else set()
+        if not common.intersection(genes) or len(common) < 0.5 * min(len(without), len(genes)):
+            raise SourceError(
+                f"{_name(raw)}: shares {len(common)} probes with all the other training sources "
+                f"together, which share {len(without)} among themselves (first probes: "
+                f"{', '.join(genes[:3])}). Unknown platform: remove it, give it role = 'cohort', "
+                "or list the probes to use (ingest.probes)."
+            )
+    return sorted(common)
+
+
+def _gene_names(
+    genes: Sequence[str], tables: Sequence[Any], annotation: str | None
+) -> tuple[list[str], list[str]]:
+    """Return symbol and ID of each gene: from the annotation, else from the sources."""
+    if annotation is not None:
+        found = read_annotation_table(annotation)
+        return [found.symbol.get(g, "") for g in genes], [found.gene_id.get(g, "") for g in genes]
+    symbols: dict[str, str] = {}
+    for table in tables:
+        pairs = zip(table["gene"].values, table["gene_symbol"].values, strict=True)
+        symbols |= {str(g): str(s) for g, s in pairs if s}
+    return [symbols.get(g, "") for g in genes], [""] * len(genes)
+
+
+def _refuse_repeated(raws: Sequence[str], samples_of: Sequence[Sequence[str]]) -> None:
+    seen: dict[str, str] = {}
+    for raw, samples in zip(raws, samples_of, strict=True):
+        if repeated := [s for s in samples if s in seen]:
+            raise SourceError(
+                f"{_name(raw)}: {len(repeated)} samples are in {_name(seen[repeated[0]])} too, "
+                f"for example {repeated[0]!r}. Remove one of the two sources."
+            )
+        seen |= dict.fromkeys(samples, raw)
+
+
+def _join_region(uri: str, region: Region, *, raws: Sequence[str]) -> None:
+    """Write one region of the join: the rows of each source it meets, in log2."""
+    start = 0
+    pieces = []
+    for raw in raws:
+        index, n_samples, scale = _gene_index(raw, uri)
+        lo, hi = max(region.start - start, 0), min(region.stop - start, n_samples)
+        if lo < hi:
+            block, _ = to_log2(Rows(raw)[lo:hi], scale)
+            piece = np.full((hi - lo, index.size), np.nan, dtype=np.float32)
+            piece[:, index >= 0] = block[:, index[index >= 0]]
+            pieces.append(piece)
+        start += n_samples
+    expression = np.concatenate(pieces)
+    n_missing = np.isnan(expression).sum(axis=1)
+    write_region(uri, region, {"expression": expression, "n_missing": n_missing})
+
+
+@lru_cache(maxsize=1024)
+def _gene_index(raw: str, target: str) -> tuple[NDArray[np.int64], int, Scale]:
+    """Return where each study gene stands in a raw store (-1 absent), its length and scale."""
+    table = open_store(raw, RAW)
+    genes = pd.Index(read_array(target, "gene"))
+    index = table.indexes["gene"].get_indexer(genes).astype(np.int64)
+    return index, table.sizes["sample"], table.attrs["details"]["scale"]
+
+
+def _join_details(target: str, raws: Sequence[str]) -> dict[str, Any]:
+    split = read_array(target, "split")
+    per_source = []
+    for raw in raws:
+        index, n_samples, scale = _gene_index(raw, target)
+        table = open_store(raw, RAW)
+        per_source.append(
+            {
+                "source": _name(raw),
+                "series": str(table["series"].values[0]),
+                "n_samples": n_samples,
+                "scale": scale,
+                "coverage": float((index >= 0).mean()),
+                "n_missing_genes": int((index < 0).sum()),
+                "n_negative": table.attrs["details"]["n_negative"],
+            }
+        )
+    return {
+        "per_source": per_source,
+        "n_missing": int(read_array(target, "n_missing").sum()),
+        "split_counts": {name: int((split == i).sum()) for i, name in enumerate(SPLITS)},
+    }
+
+
+# ---------------------------------------------------------------- the split
+
+
+def assign_split(
+    labels: Sequence[str], split_by: SplitBy, *, test: float, validation: float, seed: int
+) -> NDArray[np.int8]:
+    """Return 0 (train), 1 (validation) or 2 (test) for each label, a pure function of both.
+
+    A label's use depends on nothing but the label and the seed, so a study that grows keeps it.
+
+    Raises
+    ------
+    ConfigError
+        When train or test would be empty; it names what to change.
+
+    Examples
+    --------
+    >>> assign_split(["GSE1", "GSE1", "GSE2"], "series", test=0.4, validation=0.1, seed=1)
+    array([2, 2, 0], dtype=int8)
+    """
+    split = _hashed_split(labels, test, validation, seed)
+    if {0, 2} <= set(split.tolist()):
+        return split
+    for other in range(1000):
+        if {0, 2} <= set(_hashed_split(labels, test, validation, other).tolist()):
+            remedy = f"Set seed = {other}" + (
+                ", or ingest.split_by = 'sample'." if split_by == "series" else "."
+            )
+            break
+    else:
+        remedy = (
+            "Add sources of another series, or set ingest.split_by = 'sample'."
+            if split_by == "series"
+            else "Add samples."
+        )
+    counts = Counter(SPLITS[i] for i in split.tolist())
+    shown = ", ".join(f"{counts[name]} {name}" for name in SPLITS)
+    raise ConfigError(
+        f"ingest.split_by {split_by!r}: expected train and test samples, got {shown} samples "
+        f"in {len(set(labels))} {split_by} labels. {remedy}"
+    )
+
+
+def _hashed_split(
+    labels: Sequence[str], test: float, validation: float, seed: int
+) -> NDArray[np.int8]:
+    def place(label: str) -> int:
+        digest = hashlib.sha256(f"{seed}:{label}".encode()).digest()
+        share = int.from_bytes(digest[:8], "big") / 2**64
+        return 2 if share < test else 1 if share < test + validation else 0
+
+    known: Mapping[str, int] = {label: place(label) for label in set(labels)}
+    return np.array([known[label] for label in labels], dtype=np.int8)

@@ -1,0 +1,165 @@
+"""Train: the AutoEncoder on z-scored, kept training samples.
+
+Reads ``normalized.zarr`` and ``samples.zarr``, writes a model folder: weights, configuration, gene
+labels, learning curve and, while it runs, a checkpoint after every epoch.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dglzarr.errors import DglzarrError, StoreError
+from dglzarr.models.autoencoder import AutoEncoderConfig, build_autoencoder, dense_layers
+from dglzarr.models.batches import Batches
+from dglzarr.models.files import load_model, save_model
+from dglzarr.models.train import fit
+from dglzarr.schema import NORMALIZED, SAMPLES
+from dglzarr.store import Rows, StoreSummary, open_store, store_input, store_nbytes
+
+if TYPE_CHECKING:
+    from dglzarr.models.files import SavedModel
+    from dglzarr.store import Progress
+
+logger = logging.getLogger(__name__)
+
+
+def train(
+    source: str,
+    target: str,
+    *,
+    samples: str,
+    hidden: int = 500,
+    n_latent: int = 100,
+    activation: str = "sigmoid",
+    dropout: float = 0.1,
+    l2: float = 1e-6,
+    epochs: int = 100,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+    patience: int | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> StoreSummary:
+    """Write the trained AutoEncoder and summarize it.
+
+    Parameters
+    ----------
+    source, samples
+        URIs of the normalized store and of the samples store (mask and per-gene moments).
+    target
+        Folder of the model.
+    hidden, n_latent, activation, dropout, l2
+        The network: genes - hidden - latent - hidden - genes.
+    epochs, batch_size, learning_rate, patience
+        The training; the weights kept are those of the lowest validation loss, or the last where
+        there are no validation samples (``patience`` then has no effect).
+    seed
+        Of initial weights, dropout and the order of samples.
+    overwrite
+        Replace a model made from other inputs or parameters.
+    on_progress
+        Called with (what, done, total).
+
+    Raises
+    ------
+    StoreError
+        When another model stands there.
+    DglzarrError
+        When the loss is no longer finite.
+
+    References
+    ----------
+    Kong et al. 2021, doi:10.1186/s12859-021-03972-5
+    """
+    started = time.monotonic()
+    ds, mask = open_store(source, NORMALIZED), open_store(samples, SAMPLES)
+    config = AutoEncoderConfig(
+        n_genes=ds.sizes["gene"],
+        hidden=hidden,
+        n_latent=n_latent,
+        activation=activation,
+        dropout=dropout,
+        l2=l2,
+        seed=seed,
+    )
+    inputs = [store_input(source), store_input(samples)]
+    parameters = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "patience": patience,
+        "seed": seed,
+        "input_scale": "z",
+    }
+    found = _existing(target, asdict(config), inputs, parameters, overwrite=overwrite)
+    if found is not None:
+        return _summary(target, found, "unchanged", 0.0)
+    keep, split = mask["keep"].values, ds["split"].values
+    mean, std = mask["gene_mean"].values, mask["gene_std"].values
+    rows = Rows(source)
+    common: dict[str, Any] = {"mean": mean, "std": std, "batch_size": batch_size, "seed": seed}
+    is_validation = keep & (split == 1)
+    has_validation = bool(is_validation.any())
+    history = fit(
+        model := build_autoencoder(config),
+        Batches(rows, keep=keep & (split == 0), **common),
+        validation=Batches(rows, keep=is_validation, **common) if has_validation else None,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        patience=patience if has_validation else None,
+        checkpoint=Path(target) / "checkpoint",
+        on_progress=lambda done, total: (
+            on_progress("training", done, total) if on_progress else None
+        ),
+    )
+    if not len(history.epoch):
+        raise DglzarrError(f"{target}: expected at least one epoch, got none.")
+    save_model(
+        Path(target),
+        dense_layers(model),
+        config=asdict(config),
+        genes=[str(g) for g in ds["gene"].values],
+        gene_mean=mean,
+        gene_std=std,
+        inputs=inputs,
+        parameters=parameters,
+    )
+    return _summary(target, load_model(Path(target)), "new", time.monotonic() - started)
+
+
+def _existing(
+    target: str,
+    config: dict[str, Any],
+    inputs: list[dict[str, str]],
+    parameters: dict[str, Any],
+    *,
+    overwrite: bool,
+) -> SavedModel | None:
+    """Return the model that stands there already from the same inputs and parameters."""
+    if not (Path(target) / "model.json").exists():
+        return None
+    saved = load_model(Path(target))
+    old = {**saved.config, **saved.parameters, "inputs": [i["store_id"] for i in saved.inputs]}
+    new = {**config, **parameters, "inputs": [i["store_id"] for i in inputs]}
+    changed = [k for k in new if old.get(k) != new[k]]
+    if not changed:
+        return saved
+    if not overwrite:
+        shown = ", ".join(f"{k} {old.get(k)!r} -> {new[k]!r}" for k in changed[:5])
+        raise StoreError(
+            f"{target}: was made with other parameters: {shown}. "
+            "Replace it (--overwrite), or use another root."
+        )
+    return None
+
+
+def _summary(target: str, saved: SavedModel, state: Any, seconds: float) -> StoreSummary:  # noqa: ANN401
+    sizes = {"gene": len(saved.genes), "latent": int(saved.layers[1][0].shape[1])}
+    details = {"model_id": saved.model_id}
+    logger.info("model %s %s: %s in %.1f s", saved.model_id, state, sizes, seconds)
+    return StoreSummary(target, "model", state, sizes, seconds, store_nbytes(target), details)

@@ -1,0 +1,121 @@
+"""Where things stand in a study, and the manifest over its immutable segments.
+
+A logical sample-indexed store (expression, normalized, samples, contributions) is an ordered list
+of segments, each a complete Zarr store of its own. ``study.json`` names them and is replaced
+atomically, so readers see the old list or the new one, never a mixture.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dglzarr.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MANIFEST = "study.json"
+MANIFEST_VERSION = 1
+FIRST_SEGMENTS = ("0000",)
+SEGMENTED = ("expression", "normalized", "samples", "contributions")
+WHOLE = ("scores", "landmarks", "evaluation")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A pinned view of one study: its root and the segments that exist in it."""
+
+    root: str
+    segments: tuple[str, ...]
+
+    def raw(self, name: str) -> str:
+        """Return the URI of the raw store of a source."""
+        return f"{self.root}/raw/{name}.zarr"
+
+    def uris(self, schema: str) -> list[str]:
+        """Return the URIs of a logical store, one for each segment where it is segmented."""
+        if schema in SEGMENTED:
+            return [f"{self.root}/segments/{s}/{schema}.zarr" for s in self.segments]
+        if schema in WHOLE:
+            return [f"{self.root}/{schema}.zarr"]
+        names = ", ".join((*SEGMENTED, *WHOLE))
+        raise StoreError(f"{self.root}: expected a store of {names}, got {schema!r}.")
+
+    def uri(self, schema: str) -> str:
+        """Return the URI of a store's newest segment."""
+        return self.uris(schema)[-1]
+
+    def model(self, seed: int) -> str:
+        """Return the folder of the model trained with a seed."""
+        return f"{self.root}/models/seed-{seed}"
+
+    @property
+    def report(self) -> str:
+        """The HTML report."""
+        return f"{self.root}/report.html"
+
+
+def open_study(root: str) -> Study:
+    """Return the study at ``root``, pinned to the manifest of this moment.
+
+    Raises
+    ------
+    StoreError
+        When there is no study, or its manifest is of another version.
+    """
+    try:
+        content: dict[str, Any] = json.loads((Path(root) / MANIFEST).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StoreError(
+            f"{root}: no study here ({MANIFEST} is missing). Run 'dglzarr mine'."
+        ) from error
+    if content.get("study_version") != MANIFEST_VERSION:
+        raise StoreError(
+            f"{root}/{MANIFEST}: expected study_version {MANIFEST_VERSION}, "
+            f"got {content.get('study_version')!r}."
+        )
+    return Study(root, tuple(content["segments"]))
+
+
+def planned_study(root: str) -> Study:
+    """Return the study at ``root``, or the one that would be created there."""
+    if (Path(root) / MANIFEST).exists():
+        return open_study(root)
+    return Study(root, FIRST_SEGMENTS)
+
+
+def create_study(root: str) -> Study:
+    """Return the study at ``root``, with a manifest of one segment where there was none.
+
+    Raises
+    ------
+    StoreError
+        When the root cannot be written.
+    """
+    if (Path(root) / MANIFEST).exists():
+        return open_study(root)
+    write_manifest(root, FIRST_SEGMENTS)
+    return open_study(root)
+
+
+def write_manifest(root: str, segments: Sequence[str]) -> None:
+    """Replace the manifest atomically.
+
+    Raises
+    ------
+    StoreError
+        When the root cannot be written.
+    """
+    target = Path(root) / MANIFEST
+    text = json.dumps({"study_version": MANIFEST_VERSION, "segments": list(segments)}, indent=1)
+    temporary = target.with_suffix(f".{os.getpid()}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(target)
+    except OSError as error:
+        raise StoreError(f"{root}: cannot be written: {error}. Choose a writable root.") from error

@@ -1,0 +1,106 @@
+"""The whole pipeline as a Prefect flow: ``python flows/mine.py study.toml``, or ``demo``.
+
+Order comes from ``dglzarr.pipeline``, parallelism from Dask; this file adds tasks, artifacts and
+progress. Without a configured server Prefect starts a temporary one of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect import flow, task
+from prefect.artifacts import (
+    create_link_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.settings import (
+    PREFECT_LOGGING_EXTRA_LOGGERS,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    temporary_settings,
+)
+
+from dglzarr.cli import guarded
+from dglzarr.config import Settings, load_settings
+from dglzarr.pipeline import Step, headline, mine, top_landmarks
+from dglzarr.testing import write_study
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+
+@flow(name="mine", flow_run_name="{settings.title}", persist_result=False, timeout_seconds=None)
+def mine_flow(settings: Settings, overwrite: bool = False) -> str:
+    """Mine a study; return the path of its report."""
+    results = mine(settings, run=as_task, overwrite=overwrite)
+    create_table_artifact(
+        top_landmarks(settings), key="landmarks", description="The 50 best-scored genes."
+    )
+    report = Path(results["report"]).resolve()
+    create_link_artifact(report.as_uri(), link_text="Report", key="report")
+    return str(report)
+
+
+def as_task(step: Step) -> Any:  # noqa: ANN401
+    """Run one step as a Prefect task; it finds for itself what is done already."""
+
+    @task(name=step.name, cache_policy=NO_CACHE, persist_result=False)
+    def run() -> Any:  # noqa: ANN401
+        return step(**({"on_progress": _progress(step.name)} if step.reports_progress else {}))
+
+    return run()
+
+
+def _progress(name: str) -> Callable[[str, int, int], None]:
+    """Return a callback that keeps a progress artifact and a line on stderr up to date."""
+    artifact: UUID = create_progress_artifact(0.0, key=f"progress-{name}", description=name)  # type: ignore[assignment]
+    shown: dict[str, float] = {}
+
+    def report(what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done and done < total and now - shown.get("at", 0.0) < 5:
+            return
+        shown.setdefault(what, now)
+        shown["at"] = now
+        left = (now - shown[what]) / done * (total - done) if done else 0.0
+        sys.stderr.write(f"{name}: {what} {done}/{total}{f', {left:.0f} s left' if left else ''}\n")
+        update_progress_artifact(artifact, progress=100.0 * done / max(total, 1), description=what)
+
+    return report
+
+
+def main() -> None:
+    """Run the flow on a settings file, or on the demo study."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("settings", help="settings file of a study; or 'demo': simulate one first")
+    parser.add_argument("--set", action="append", default=[], help="section.key=value")
+    parser.add_argument("--folder", help="folder that relative paths are taken from")
+    parser.add_argument("--overwrite", action="store_true", help="replace stores made otherwise")
+    sys.exit(guarded(lambda: _run(parser.parse_args())))
+
+
+def _run(options: argparse.Namespace) -> None:
+    file = options.settings
+    if file == "demo":
+        file = write_study(Path("demo"))
+    settings = load_settings(file, tuple(options.set), folder=options.folder)
+    with temporary_settings(
+        {
+            PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120,
+            PREFECT_LOGGING_EXTRA_LOGGERS: "dglzarr",
+        }
+    ):
+        mine_flow(settings, overwrite=options.overwrite)
+    sys.stdout.write("\n".join(["", *headline(settings, truth=Path(file).with_name("truth.json"))]))
+    sys.stdout.write("\n")
+
+
+if __name__ == "__main__":
+    main()
