@@ -1,0 +1,159 @@
+"""Mini-batch k-means: naive loops, scikit-learn on blobs, determinism, empty clusters."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+from sklearn.cluster import KMeans, MiniBatchKMeans
+
+from dglzarr.kernels.clustering import (
+    batch_partial,
+    centroid_distances,
+    distance_slack,
+    init_centroids,
+    reseed_empty,
+    update_centroids,
+)
+from tests.strategies import matrices
+
+
+def blobs(seed=0, n_samples=600, n_genes=20, n_clusters=8):
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(8, 3, (n_clusters, n_genes))
+    noise = rng.normal(0, 1, (n_samples, n_genes))
+    return (centres[rng.integers(n_clusters, size=n_samples)] + noise).astype(np.float32)
+
+
+def fit(matrix, n_clusters, seed, *, batch_size, epochs):
+    """Mini-batch k-means from the kernels, as a stage runs it."""
+    rng = np.random.default_rng(seed)
+    centroids = init_centroids(matrix, n_clusters, rng)
+    for _ in range(epochs):
+        seen = np.zeros(n_clusters, dtype=np.int64)
+        for start in range(0, len(matrix), batch_size):
+            batch = matrix[start : start + batch_size]
+            sums, counts, _ = batch_partial(batch, centroids)
+            centroids, seen = update_centroids(centroids, seen, sums, counts)
+        centroids = reseed_empty(centroids, seen, matrix, rng)
+    return centroids
+
+
+@given(block=matrices(), centroids=matrices(dtype=np.float64))
+def test_centroid_distances__equals_scipy(block, centroids):
+    n_genes = min(block.shape[1], centroids.shape[1])
+    block, centroids = block[:, :n_genes], centroids[:, :n_genes]
+    result = centroid_distances(block, centroids)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, cdist(block, centroids), rtol=1e-5, atol=1e-4)
+
+
+def test_centroid_distances__error_stays_below_the_slack():
+    rng = np.random.default_rng(0)
+    block = rng.uniform(5e3, 1.5e4, (40, 2000))
+    centroids = block[::5] + rng.normal(0, 1e-3, (8, 2000))
+    result = centroid_distances(block, centroids)
+    error = np.abs(result - cdist(block, centroids)).max()
+    assert 2 * error < distance_slack(result, 2000) < 10
+
+
+def test_distance_slack__no_samples():
+    assert distance_slack(np.empty((0, 3)), 10) == 0
+
+
+@pytest.mark.parametrize("n_samples", [0, 1, 200])
+def test_batch_partial__naive_loop(n_samples):
+    batch = blobs(n_genes=12000 if n_samples == 200 else 5)[:n_samples]
+    centroids = blobs(seed=0, n_genes=batch.shape[1])[300:307]
+    sums, counts, inertia = batch_partial(batch, centroids)
+    expected_sums = np.zeros(centroids.shape)
+    expected_counts = np.zeros(len(centroids), dtype=int)
+    expected_inertia = 0.0
+    for sample in batch.astype(np.float64):
+        squared = [((sample - centroid) ** 2).sum() for centroid in centroids]
+        nearest = int(np.argmin(squared))
+        expected_sums[nearest] += sample
+        expected_counts[nearest] += 1
+        expected_inertia += squared[nearest]
+    np.testing.assert_array_equal(counts, expected_counts)
+    np.testing.assert_allclose(sums, expected_sums, rtol=1e-12)
+    assert inertia == pytest.approx(expected_inertia, rel=1e-4, abs=1e-3)
+
+
+def test_batch_partial__large_common_level_does_not_cancel():
+    batch = blobs().astype(np.float64) + 1e4
+    centroids = (blobs()[:5].astype(np.float64) + 1e4).astype(np.float32)
+    _, counts, inertia = batch_partial(batch, centroids)
+    squared = cdist(batch, centroids.astype(np.float64)) ** 2
+    np.testing.assert_array_equal(counts, np.bincount(squared.argmin(axis=1), minlength=5))
+    assert inertia == pytest.approx(squared.min(axis=1).sum(), rel=1e-3)
+
+
+def test_update_centroids__batches_give_the_mean_of_all_samples():
+    batch = np.array([[1.0, 1.0], [3.0, 5.0], [9.0, 9.0]], dtype=np.float32)
+    centroids, seen = np.array([[0.0, 0.0], [70.0, 70.0]], dtype=np.float32), np.zeros(2, int)
+    for rows in (slice(0, 2), slice(2, 3)):
+        sums, counts, _ = batch_partial(batch[rows], centroids)
+        centroids, seen = update_centroids(centroids, seen, sums, counts)
+    np.testing.assert_array_equal(seen, [3, 0])
+    np.testing.assert_allclose(centroids, [[13 / 3, 5], [70, 70]], rtol=1e-6)
+
+
+def test_init_centroids__are_different_samples():
+    matrix = blobs()
+    centroids = init_centroids(matrix, 8, np.random.default_rng(1))
+    assert centroids.dtype == np.float32
+    assert (cdist(centroids, matrix).min(axis=1) == 0).all()
+    assert len(np.unique(centroids, axis=0)) == 8
+
+
+def test_init_centroids__prefers_far_samples():
+    matrix = np.concatenate([np.zeros((500, 3)), np.full((1, 3), 1e4)])
+    for seed in range(20):
+        assert init_centroids(matrix, 2, np.random.default_rng(seed)).max() == 1e4
+
+
+def test_init_centroids__identical_samples():
+    centroids = init_centroids(np.ones((4, 2)), 3, np.random.default_rng(0))
+    np.testing.assert_array_equal(centroids, np.ones((3, 2)))
+
+
+@pytest.mark.parametrize("n_clusters", [0, 4])
+def test_init_centroids__number_refused(n_clusters):
+    with pytest.raises(ValueError, match=f"n_clusters: expected 1 to 3, got {n_clusters}"):
+        init_centroids(np.ones((3, 2)), n_clusters, np.random.default_rng(0))
+
+
+def test_reseed_empty__draws_far_samples_and_keeps_the_others():
+    batch = np.concatenate([np.zeros((50, 2)), np.full((1, 2), 9.0), np.full((1, 2), -9.0)])
+    centroids = np.array([[0.0, 0.0], [99.0, 99.0], [98.0, 98.0]], dtype=np.float32)
+    result = reseed_empty(centroids, np.array([5, 0, 0]), batch, np.random.default_rng(0))
+    np.testing.assert_array_equal(np.sort(result[:, 0]), [-9, 0, 9])
+    np.testing.assert_array_equal(centroids[1], [99, 99])
+
+
+def test_reseed_empty__all_empty():
+    batch = np.array([[1.0], [5.0]])
+    centroids = np.full((2, 1), 50, dtype=np.float32)
+    result = reseed_empty(centroids, np.zeros(2, int), batch, np.random.default_rng(0))
+    np.testing.assert_array_equal(np.sort(result[:, 0]), [1, 5])
+
+
+@given(st.integers(0, 1000))
+def test_fit__same_seed_same_centroids(seed):
+    matrix = blobs(seed, n_samples=40, n_genes=4)
+    first, second = (fit(matrix, 5, seed, batch_size=16, epochs=2) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("batch_size", [600, 100], ids=["full batch", "mini-batch"])
+def test_fit__inertia_as_scikit_learn(batch_size):
+    matrix = blobs()
+    best = min(
+        batch_partial(matrix, fit(matrix, 8, seed, batch_size=batch_size, epochs=5))[2]
+        for seed in range(4)
+    )
+    lloyd = KMeans(8, n_init=4, random_state=0).fit(matrix).inertia_
+    minibatch = MiniBatchKMeans(8, n_init=4, random_state=0, batch_size=100).fit(matrix).inertia_
+    assert best == pytest.approx(lloyd, rel=0.03)
+    assert best < minibatch * 1.03
