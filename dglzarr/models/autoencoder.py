@@ -70,7 +70,7 @@ def build_autoencoder(config: AutoEncoderConfig) -> keras.Model:
     inputs = keras.Input((config.n_genes,), name="expression")
     tensor = inputs
     if config.dropout_position == "input":
-        tensor = keras.layers.Dropout(config.dropout, seed=next(seeds))(tensor)
+        tensor = _dropout(config.dropout, next(seeds), "expression")(tensor)
     for width, name, activation in zip(widths, names, activations, strict=True):
         tensor = keras.layers.Dense(
             width,
@@ -80,7 +80,7 @@ def build_autoencoder(config: AutoEncoderConfig) -> keras.Model:
             name=name,
         )(tensor)
         if config.dropout_position == "hidden" and name != "output":
-            tensor = keras.layers.Dropout(config.dropout, seed=next(seeds))(tensor)
+            tensor = _dropout(config.dropout, next(seeds), name)(tensor)
     return keras.Model(inputs, tensor, name="autoencoder")
 
 
@@ -88,10 +88,15 @@ def dense_layers(model: keras.Model) -> list[Layer]:
     """Return ``(kernel (in, out), bias (out,), activation name)`` of each dense layer, in order."""
     return [
         (
-            keras.ops.convert_to_numpy(layer.kernel),
-            keras.ops.convert_to_numpy(layer.bias),
+            np.asarray(layer.kernel).copy(),
+            np.asarray(layer.bias).copy(),
             str(layer.activation.__name__),
         )
         for layer in model.layers
         if isinstance(layer, keras.layers.Dense)
     ]
+
+
+def _dropout(share: float, seed: int, name: str) -> keras.Layer:
+    """Return a dropout named after the layer before it; keras' own numbers vary by process."""
+    return keras.layers.Dropout(share, seed=seed, name=f"{name}_dropout")

@@ -9,7 +9,6 @@ without it is not a model.
 import csv
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -189,13 +188,17 @@ def load_model(path: Path, *, genes: Sequence[str] | None = None) -> SavedModel:
             f"{weights}: expected the weights that {MODEL} names, got a missing or changed file. "
             "Train the model again."
         )
-    activations = description["activations"]
-    with np.load(weights, allow_pickle=False) as arrays:
-        layers = [
-            (arrays[f"kernel_{index}"], arrays[f"bias_{index}"], activation)
-            for index, activation in enumerate(activations)
-        ]
-        gene_mean, gene_std = arrays["gene_mean"], arrays["gene_std"]
+    try:
+        with weights.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            layers = [
+                (arrays[f"kernel_{index}"], arrays[f"bias_{index}"], activation)
+                for index, activation in enumerate(description["activations"])
+            ]
+            gene_mean, gene_std = arrays["gene_mean"], arrays["gene_std"]
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise StoreError(
+            f"{weights}: expected the arrays of a model, got {error}. Train the model again."
+        ) from error
     return SavedModel(
         config=description["config"],
         genes=description["genes"],
@@ -224,7 +227,8 @@ def predict(saved: SavedModel, samples: NDArray[np.float32]) -> NDArray[np.float
     samples
         Standardised by the model's own mean and std, missing values 0, ``(sample, gene)``.
     """
-    return forward(saved.layers, samples)
+    _, reconstruction = forward(saved.layers, samples)[-1]
+    return reconstruction.astype(np.float32, copy=False)
 
 
 def write_history(path: Path, history: History) -> None:
@@ -253,13 +257,10 @@ def write_npz(path: Path, arrays: Iterable[tuple[str, NDArray[np.generic]]]) -> 
     Equal arrays give equal bytes: the members carry no date. Only one array is held at a time.
     """
     partial = path.with_name(f"{path.name}.part")
-    with partial.open("wb") as file:
-        with zipfile.ZipFile(file, "w") as archive:
-            for name, array in arrays:
-                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
+    with zipfile.ZipFile(partial, "w") as archive:
+        for name, array in arrays:
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
     partial.replace(path)
 
 

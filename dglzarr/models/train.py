@@ -105,7 +105,6 @@ def fit(
     while len(history.epoch) < epochs and not _is_over(history, patience):
         history = _fit_epoch(model, batches, validation, history)
         _save(model, checkpoint, history, fingerprint)
-        write_history(checkpoint.with_name("history.csv"), history)
         if on_progress is not None:
             on_progress(len(history.epoch), epochs)
     if history.best_epoch != len(history.epoch):
@@ -187,15 +186,16 @@ def _state(model: keras.Model) -> list[tuple[str, keras.Variable]]:
 
 
 def _save(model: keras.Model, checkpoint: Path, history: History, fingerprint: str) -> None:
-    """Write ``last.npz``, and ``best.npz`` where the last epoch is the best, as one file linked."""
+    """Write the learning curve and ``last.npz``; the same file is ``best.npz`` if it is best."""
 
     def arrays() -> Iterator[tuple[str, NDArray[np.generic]]]:
         yield "fingerprint", np.array(fingerprint)
         for field in fields(History):
             yield f"history_{field.name}", getattr(history, field.name)
         for name, variable in _state(model):
-            yield name, keras.ops.convert_to_numpy(variable)
+            yield name, np.asarray(variable)
 
+    write_history(checkpoint.with_name("history.csv"), history)
     if history.best_epoch == len(history.epoch):
         write_npz(checkpoint / "best.npz", arrays())
         _link(checkpoint / "best.npz", checkpoint / "last.npz")
@@ -219,7 +219,7 @@ def _restore(model: keras.Model, path: Path, fingerprint: str) -> History:
     if not path.exists():
         return History(*(np.empty(0, dtype) for dtype in (np.int64, *[np.float64] * 3)))
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if str(arrays["fingerprint"]) != fingerprint:
                 raise StoreError(
                     f"{path}: expected the checkpoint of this training, got one of other data or "

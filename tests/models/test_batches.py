@@ -1,0 +1,261 @@
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dglzarr.models.batches import Batches, iter_pools, iter_windows, split_batches
+
+CACHES = ["memory", "stream"]
+
+
+class Recorder:
+    """A matrix that remembers which rows were read."""
+
+    def __init__(self, values):
+        self.values = values
+        self.shape = values.shape
+        self.read = []
+
+    def __getitem__(self, rows):
+        self.read.append((rows.start, rows.stop))
+        return self.values[rows]
+
+
+def labelled(n_samples, n_genes=3):
+    """A matrix whose first gene is the row number."""
+    matrix = np.zeros((n_samples, n_genes), np.float32)
+    matrix[:, 0] = np.arange(n_samples)
+    return matrix
+
+
+def make(matrix, **settings):
+    n_samples, n_genes = matrix.shape
+    fixed = {"keep": np.ones(n_samples, bool), "mean": np.zeros(n_genes), "std": np.ones(n_genes)}
+    return Batches(matrix, **(fixed | settings))
+
+
+def rows_of(batches, epoch=0):
+    return [batch[:, 0].astype(int).tolist() for batch in batches.epoch(epoch)]
+
+
+def test_iter_windows__covers_every_sample_once():
+    windows = iter_windows(10, window=3, rng=np.random.default_rng(0))
+    rows = np.concatenate([np.arange(10)[window] for window in windows])
+    assert sorted(rows.tolist()) == list(range(10))
+    assert max(window.stop for window in windows) == 10
+
+
+def test_iter_windows__order_is_drawn():
+    orders = {
+        tuple(window.start for window in iter_windows(40, window=2, rng=np.random.default_rng(s)))
+        for s in range(5)
+    }
+    assert len(orders) == 5
+
+
+def test_iter_pools__mixes_so_many_windows():
+    keep = np.ones(100, bool)
+    rng = np.random.default_rng(0)
+    pools = list(iter_pools(keep, window=10, windows_in_memory=4, rng=rng))
+    assert [len(np.unique(pool // 10)) for pool in pools] == [3, 3, 4]
+    assert all((np.diff(pool) < 0).any() for pool in pools)
+
+
+def test_iter_pools__leaves_out_windows_without_kept_rows():
+    keep = np.zeros(12, bool)
+    keep[[0, 9]] = True
+    pools = list(iter_pools(keep, window=3, windows_in_memory=1, rng=np.random.default_rng(0)))
+    assert sorted(pool.tolist() for pool in pools) == [[0], [9]]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "batch_size", "expected"),
+    [
+        pytest.param([3, 5], 4, [4, 4], id="across-pools"),
+        pytest.param([3, 5], 3, [3, 3, 2], id="short-last"),
+        pytest.param([1, 1, 1], 2, [2, 1], id="small-pools"),
+        pytest.param([4], 9, [4], id="one-batch"),
+        pytest.param([], 2, [], id="nothing"),
+    ],
+)
+def test_split_batches__sizes_and_order(lengths, batch_size, expected):
+    rows = np.arange(sum(lengths))
+    pools = np.split(rows, np.cumsum(lengths)[:-1]) if lengths else []
+    batches = list(split_batches(pools, batch_size=batch_size))
+    assert [len(batch) for batch in batches] == expected
+    assert [row for batch in batches for row in batch] == rows.tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    keep=st.lists(st.booleans(), min_size=1, max_size=60).filter(any),
+    batch_size=st.integers(1, 20),
+    window=st.integers(1, 20),
+    windows_in_memory=st.integers(1, 5),
+    seed=st.integers(0, 99),
+    cache=st.sampled_from(CACHES),
+)
+def test_epoch__every_kept_sample_once(keep, batch_size, window, windows_in_memory, seed, cache):
+    batches = make(
+        labelled(len(keep)),
+        keep=np.array(keep),
+        batch_size=batch_size,
+        window=window,
+        windows_in_memory=windows_in_memory,
+        seed=seed,
+        cache=cache,
+    )
+    for epoch in range(2):
+        rows = rows_of(batches, epoch)
+        assert sorted(row for batch in rows for row in batch) == np.flatnonzero(keep).tolist()
+        assert len(rows) == batches.n_batches
+        assert all(len(batch) == batch_size for batch in rows[:-1])
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), epoch=st.integers(0, 5), batch_size=st.integers(1, 30))
+def test_epoch__memory_and_stream_give_the_same_bytes(seed, epoch, batch_size):
+    rng = np.random.default_rng(seed)
+    matrix = rng.normal(8, 3, (47, 5)).astype(np.float32)
+    matrix[rng.random(matrix.shape) < 0.2] = np.nan
+    common = {
+        "keep": np.arange(47) % 3 > 0,
+        "mean": rng.normal(8, 1, 5),
+        "std": np.array([0, 1.1, 2.3, np.nan, 0.7]),
+        "batch_size": batch_size,
+        "window": 5,
+        "windows_in_memory": 3,
+        "seed": seed,
+    }
+    held, streamed = (make(matrix, cache=cache, **common).epoch(epoch) for cache in CACHES)
+    for left, right in zip(held, streamed, strict=True):
+        assert left.dtype == right.dtype == np.float32
+        assert left.tobytes() == right.tobytes()
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_epoch__standardises_and_fills_missing(cache):
+    matrix = np.array([[2, 5, 7], [np.nan, 9, 7]], np.float32)
+    batches = make(
+        matrix, mean=np.array([1.0, 5, 7]), std=np.array([2.0, 4, 0]), batch_size=9, cache=cache
+    )
+    (batch,) = batches.epoch(0)
+    assert sorted(batch.tolist()) == [[0, 1, 0], [0.5, 0, 0]]
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_epoch__order_depends_on_seed_and_epoch_alone(cache):
+    matrix = labelled(64)
+    first = make(matrix, window=4, batch_size=64, cache=cache, seed=1)
+    again = make(matrix, window=4, batch_size=64, cache=cache, seed=1)
+    other = make(matrix, window=4, batch_size=64, cache=cache, seed=2)
+    assert rows_of(first, 3) == rows_of(again, 3) == rows_of(first, 3)
+    assert rows_of(first, 3) != rows_of(first, 4)
+    assert rows_of(first, 3) != rows_of(other, 3)
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_epoch__reads_whole_windows_with_kept_samples_only(cache):
+    matrix = Recorder(labelled(20))
+    keep = np.zeros(20, bool)
+    keep[[1, 2, 19]] = True
+    batches = make(matrix, keep=keep, window=6, cache=cache)
+    assert sum(map(len, batches.epoch(0))) == 3
+    assert sorted(matrix.read) == [(0, 6), (18, 20)]
+
+
+def test_epoch__stream_reads_each_window_once_an_epoch():
+    matrix = Recorder(labelled(20))
+    batches = make(matrix, window=4, windows_in_memory=2, batch_size=3, cache="stream")
+    for epoch in range(2):
+        rows_of(batches, epoch)
+    assert sorted(matrix.read) == sorted([(s, s + 4) for s in range(0, 20, 4)] * 2)
+
+
+def test_epoch__memory_reads_once_for_all_epochs():
+    matrix = Recorder(labelled(20))
+    batches = make(matrix, window=4, cache="memory")
+    for epoch in range(3):
+        rows_of(batches, epoch)
+    assert len(matrix.read) == 5
+
+
+def test_epoch__stream_reads_one_pool_ahead():
+    matrix = Recorder(labelled(40))
+    batches = make(matrix, window=4, windows_in_memory=1, batch_size=4, cache="stream")
+    epoch = batches.epoch(0)
+    next(epoch)
+    epoch.close()
+    assert len(matrix.read) <= 2
+
+
+def test_epoch__zarr_array_is_a_matrix():
+    matrix = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    stored = zarr.create_array(
+        zarr.storage.MemoryStore(), shape=matrix.shape, chunks=(8, 2), dtype="f4"
+    )
+    stored[:] = matrix
+    for cache in CACHES:
+        from_array, from_zarr = (make(m, window=8, cache=cache).epoch(0) for m in (matrix, stored))
+        for left, right in zip(from_array, from_zarr, strict=True):
+            np.testing.assert_array_equal(left, right)
+
+
+def test_epoch__failure_of_the_background_read_is_raised():
+    class Broken(Recorder):
+        def __getitem__(self, rows):
+            if rows.start == 8:
+                raise OSError("disk gone")
+            return super().__getitem__(rows)
+
+    batches = make(Broken(labelled(20)), window=4, windows_in_memory=1, cache="stream")
+    with pytest.raises(OSError, match="disk gone"):
+        list(batches.epoch(0))
+
+
+@pytest.mark.parametrize(
+    ("memory_nbytes", "expected"),
+    [(20 * 3 * 4, True), (20 * 3 * 4 - 1, False)],
+    ids=["fits", "not"],
+)
+def test_batches__auto_holds_what_fits(memory_nbytes, expected):
+    assert make(labelled(20), memory_nbytes=memory_nbytes).is_cached is expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"batch_size": 7}, id="batch_size"),
+        pytest.param({"window": 7}, id="window"),
+        pytest.param({"windows_in_memory": 7}, id="windows_in_memory"),
+        pytest.param({"seed": 7}, id="seed"),
+        pytest.param({"keep": np.arange(20) > 3}, id="keep"),
+        pytest.param({"mean": np.full(3, 0.5)}, id="mean"),
+        pytest.param({"std": np.full(3, 0.5)}, id="std"),
+    ],
+)
+def test_fingerprint__every_setting_changes_it(change):
+    assert make(labelled(20), **change).fingerprint != make(labelled(20)).fingerprint
+
+
+def test_fingerprint__where_the_data_lie_does_not():
+    held, streamed = (make(labelled(20), cache=cache) for cache in CACHES)
+    assert held.fingerprint == streamed.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param({"keep": np.ones(3, bool)}, "keep: expected a boolean mask of 20", id="keep"),
+        pytest.param({"keep": np.ones(20, int)}, "keep: expected a boolean mask", id="dtype"),
+        pytest.param({"keep": np.zeros(20, bool)}, "at least one kept sample", id="none-kept"),
+        pytest.param({"mean": np.zeros(4)}, "one value for each of 3 genes", id="mean"),
+        pytest.param({"std": np.zeros((3, 1))}, "one value for each of 3 genes", id="std"),
+        pytest.param({"batch_size": 0}, "at least 1, got 0", id="batch_size"),
+        pytest.param({"window": -1}, "at least 1", id="window"),
+    ],
+)
+def test_batches__refuses(change, message):
+    with pytest.raises(ValueError, match=message):
+        make(labelled(20), **change)
