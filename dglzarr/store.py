@@ -151,14 +151,14 @@ def claim_store(
         raise StoreError(
             f"{uri}: expected a dglzarr store or nothing, got other files. Use another root."
         )
+    if found is not None and "dglzarr_schema" not in found:
+        raise StoreError(
+            f"{uri}: expected a dglzarr store, got a foreign Zarr group. Use another root."
+        )
+    _sweep_partial_files(filesystem, path)
     if found is not None:
-        if "dglzarr_schema" not in found:
-            raise StoreError(
-                f"{uri}: expected a dglzarr store, got a foreign Zarr group. Use another root."
-            )
         difference = _difference(found, lineage) if found.get("created") else "half-created"
         if difference is None:
-            _sweep_partial_files(filesystem, path)
             return Claim(uri, spec, lineage, "unchanged" if found["complete"] else "resumed")
         if found.get("created") and not overwrite:
             raise StoreError(f"{uri}: {difference}. Replace it (--overwrite), or use another root.")
