@@ -87,16 +87,19 @@ def write_report(
     if missing := [name for name in REQUIRED if name not in stores]:
         raise ValueError(f"stores: expected {', '.join(REQUIRED)}, got no {missing[0]!r}.")
     opened = {name: open_store(stores[name], SPECS[name]) for name in REQUIRED}
+    learning, model_lineage = _learning_picture(model), _model_lineage(model)
     rows = panel_rows(opened["evaluation"], opened["landmarks"])
     context = {
         "title": title,
         "headline": _headline(opened),
-        "cohorts": [_cohort(name, rows, opened["evaluation"]) for name in cohorts_of(rows)],
+        "cohorts": [
+            _cohort(name, rows, opened["evaluation"]) for name in cohorts(opened["evaluation"])
+        ],
         "panel_pictures": _panel_pictures(rows, opened["evaluation"]),
         **_landmark_context(opened["landmarks"]),
-        "learning": _learning_picture(model),
+        "learning": learning,
         **_data_context(opened, sources),
-        "lineage": [*_lineage(stores, sources), _model_lineage(model)],
+        "lineage": [*_lineage(stores), model_lineage, *_lineage({"raw": sources})],
         "max_delta_error": _details(opened["scores"]).get("max_delta_error"),
     }
     folder = target.rpartition("/")[0] or "."
@@ -118,11 +121,6 @@ def write_landmark_table(target: str, landmarks: str) -> None:
     ds = open_store(landmarks, SPECS["landmarks"])
     header = ["rank", "gene", "gene_symbol", "gene_id", "score", "is_landmark"]
     _write(target, _tsv(header, ([row[name] for name in header] for row in _ranked(ds))))
-
-
-def cohorts_of(rows: Sequence[PanelRow]) -> list[str]:
-    """Return the cohorts of rows in the order they come."""
-    return list(dict.fromkeys(row.cohort for row in rows))
 
 
 # ---------------------------------------------------------------- parts of the page
@@ -176,7 +174,7 @@ def _panel_pictures(rows: Sequence[PanelRow], evaluation: xr.Dataset) -> list[Pi
             strip,
             "Mean error of the mined panel, published lists and each random panel",
             "Each dot is one panel of landmark genes, judged on held-out samples. Further left is "
-            "better. If the mined panel lies among the grey dots, it is no better than chance.",
+            "better. If the mined panel lies among the grey dots, a random draw does as well.",
         )
     ]
     rivals = by_kind["published"] or by_kind["random"]
@@ -306,10 +304,10 @@ def _source_row(known: Mapping[str, Any]) -> dict[str, Any]:
 # ---------------------------------------------------------------- lineage
 
 
-def _lineage(stores: Stores, sources: Sequence[str]) -> list[dict[str, object]]:
-    named = {name: _uris(stores[name]) for name in SPECS if name in stores}
+def _lineage(stores: Stores) -> list[dict[str, object]]:
+    """Return a row for each store, in the order of the stages."""
     rows = []
-    for uri in [*sources, *(uri for uris in named.values() for uri in uris)]:
+    for uri in (uri for name in SPECS if name in stores for uri in _uris(stores[name])):
         found = read_attributes(uri) or {}
         rows.append(
             {
@@ -320,12 +318,19 @@ def _lineage(stores: Stores, sources: Sequence[str]) -> list[dict[str, object]]:
                 "id": found.get("store_id"),
                 "created": found.get("created"),
                 "dglzarr_version": found.get("dglzarr_version"),
-                "sizes": ", ".join(f"{n:,} {dim}" for dim, n in open_store(uri).sizes.items()),
+                "sizes": _sizes(uri, str(found["dglzarr_schema"])),
                 "inputs": found.get("inputs", []),
                 "parameters": _shown_values(found.get("parameters", {})),
             }
         )
     return rows
+
+
+def _sizes(uri: str, schema: str) -> str:
+    """Return the sizes of a store in the order its spec names the dims."""
+    sizes = open_store(uri).sizes
+    dims = dict.fromkeys(dim for array in SPECS[schema].arrays for dim in array.dims)
+    return ", ".join(f"{sizes[dim]:,} {dim}" for dim in dims if dim in sizes)
 
 
 def _model_lineage(model: str) -> dict[str, object]:

@@ -134,7 +134,6 @@ def verdict(rows: Sequence[PanelRow]) -> list[str]:
     random = np.array([row.mean_mae for row in rows if row.kind == "random"])
     published = [row for row in rows if row.kind == "published"]
     return [
-        f"The mined panel's mean error is {mined:.4f} standard deviations. Lower is better.",
         *_against_random(mined, random[np.isfinite(random)]),
         *(_against(f"The published list {row.panel}", row.mean_mae, mined) for row in published),
         *(
@@ -146,10 +145,11 @@ def verdict(rows: Sequence[PanelRow]) -> list[str]:
 
 
 def _against_random(mined: float, random: NDArray[np.float64]) -> list[str]:
-    """Tell the mined panel's place among random panels."""
+    """Tell the mined panel's place among random panels, and its error."""
+    error = f"Its mean error is {mined:.4f} standard deviations of a gene; lower is better."
     n = random.size
     if n == 0:
-        return ["There is no random panel to compare it with."]
+        return ["There is no random panel to compare the mined panel with.", error]
     n_beaten = int((random > mined).sum())
     noun = "random panel" if n == 1 else "random panels"
     if n_beaten == n:
@@ -163,7 +163,8 @@ def _against_random(mined: float, random: NDArray[np.float64]) -> list[str]:
     place = 1 + int((random < mined).sum())
     spread = f"from {random.min():.4f} (best) to {random.max():.4f} (worst)"
     return [
-        f"It is {words}: place {place} of {n + 1}.",
+        f"The mined panel is {words}: place {place} of {n + 1}.",
+        error,
         f"Random panels of the same size have a mean error of {random.mean():.4f}, {spread}.",
     ]
 

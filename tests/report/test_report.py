@@ -4,16 +4,18 @@ import base64
 import csv
 import math
 import re
+import shutil
 import time
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from dglzarr.errors import StoreError
 from dglzarr.models.files import History, save_model, write_history
-from dglzarr.report.page import write_landmark_table, write_report
+from dglzarr.report.page import _panel_pictures, write_landmark_table, write_report
 from dglzarr.report.panels import PanelRow, panel_rows, shown_rows, verdict
 from dglzarr.schema import SPECS, shard_samples
 from dglzarr.store import (
@@ -302,8 +304,8 @@ def test_write_report__top_genes_equal_store(page, study):
 def test_write_report__sources_and_series(page):
     [row] = page.table("Sources and")[1:]
     assert row == [
-        "raw", "train", "series-matrix", f"{EVIL}, GSE1, GSE2", "20", "60", "0.50", "123.25",
-        "9000.00", "65001.00", "raw → log2(x + 1)", "7", "87.5%", "9",
+        "raw", "20", "raw → log2(x + 1)", "0.50", "123.25", "9000.00", "65001.00", "7", "87.5%",
+        "9", "60", "train", f"{EVIL}, GSE1, GSE2", "series-matrix",
     ]  # fmt: skip
     series = page.table("Series and their use")[1:]
     assert series == [
@@ -317,7 +319,7 @@ def test_write_report__sources_and_series(page):
 def test_write_report__lineage(page, study):
     rows = {row[1]: row for row in page.table("Stores")[1:]}
     assert list(rows) == [
-        "raw", "expression", "samples", "scores", "landmarks", "evaluation", "model",
+        "expression", "samples", "scores", "landmarks", "evaluation", "model", "raw",
     ]  # fmt: skip
     for schema in ("samples", "scores", "landmarks", "evaluation"):
         attributes = read_attributes(study["stores"][schema])
@@ -360,6 +362,42 @@ def test_write_report__same_bytes_again(written, study, tmp_path):
     write_report(str(again), title="Study <1>", **study)
     for name in ("report.html", "panels.tsv", "landmarks.tsv"):
         assert (tmp_path / name).read_bytes() == (written.parent / name).read_bytes()
+
+
+def test_write_report__absent_details_are_dashes(study, tmp_path):
+    stores = {}
+    for name in ("samples", "scores", "landmarks"):
+        stores[name] = str(tmp_path / f"{name}.zarr")
+        shutil.copytree(study["stores"][name], stores[name])
+        group = zarr.open_group(stores[name], mode="r+")
+        group.attrs.update({"details": {}})
+    keywords = {**study, "stores": {**study["stores"], **stores}, "sources": []}
+    page = Page(Path(write_report(str(tmp_path / "r.html"), **keywords)).read_text())
+    assert page.by_id["n-distinct-genes"] == "-"
+    assert page.by_id["max-delta-error"].strip(".\n") == "-"
+    assert "distance of - of" in page.by_id["duplicates"]
+    assert page.table("Sources and")[1] == [
+        "raw", "20", "raw → log2(x + 1)", "-", "-", "-", "-", "-", "87.5%", "9", "-", "-", "GSE1",
+        "-",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("panels", "n_pictures"),
+    [([0, 1, 2, 6], 2), ([0, 2, 3, 6], 2), ([0, 6], 1), ([1, 2, 6], 0)],
+    ids=["published", "random-only", "no-rival", "no-mined"],
+)
+def test_panel_pictures__whatever_panels_there_are(study, panels, n_pictures):
+    evaluation = open_store(study["stores"]["evaluation"]).isel(panel=panels)
+    rows = panel_rows(evaluation, open_store(study["stores"]["landmarks"]))
+    pictures = _panel_pictures(rows, evaluation)
+    assert len(pictures) == n_pictures
+    if n_pictures == 2:
+        rival = "l1000" if 1 in panels else "random-0"
+        assert rival in pictures[1].alt
+        mae = evaluation_arrays()[1]["mae"][:, 0, 20:]
+        n_better = (mae[0] < mae[1 if 1 in panels else 2]).sum()
+        assert f"{n_better} of 40 genes" in pictures[1].caption
 
 
 def test_write_report__missing_store(study, tmp_path):
