@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -22,13 +21,16 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 from dglzarr import query
 from dglzarr.config import load_settings
 from dglzarr.errors import ConfigError, DglzarrError
 from dglzarr.pipeline import STAGES, estimate, headline, mine
 from dglzarr.testing import write_study
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 app = typer.Typer(
     name="dglzarr",
@@ -124,7 +126,7 @@ def _run(
     if as_json:
         _print({name: _as_plain(result) for name, result in results.items()}, as_json=True)
         return
-    table = Table("stage", "state", "seconds", "MB", "written", box=None)
+    table = Table("stage", "state", "seconds", "MB", Column("written", overflow="fold"), box=None)
     for name, result in results.items():
         if isinstance(result, str):
             table.add_row(name, "written", "", "", result)
@@ -171,7 +173,8 @@ def mine_command(
     if as_json:
         _print(lines, as_json=True)
         return
-    table = Table("stage", "done", "disk MB", "memory MB", "minutes", "writes")
+    columns = ("stage", "done", "disk MB", "memory MB", "minutes")
+    table = Table(*columns, Column("writes", overflow="fold"), box=None)
     for line in lines:
         done = "yes" if line["is_done"] else "no"
         numbers = (f"{line['nbytes'] / 1e6:.0f}", f"{line['memory_nbytes'] / 1e6:.0f}")

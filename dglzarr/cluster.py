@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -36,6 +37,7 @@ def client(
         with dask.config.set(scheduler="synchronous"):
             yield None
         return
+    logging.getLogger("distributed").setLevel(logging.WARNING)
     from distributed import Client, LocalCluster  # noqa: PLC0415  (takes a second to import)
 
     if kind == "address":

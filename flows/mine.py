@@ -22,6 +22,7 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from prefect.settings import (
     PREFECT_LOGGING_EXTRA_LOGGERS,
+    PREFECT_SERVER_ANALYTICS_ENABLED,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     temporary_settings,
 )
@@ -95,6 +96,7 @@ def _run(options: argparse.Namespace) -> None:
         {
             PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120,
             PREFECT_LOGGING_EXTRA_LOGGERS: "dglzarr",
+            PREFECT_SERVER_ANALYTICS_ENABLED: False,
         }
     ):
         mine_flow(settings, overwrite=options.overwrite)
