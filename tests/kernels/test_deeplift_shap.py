@@ -1,0 +1,35 @@
+"""DeepLIFT equals shap.DeepExplainer on a Keras network of dense sigmoid layers."""
+
+import numpy as np
+import pytest
+
+from dglzarr.kernels.deeplift import deeplift_contributions
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("n_references", [1, 5], ids=["one reference", "five references"])
+def test_deeplift_contributions__equals_shap_deep_explainer(n_references):
+    keras = pytest.importorskip("keras")
+    shap = pytest.importorskip("shap")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("shap explains Keras models on TensorFlow only")
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((30,))
+    hidden = keras.layers.Dense(12, activation="sigmoid")(inputs)
+    latent = keras.layers.Dense(4, activation="sigmoid")(keras.layers.Dropout(0.1)(hidden))
+    model = keras.Model(inputs, latent)
+    rng = np.random.default_rng(1)
+    samples = rng.normal(0, 2, (6, 30)).astype(np.float32)
+    references = rng.normal(size=(n_references, 30)).astype(np.float32)
+    expected = shap.DeepExplainer((model.inputs, model.output), references).shap_values(
+        samples, check_additivity=False
+    )
+    layers = [
+        (*dense.get_weights(), "sigmoid")
+        for dense in model.layers
+        if isinstance(dense, keras.layers.Dense)
+    ]
+    result = deeplift_contributions(layers, samples, references)
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_allclose(result, expected, atol=1e-5)
