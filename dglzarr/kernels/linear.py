@@ -1,0 +1,124 @@
+"""Owns ridge regression from accumulated normal equations: partial, merged, solved; float64.
+
+References
+----------
+Hoerl and Kennard (1970), doi 10.1080/00401706.1970.10488634.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from dglzarr.kernels.slices import iter_slices
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RidgePartial:
+    """Sums over n samples: ``xtx (landmark, landmark)``, ``xty (landmark, target)``, x and y."""
+
+    xtx: Float64
+    xty: Float64
+    x_sum: Float64
+    y_sum: Float64
+    n: int
+
+
+def ridge_partial(landmarks: NDArray[np.floating], targets: NDArray[np.floating]) -> RidgePartial:
+    """Return the sums that a block of samples adds to the normal equations.
+
+    Parameters
+    ----------
+    landmarks : (sample, landmark), without missing values
+    targets : (sample, target), without missing values
+
+    Raises
+    ------
+    ValueError
+        If a value is missing or infinite.
+
+    Examples
+    --------
+    >>> ridge_partial(np.array([[1.0], [2.0]]), np.array([[3.0], [5.0]])).xty
+    array([[13.]])
+    """
+    n_samples, n_landmarks = landmarks.shape
+    n_targets = targets.shape[1]
+    xtx, xty = np.zeros((n_landmarks, n_landmarks)), np.zeros((n_landmarks, n_targets))
+    x_sum, y_sum = np.zeros(n_landmarks), np.zeros(n_targets)
+    for rows in iter_slices(n_samples, 8 * (n_landmarks + n_targets), limit_nbytes=2**26):
+        x, y = landmarks[rows].astype(np.float64), targets[rows].astype(np.float64)
+        xtx += x.T @ x
+        xty += x.T @ y
+        x_sum += x.sum(axis=0)
+        y_sum += y.sum(axis=0)
+    if not (np.isfinite(x_sum).all() and np.isfinite(y_sum).all()):
+        raise ValueError(
+            "landmarks, targets: expected finite values, got a missing or infinite one."
+        )
+    return RidgePartial(xtx, xty, x_sum, y_sum, n_samples)
+
+
+def merge_ridge(a: RidgePartial, b: RidgePartial) -> RidgePartial:
+    """Return the sums of two disjoint sets of samples together."""
+    return RidgePartial(
+        a.xtx + b.xtx, a.xty + b.xty, a.x_sum + b.x_sum, a.y_sum + b.y_sum, a.n + b.n
+    )
+
+
+def solve_ridge(partial: RidgePartial, alpha: float) -> tuple[Float64, Float64]:
+    """Return coefficients (landmark, target) and intercepts (target,) of ridge regression.
+
+    The intercept is not penalised, as in scikit-learn.
+
+    Parameters
+    ----------
+    partial : sums over all samples
+    alpha : penalty; 0 is least squares, of smallest norm where it is not unique
+
+    Raises
+    ------
+    ValueError
+        If there is no sample or alpha is negative.
+
+    Examples
+    --------
+    >>> x = np.array([[0.0], [1.0], [2.0]])
+    >>> coef, intercept = solve_ridge(ridge_partial(x, 3 * x + 1), 0.0)
+    >>> coef.round(6), intercept.round(6)
+    (array([[3.]]), array([1.]))
+    """
+    return solve_ridge_path(partial, [alpha])[0]
+
+
+def solve_ridge_path(
+    partial: RidgePartial, alphas: Sequence[float]
+) -> list[tuple[Float64, Float64]]:
+    """Return what `solve_ridge` returns for every penalty, from one eigendecomposition.
+
+    Raises
+    ------
+    ValueError
+        If there is no sample or an alpha is negative.
+    """
+    if partial.n == 0:
+        raise ValueError("ridge: expected at least one sample, got none.")
+    if min(alphas) < 0:
+        raise ValueError(f"alpha: expected 0 or more, got {min(alphas)!r}.")
+    x_mean, y_mean = partial.x_sum / partial.n, partial.y_sum / partial.n
+    xtx = partial.xtx - np.outer(partial.x_sum, x_mean)
+    xty = partial.xty - np.outer(partial.x_sum, y_mean)
+    values, vectors = scipy.linalg.eigh(xtx)
+    rotated = vectors.T @ xty
+    smallest = len(values) * np.finfo(np.float64).eps * max(values[-1], np.trace(partial.xtx))
+    path = []
+    for alpha in alphas:
+        is_solvable = values + alpha > smallest
+        inverse = np.divide(1.0, values + alpha, where=is_solvable, out=np.zeros_like(values))
+        coef = vectors @ (rotated * inverse[:, None])
+        path.append((coef, y_mean - x_mean @ coef))
+    return path
