@@ -26,7 +26,7 @@ from dglzarr.testing.simulate import (
     simulate_expression,
 )
 
-_FORMAT = 1
+_FORMAT = 2
 _N_SERIES = 20
 _N_GCTX_SERIES = 3
 _RAW_SERIES = 1
@@ -216,8 +216,8 @@ split_by = "series"
 n_clusters = 20
 
 [train]
-epochs = 60
-batch_size = 32
+epochs = 80
+batch_size = 64
 hidden = 128
 n_latent = 24
 
