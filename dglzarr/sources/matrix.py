@@ -187,8 +187,8 @@ def _check_ids(stream: TextStream, block: _Block, seen: set[str]) -> None:
 def _parse_block(stream: TextStream, layout: Layout, raw: bytes, first_line: int) -> _Block:
     """Return the rows of a block: parsed at once where it is regular, else line by line."""
     raw = raw.replace(b"\r\n", b"\n") if b"\r" in raw else raw
-    n_lines = raw.count(b"\n")
-    if _is_regular(raw, layout):
+    n_lines = _count_regular(raw, layout)
+    if n_lines:
         parse = _parse_wide if layout.is_wide else _parse_frame
         try:
             with np.errstate(over="ignore"):
@@ -200,13 +200,14 @@ def _parse_block(stream: TextStream, layout: Layout, raw: bytes, first_line: int
     return _parse_lines(stream, layout, raw, first_line)
 
 
-def _is_regular(raw: bytes, layout: Layout) -> bool:
-    """Whether every line has one separator less than the table has columns."""
+def _count_regular(raw: bytes, layout: Layout) -> int:
+    """Return the number of lines if each has one separator less than columns, else 0."""
     data = np.frombuffer(raw, np.uint8)
     ends = np.flatnonzero(data == ord("\n"))
     separators = np.flatnonzero(data == ord(layout.separator))
     expected = np.arange(1, len(ends) + 1) * (len(layout.columns) - 1)
-    return b"\r" not in raw and np.array_equal(np.searchsorted(separators, ends), expected)
+    is_regular = np.array_equal(np.searchsorted(separators, ends), expected) and b"\r" not in raw
+    return len(ends) if is_regular else 0
 
 
 def _parse_frame(raw: bytes, layout: Layout) -> tuple[list[list[str]], Values]:
@@ -214,7 +215,7 @@ def _parse_frame(raw: bytes, layout: Layout) -> tuple[list[list[str]], Values]:
     names = [str(place) for place in range(len(layout.columns))]
     values = [names[place] for place in layout.values]
     kinds: dict[str, type] = {names[place]: object for place in layout.text}
-    kinds |= dict.fromkeys(values, np.float32)
+    kinds |= dict.fromkeys(values, np.float64)
     frame = pd.read_csv(
         io.BytesIO(raw),
         sep=layout.separator,
@@ -247,14 +248,14 @@ def _parse_wide(raw: bytes, layout: Layout) -> tuple[list[list[str]], Values]:
         header=None,
         names=["value"],
         index_col=False,
-        dtype=np.float32,
+        dtype=np.float64,
         keep_default_na=False,
         na_values=list(NA_TOKENS),
         skip_blank_lines=False,
         low_memory=False,
     )
     text = [[unquote(decode(head[column])) for head in heads] for column in layout.text]
-    return text, frame["value"].to_numpy().reshape(-1, len(layout.values))
+    return text, frame["value"].to_numpy(np.float32).reshape(-1, len(layout.values))
 
 
 def _parse_lines(stream: TextStream, layout: Layout, raw: bytes, first_line: int) -> _Block:

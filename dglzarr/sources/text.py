@@ -12,9 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, cast
 
+import numpy as np
+
 from dglzarr.errors import SourceError
 
-BLOCK_NBYTES = 2 << 20
+BLOCK_NBYTES = 1 << 20
 """Text read at a time; parsing holds about ten times this."""
 
 MAX_LINE_NBYTES = 64 << 20
@@ -165,7 +167,7 @@ class TextStream:
             if block:
                 yield self.line, block
             self._at = min(self._at + len(block), len(self._buffer))
-            self.line += block.count(b"\n")
+            self.line += int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))
             if not block or cut >= 0:
                 return
 
