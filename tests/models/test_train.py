@@ -221,7 +221,9 @@ def test_fit__resume_needs_the_seed_states(train, expression, tmp_path):
         )
     with np.load(checkpoint / "last.npz") as arrays:
         stored = dict(arrays)
-    seeds = [name for name, values in stored.items() if values.shape == (2,)]
+    seeds = [
+        name for name, values in stored.items() if name.startswith("model") and values.shape == (2,)
+    ]
     assert len(seeds) == 3
     for name in seeds:
         stored[name] = stored[name][::-1]
@@ -251,7 +253,7 @@ KILLED = textwrap.dedent("""
 """)
 
 
-def test_fit__killed_in_an_epoch_and_resumed_ends_with_the_same_bytes(expression, tmp_path):
+def test_fit__killed_in_an_epoch_and_resumed_ends_with_the_same_bytes(train, expression, tmp_path):
     np.save(tmp_path / "x.npy", expression)
     (tmp_path / "tests_train.py").symlink_to(__file__)
 
@@ -262,7 +264,7 @@ def test_fit__killed_in_an_epoch_and_resumed_ends_with_the_same_bytes(expression
             command, env=os.environ | {"PYTHONPATH": path}, check=False
         ).returncode
 
-    assert run("a", -1) == 0
+    train.fit(build(), batches(expression), epochs=4, learning_rate=0.05, checkpoint=tmp_path / "a")
     assert run("b", 2) == -signal.SIGKILL
     assert state(tmp_path / "b")["history_epoch"].tolist() == [1, 2]
     (tmp_path / "b" / "last.npz.part").write_bytes(b"half a file")
