@@ -39,8 +39,8 @@ lint: $(READY)  ## lint, types and import rules alone
 mutants: $(READY)  ## seed faults into kernels/ and store.py; each must turn a test red
 	$(RUN) tests/mutants.py
 
-real: $(READY)  ## mine the real data in DATA (default ../shared/data)
-	DGLZARR_DATA=$(DATA) $(RUN) flows/mine.py real --data $(DATA)
+real: $(READY)  ## mine the real series in DATA (default ../shared/data) into ./real
+	$(RUN) flows/mine.py deploy/settings/real.toml --folder $(DATA) --set root=$(CURDIR)/real
 
 docs: $(READY)  ## write docs/stores.md from the store specs
 	$(RUN) docs/make_stores.py

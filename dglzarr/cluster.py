@@ -37,8 +37,9 @@ def client(
         with dask.config.set(scheduler="synchronous"):
             yield None
         return
-    logging.getLogger("distributed").setLevel(logging.WARNING)
     from distributed import Client, LocalCluster  # noqa: PLC0415  (takes a second to import)
+
+    logging.getLogger("distributed").setLevel(logging.WARNING)
 
     if kind == "address":
         where = address or os.environ.get("DASK_SCHEDULER_ADDRESS", "")
@@ -57,7 +58,7 @@ def client(
             n_workers=n_workers,
             threads_per_worker=threads_per_worker,
             memory_limit=memory_limit,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             processes=True,
             silence_logs=40,
         ) as cluster,

@@ -20,15 +20,18 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State  # noqa: TC002  (prefect reads annotations)
 from prefect.settings import (
     PREFECT_LOGGING_EXTRA_LOGGERS,
     PREFECT_SERVER_ANALYTICS_ENABLED,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     temporary_settings,
 )
+from prefect.states import Failed
 
 from dglzarr.cli import guarded
 from dglzarr.config import Settings, load_settings
+from dglzarr.errors import DglzarrError
 from dglzarr.pipeline import Step, headline, mine, top_landmarks
 from dglzarr.testing import write_study
 
@@ -37,10 +40,13 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 
-@flow(name="mine", flow_run_name="{settings.title}", persist_result=False, timeout_seconds=None)
-def mine_flow(settings: Settings, overwrite: bool = False) -> str:
+@flow(name="mine", flow_run_name="{settings.title}", persist_result=False)
+def mine_flow(settings: Settings, overwrite: bool = False) -> str | State[str]:
     """Mine a study; return the path of its report."""
-    results = mine(settings, run=as_task, overwrite=overwrite)
+    try:
+        results = mine(settings, run=as_task, overwrite=overwrite)
+    except DglzarrError as error:
+        return Failed(message=str(error), data=error)
     create_table_artifact(
         top_landmarks(settings), key="landmarks", description="The 50 best-scored genes."
     )
@@ -50,13 +56,19 @@ def mine_flow(settings: Settings, overwrite: bool = False) -> str:
 
 
 def as_task(step: Step) -> Any:  # noqa: ANN401
-    """Run one step as a Prefect task; it finds for itself what is done already."""
+    """Run one step as a Prefect task; it finds for itself what is done already.
+
+    An error that dglzarr raises on purpose fails the task with its one line, without a traceback.
+    """
 
     @task(name=step.name, cache_policy=NO_CACHE, persist_result=False)
     def run() -> Any:  # noqa: ANN401
-        return step(**({"on_progress": _progress(step.name)} if step.reports_progress else {}))
+        try:
+            return step(**({"on_progress": _progress(step.name)} if step.reports_progress else {}))
+        except DglzarrError as error:
+            return Failed(message=str(error), data=error)
 
-    return run()
+    return run(return_state=True).result()
 
 
 def _progress(name: str) -> Callable[[str, int, int], None]:
@@ -84,7 +96,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="section.key=value")
     parser.add_argument("--folder", help="folder that relative paths are taken from")
     parser.add_argument("--overwrite", action="store_true", help="replace stores made otherwise")
-    sys.exit(guarded(lambda: _run(parser.parse_args())))
+    options = parser.parse_args()
+    sys.exit(guarded(lambda: _run(options)))
 
 
 def _run(options: argparse.Namespace) -> None:
