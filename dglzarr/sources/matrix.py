@@ -8,6 +8,7 @@ import io
 import re
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -79,10 +80,14 @@ class _Rows:
         self.n_rows = 0
         self._n_columns = n_columns
         self._values = np.empty((0, n_columns), np.float32)
-        self._scratch = scratch if n_columns > SHARD_SAMPLES else None
         self._file: BinaryIO | None = None
-        if self._scratch is not None:
-            file = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115, closed by finish
+        if scratch is not None and n_columns > SHARD_SAMPLES:
+            try:
+                file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115, closed by close
+            except OSError as error:
+                raise StoreError(
+                    f"{scratch}: expected a folder for a scratch matrix, got {error.strerror}."
+                ) from error
             self._file = cast("BinaryIO", file)
 
     def append(self, rows: Values) -> None:
@@ -98,14 +103,17 @@ class _Rows:
 
     def finish(self) -> Values:
         """Return the rows as `(column, row)`, a view."""
-        if self._file is None:
+        if self._file is None or not self.n_rows:
             self._resize(self.n_rows)
             return self._values.T
         self._file.flush()
         shape = (self.n_rows, self._n_columns)
-        values = np.memmap(self._file, np.float32, mode="r", shape=shape)
-        self._file.close()
-        return values.T
+        return np.memmap(self._file, np.float32, mode="r", shape=shape).T
+
+    def close(self) -> None:
+        """Close the scratch file; values mapped from it stay."""
+        if self._file is not None:
+            self._file.close()
 
     def _resize(self, n_rows: int) -> None:
         """Grow or cut the array in place: large blocks are remapped, not copied."""
@@ -115,9 +123,10 @@ class _Rows:
         """Write rows to the scratch file."""
         try:
             file.write(np.ascontiguousarray(rows).tobytes())
+            file.flush()
         except OSError as error:
             raise StoreError(
-                f"{self._scratch}: expected room for a scratch matrix, got {error.strerror}. "
+                f"scratch matrix: expected room for more rows, got {error.strerror}. "
                 "Free space or name another folder."
             ) from error
 
@@ -155,16 +164,16 @@ def read_matrix(
     StoreError
         If the scratch folder has no room.
     """
-    rows = _Rows(len(layout.values), scratch)
     text: list[list[str]] = [[] for _ in layout.text]
     seen: set[str] = set()
-    for first_line, raw in stream.blocks(stop):
-        block = _parse_block(stream, layout, raw, first_line)
-        _check_ids(stream, block, seen)
-        rows.append(block.values)
-        for column, cells in zip(text, block.text, strict=True):
-            column.extend(cells)
-    return TextMatrix(text, rows.finish())
+    with closing(_Rows(len(layout.values), scratch)) as rows:
+        for first_line, raw in stream.blocks(stop):
+            block = _parse_block(stream, layout, raw, first_line)
+            _check_ids(stream, block, seen)
+            rows.append(block.values)
+            for column, cells in zip(text, block.text, strict=True):
+                column.extend(cells)
+        return TextMatrix(text, rows.finish())
 
 
 def _check_ids(stream: TextStream, block: _Block, seen: set[str]) -> None:
@@ -255,6 +264,8 @@ def _parse_wide(raw: bytes, layout: Layout) -> tuple[list[list[str]], Values]:
         low_memory=False,
     )
     text = [[unquote(decode(head[column])) for head in heads] for column in layout.text]
+    if any(cell.startswith('"') for column in text for cell in column):
+        raise ValueError("an open quote")
     return text, frame["value"].to_numpy(np.float32).reshape(-1, len(layout.values))
 
 
