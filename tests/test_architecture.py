@@ -1,6 +1,7 @@
 """What holds the walls up: who may import whom, what is loaded when, and how long things get."""
 
 import ast
+import importlib.util
 import io
 import os
 import re
@@ -170,6 +171,19 @@ def test_flows__stay_thin():
     assert (
         sum(code_lines(p.read_text(encoding="utf-8")) for p in (REPO / "flows").glob("*.py")) <= 300
     )
+
+
+def test_mutants__twenty_faults_that_fit_the_code():
+    path = REPO / "tests" / "mutants.py"
+    script = importlib.util.spec_from_file_location("mutants", path)
+    mutants = sys.modules["mutants"] = importlib.util.module_from_spec(script)
+    script.loader.exec_module(mutants)
+    assert len({m.name for m in mutants.MUTANTS}) == len(mutants.MUTANTS) == 20
+    for mutant in mutants.MUTANTS:
+        ast.parse(mutants.mutated(mutant))
+        for test in mutant.tests:
+            file, _, name = test.partition("::")
+            assert f"def {name}(" in (REPO / file).read_text(encoding="utf-8") or not name, test
 
 
 def test_readme__names_targets_that_exist_and_ci_runs_the_first_two():
