@@ -8,6 +8,7 @@ Prefect flow wraps into a task.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,7 +135,8 @@ REPORTED = (
 
 
 def _train(**arguments: Any) -> StoreSummary:  # noqa: ANN401
-    """Train; keras is imported only when this step runs."""
+    """Train; keras is imported only when this step runs, and TensorFlow told to be quiet."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from dglzarr.stages.train import train  # noqa: PLC0415  (loads keras)
 
     return train(**arguments)
@@ -232,8 +234,35 @@ def top_landmarks(settings: Settings, n: int = 50) -> list[dict[str, Any]]:
     return [{str(k): v for k, v in row.items()} for row in rows]
 
 
+def source_lines(settings: Settings) -> list[str]:
+    """Return what was decided about each source, a line each."""
+    study = open_study(settings.root)
+    lines = ["Sources:"]
+    for source in source_files(settings, study):
+        raw = open_store(source.raw)
+        details = raw.attrs["details"]
+        found = details["quantiles"]
+        scale = "raw -> log2(x + 1)" if details["scale"] == "raw" else "log2 already"
+        negative = (
+            f", {details['n_negative']} negative values set to 0" if details["n_negative"] else ""
+        )
+        lines.append(
+            f"  {source_name(source.path)}: {raw.sizes['sample']} samples, {raw.sizes['gene']} "
+            f"features, median {found['median']:.4g}, 99 % {found['q99']:.4g}: {scale}{negative}"
+            + (" (cohort)" if source.role == "cohort" else "")
+        )
+    joined = open_store(study.uri("expression"))
+    details, split = joined.attrs["details"], joined.attrs["details"]["split_counts"]
+    shown = ", ".join(f"{n} {name}" for name, n in split.items())
+    lines.append(
+        f"Joined: {joined.sizes['sample']} samples ({shown}) x {joined.sizes['gene']} features, "
+        f"{details['n_missing']} values missing"
+    )
+    return lines
+
+
 def headline(settings: Settings, *, truth: str | Path | None = None) -> list[str]:
-    """Return what a run found, in a few lines: the panel, its accuracy beside others, the report.
+    """Return what a run found: sources, the panel, its accuracy beside others, the report.
 
     ``truth`` may name the file that tells which genes a simulated study planted.
     """
@@ -248,6 +277,7 @@ def headline(settings: Settings, *, truth: str | Path | None = None) -> list[str
     details = landmarks.attrs["details"]
     size, distinct = details["n_landmarks"], details["n_distinct_genes"]
     lines = [
+        *source_lines(settings),
         f"Panel: {size} features, {distinct} distinct genes. First: {best}",
         "Mean absolute error on held-out samples (z units, lower is better):",
     ]
