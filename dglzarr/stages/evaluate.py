@@ -107,7 +107,8 @@ def evaluate(
     Raises
     ------
     ConfigError
-        When the panels leave no common target.
+        When the panels leave no common target, no sample is left to fit or to test on, or two
+        cohorts have one name.
     StoreError, SchemaError
         When an input cannot be used or the target cannot be written.
 
@@ -121,6 +122,12 @@ def evaluate(
     Chen et al. 2016, doi:10.1093/bioinformatics/btw074 (landmark and target genes, MAE)
     """
     started = time.monotonic()
+    names = [TEST, *(_name(c) for c in cohorts)]
+    if len(set(names)) < len(names):
+        raise ConfigError(
+            f"evaluate: expected cohorts of different names, none of them {TEST!r}, got "
+            f"{names[1:]!r}. Rename the file."
+        )
     ds, chosen = open_store(source, NORMALIZED), open_store(landmarks, LANDMARKS)
     mask = open_store(samples, SAMPLES)
     claim = claim_store(
@@ -140,28 +147,27 @@ def evaluate(
         return summarize(target, claim.state)
     panels = _panels(ds, chosen)
     is_target = _common_targets(ds, panels)
-    split, keep = ds["split"].values, mask["keep"].values
+    fold = _folds(ds["split"].values, mask["keep"].values)
     judged = run_tasks(
         _judge,
         [(panel,) for panel in panels],
         source=source,
         samples=samples,
         targets=np.flatnonzero(is_target),
-        fold=np.where(keep, split, -1).astype(np.int8),
+        fold=fold,
         cohorts=tuple(cohorts),
         alphas=tuple(alphas),
         cohort_scale=cohort_scale,
         what="judging panels",
         on_progress=on_progress,
     )
-    names = [TEST, *(_name(c) for c in cohorts)]
     if claim.state == "new":
         text = np.dtypes.StringDType()
         coords = {name: ds[name].values for name in ("gene", "gene_symbol")}
         coords["panel"] = np.array([p.name for p in panels], dtype=text)
         coords["cohort"] = np.array(names, dtype=text)
         create_store(claim, coords)
-    counts = [int((keep & (split == 2)).sum()), *(len(Rows(c)) for c in cohorts)]
+    counts = [int((fold == 2).sum()), *(len(Rows(c)) for c in cohorts)]
     measured = [ds.sizes["gene"], *(_n_measured(c, source) for c in cohorts)]
     arrays = {
         **_spread(judged, is_target),
@@ -192,6 +198,27 @@ def _panels(ds: xr.Dataset, chosen: xr.Dataset) -> list[Panel]:
         genes = row[row != ""]
         panels.append(Panel(str(name), index.get_indexer(genes).astype(np.int64)))
     return panels
+
+
+def _folds(split: NDArray[np.int8], keep: Mask) -> NDArray[np.int8]:
+    """Return 0 (fit), 1 (choose the penalty), 2 (test) or -1 (unused) for each sample.
+
+    Raises
+    ------
+    ConfigError
+        When there is nothing to fit or to test on.
+    """
+    fold = np.where(keep, split, -1).astype(np.int8)
+    if not (fold == 1).any():
+        fold[np.flatnonzero(fold == 0)[::10]] = 1
+    n_fit, n_test = int((fold == 0).sum()), int((fold == 2).sum())
+    if not n_fit or not n_test:
+        raise ConfigError(
+            "evaluate: expected kept samples to fit and to test on, got "
+            f"{n_fit} and {n_test} of {fold.size} ({int((~keep).sum())} are near-duplicates). "
+            "Add samples, or set another seed or dedup.threshold."
+        )
+    return fold
 
 
 def _common_targets(ds: xr.Dataset, panels: Sequence[Panel]) -> Mask:
@@ -242,7 +269,9 @@ def _judge(
     mean, std = read_array(samples, "gene_mean"), read_array(samples, "gene_std")
     model, alpha = _fit(panel, source, mean, std, targets, fold, alphas)
     tests = [_truth_of(source, fold == 2, mean, std)]
-    tests += [_cohort_z(c, source, samples, cohort_scale) for c in cohorts]
+    for cohort in cohorts:
+        ids = tuple(store_input(uri)["store_id"] for uri in (cohort, source, samples))
+        tests.append(_cohort_z(cohort, source, samples, cohort_scale, ids))
     judged = []
     for z in tests:
         truth = z[:, targets]
@@ -273,12 +302,9 @@ def _fit(
     if not panel.landmarks.size:
         return None, float("nan")
     tune = fold == 1
-    if not tune.any():
-        tune = np.zeros(fold.size, dtype=bool)
-        tune[np.flatnonzero(fold == 0)[::10]] = True
     partials = (
         ridge_partial(z[:, panel.landmarks], z[:, targets])
-        for z in _blocks(source, (fold == 0) & ~tune, mean, std)
+        for z in _blocks(source, fold == 0, mean, std)
     )
     path = solve_ridge_path(reduce(merge_ridge, partials), alphas)
     errors = np.zeros(len(path))
@@ -323,7 +349,11 @@ def _truth_of(
 
 @lru_cache(maxsize=4)
 def _cohort_z(
-    cohort: str, source: str, samples: str, cohort_scale: CohortScale
+    cohort: str,
+    source: str,
+    samples: str,
+    cohort_scale: CohortScale,
+    ids: tuple[str, ...],  # noqa: ARG001  (make the cache see a replaced store)
 ) -> NDArray[np.float32]:
     """Return a cohort in the study's genes and z units, (sample, gene), NaN where unmeasured.
 

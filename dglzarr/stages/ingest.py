@@ -20,7 +20,7 @@ import pandas as pd
 from dglzarr.errors import ConfigError, SourceError
 from dglzarr.genes import read_annotation_table, read_gene_list
 from dglzarr.kernels.scale import Scale, detect_scale, to_log2, value_quantiles
-from dglzarr.schema import EXPRESSION, RAW, SPLITS, shard_samples
+from dglzarr.schema import EXPRESSION, RAW, SPLITS, chunk_samples, shard_samples
 from dglzarr.sources import read_source
 from dglzarr.store import (
     Region,
@@ -33,6 +33,7 @@ from dglzarr.store import (
     map_regions,
     open_store,
     read_array,
+    read_attributes,
     regions,
     run_tasks,
     store_input,
@@ -99,7 +100,7 @@ def ingest(
     min_coverage
         Smallest share of the listed probes a training source must measure.
     shard_length
-        Samples a shard.
+        Samples a shard, rounded up to whole chunks; chosen by the number of samples without it.
     seed
         Of the split.
     overwrite
@@ -116,13 +117,14 @@ def ingest(
     """
     tasks = [(source, overwrite) for source in sources]
     run_tasks(ingest_source, tasks, what="reading sources", on_progress=on_progress)
-    train = [s for s in sources if s.role == "train"]
+    raws = [s.raw for s in sources if s.role == "train"]
+    inputs = [store_input(raw) for raw in raws]
     files = [file_input(f) for f in (probes, annotation) if f is not None]
     started = time.monotonic()
     claim = claim_store(
         target,
         EXPRESSION,
-        inputs=[*(store_input(s.raw) for s in train), *files],
+        inputs=[*inputs, *files],
         parameters={
             "feature_kind": "probe",
             "gene_space": "list" if probes else "intersection",
@@ -137,17 +139,25 @@ def ingest(
     )
     if claim.state == "unchanged":
         return summarize(target, claim.state)
-    raws = [s.raw for s in train]
     if claim.state == "new":
         labels = _study_labels(raws, probes, annotation, min_coverage)
         key = labels["series"] if split_by == "series" else labels["sample"]
         labels["split"] = assign_split(
             key.tolist(), split_by, test=test_fraction, validation=validation_fraction, seed=seed
         )
-        length = shard_length or shard_samples(labels["sample"].size)
+        length = _whole_chunks(shard_length, labels["sample"].size)
         create_store(claim, labels, region_length=length)
-    map_regions(_join_region, target, raws=raws, what="joining sources", on_progress=on_progress)
-    return finish(target, started=started, details=_join_details(target, raws))
+    parts = [(raw["uri"], raw["store_id"]) for raw in inputs]
+    target_id = (read_attributes(target) or {})["store_id"]
+    map_regions(
+        _join_region,
+        target,
+        parts=parts,
+        target_id=target_id,
+        what="joining sources",
+        on_progress=on_progress,
+    )
+    return finish(target, started=started, details=_join_details(target, target_id, parts))
 
 
 # ---------------------------------------------------------------- one source
@@ -202,8 +212,8 @@ def _scale(table: Source) -> tuple[dict[str, float], Scale]:
     else:
         at = np.linspace(0, n - 1, _SCALE_SAMPLES).astype(int)
         values = np.concatenate([table.read(int(i), int(i) + 1) for i in at])
-    quantiles = value_quantiles(values)
     try:
+        quantiles = value_quantiles(values)
         scale = detect_scale(quantiles)
     except ValueError as error:
         raise SourceError(f"{table.path.name}: {error}") from error
@@ -231,6 +241,14 @@ def _text(values: Sequence[Any]) -> NDArray[Any]:
 
 
 # ---------------------------------------------------------------- the join
+
+
+def _whole_chunks(shard_length: int | None, n_samples: int) -> int:
+    """Return the length of a shard: a chunk or less, or a multiple of a chunk."""
+    if shard_length is None:
+        return shard_samples(n_samples)
+    chunk = min(shard_length, chunk_samples(n_samples))
+    return -(-shard_length // chunk) * chunk
 
 
 def _study_labels(
@@ -287,17 +305,25 @@ def _canonical_genes(
                 )
         return listed
     common = set(genes_of[0]).intersection(*genes_of[1:])
-    for raw, genes in zip(raws, genes_of, strict=True):
-        rest = [set(g) for r, g in zip(raws, genes_of, strict=True) if r != raw]
-        without = set.intersection(*rest) if rest else set()
-        if not common.intersection(genes) or len(common) < 0.5 * min(len(without), len(genes)):
-            raise SourceError(
-                f"{_name(raw)}: shares {len(common)} probes with all the other training sources "
-                f"together, which share {len(without)} among themselves (first probes: "
-                f"{', '.join(genes[:3])}). Unknown platform: remove it, give it role = 'cohort', "
-                "or list the probes to use (ingest.probes)."
-            )
+    if len(raws) > 1:
+        _refuse_outlier(raws, genes_of, len(common))
     return sorted(common)
+
+
+def _refuse_outlier(raws: Sequence[str], genes_of: Sequence[Sequence[str]], n_common: int) -> None:
+    """Refuse the source without which the others share most, where that is twice as much."""
+    sets = [set(genes) for genes in genes_of]
+    without = [len(set.intersection(*sets[:i], *sets[i + 1 :])) for i in range(len(sets))]
+    possible = [min(n, len(genes)) for n, genes in zip(without, sets, strict=True)]
+    worst = int(np.argmax(possible))
+    if n_common and n_common >= 0.5 * possible[worst]:
+        return
+    raise SourceError(
+        f"{_name(raws[worst])}: shares {n_common} probes with all the other training sources "
+        f"together, which share {without[worst]} among themselves (first probes: "
+        f"{', '.join(genes_of[worst][:3])}). Unknown platform: remove it, give it "
+        "role = 'cohort', or list the probes to use (ingest.probes)."
+    )
 
 
 def _gene_names(
@@ -325,12 +351,14 @@ def _refuse_repeated(raws: Sequence[str], samples_of: Sequence[Sequence[str]]) -
         seen |= dict.fromkeys(samples, raw)
 
 
-def _join_region(uri: str, region: Region, *, raws: Sequence[str]) -> None:
+def _join_region(
+    uri: str, region: Region, *, parts: Sequence[tuple[str, str]], target_id: str
+) -> None:
     """Write one region of the join: the rows of each source it meets, in log2."""
     start = 0
     pieces = []
-    for raw in raws:
-        index, n_samples, scale = _gene_index(raw, uri)
+    for raw, raw_id in parts:
+        index, n_samples, scale = _gene_index(raw, raw_id, uri, target_id)
         lo, hi = max(region.start - start, 0), min(region.stop - start, n_samples)
         if lo < hi:
             block, _ = to_log2(Rows(raw)[lo:hi], scale)
@@ -344,7 +372,12 @@ def _join_region(uri: str, region: Region, *, raws: Sequence[str]) -> None:
 
 
 @lru_cache(maxsize=1024)
-def _gene_index(raw: str, target: str) -> tuple[NDArray[np.int64], int, Scale]:
+def _gene_index(
+    raw: str,
+    raw_id: str,  # noqa: ARG001  (the ids make the cache see a replaced store)
+    target: str,
+    target_id: str,  # noqa: ARG001
+) -> tuple[NDArray[np.int64], int, Scale]:
     """Return where each study gene stands in a raw store (-1 absent), its length and scale."""
     table = open_store(raw, RAW)
     genes = pd.Index(read_array(target, "gene"))
@@ -352,11 +385,11 @@ def _gene_index(raw: str, target: str) -> tuple[NDArray[np.int64], int, Scale]:
     return index, table.sizes["sample"], table.attrs["details"]["scale"]
 
 
-def _join_details(target: str, raws: Sequence[str]) -> dict[str, Any]:
+def _join_details(target: str, target_id: str, parts: Sequence[tuple[str, str]]) -> dict[str, Any]:
     split = read_array(target, "split")
     per_source = []
-    for raw in raws:
-        index, n_samples, scale = _gene_index(raw, target)
+    for raw, raw_id in parts:
+        index, n_samples, scale = _gene_index(raw, raw_id, target, target_id)
         table = open_store(raw, RAW)
         per_source.append(
             {

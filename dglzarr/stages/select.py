@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MINED = "mined"
+BASELINE = "mean"
+RESERVED = (MINED, BASELINE, "")
 
 
 def select(
@@ -66,7 +68,8 @@ def select(
     Raises
     ------
     ConfigError
-        When the panel is not smaller than the number of genes, or a list shares none with them.
+        When the panel is not smaller than the number of genes, a list shares none with them, or
+        a panel has a name that is taken.
     """
     started = time.monotonic()
     ds = open_store(source, SCORES)
@@ -74,6 +77,11 @@ def select(
     if not 0 < n_landmarks < n_genes:
         raise ConfigError(f"select.n_landmarks: expected 1 to {n_genes - 1}, got {n_landmarks}.")
     published = dict(panels or {})
+    if taken := [p for p in published if p in RESERVED or p.startswith("random-")]:
+        raise ConfigError(
+            f"evaluate.panels: expected names other than {MINED!r}, {BASELINE!r} and 'random-...', "
+            f"got {taken!r}. Rename the panel."
+        )
     claim = claim_store(
         target,
         LANDMARKS,
