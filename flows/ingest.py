@@ -1,0 +1,28 @@
+"""Ingest alone as a Prefect flow, for a schedule; files read before cost nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prefect import flow
+from prefect.client.schemas.objects import State  # noqa: TC002  (prefect reads annotations)
+from prefect.states import Failed
+
+from dglzarr.config import Settings  # noqa: TC001  (prefect reads annotations)
+from dglzarr.errors import DglzarrError
+from dglzarr.pipeline import mine
+from flows.mine import as_task
+
+if TYPE_CHECKING:
+    from dglzarr.store import StoreSummary
+
+
+@flow(name="ingest", flow_run_name="{settings.title}", persist_result=False)
+def ingest_flow(settings: Settings, overwrite: bool = False) -> str | State[str]:
+    """Ingest the sources of a study; return the URI of its expression store."""
+    try:
+        results = mine(settings, run=as_task, only=("ingest",), overwrite=overwrite)
+    except DglzarrError as error:
+        return Failed(message=str(error), data=error)
+    summary: StoreSummary = results["ingest"]
+    return summary.uri
