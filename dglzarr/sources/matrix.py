@@ -252,7 +252,7 @@ def _parse_wide(raw: bytes, layout: Layout) -> tuple[list[list[str]], Values]:
         heads.append(head)
         cells.append(rest)
     frame = pd.read_csv(
-        io.BytesIO(b"\n".join(cells).replace(separator, b"\n")),
+        io.BytesIO(b"\n".join(cells).replace(separator, b"\n") + b"\n"),
         sep=layout.separator,
         header=None,
         names=["value"],
