@@ -42,16 +42,15 @@ def init_centroids(
     n_samples = len(block)
     if not 1 <= n_clusters <= n_samples:
         raise ValueError(f"n_clusters: expected 1 to {n_samples}, got {n_clusters!r}.")
-    shifted = (block - block.mean(axis=0, dtype=np.float64)).astype(np.float32)
-    squares = np.einsum("sg,sg->s", shifted, shifted)
     chosen = [int(rng.integers(n_samples))]
     nearest = np.full(n_samples, np.inf)
     while len(chosen) < n_clusters:
-        latest = chosen[-1]
-        squared = squares + squares[latest] - 2 * (shifted @ shifted[latest])
-        np.minimum(nearest, squared, out=nearest)
-        nearest[chosen] = 0
-        chosen.append(_draw(np.maximum(nearest, 0), rng))
+        latest = block[chosen[-1]]
+        for rows in iter_slices(n_samples, block.itemsize * block.shape[1]):
+            difference = block[rows] - latest
+            squared = np.einsum("sg,sg->s", difference, difference)
+            nearest[rows] = np.minimum(nearest[rows], squared)
+        chosen.append(_draw(nearest, rng))
     return block[chosen].astype(np.float32)
 
 

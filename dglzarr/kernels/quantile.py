@@ -188,7 +188,7 @@ def _ascending_order(
     """
     if sample.dtype != np.float32:
         return np.argsort(sample)
-    bits = (sample + np.float32(0)).view(np.uint32)  # + 0 turns -0 into 0
+    bits = sample.view(np.uint32)
     ordered_bits = np.where(bits & _SIGN, ~bits, bits | _SIGN)
     ordered_bits[missing] = _LAST
     np.copyto(keys, ordered_bits)

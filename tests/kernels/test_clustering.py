@@ -113,6 +113,14 @@ def test_init_centroids__prefers_far_samples():
         assert init_centroids(matrix, 2, np.random.default_rng(seed)).max() == 1e4
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_init_centroids__no_sample_twice_where_rounding_exceeds_distances(seed):
+    rng = np.random.default_rng(seed)
+    matrix = rng.normal(0, 0.05, (30, 40)) + np.repeat([[1e3], [-1e3]], 15, axis=0)
+    centroids = init_centroids(matrix, 10, rng)
+    assert len(np.unique(centroids, axis=0)) == 10
+
+
 def test_init_centroids__identical_samples():
     centroids = init_centroids(np.ones((4, 2)), 3, np.random.default_rng(0))
     np.testing.assert_array_equal(centroids, np.ones((3, 2)))
@@ -127,8 +135,9 @@ def test_init_centroids__number_refused(n_clusters):
 def test_reseed_empty__draws_far_samples_and_keeps_the_others():
     batch = np.concatenate([np.zeros((50, 2)), np.full((1, 2), 9.0), np.full((1, 2), -9.0)])
     centroids = np.array([[0.0, 0.0], [99.0, 99.0], [98.0, 98.0]], dtype=np.float32)
-    result = reseed_empty(centroids, np.array([5, 0, 0]), batch, np.random.default_rng(0))
-    np.testing.assert_array_equal(np.sort(result[:, 0]), [-9, 0, 9])
+    for seed in range(10):
+        result = reseed_empty(centroids, np.array([5, 0, 0]), batch, np.random.default_rng(seed))
+        np.testing.assert_array_equal(np.sort(result[:, 0]), [-9, 0, 9])
     np.testing.assert_array_equal(centroids[1], [99, 99])
 
 

@@ -97,6 +97,12 @@ def test_pcc_per_gene__undefined(truth, predicted):
     np.testing.assert_array_equal(null_fraction(truth, predicted)[0], np.nan)
 
 
+def test_pcc_per_gene__constant_truth_whose_mean_is_rounded():
+    truth, predicted = np.full((10, 2), 0.1), np.arange(20.0).reshape(10, 2)
+    assert truth.mean(axis=0)[0] != truth[0, 0]
+    assert np.isnan(pcc_per_gene(truth, predicted)).all()
+
+
 @pytest.mark.parametrize("n_samples", [0, 2])
 def test_metrics__too_few_samples(n_samples):
     few = np.arange(2.0 * n_samples).reshape(n_samples, 2)

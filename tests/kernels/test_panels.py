@@ -13,6 +13,11 @@ def test_top_score_panel__ties_by_index_and_missing_never():
     np.testing.assert_array_equal(top_score_panel(score, 5), [2, 4, 0, 3, 5])
 
 
+def test_top_score_panel__many_ties_by_index():
+    score = np.tile([0.0, 1.0], 500)
+    np.testing.assert_array_equal(top_score_panel(score, 400), np.arange(1, 800, 2))
+
+
 @given(
     st.lists(st.one_of(st.integers(-3, 3).map(float), st.just(np.nan)), min_size=1, max_size=12),
     st.integers(1, 12),

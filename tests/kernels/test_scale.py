@@ -54,6 +54,7 @@ def test_value_quantiles__refused(values, message):
         pytest.param([2.1, 4.1, 6.2, 8.0, 12.9, 15.1], "log2", id="log2"),
         pytest.param([-30, -1, 6, 8, 14, 25], "log2", id="wide log2 with a negative quartile"),
         pytest.param([0, 0, 0, 3, 9, 14], "log2", id="log2 counts"),
+        pytest.param([-9, -6, -3, 1, 4, 8], "log2", id="median well below 0"),
         pytest.param([0, 1, 2, 3, 100, 50], "log2", id="on both limits"),
         pytest.param([0, 1, 2, 3, 100.1, 101], "raw", id="just above 100"),
         pytest.param([0, 1, 2, 3, 10, 50.1], "raw", id="spans just above 50"),
