@@ -127,10 +127,8 @@ def batch_partial(
         squared = _squared_distances(shifted, centred, squares)
         nearest = squared.argmin(axis=1)
         inertia += float(squared.min(axis=1).sum(dtype=np.float64))
-        order = np.argsort(nearest, kind="stable")
-        present, starts = np.unique(nearest[order], return_index=True)
-        members = batch[rows][order].astype(np.float64)
-        sums[present] += np.add.reduceat(members, starts, axis=0)
+        for cluster, sample in zip(nearest, batch[rows], strict=True):
+            sums[cluster] += sample
         counts += np.bincount(nearest, minlength=n_clusters)
     return sums, counts, inertia
 
