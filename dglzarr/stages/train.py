@@ -6,25 +6,31 @@ labels, learning curve and, while it runs, a checkpoint after every epoch.
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 import time
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dglzarr.errors import DglzarrError, StoreError
+from dglzarr.errors import StoreError
 from dglzarr.models.autoencoder import AutoEncoderConfig, build_autoencoder, dense_layers
 from dglzarr.models.batches import Batches
 from dglzarr.models.files import load_model, save_model
 from dglzarr.models.train import fit
 from dglzarr.schema import NORMALIZED, SAMPLES
-from dglzarr.store import Rows, StoreSummary, open_store, store_input, store_nbytes
+from dglzarr.store import Rows, State, StoreSummary, open_store, store_input, store_nbytes
 
 if TYPE_CHECKING:
-    from dglzarr.models.files import SavedModel
+    from collections.abc import Iterator
+
     from dglzarr.store import Progress
 
 logger = logging.getLogger(__name__)
+
+BEGUN = "training.json"
 
 
 def train(
@@ -96,69 +102,111 @@ def train(
         "seed": seed,
         "input_scale": "z",
     }
-    found = _existing(target, asdict(config), inputs, parameters, overwrite=overwrite)
-    if found is not None:
-        return _summary(target, found, "unchanged", 0.0)
+    if _claim(target, asdict(config), inputs, parameters, overwrite=overwrite) == "unchanged":
+        return _summary(target, "unchanged", 0.0)
     keep, split = mask["keep"].values, ds["split"].values
     mean, std = mask["gene_mean"].values, mask["gene_std"].values
     rows = Rows(source)
     common: dict[str, Any] = {"mean": mean, "std": std, "batch_size": batch_size, "seed": seed}
     is_validation = keep & (split == 1)
     has_validation = bool(is_validation.any())
-    history = fit(
-        model := build_autoencoder(config),
-        Batches(rows, keep=keep & (split == 0), **common),
-        validation=Batches(rows, keep=is_validation, **common) if has_validation else None,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        patience=patience if has_validation else None,
-        checkpoint=Path(target) / "checkpoint",
-        on_progress=lambda done, total: (
-            on_progress("training", done, total) if on_progress else None
-        ),
-    )
-    if not len(history.epoch):
-        raise DglzarrError(f"{target}: expected at least one epoch, got none.")
-    save_model(
-        Path(target),
-        dense_layers(model),
-        config=asdict(config),
-        genes=[str(g) for g in ds["gene"].values],
-        gene_mean=mean,
-        gene_std=std,
-        inputs=inputs,
-        parameters=parameters,
-    )
-    return _summary(target, load_model(Path(target)), "new", time.monotonic() - started)
+    model = build_autoencoder(config)
+    with _written_to(target):
+        history = fit(
+            model,
+            Batches(rows, keep=keep & (split == 0), **common),
+            validation=Batches(rows, keep=is_validation, **common) if has_validation else None,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            patience=patience if has_validation else None,
+            checkpoint=Path(target) / "checkpoint",
+            on_progress=lambda done, total: (
+                on_progress("training", done, total) if on_progress else None
+            ),
+        )
+        save_model(
+            Path(target),
+            dense_layers(model),
+            config=asdict(config),
+            genes=[str(g) for g in ds["gene"].values],
+            gene_mean=mean,
+            gene_std=std,
+            inputs=inputs,
+            parameters=parameters,
+        )
+    logger.info("%s: %d epochs, best %d", target, len(history.epoch), history.best_epoch)
+    return _summary(target, "new", time.monotonic() - started)
 
 
-def _existing(
+def _claim(
     target: str,
     config: dict[str, Any],
     inputs: list[dict[str, str]],
     parameters: dict[str, Any],
     *,
     overwrite: bool,
-) -> SavedModel | None:
-    """Return the model that stands there already from the same inputs and parameters."""
-    if not (Path(target) / "model.json").exists():
-        return None
-    saved = load_model(Path(target))
-    old = {**saved.config, **saved.parameters, "inputs": [i["store_id"] for i in saved.inputs]}
-    new = {**config, **parameters, "inputs": [i["store_id"] for i in inputs]}
-    changed = [k for k in new if old.get(k) != new[k]]
-    if not changed:
-        return saved
-    if not overwrite:
-        shown = ", ".join(f"{k} {old.get(k)!r} -> {new[k]!r}" for k in changed[:5])
+) -> State:
+    """Return what stands at the target; a model of other inputs or parameters is removed.
+
+    What a training is made from is written before it begins, so that a later call can tell whether
+    a checkpoint is its own.
+    """
+    folder = Path(target)
+    made_from = {**config, **parameters, "inputs": [i["store_id"] for i in inputs]}
+    is_saved = (folder / "model.json").exists()
+    found = _found(folder, overwrite=overwrite) or made_from
+    changed = [k for k in made_from if found.get(k) != made_from[k]]
+    if changed and not overwrite:
+        shown = ", ".join(f"{k} {found.get(k)!r} -> {made_from[k]!r}" for k in changed[:5])
         raise StoreError(
             f"{target}: was made with other parameters: {shown}. "
             "Replace it (--overwrite), or use another root."
         )
-    return None
+    if is_saved and not changed:
+        return "unchanged"
+    with _written_to(target):
+        if changed:
+            (folder / "model.json").unlink(missing_ok=True)
+            shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f"{BEGUN}.part"
+        partial.write_text(json.dumps(made_from, indent=1) + "\n", encoding="utf-8")
+        partial.replace(folder / BEGUN)
+    return "new"
 
 
-def _summary(target: str, saved: SavedModel, state: Any, seconds: float) -> StoreSummary:  # noqa: ANN401
+def _found(folder: Path, *, overwrite: bool) -> dict[str, Any]:
+    """Return what the model or the begun training in a folder is made from, empty without one."""
+    if (folder / "model.json").exists():
+        try:
+            saved = load_model(folder)
+        except StoreError:
+            if overwrite:
+                return {"inputs": None}
+            raise
+        stores = [i["store_id"] for i in saved.inputs]
+        return {**saved.config, **saved.parameters, "inputs": stores}
+    begun = folder / BEGUN
+    return dict(json.loads(begun.read_text(encoding="utf-8"))) if begun.exists() else {}
+
+
+@contextmanager
+def _written_to(target: str) -> Iterator[None]:
+    """Say which model could not be written."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        raise StoreError(
+            f"{target}: cannot be written: {error}. Free space and run again; "
+            "the last whole checkpoint is kept."
+        ) from error
+
+
+def _summary(target: str, state: State, seconds: float) -> StoreSummary:
+    saved = load_model(Path(target))
     sizes = {"gene": len(saved.genes), "latent": int(saved.layers[1][0].shape[1])}
     details = {"model_id": saved.model_id}
     logger.info("model %s %s: %s in %.1f s", saved.model_id, state, sizes, seconds)
