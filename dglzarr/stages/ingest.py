@@ -223,8 +223,8 @@ def _scale(table: Source) -> tuple[dict[str, float], Scale]:
 
 def _raw_labels(table: Source) -> dict[str, NDArray[Any]]:
     names = sorted(table.labels)
-    label_values = [table.labels[name] for name in names]
     n = len(table.samples)
+    label_values = _text([table.labels[name] for name in names]).reshape(len(names), n)
     return {
         "sample": _text(table.samples),
         "gene": _text(table.genes),
@@ -232,7 +232,7 @@ def _raw_labels(table: Source) -> dict[str, NDArray[Any]]:
         "series": _text([table.series] * n),
         "platform": _text(table.platform),
         "label": _text(names),
-        "sample_label": _text(label_values).reshape(len(names), n).T,
+        "sample_label": label_values.T.copy(),  # Zarr writes text in the order of memory
     }
 
 
