@@ -73,10 +73,11 @@ def plan(settings: Settings, *, overwrite: bool = False) -> list[Step]:
     Raises
     ------
     ConfigError
-        When a source matches no file or two sources have one name.
+        When a source matches no file, two sources have one name, or a named file is absent.
     """
     study = planned_study(settings.root)
     sources = source_files(settings, study)
+    _check_files(settings)
     common: dict[str, Any] = {"overwrite": overwrite}
     seed = settings.seed
     model = study.model(seed)
@@ -173,6 +174,18 @@ def source_files(settings: Settings, study: Study) -> list[SourceFile]:
     return list(found.values())
 
 
+def _check_files(settings: Settings) -> None:
+    """Refuse settings that name a file which is not there, before any work."""
+    named = {
+        "ingest.probes": settings.ingest.probes,
+        "ingest.annotation": settings.ingest.annotation,
+        **{f"evaluate.panels.{name}": path for name, path in settings.evaluate.panels.items()},
+    }
+    for name, path in named.items():
+        if path is not None and not Path(path).is_file():
+            raise ConfigError(f"{name}: no such file: {path}.")
+
+
 def _matching(pattern: str) -> list[Path]:
     """Return the files that a pattern, or a plain path, stands for."""
     path = Path(pattern)
@@ -214,13 +227,24 @@ def mine(
         return step(**({"on_progress": on_progress} if step.reports_progress else {}))
 
     execute = run or call
-    create_study(settings.root)
+    steps = [step for step in plan(settings, overwrite=overwrite) if step.name in only]
+    study = create_study(settings.root)
+    done: dict[str, Any] = {}
     with client(**settings.cluster.model_dump()):
-        return {
-            step.name: execute(step)
-            for step in plan(settings, overwrite=overwrite)
-            if step.name in only
-        }
+        for step in steps:
+            done[step.name] = execute(step)
+            if step.name == "ingest":
+                _check_panel_size(settings, open_store(study.uri("expression")).sizes["gene"])
+    return done
+
+
+def _check_panel_size(settings: Settings, n_genes: int) -> None:
+    """Refuse an impossible panel as soon as the number of genes is known."""
+    if settings.select.n_landmarks >= n_genes:
+        raise ConfigError(
+            f"select.n_landmarks: expected 1 to {n_genes - 1}, fewer than the {n_genes} genes of "
+            f"the study, got {settings.select.n_landmarks}. Lower it."
+        )
 
 
 # ---------------------------------------------------------------- what came out
