@@ -1,7 +1,7 @@
 """Owns mini-batch k-means: first centroids, the partial result of a batch, the update, distances.
 
-Blocks are complete (no missing values). Everything is a matrix product on values centred at the
-mean of the centroids, so that large common levels do not cancel.
+Blocks are complete (no missing values). Distances to centroids are matrix products of values
+centred at the mean of the centroids, so that large common levels do not cancel.
 
 References
 ----------
