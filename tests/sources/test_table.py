@@ -1,0 +1,249 @@
+import gzip
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from dglzarr.errors import SourceError
+from dglzarr.sources import matrix, read_source
+from dglzarr.sources.table import read_sample_sheet, symbol_column
+
+NAN = float("nan")
+TABLE = "ID_REF\tS1\tS2\np1\t1\t2\np2\t3\tNA\n"
+EXPECTED = [[1, 3], [2, NAN]]
+
+
+def write(tmp_path, content, name="GSE3_a_expr.tsv"):
+    raw = content.encode()
+    (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+    return tmp_path / name
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("GSE3_a_expr.tsv", TABLE),
+        ("GSE3.tsv.gz", TABLE),
+        ("GSE3.csv", TABLE.replace("\t", ",")),
+        ("GSE3.txt", TABLE.replace("\t", ",")),
+        ("GSE3.gct", TABLE),
+        ("GSE3.csv", '"","S1","S2"\n"p1",1,2\n"p2",3,NA\n'),
+        ("GSE3.txt", "S1\tS2\np1\t1\t2\np2\t3\tNA\n"),
+        ("GSE3.txt", '"S1" "S2"'.replace(" ", "\t") + '\n"p1"\t1\t2\n"p2"\t3\tNA'),
+        ("GSE3.tsv", "# a comment\n# another\n" + TABLE),
+        ("GSE3.tsv", "\n\n" + TABLE),
+        ("GSE3.tsv", TABLE.replace("\n", "\t\t\n")),
+        ("GSE3.tsv", TABLE.replace("\n", "\r\n")),
+        ("GSE3.tsv", TABLE.replace("\n", "\r")),
+        ("GSE3.tsv", "\ufeff" + TABLE),
+    ],
+    ids=[
+        "tsv", "gzip", "csv", "comma-in-txt", "wrong-extension", "r-csv", "r-table", "r-quoted",
+        "comments", "blank-lines", "padding", "crlf", "cr", "bom",
+    ],
+)  # fmt: skip
+def test_read_table__variants(tmp_path, name, text):
+    source = read_source(write(tmp_path, text, name))
+    assert (source.format, source.series) == ("table", "GSE3")
+    assert (source.samples, source.genes) == (["S1", "S2"], ["p1", "p2"])
+    assert (source.platform, source.labels, source.gene_symbol) == (["", ""], {}, None)
+    np.testing.assert_array_equal(source.read(0, 2), EXPECTED)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ID\tSymbol\tS1\tS2\np1\tDDR1\t1\t2\np2\t\t3\tNA\n",
+        "ID\tS1\tS2\tGene Symbol\np1\t1\t2\tDDR1\np2\t3\tNA\t\n",
+        "ID,gene_symbol,S1,S2\np1,DDR1,1,2\np2,,3,NA\n",
+    ],
+    ids=["second", "last", "csv"],
+)
+@pytest.mark.parametrize("wide_columns", [1, 128])
+def test_read_table__column_of_symbols(tmp_path, monkeypatch, text, wide_columns):
+    monkeypatch.setattr(matrix, "WIDE_COLUMNS", wide_columns)
+    source = read_source(write(tmp_path, text))
+    assert (source.samples, source.gene_symbol) == (["S1", "S2"], ["DDR1", ""])
+    np.testing.assert_array_equal(source.read(0, 2), EXPECTED)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ID_REF\tS1\tS2\n", r"^GSE3_a_expr\.tsv, line 2: expected rows.*got an empty table\.$"),
+        ("p1\np2\n", r"line 1: expected a series matrix, SOFT, GCT, GCTX or a.*got 'p1'"),
+        ("<!DOCTYPE html>\n<html>\n", r"line 1: expected a series matrix.*got '<!DOCTYPE html>'"),
+        ("ID_REF\tS1\tS1\np1\t1\t2\n", r"line 1: expected each sample once, got 'S1' again"),
+        ("ID_REF\tS1\t\tS2\np1\t1\t2\t3\n", r"line 1: expected a sample id, got '' as sample 2"),
+        ("p1\t10.5\t2.25\np2\t1\t2\n", r"line 1: expected a header of sample ids, got numbers"),
+        ("ID_REF\tS1\tS2\np1\t1\t2\np1\t1\t2\n", r"line 3: expected each id once, got 'p1' again"),
+        ("ID_REF\tS1\tS2\np1\t1\t2\np2\t1\n", r"line 3: expected 3 columns, got 2\."),
+        ("ID_REF\tS1\tS2\np1\t1\t2\np2\t1\t2\t3\n", r"line 3: expected 3 columns, got 4\."),
+        ("Sample\tGroup\nGSM1\tc\n", r"line 2: expected a number, got 'c' in column 'Group'\."),
+        ("ID\tS1\tsymbol\tS2\np\t1\tA\t2\n", r"line 1: expected 'symbol' as second or.*column 3\."),
+        ("ID\tsymbol\np\tA\n", r"line 1: expected at least one sample column, got none"),
+    ],
+    ids=[
+        "empty", "list", "html", "repeated-sample", "empty-sample", "no-header", "repeated-id",
+        "short-row", "long-row", "sample-sheet", "symbols-amid", "only-symbols",
+    ],
+)  # fmt: skip
+def test_read_table__refuses(tmp_path, text, message):
+    with pytest.raises(SourceError, match=message) as caught:
+        read_source(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+@given(
+    values=hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 9), st.integers(1, 6)),
+        elements=st.floats(width=32, allow_infinity=False),
+    ),
+    separator=st.sampled_from(["\t", ","]),
+    is_gzip=st.booleans(),
+)
+def test_read_table__written_table_comes_back(tmp_path_factory, values, separator, is_gzip):
+    path = tmp_path_factory.mktemp("table") / ("a.txt" + ".gz" * is_gzip)
+    genes = [f"g{i}" for i in range(len(values))]
+    samples = [f"S{i}" for i in range(values.shape[1])]
+    frame = pd.DataFrame(values.astype(object), index=genes, columns=samples)
+    frame.to_csv(path, sep=separator, na_rep="NA", index_label="ID")
+    source = read_source(path)
+    assert (source.samples, source.genes) == (samples, genes)
+    np.testing.assert_array_equal(source.read(0, len(samples)), values.T)
+
+
+def test_symbol_column__names():
+    assert symbol_column(["ID", "S1", "Gene Symbol"]) == 2
+    assert symbol_column(["gene_symbol", "S1"]) is None
+    assert symbol_column(["ID", "S1"]) is None
+
+
+SHEET = "title\tgeo_accession\tgroup\nx\tS2\tcase\ny\tS1\tcontrol\nz\tS9\tcase\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("sheet.tsv", SHEET),
+        ("sheet.tsv.gz", SHEET),
+        ("sheet.csv", SHEET.replace("\t", ",")),
+        ("sheet.txt", SHEET.replace("\n", "\r\n") + "\r\n"),
+        ("sheet.txt", "title\tgeo_accession\tgroup\t\nx\tS2\tcase\ny\tS1\tcontrol\t\n"),
+    ],
+    ids=["tsv", "gzip", "csv", "crlf", "padding"],
+)
+def test_read_sample_sheet__column_is_found(tmp_path, name, text):
+    labels = read_sample_sheet(write(tmp_path, text, name), ["S1", "S2"])
+    assert labels == {"title": ["y", "x"], "group": ["control", "case"]}
+
+
+def test_read_sample_sheet__named_column(tmp_path):
+    path = write(tmp_path, "a\tb\nS1\tS2\nS2\tS1\n", "sheet.tsv")
+    assert read_sample_sheet(path, ["S1", "S2"]) == {"b": ["S2", "S1"]}
+    assert read_sample_sheet(path, ["S1", "S2"], column="b") == {"a": ["S2", "S1"]}
+
+
+def test_read_sample_sheet__short_rows_are_padded(tmp_path):
+    path = write(tmp_path, "id\tgroup\tnote\nS1\tcase\nS2\n", "sheet.tsv")
+    assert read_sample_sheet(path, ["S1", "S2"]) == {"group": ["case", ""], "note": ["", ""]}
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "message"),
+    [
+        (
+            SHEET,
+            "Sample",
+            r"expected a column 'Sample', got 'title', 'geo_accession', 'group'\. Name one",
+        ),
+        (
+            SHEET,
+            "title",
+            r"expected a column with all 3 samples such as 'S1'.*'title' \(0\)\. Name the",
+        ),
+        (
+            SHEET,
+            None,
+            r"got \(samples found\) 'title' \(0\), 'geo_accession' \(2\), 'group' \(0\)\. ",
+        ),
+        (
+            "a\tb\tc\td\te\tf\tg\n" + "\t".join("1234567") + "\n",
+            None,
+            r"'e' \(0\) and 2 more\. Name",
+        ),
+        (
+            SHEET + "w\tS8\tcase\nv\tS8\tx\n",
+            None,
+            r"expected one row a sample, got 'S8' again in column 'g",
+        ),
+        (
+            "a\ta\nS1\tS2\n",
+            None,
+            r"sheet\.tsv, line 1: expected each column once, got a repeated one",
+        ),
+        ("a\tb\nS1\tS2\tS3\n", None, r"sheet\.tsv, line 2: expected 2 columns, got 3\."),
+        ("", None, r"sheet\.tsv: expected a table, got an empty file"),
+    ],
+    ids=[
+        "no-column",
+        "other-column",
+        "no-cover",
+        "many-columns",
+        "repeat",
+        "twice",
+        "long",
+        "empty",
+    ],
+)
+def test_read_sample_sheet__refuses(tmp_path, text, column, message):
+    with pytest.raises(SourceError, match=message):
+        read_sample_sheet(write(tmp_path, text, "sheet.tsv"), ["S1", "S2", "S8"], column=column)
+
+
+def test_read_table__real_head_with_its_sheet(repo_data):
+    source = read_source(
+        repo_data / "GSE5109_expr.tsv.gz", sample_sheet=repo_data / "GSE5109_samples.tsv"
+    )
+    assert source.values.shape == (6, 50)
+    assert source.series == "GSE5109"
+    assert set(source.platform) == {"GPL570"}
+    assert source.labels["title"][0] == "JGB-Post-1UP_Run2-S2"
+    assert "geo_accession" not in source.labels
+
+
+TABLES = {
+    "GSE1145": (26, 54675), "GSE14924_CD4": (20, 54675), "GSE14924_CD8": (21, 54675),
+    "GSE16759": (8, 54675), "GSE1751": (31, 22283), "GSE19420": (24, 54675),
+    "GSE20164": (11, 22283), "GSE22780": (16, 54675), "GSE24739_G0": (12, 54613),
+    "GSE24739_G1": (12, 54613), "GSE3585": (12, 22283), "GSE3726": (104, 22283),
+    "GSE38666_epithelia": (30, 54675), "GSE38666_stroma": (15, 54675), "GSE4183": (23, 54675),
+    "GSE5109": (6, 54675), "GSE6481": (105, 22283), "GSE6956AA": (10, 22277),
+    "GSE6956C": (16, 22277), "GSE781": (17, 22283),
+}  # fmt: skip
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", TABLES)
+def test_read_table__real_files(data_dir, name):
+    folder = data_dir / "tables"
+    source = read_source(
+        folder / f"{name}_expr.tsv.gz", sample_sheet=folder / f"{name}_samples.tsv"
+    )
+    assert source.values.shape == TABLES[name]
+    assert source.series == name.split("_")[0].rstrip("AC")
+    assert source.labels
+    assert np.isfinite(source.read(0, len(source.samples))).all()
+
+
+@pytest.mark.data
+def test_read_table__real_file_equals_pandas(data_dir):
+    path = data_dir / "tables" / "GSE20164_expr.tsv.gz"
+    frame = pd.read_csv(path, sep="\t", index_col=0)
+    source = read_source(path)
+    assert source.genes == frame.index.tolist()
+    np.testing.assert_array_equal(source.read(0, 11), frame.to_numpy(np.float32).T)
