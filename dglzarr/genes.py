@@ -10,6 +10,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -204,12 +205,12 @@ def read_panel(
         rows = rows[1:]
     lookups = [_first_label(names, genes) for names in (genes, symbols, gene_ids) if names]
     best: tuple[int, list[str], dict[str, str]] = (0, [], {})
-    for column in range(max(map(len, rows), default=0)):
-        entries = list(dict.fromkeys(_entries(rows, column)))
-        for lookup in lookups:
-            n_found = sum(_key(entry) in lookup for entry in entries)
-            if n_found > best[0]:
-                best = (n_found, entries, lookup)
+    columns = range(max(map(len, rows), default=0))
+    entries_of = [list(dict.fromkeys(_entries(rows, column))) for column in columns]
+    for lookup, entries in product(lookups, entries_of):
+        n_found = sum(_key(entry) in lookup for entry in entries)
+        if n_found > best[0]:
+            best = (n_found, entries, lookup)
     _, entries, lookup = best
     if not entries:
         example = ", ".join(map(repr, (rows[0] if rows else [])[:5]))
