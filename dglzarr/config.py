@@ -9,24 +9,29 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dglzarr.errors import ConfigError
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Penalties = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1, strict=False)]
+_BYTES = r"^(\d+(\.\d+)? *[kMGT]i?B|auto)$"
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class SourceSettings(_Section):
     """One ``[[sources]]`` entry: a file, or a pattern that stands for several."""
 
-    uri: str
+    uri: Annotated[str, Field(min_length=1)]
     role: Literal["train", "cohort"] = "train"
     sample_sheet: str | None = None
     join_column: str | None = None
@@ -45,8 +50,9 @@ class IngestSettings(_Section):
 
 
 class NormalizeSettings(_Section):
-    """Quantile normalization."""
+    """Quantile normalization; method "none" is for sources that are normalized already."""
 
+    method: Literal["quantile", "none"] = "quantile"
     ties: Literal["midrank", "tie-mean", "dgex"] = "midrank"
     fit_on: Literal["train", "all"] = "train"
 
@@ -92,7 +98,7 @@ class EvaluateSettings(_Section):
     """How panels are judged."""
 
     panels: dict[str, str] = Field(default_factory=dict)
-    alphas: tuple[Annotated[float, Field(gt=0)], ...] = (1.0, 10.0, 100.0, 1000.0, 10000.0)
+    alphas: Penalties = (1.0, 10.0, 100.0, 1000.0, 10000.0)
     cohort_scale: Literal["train", "cohort"] = "train"
 
 
@@ -102,7 +108,7 @@ class ClusterSettings(_Section):
     kind: Literal["local", "address", "none"] = "local"
     n_workers: Count = 2
     threads_per_worker: Count = 1
-    memory_limit: str = "4GiB"
+    memory_limit: Annotated[str, Field(pattern=_BYTES)] = "4GiB"
     address: str | None = None
 
     @model_validator(mode="after")
@@ -110,17 +116,17 @@ class ClusterSettings(_Section):
         if self.kind == "address" and not (
             self.address or os.environ.get("DASK_SCHEDULER_ADDRESS")
         ):
-            raise ValueError("kind 'address' needs 'address' or DASK_SCHEDULER_ADDRESS")
+            raise ValueError("cluster.kind: 'address' needs address or DASK_SCHEDULER_ADDRESS")
         return self
 
 
 class Settings(_Section):
     """A study."""
 
-    root: str
+    root: Annotated[str, Field(min_length=1)]
     title: str = "Landmark genes"
     seed: Annotated[int, Field(ge=0)] = 0
-    sources: Annotated[tuple[SourceSettings, ...], Field(min_length=1)]
+    sources: Annotated[tuple[SourceSettings, ...], Field(min_length=1, strict=False)]
     ingest: IngestSettings = IngestSettings()
     normalize: NormalizeSettings = NormalizeSettings()
     dedup: DedupSettings = DedupSettings()
@@ -135,7 +141,9 @@ class Settings(_Section):
         if all(source.role != "train" for source in self.sources):
             raise ValueError("sources: expected at least one of role 'train', got none")
         if self.ingest.test_fraction + self.ingest.validation_fraction >= 1:
-            raise ValueError("ingest: test_fraction + validation_fraction must be below 1")
+            raise ValueError("ingest.test_fraction: with validation_fraction must be below 1")
+        if "://" in self.root:
+            raise ValueError(f"root: expected a local folder, got {self.root!r}")
         return self
 
 
@@ -171,14 +179,23 @@ def build_settings(content: dict[str, Any], *, name: str, folder: Path) -> Setti
     try:
         settings = Settings.model_validate(content)
     except ValidationError as error:
-        problems = [
-            ".".join(str(part) for part in problem["loc"]) + ": " + problem["msg"]
-            for problem in error.errors()
-        ]
+        problems = [_problem(details) for details in error.errors()]
         shown = "; ".join(problems[:5])
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ConfigError(f"{name}: {shown}{more}.") from error
     return _absolute(settings, folder)
+
+
+def _problem(details: ErrorDetails) -> str:
+    """Return one problem as ``section.key: what was expected, what was found``."""
+    key = ".".join(str(part) for part in details["loc"])
+    if details["type"] == "extra_forbidden":
+        return f"{key}: unknown key, correct or remove it"
+    if details["type"] == "missing":
+        return f"{key}: required, but missing"
+    if details["type"] == "value_error":
+        return details["msg"].removeprefix("Value error, ")
+    return f"{key}: {details['msg']}, got {details['input']!r}"
 
 
 def _apply(content: dict[str, Any], override: str) -> None:

@@ -125,7 +125,7 @@ def _block_problems(
     problems = []
     if np.isinf(block).any():
         problems.append(f"{name}, samples {where}: infinite values")
-    if "quantile_reference" in ds:
+    if ds.attrs["parameters"].get("method") == "quantile":
         reference = ds["quantile_reference"].values.astype(np.float32)
         if np.nanmin(block) < reference[0] or np.nanmax(block) > reference[-1]:
             problems.append(f"{name}, samples {where}: values outside the quantile reference")

@@ -44,14 +44,17 @@ if TYPE_CHECKING:
     from dglzarr.store import Progress
 
 FitOn = Literal["train", "all"]
+Method = Literal["quantile", "none"]
 
 
 def normalize(
     source: str,
     target: str,
     *,
+    method: Method = "quantile",
     ties: Ties = "midrank",
     fit_on: FitOn = "train",
+    reference: str | None = None,
     overwrite: bool = False,
     on_progress: Progress | None = None,
 ) -> StoreSummary:
@@ -61,10 +64,16 @@ def normalize(
     ----------
     source, target
         URIs of the expression store and of the normalized store.
+    method
+        ``"quantile"``, or ``"none"`` for input that is normalized already: its values are copied
+        and the reference is still fitted, for cohorts and for growth.
     ties
         Rule for equal values: ``"midrank"`` is R's, ``"tie-mean"`` qnorm's, ``"dgex"`` D-GEX's.
     fit_on
         Samples the reference is fitted on; ``"all"`` lets test samples in, as the papers do.
+    reference
+        Normalized store whose frozen reference is applied instead of fitting one: new samples
+        become comparable with old ones. How far they were from it is in the details as drift.
     overwrite
         Replace a store made from other inputs or parameters.
     on_progress
@@ -86,35 +95,54 @@ def normalize(
     """
     started = time.monotonic()
     ds = open_store(source, EXPRESSION)
+    frozen = [] if reference is None else [store_input(reference)]
     claim = claim_store(
         target,
         NORMALIZED,
-        inputs=[store_input(source)],
-        parameters={"ties": ties, "fit_on": fit_on},
+        inputs=[store_input(source), *frozen],
+        parameters={"method": method, "ties": ties, "fit_on": fit_on},
         overwrite=overwrite,
     )
     if claim.state == "unchanged":
         return summarize(target, claim.state)
-    fitted = np.ones(ds.sizes["sample"], bool) if fit_on == "all" else ds["split"].values == 0
+    is_all = fit_on == "all" or reference is not None
+    fitted = np.ones(ds.sizes["sample"], bool) if is_all else ds["split"].values == 0
     if claim.state == "new":
-        partials = reduce_regions(
-            _fit_region, source, fitted=fitted, what="fitting quantiles", on_progress=on_progress
-        )
-        reference = finish_quantile(reduce(merge_quantile, partials))
-        arrays = {**_coordinates(ds), "quantile_reference": reference}
-        arrays["quantile"] = np.arange(reference.size, dtype=np.int32)
+        own = _fit(source, fitted, on_progress)
+        quantiles = own if reference is None else read_array(reference, "quantile_reference")
+        arrays = {**_coordinates(ds), "quantile_reference": quantiles, "quantile_mean": own}
+        arrays["quantile"] = np.arange(quantiles.size, dtype=np.int32)
         create_store(claim, arrays, region_length=int(ds.attrs["region_length"]))
     map_regions(
-        _apply_region, target, source=source, ties=ties, what="normalizing", on_progress=on_progress
+        _apply_region,
+        target,
+        source=source,
+        method=method,
+        ties=ties,
+        what="normalizing",
+        on_progress=on_progress,
     )
-    reference = read_array(target, "quantile_reference")
+    quantiles = read_array(target, "quantile_reference")
+    drift = read_array(target, "quantile_mean") - quantiles
     details = {
-        "fitted_on": SPLITS[0] if fit_on == "train" else "all",
-        "n_fitted": int(fitted.sum()),
-        "lowest": float(reference[0]),
-        "highest": float(reference[-1]),
+        "fitted_on": reference or (SPLITS[0] if fit_on == "train" else "all"),
+        "n_fitted": 0 if reference else int(fitted.sum()),
+        "lowest": float(quantiles[0]),
+        "highest": float(quantiles[-1]),
+        "drift_rms": float(np.sqrt(np.mean(drift**2))),
+        "drift_largest": float(np.abs(drift).max()),
     }
     return finish(target, started=started, details=details)
+
+
+def _fit(
+    source: str, fitted: NDArray[np.bool_], on_progress: Progress | None
+) -> NDArray[np.float64]:
+    """Return the mean of each order statistic over the fitted samples."""
+    partials = reduce_regions(
+        _fit_region, source, fitted=fitted, what="fitting quantiles", on_progress=on_progress
+    )
+    return finish_quantile(reduce(merge_quantile, partials))
 
 
 def _coordinates(ds: xr.Dataset) -> dict[str, NDArray[Any]]:
@@ -126,7 +154,8 @@ def _fit_region(uri: str, region: Region, *, fitted: NDArray[np.bool_]) -> Quant
     return sum_sorted(Rows(uri)[region.rows][fitted[region.rows]])
 
 
-def _apply_region(uri: str, region: Region, *, source: str, ties: Ties) -> None:
-    reference = read_array(uri, "quantile_reference")
+def _apply_region(uri: str, region: Region, *, source: str, method: Method, ties: Ties) -> None:
     block = Rows(source)[region.rows]
-    write_region(uri, region, {"expression": apply_quantile(block, reference, ties=ties)})
+    if method == "quantile":
+        block = apply_quantile(block, read_array(uri, "quantile_reference"), ties=ties)
+    write_region(uri, region, {"expression": block})
