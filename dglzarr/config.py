@@ -50,7 +50,7 @@ class IngestSettings(_Section):
 
 
 class NormalizeSettings(_Section):
-    """Quantile normalization; method "none" is for sources that are normalized already."""
+    """Quantile normalization; method "none" takes sources that are normalized already."""
 
     method: Literal["quantile", "none"] = "quantile"
     ties: Literal["midrank", "tie-mean", "dgex"] = "midrank"
@@ -200,13 +200,13 @@ def _problem(details: ErrorDetails) -> str:
 
 def _apply(content: dict[str, Any], override: str) -> None:
     key, found, text = override.partition("=")
-    if not found:
+    *sections, name = (part.strip() for part in key.split("."))
+    if not found or not all([*sections, name]):
         raise ConfigError(f"--set {override!r}: expected section.key=value.")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    *sections, name = key.strip().split(".")
     for section in sections:
         content = content.setdefault(section, {})
         if not isinstance(content, dict):
