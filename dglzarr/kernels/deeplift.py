@@ -84,8 +84,9 @@ def forward(layers: Sequence[Layer], samples: Floats) -> list[tuple[Floats, Floa
 def rescale_slope(pre: ArrayLike, pre_reference: ArrayLike, activation: str) -> Floats:
     """Return the slope of an activation between its inputs at a sample and at the reference.
 
-    It is symmetric in both and equals the derivative where they are the same. No threshold
-    separates the two cases: the difference quotient is written so that nothing cancels.
+    It is symmetric in both, and the derivative where they are the same (where their difference is
+    not a normal number). No tolerance is needed between the two cases: the difference quotient is
+    written so that nothing cancels.
 
     Raises
     ------
@@ -105,7 +106,8 @@ def rescale_slope(pre: ArrayLike, pre_reference: ArrayLike, activation: str) -> 
     high, low = np.maximum(a, b, dtype=dtype), np.minimum(a, b, dtype=dtype)
     difference = np.asarray(high - low)
     slope = np.asarray(shape.derivative(high))
-    np.divide(shape.rise(high, low), difference, where=difference > 0, out=slope)
+    is_different = difference >= np.finfo(dtype).tiny
+    np.divide(shape.rise(high, low), difference, where=is_different, out=slope)
     return slope
 
 

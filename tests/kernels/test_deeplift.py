@@ -4,7 +4,7 @@ from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.special import expit
 
@@ -116,7 +116,16 @@ def test_rescale_slope__tends_to_the_derivative(activation):
     np.testing.assert_allclose(near, at, rtol=1e-12)
 
 
+@pytest.mark.parametrize("activation", ["linear", "elu", "softplus", "sigmoid", "tanh"])
+@pytest.mark.parametrize("b", [1e-45, 1.3e-43, 1e-39, 1.2e-38, 1e-30])
+def test_rescale_slope__differences_at_the_edge_of_float32(activation, b):
+    slope = rescale_slope(np.float32(0), np.float32(b), activation)
+    expected = {"softplus": 0.5, "sigmoid": 0.25}.get(activation, 1.0)
+    np.testing.assert_allclose(slope, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
+@example(a=0.0, b=1.2751816025355835e-43)
 @given(a=st.floats(-1e4, 1e4, width=32), b=st.floats(-1e4, 1e4, width=32))
 def test_rescale_slope__symmetric_and_between_the_extreme_slopes(activation, a, b):
     slope = float(rescale_slope(np.float32(a), np.float32(b), activation))
