@@ -175,12 +175,28 @@ SAMPLES = StoreSpec(
             "nearest_distance", ("sample",), "float32",
             "distance to the closest sample under the threshold, NaN when there is none",
         ),
-        ArraySpec("centroid", ("cluster_index", "gene"), "float32", "k-means centroid", "log2"),
+        ArraySpec(
+            "centroid", ("cluster_index", "gene"), "float32",
+            "mean of the cluster's training samples", "log2",
+        ),
+        ArraySpec(
+            "gene_center", ("gene",), "float64",
+            "mean over training samples; stands for a missing value in distances", "log2",
+        ),
+        ArraySpec(
+            "basis", ("component", "gene"), "float32",
+            "orthonormal directions; distances between projections never exceed those of samples",
+        ),
+        ArraySpec(
+            "projection", ("sample", "component"), "float32",
+            "centred sample on the basis", "log2",
+        ),
         ArraySpec("gene_mean", ("gene",), "float64", "mean over kept training samples", "log2"),
         ArraySpec("gene_std", ("gene",), "float64", "std over kept training samples", "log2"),
         _SAMPLE,
         _GENE,
         _index("cluster_index", "number of the cluster", "int32"),
+        _index("component", "direction of the basis, by variance", "int32"),
     ),
 )  # fmt: skip
 CONTRIBUTIONS = StoreSpec(

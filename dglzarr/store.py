@@ -437,15 +437,22 @@ def run_tasks(
     """
     report = on_progress or _no_progress
     report(what, 0, len(tasks))
-    graph = [dask.delayed(func, pure=False)(*task, **arguments) for task in tasks]
     client = _active_client()
+    shared = {name: _once(value) for name, value in arguments.items()} if client else arguments
+    graph = [dask.delayed(func, pure=False)(*task, **shared) for task in tasks]
     if client is None:
         with _Count(lambda done: report(what, done, len(tasks))):
             return list(dask.compute(*graph))
-    futures = client.compute(graph, retries=retries, sync=False)
+    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "4 GiB"}):
+        futures = client.compute(graph, retries=retries, sync=False)
     for done, _ in enumerate(_as_completed(futures), start=1):
         report(what, done, len(tasks))
     return list(client.gather(futures))
+
+
+def _once(value: Any) -> Any:  # noqa: ANN401
+    """Return an argument that all tasks share; an array goes to each worker once."""
+    return dask.delayed(value, traverse=False) if isinstance(value, np.ndarray) else value
 
 
 class _Count(Callback):  # type: ignore[misc]

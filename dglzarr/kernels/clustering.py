@@ -54,6 +54,57 @@ def init_centroids(
     return block[chosen].astype(np.float32)
 
 
+def fit_kmeans(
+    points: NDArray[np.floating],
+    n_clusters: int,
+    rng: np.random.Generator,
+    *,
+    epochs: int = 3,
+    batch_size: int = 1024,
+    max_iter: int = 50,
+) -> NDArray[np.float32]:
+    """Return k-means centroids (cluster, dimension): mini-batches first, then whole passes.
+
+    Starts by k-means++, moves centroids by mini-batches with the learning rate of their counts,
+    reseeds empty clusters, and ends with full-batch passes until nothing moves.
+
+    Parameters
+    ----------
+    points : (sample, dimension)
+    n_clusters : number of centroids, at most the number of points
+    rng : source of all draws
+    epochs : mini-batch passes over the points
+    batch_size : points a mini-batch
+    max_iter : full-batch passes at most
+
+    References
+    ----------
+    Sculley (2010), doi 10.1145/1772690.1772862.
+
+    Examples
+    --------
+    >>> points = np.array([[0.0], [2.0], [10.0], [12.0]])
+    >>> np.sort(fit_kmeans(points, 2, np.random.default_rng(0)), axis=0).tolist()
+    [[1.0], [11.0]]
+    """
+    start = points[rng.permutation(len(points))[: max(3 * batch_size, 3 * n_clusters)]]
+    centroids = init_centroids(start, n_clusters, rng)
+    counts = np.zeros(n_clusters, dtype=np.int64)
+    for _ in range(epochs):
+        order = rng.permutation(len(points))
+        for at in range(0, len(points), batch_size):
+            sums, added, _ = batch_partial(points[order[at : at + batch_size]], centroids)
+            centroids, counts = update_centroids(centroids, counts, sums, added)
+        centroids = reseed_empty(centroids, counts, start, rng)
+    for _ in range(max_iter):
+        sums, counts, _ = batch_partial(points, centroids)
+        moved, _ = update_centroids(centroids, np.zeros_like(counts), sums, counts)
+        if np.array_equal(moved, centroids):
+            break
+        centroids = moved
+    return centroids
+
+
 def centroid_distances(
     block: NDArray[np.floating], centroids: NDArray[np.floating]
 ) -> NDArray[np.float32]:

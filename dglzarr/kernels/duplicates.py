@@ -19,6 +19,44 @@ _TREE_PIVOTS = 8
 _PIVOTS = 16
 
 
+def distance_basis(block: NDArray[np.floating], n_components: int) -> NDArray[np.float32]:
+    """Return orthonormal directions (component, gene) along which a block varies most.
+
+    Projecting on them never lengthens a distance, so samples that are apart in the projection are
+    apart. They are the principal axes of the block's rows, fewer where it has fewer.
+
+    Parameters
+    ----------
+    block : (sample, gene), centred, without missing values
+    n_components : directions at most
+
+    Examples
+    --------
+    >>> abs(distance_basis(np.array([[3.0, 0.0], [-1.0, 0.0]]), 5)).tolist()
+    [[1.0, 0.0]]
+    """
+    values = block.astype(np.float64)
+    square, vectors = np.linalg.eigh(values @ values.T)
+    order = np.argsort(square)[::-1][:n_components]
+    order = order[square[order] > 1e-10 * max(float(square.max(initial=0.0)), 1e-300)]
+    if not order.size:
+        return np.eye(1, values.shape[1], dtype=np.float32)
+    axes = (vectors[:, order] / np.sqrt(square[order])).T @ values
+    orthonormal, _ = np.linalg.qr(axes.T)
+    return orthonormal.T.astype(np.float32)
+
+
+def projection_slack(largest_norm: float, n_genes: int) -> float:
+    """Return a bound on the rounding error of a difference of two float32 projections.
+
+    Parameters
+    ----------
+    largest_norm : largest Euclidean norm of a projected sample
+    n_genes : number of genes it was summed over
+    """
+    return 2.0 * largest_norm * n_genes * float(np.finfo(np.float32).eps)
+
+
 def candidate_pairs(
     pivot_distances: NDArray[np.floating], threshold: float, slack: float
 ) -> NDArray[np.int64]:

@@ -1,9 +1,9 @@
 """Dedup: clusters, near-duplicates and per-gene moments, kept as a mask beside the matrix.
 
-Reads ``normalized.zarr``, writes ``samples.zarr``. The matrix is not written again. The distances
-of a sample to the k-means centroids serve twice: the nearest one is its cluster, and, because two
-samples closer than t differ by less than t in each of them, they rule out all pairs but a few,
-which are then measured in float64. So no pair under the threshold is missed, in any clustering.
+Reads ``normalized.zarr``, writes ``samples.zarr``; the matrix is not written again. Every sample is
+projected once on a small orthonormal basis. A projection never lengthens a distance, so samples
+apart in it are apart: the few pairs left are measured over all genes in float64, and no pair under
+the threshold is missed, whatever the basis and the clusters. The k-means runs on the projections.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dglzarr.kernels.clustering import (
-    batch_partial,
-    centroid_distances,
-    distance_slack,
-    init_centroids,
-    reseed_empty,
-    update_centroids,
+from dglzarr.kernels.clustering import centroid_distances, fit_kmeans
+from dglzarr.kernels.duplicates import (
+    Rule,
+    candidate_pairs,
+    distance_basis,
+    keep_mask,
+    pair_distances,
+    projection_slack,
 )
-from dglzarr.kernels.duplicates import Rule, candidate_pairs, keep_mask, pair_distances
 from dglzarr.kernels.moments import Moments, chunk_moments, finish_moments, merge_moments
 from dglzarr.schema import NORMALIZED, SAMPLES
 from dglzarr.store import (
@@ -45,8 +45,9 @@ if TYPE_CHECKING:
 
     from dglzarr.store import Progress
 
+_N_COMPONENTS = 128
 _WINDOW = 256
-_WINDOWS_PER_BATCH = 4
+_SUM_GROUPS = 8
 _PAIRS_PER_TASK = 512
 
 
@@ -76,7 +77,7 @@ def dedup(
         ``"greedy"``: every dropped sample has a kept neighbour, training samples come first, so a
         test sample that repeats one is dropped. ``"dgex"``: D-GEX's script, within clusters.
     epochs
-        Passes of the k-means over the training samples.
+        Mini-batch passes of the k-means over the training samples, before whole passes.
     seed
         Of the k-means.
     overwrite
@@ -91,8 +92,8 @@ def dedup(
 
     Notes
     -----
-    Cost: (epochs + 1) x samples x genes x clusters; the candidate pairs are read once more.
-    A missing value stands at its gene's training mean.
+    Four passes over the samples; the second costs samples x genes x components. The candidate
+    pairs are read once more. A missing value stands at its gene's training mean.
 
     References
     ----------
@@ -118,11 +119,14 @@ def dedup(
         return summarize(target, claim.state)
     split = ds["split"].values
     train = split == 0
-    fill = _moments(source, train, "averaging genes", on_progress)[0]
-    centroids = _fit_centroids(source, train, fill, n_clusters, epochs, seed, on_progress)
-    distances = _distances(source, centroids, fill, on_progress)
-    cluster = distances.argmin(axis=1).astype(np.int32)
-    pairs, exact = _close_pairs(source, distances, fill, threshold, on_progress)
+    center = np.nan_to_num(_moments(source, train, "averaging genes", on_progress)[0])
+    rng = np.random.default_rng(seed)
+    basis = _fit_basis(source, train, center, rng)
+    projection, slack = _project(source, basis, center, on_progress)
+    n_clusters = min(n_clusters, int(train.sum()))
+    centroids = fit_kmeans(projection[train], n_clusters, rng, epochs=epochs)
+    cluster = centroid_distances(projection, centroids).argmin(axis=1).astype(np.int32)
+    pairs, exact = _close_pairs(source, projection, center, threshold, slack, on_progress)
     keep, duplicate_of = keep_mask(
         train.size,
         pairs,
@@ -136,25 +140,30 @@ def dedup(
     samples = ds["sample"].values
     if claim.state == "new":
         coords = {"sample": samples, "gene": ds["gene"].values}
-        coords["cluster_index"] = np.arange(len(centroids), dtype=np.int32)
+        coords["cluster_index"] = np.arange(n_clusters, dtype=np.int32)
+        coords["component"] = np.arange(len(basis), dtype=np.int32)
         create_store(claim, coords)
-    names = samples.copy()
-    names[duplicate_of < 0] = ""
+    names = np.full(samples.size, "", dtype=np.dtypes.StringDType())
     names[duplicate_of >= 0] = samples[duplicate_of[duplicate_of >= 0]]
+    members = np.where(train, cluster, -1)
     arrays = {
         "cluster": cluster,
         "keep": keep,
         "duplicate_of": names,
         "nearest_distance": _nearest(train.size, pairs, exact, threshold),
-        "centroid": centroids + np.nan_to_num(fill).astype(np.float32),
+        "centroid": _centroids(source, members, n_clusters, center, on_progress),
+        "gene_center": center,
+        "basis": basis,
+        "projection": projection,
         "gene_mean": mean,
         "gene_std": std,
     }
     details = {
         "n_dropped": int((~keep).sum()),
         "n_dropped_test": int((~keep & (split == 2)).sum()),
-        "n_clusters": len(centroids),
+        "n_clusters": n_clusters,
         "threshold": threshold,
+        "n_candidates": len(pairs),
         "n_fitted": int((train & keep).sum()),
     }
     return finish(target, started=started, arrays=arrays, details=details)
@@ -176,103 +185,98 @@ def _moments_region(uri: str, region: Region, *, mask: NDArray[np.bool_]) -> Mom
     return chunk_moments(Rows(uri)[region.rows][mask[region.rows]])
 
 
-def _filled(block: NDArray[np.float32], fill: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return a block centred on the gene means, missing values at the mean."""
-    return np.nan_to_num(block - np.nan_to_num(fill).astype(np.float32), copy=False)
+def _centred(block: NDArray[np.float32], center: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return a block about the center of the genes, missing values at it."""
+    centred: NDArray[np.float32] = block - center.astype(np.float32)
+    centred[np.isnan(centred)] = 0
+    return centred
 
 
-# ---------------------------------------------------------------- k-means
+# ---------------------------------------------------------------- projections and clusters
 
 
-def _fit_centroids(
+def _fit_basis(
+    source: str, train: NDArray[np.bool_], center: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Return the basis (component, gene): principal axes of a few training samples."""
+    drawn = rng.permutation(np.flatnonzero(train))[:_N_COMPONENTS]
+    return distance_basis(_centred(Rows(source).take(np.sort(drawn)), center), _N_COMPONENTS)
+
+
+def _project(
     source: str,
-    train: NDArray[np.bool_],
-    fill: NDArray[np.float64],
-    n_clusters: int,
-    epochs: int,
-    seed: int,
+    basis: NDArray[np.float32],
+    center: NDArray[np.float64],
     on_progress: Progress | None,
-) -> NDArray[np.float32]:
-    """Return centroids (cluster, gene) of mini-batch k-means, centred on the gene means.
-
-    A mini-batch is a few windows of samples from different places; each is reduced to sums by one
-    task, and the sums are merged in order.
-    """
-    rng = np.random.default_rng(seed)
-    windows = [
-        (start, min(start + _WINDOW, region.stop))
-        for region in regions(source)
-        for start in range(region.start, region.stop, _WINDOW)
-        if train[start : min(start + _WINDOW, region.stop)].any()
-    ]
-    rows = Rows(source)
-    chosen = rng.permutation(len(windows))[: 2 * _WINDOWS_PER_BATCH]
-    start_block = np.concatenate(
-        [_train_rows(rows, train, fill, *windows[i]) for i in sorted(chosen.tolist())]
-    )
-    centroids = init_centroids(start_block, min(n_clusters, len(start_block)), rng)
-    counts = np.zeros(len(centroids), dtype=np.int64)
-    for epoch in range(epochs):
-        order = rng.permutation(len(windows))
-        for at in range(0, len(order), _WINDOWS_PER_BATCH):
-            batch = [windows[i] for i in order[at : at + _WINDOWS_PER_BATCH].tolist()]
-            partials = run_tasks(
-                _window_partial,
-                [(source, *window) for window in batch],
-                train=train,
-                fill=fill,
-                centroids=centroids,
-                what=f"k-means pass {epoch + 1} of {epochs}",
-                on_progress=on_progress,
-            )
-            sums = reduce(np.add, (p[0] for p in partials))
-            n_new = reduce(np.add, (p[1] for p in partials))
-            centroids, counts = update_centroids(centroids, counts, sums, n_new)
-        centroids = reseed_empty(centroids, counts, start_block, rng)
-    return centroids
-
-
-def _train_rows(
-    rows: Rows, train: NDArray[np.bool_], fill: NDArray[np.float64], start: int, stop: int
-) -> NDArray[np.float32]:
-    return _filled(rows[start:stop][train[start:stop]], fill)
-
-
-def _window_partial(
-    source: str,
-    start: int,
-    stop: int,
-    *,
-    train: NDArray[np.bool_],
-    fill: NDArray[np.float64],
-    centroids: NDArray[np.float32],
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    sums, counts, _ = batch_partial(_train_rows(Rows(source), train, fill, start, stop), centroids)
-    return sums, counts
-
-
-def _distances(
-    source: str,
-    centroids: NDArray[np.float32],
-    fill: NDArray[np.float64],
-    on_progress: Progress | None,
-) -> NDArray[np.float32]:
-    """Return the distance of every sample to every centroid, (sample, cluster)."""
+) -> tuple[NDArray[np.float32], float]:
+    """Return every sample on the basis (sample, component), and how far rounding may reach."""
     parts = reduce_regions(
-        _distances_region,
+        _project_region,
         source,
-        centroids=centroids,
-        fill=fill,
-        what="assigning clusters",
+        basis=basis,
+        center=center,
+        what="projecting samples",
         on_progress=on_progress,
     )
-    return np.concatenate(parts)
+    largest = max(norm for _, norm in parts)
+    return np.concatenate([p for p, _ in parts]), projection_slack(largest, center.size)
 
 
-def _distances_region(
-    uri: str, region: Region, *, centroids: NDArray[np.float32], fill: NDArray[np.float64]
+def _project_region(
+    uri: str, region: Region, *, basis: NDArray[np.float32], center: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], float]:
+    projected, largest = [], 0.0
+    rows = Rows(uri)
+    for start in range(region.start, region.stop, _WINDOW):
+        block = _centred(rows[start : min(start + _WINDOW, region.stop)], center)
+        projected.append(block @ basis.T)
+        largest = max(largest, float(np.einsum("sg,sg->s", block, block).max()) ** 0.5)
+    return np.concatenate(projected), largest
+
+
+def _centroids(
+    source: str,
+    members: NDArray[np.int32],
+    n_clusters: int,
+    center: NDArray[np.float64],
+    on_progress: Progress | None,
 ) -> NDArray[np.float32]:
-    return centroid_distances(_filled(Rows(uri)[region.rows], fill), centroids)
+    """Return the mean of each cluster's training samples, missing values at the center.
+
+    The regions are summed in a fixed number of groups, so that few sums of clusters by genes exist
+    at once and their order does not depend on the workers.
+    """
+    groups = np.array_split(np.arange(len(regions(source))), _SUM_GROUPS)
+    parts = run_tasks(
+        _sum_group,
+        [(source, group) for group in groups if group.size],
+        members=members,
+        n_clusters=n_clusters,
+        center=center,
+        what="averaging clusters",
+        on_progress=on_progress,
+    )
+    counts = np.bincount(members[members >= 0], minlength=n_clusters)
+    total: NDArray[np.float64] = reduce(np.add, parts)
+    return (total / np.maximum(counts, 1)[:, None] + center).astype(np.float32)
+
+
+def _sum_group(
+    source: str,
+    group: NDArray[np.int64],
+    *,
+    members: NDArray[np.int32],
+    n_clusters: int,
+    center: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    rows, every = Rows(source), regions(source)
+    sums: NDArray[np.float64] = np.zeros((n_clusters, center.size))
+    for region in (every[i] for i in group):
+        block = _centred(rows[region.rows], center)
+        for cluster, sample in zip(members[region.rows], block, strict=True):
+            if cluster >= 0:
+                sums[cluster] += sample
+    return sums
 
 
 # ---------------------------------------------------------------- near-duplicates
@@ -280,31 +284,33 @@ def _distances_region(
 
 def _close_pairs(
     source: str,
-    distances: NDArray[np.float32],
-    fill: NDArray[np.float64],
+    projection: NDArray[np.float32],
+    center: NDArray[np.float64],
     threshold: float,
+    slack: float,
     on_progress: Progress | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return all pairs closer than the threshold and their distances, measured in float64."""
-    candidates = candidate_pairs(distances, threshold, distance_slack(distances, fill.size))
-    if not len(candidates):
-        return candidates, np.empty(0)
-    n_tasks = -(-len(candidates) // _PAIRS_PER_TASK)
-    tasks = [(source, part) for part in np.array_split(candidates, n_tasks)]
+    pairs = candidate_pairs(projection, threshold, slack)
+    reach = threshold + slack * len(projection[0]) ** 0.5
+    pairs = pairs[pair_distances(projection[pairs[:, 0]], projection[pairs[:, 1]]) < reach]
+    if not len(pairs):
+        return pairs, np.empty(0)
+    tasks = [(source, part) for part in np.array_split(pairs, -(-len(pairs) // _PAIRS_PER_TASK))]
     measured = run_tasks(
-        _measure_pairs, tasks, fill=fill, what="measuring pairs", on_progress=on_progress
+        _measure_pairs, tasks, center=center, what="measuring pairs", on_progress=on_progress
     )
     exact = np.concatenate(measured)
     close = exact < threshold
-    return candidates[close], exact[close]
+    return pairs[close], exact[close]
 
 
 def _measure_pairs(
-    source: str, pairs: NDArray[np.int64], *, fill: NDArray[np.float64]
+    source: str, pairs: NDArray[np.int64], *, center: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     rows, at = np.unique(pairs, return_inverse=True)
     values = Rows(source).take(rows)
-    values = np.where(np.isnan(values), np.nan_to_num(fill).astype(np.float32), values)
+    values = np.where(np.isnan(values), center.astype(np.float32), values)
     at = at.reshape(pairs.shape)
     return np.concatenate(
         [

@@ -11,6 +11,7 @@ from dglzarr.kernels.clustering import (
     batch_partial,
     centroid_distances,
     distance_slack,
+    fit_kmeans,
     init_centroids,
     reseed_empty,
     update_centroids,
@@ -166,3 +167,34 @@ def test_fit__inertia_as_scikit_learn(batch_size):
     minibatch = MiniBatchKMeans(8, n_init=4, random_state=0, batch_size=100).fit(matrix).inertia_
     assert best == pytest.approx(lloyd, rel=0.03)
     assert best < minibatch * 1.03
+
+
+def test_fit_kmeans__finds_blobs(rng):
+    centers = np.array([[0.0, 0.0], [20.0, 0.0], [0.0, 20.0]])
+    points = np.repeat(centers, 50, axis=0) + rng.normal(size=(150, 2))
+    found = fit_kmeans(points, 3, np.random.default_rng(1))
+    means = points.reshape(3, 50, 2).mean(axis=1)
+    np.testing.assert_allclose(np.sort(found, axis=0), np.sort(means, axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fit_kmeans__fits_as_well_as_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(2000, 8)).astype(np.float32) + 3 * rng.integers(0, 3, (2000, 8))
+    centroids = fit_kmeans(points, 20, np.random.default_rng(seed))
+    inertia = (centroid_distances(points, centroids).min(axis=1).astype(np.float64) ** 2).sum()
+    peer = MiniBatchKMeans(20, max_iter=10, batch_size=1000, random_state=seed).fit(points)
+    assert inertia < 1.02 * peer.inertia_
+
+
+def test_fit_kmeans__is_a_function_of_the_seed(rng):
+    points = rng.normal(size=(300, 4))
+    a, b, c = (fit_kmeans(points, 9, np.random.default_rng(s), max_iter=0) for s in (1, 1, 2))
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_fit_kmeans__one_point_a_cluster(rng):
+    points = rng.normal(size=(6, 3)).astype(np.float32)
+    centroids = fit_kmeans(points, 6, np.random.default_rng(0))
+    np.testing.assert_allclose(centroid_distances(points, centroids).min(axis=1), 0, atol=1e-6)

@@ -9,9 +9,11 @@ from scipy.spatial.distance import cdist, pdist, squareform
 from dglzarr.kernels.clustering import centroid_distances, distance_slack
 from dglzarr.kernels.duplicates import (
     candidate_pairs,
+    distance_basis,
     find_near_duplicates,
     keep_mask,
     pair_distances,
+    projection_slack,
 )
 
 
@@ -237,3 +239,33 @@ def test_find_near_duplicates__identical_samples():
 def test_find_near_duplicates__refused(matrix, message):
     with pytest.raises(ValueError, match=message):
         find_near_duplicates(matrix)
+
+
+@pytest.mark.parametrize(("n_rows", "n_genes", "wanted"), [(5, 40, 5), (40, 5, 5), (30, 60, 12)])
+def test_distance_basis__is_orthonormal_and_never_lengthens(rng, n_rows, n_genes, wanted):
+    block = rng.normal(size=(n_rows, n_genes)).astype(np.float32)
+    basis = distance_basis(block, min(12, wanted))
+    np.testing.assert_allclose(basis @ basis.T, np.eye(min(12, wanted)), atol=1e-6)
+    projected = block @ basis.T
+    assert (pdist(projected) <= pdist(block) + projection_slack(50.0, n_genes)).all()
+
+
+def test_distance_basis__spans_the_principal_axes(rng):
+    block = rng.normal(size=(50, 3)) @ rng.normal(size=(3, 20))
+    basis = distance_basis(block, 10)
+    assert basis.shape == (3, 20)
+    np.testing.assert_allclose(pdist(block @ basis.T), pdist(block), rtol=1e-4)
+    first = np.linalg.svd(block)[2][0]
+    assert abs(first @ basis[0]) == pytest.approx(1, abs=1e-5)
+
+
+def test_distance_basis__without_variation():
+    assert distance_basis(np.zeros((4, 7), np.float32), 3).shape == (1, 7)
+
+
+def test_projection_slack__bounds_the_rounding(rng):
+    block = (100 * rng.normal(size=(64, 5000))).astype(np.float32)
+    axis = distance_basis(block, 1)
+    exact = block.astype(np.float64) @ axis[0].astype(np.float64)
+    error = np.abs((block @ axis[0]).astype(np.float64) - exact).max()
+    assert 0 < 2 * error < projection_slack(float(np.linalg.norm(block, axis=1).max()), 5000)
