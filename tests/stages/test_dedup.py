@@ -1,0 +1,253 @@
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+from sklearn.cluster import MiniBatchKMeans
+
+from dglzarr import find_near_duplicates
+from dglzarr.errors import StoreError
+from dglzarr.schema import NORMALIZED
+from dglzarr.stages import dedup as stage
+from dglzarr.stages.dedup import dedup
+from dglzarr.store import is_complete, open_store, read_array, read_attributes
+from tests.studies import (
+    LENGTHS,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Breaks,
+    BrokenError,
+    digests,
+    no_computing,
+    splits,
+    times,
+    write_matrix,
+)
+
+N_SAMPLES, N_GENES = 100, 30
+
+
+def plant(values, copy, original, distance, rng):
+    """Let one row stand at a distance from another."""
+    step = rng.normal(size=values.shape[1])
+    values[copy] = values[original] + distance * step / np.linalg.norm(step)
+
+
+@pytest.fixture(scope="module")
+def split():
+    return splits(N_SAMPLES)
+
+
+@pytest.fixture(scope="module")
+def planted(split):
+    """Copies near and far, within a region and across, in all splits; who is to be dropped."""
+    rng = np.random.default_rng(5)
+    values = rng.uniform(4, 14, (N_SAMPLES, N_GENES))
+    train, validation, test = (np.flatnonzero(split == s) for s in (TRAIN, VALIDATION, TEST))
+    plant(values, train[1], train[0], 0.5, rng)  # same region
+    plant(values, train[-1], train[2], 0.9, rng)  # first and last region
+    plant(values, train[-2], train[3], 1.1, rng)  # just too far
+    plant(values, test[0], train[40], 0.3, rng)  # the test sample goes, wherever it stands
+    plant(values, train[-5], test[1], 0.3, rng)  # and here too, though it comes first
+    plant(values, test[3], test[2], 0.0, rng)
+    plant(values, validation[0], train[10], 0.7, rng)
+    dropped = {
+        train[1]: train[0],
+        train[-1]: train[2],
+        test[0]: train[40],
+        test[1]: train[-5],
+        test[3]: test[2],
+        validation[0]: train[10],
+    }
+    return values.astype(np.float32), {int(a): int(b) for a, b in dropped.items()}
+
+
+@pytest.fixture
+def source(tmp_path, planted, split):
+    return write_matrix(tmp_path / "normalized.zarr", NORMALIZED, planted[0], split=split)
+
+
+@pytest.fixture
+def target(tmp_path):
+    return str(tmp_path / "samples.zarr")
+
+
+def brute_force(values, split, threshold):
+    """Greedy, training samples first, from all distances."""
+    distance = cdist(values.astype(np.float64), values.astype(np.float64))
+    kept, repeats = [], {}
+    for i in [*np.flatnonzero(split == TRAIN), *np.flatnonzero(split != TRAIN)]:
+        near = [j for j in kept if distance[i, j] < threshold]
+        if near:
+            repeats[int(i)] = int(min(near, key=lambda j: distance[i, j]))
+        else:
+            kept.append(i)
+    return repeats
+
+
+def repeats(uri):
+    ds = open_store(uri)
+    place = {str(s): i for i, s in enumerate(ds["sample"].values)}
+    dropped = np.flatnonzero(~ds["keep"].values)
+    assert (ds["duplicate_of"].values[ds["keep"].values] == "").all()
+    return {int(i): place[str(ds["duplicate_of"].values[i])] for i in dropped}
+
+
+def test_dedup__drops_the_planted_copies(source, target, planted, split):
+    values, dropped = planted
+    dedup(source, target, n_clusters=7)
+    assert repeats(target) == dropped == brute_force(values, split, 1.0)
+
+
+@pytest.mark.parametrize("n_clusters", [1, 2, 40, 1000])
+def test_dedup__clusters_do_not_matter(source, target, planted, n_clusters):
+    summary = dedup(source, target, n_clusters=n_clusters)
+    assert repeats(target) == planted[1]
+    n_train = int((splits(N_SAMPLES) == TRAIN).sum())
+    assert summary.sizes["cluster_index"] == min(n_clusters, n_train)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.4, 1.2, 18.0])
+def test_dedup__threshold(source, target, planted, split, threshold):
+    summary = dedup(source, target, threshold=threshold, n_clusters=5)
+    wanted = brute_force(planted[0], split, threshold)
+    assert repeats(target) == wanted
+    assert summary.details["n_dropped"] == len(wanted)
+    assert summary.details["n_dropped_test"] == sum(split[i] == TEST for i in wanted)
+    assert threshold < 10 or len(wanted) > 20
+
+
+def test_dedup__training_samples_alone_are_find_near_duplicates(tmp_path, target, planted):
+    all_train = np.zeros(N_SAMPLES, dtype=np.int8)
+    source = write_matrix(tmp_path / "n", NORMALIZED, planted[0], split=all_train)
+    dedup(source, target, n_clusters=5)
+    np.testing.assert_array_equal(read_array(target, "keep"), find_near_duplicates(planted[0]))
+
+
+def test_dedup__dgex_rule_looks_within_clusters(tmp_path, planted):
+    all_train = np.zeros(N_SAMPLES, dtype=np.int8)
+    source = write_matrix(tmp_path / "n", NORMALIZED, planted[0], split=all_train)
+    dedup(source, one := str(tmp_path / "one"), n_clusters=1, rule="dgex", threshold=18.0)
+    wanted = find_near_duplicates(planted[0], rule="dgex", threshold=18.0)
+    np.testing.assert_array_equal(read_array(one, "keep"), wanted)
+    dedup(source, many := str(tmp_path / "many"), n_clusters=30, rule="dgex", threshold=18.0)
+    assert read_array(many, "keep").sum() > wanted.sum()
+
+
+def test_dedup__moments_are_numpy_over_kept_training_samples(source, target, planted, split):
+    dedup(source, target, n_clusters=5)
+    kept = planted[0][(split == TRAIN) & read_array(target, "keep")].astype(np.float64)
+    np.testing.assert_allclose(read_array(target, "gene_mean"), kept.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(read_array(target, "gene_std"), kept.std(axis=0), rtol=1e-12)
+    assert read_attributes(target)["details"]["n_fitted"] == len(kept)
+
+
+def test_dedup__nearest_distance(source, target, planted):
+    dedup(source, target, n_clusters=5)
+    distance = cdist(planted[0].astype(np.float64), planted[0].astype(np.float64))
+    np.fill_diagonal(distance, np.inf)
+    nearest = distance.min(axis=1)
+    np.testing.assert_allclose(
+        read_array(target, "nearest_distance"), np.where(nearest < 1, nearest, np.nan), rtol=1e-5
+    )
+
+
+def test_dedup__cluster_is_the_nearest_centroid(source, target, planted):
+    dedup(source, target, n_clusters=5)
+    centroids = read_array(target, "centroid").astype(np.float64)
+    nearest = cdist(planted[0].astype(np.float64), centroids).argmin(axis=1)
+    np.testing.assert_array_equal(read_array(target, "cluster"), nearest)
+
+
+def test_dedup__clusters_fit_as_well_as_scikit_learn(source, target, planted, split):
+    dedup(source, target, n_clusters=10)
+    rows = planted[0][split == TRAIN]
+    inertia = (cdist(rows, read_array(target, "centroid")).min(axis=1) ** 2).sum()
+    peer = MiniBatchKMeans(10, max_iter=10, batch_size=1000, n_init=3, random_state=0).fit(rows)
+    assert inertia <= 1.02 * peer.inertia_
+
+
+def test_dedup__missing_values_stand_at_the_training_mean(tmp_path, target, planted, split):
+    values = planted[0].copy()
+    rng = np.random.default_rng(0)
+    values[rng.random(values.shape) < 0.02] = np.nan
+    values[:, 4] = np.nan
+    source = write_matrix(tmp_path / "n", NORMALIZED, values, split=split)
+    dedup(source, target, n_clusters=5)
+    known = np.delete(values, 4, axis=1)
+    mean = np.nanmean(known[split == TRAIN].astype(np.float64), axis=0)
+    filled = np.where(np.isnan(known), mean.astype(np.float32), known)
+    assert repeats(target) == brute_force(filled, split, 1.0)
+    kept = known[(split == TRAIN) & read_array(target, "keep")].astype(np.float64)
+    mean, std = read_array(target, "gene_mean"), read_array(target, "gene_std")
+    assert np.isnan([mean[4], std[4]]).all()
+    np.testing.assert_allclose(np.delete(mean, 4), np.nanmean(kept, axis=0), rtol=1e-12)
+    np.testing.assert_allclose(np.delete(std, 4), np.nanstd(kept, axis=0), rtol=1e-12)
+
+
+def test_dedup__shard_length_does_not_matter(tmp_path, planted, split):
+    for shard in LENGTHS:
+        source = write_matrix(
+            tmp_path / f"n{shard}", NORMALIZED, planted[0], split=split, shard=shard
+        )
+        dedup(source, target := str(tmp_path / f"s{shard}"), n_clusters=5)
+        assert repeats(target) == planted[1]
+        kept = planted[0][(split == TRAIN) & read_array(target, "keep")].astype(np.float64)
+        np.testing.assert_allclose(read_array(target, "gene_std"), kept.std(axis=0), rtol=1e-12)
+
+
+def test_dedup__test_samples_do_not_leak(tmp_path, planted, split, source):
+    changed = planted[0].copy()
+    changed[split == TEST] **= 2
+    other = write_matrix(tmp_path / "other", NORMALIZED, changed, split=split)
+    dedup(source, a := str(tmp_path / "a"), n_clusters=5)
+    dedup(other, b := str(tmp_path / "b"), n_clusters=5)
+    for name in ("centroid", "gene_mean", "gene_std"):
+        np.testing.assert_array_equal(read_array(a, name), read_array(b, name))
+    for name in ("keep", "cluster"):
+        np.testing.assert_array_equal(
+            read_array(a, name)[split != TEST], read_array(b, name)[split != TEST]
+        )
+    assert (read_array(a, "keep") != read_array(b, "keep")).any()
+
+
+def test_dedup__fails_half_way_and_goes_on(tmp_path, source, target, monkeypatch):
+    dedup(source, whole := str(tmp_path / "whole"), n_clusters=5)
+    for name in ("reduce_regions", "run_tasks", "finish"):
+        for after in range(3 if name == "reduce_regions" else 1):
+            with monkeypatch.context() as broken:
+                broken.setattr(stage, name, Breaks(getattr(stage, name), after))
+                with pytest.raises(BrokenError):
+                    dedup(source, target, n_clusters=5)
+            assert not is_complete(target)
+    with pytest.raises(StoreError, match="not complete"):
+        open_store(target)
+    dedup(source, target, n_clusters=5)
+    assert digests(target) == digests(whole)
+
+
+def test_dedup__second_run_touches_nothing(tmp_path, source, target):
+    first = dedup(source, target)
+    before = times(tmp_path)
+    with no_computing():
+        second = dedup(source, target)
+    assert (first.state, second.state) == ("new", "unchanged")
+    assert times(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"n_clusters": 3}, {"threshold": 0.5}, {"rule": "dgex"}, {"epochs": 1}, {"seed": 9}],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_dedup__other_parameters(source, target, changed):
+    dedup(source, target)
+    with pytest.raises(StoreError, match=f"other parameters: {next(iter(changed))} "):
+        dedup(source, target, **changed)
+    assert is_complete(target)
+
+
+def test_dedup__overwrite(source, target, planted):
+    dedup(source, target, threshold=0.5, n_clusters=3)
+    summary = dedup(source, target, n_clusters=5, overwrite=True)
+    assert (summary.state, repeats(target)) == ("new", planted[1])
+    assert summary.sizes["cluster_index"] == 5

@@ -1,0 +1,368 @@
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+
+from dglzarr.errors import ConfigError, StoreError
+from dglzarr.kernels.metrics import null_fraction
+from dglzarr.kernels.quantile import apply_quantile
+from dglzarr.schema import LANDMARKS, NORMALIZED, RAW
+from dglzarr.stages import evaluate as stage
+from dglzarr.stages.evaluate import evaluate
+from dglzarr.store import (
+    claim_store,
+    create_store,
+    finish,
+    is_complete,
+    open_store,
+    read_array,
+    store_input,
+)
+from tests.studies import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Breaks,
+    BrokenError,
+    digests,
+    no_computing,
+    simulate,
+    splits,
+    text,
+    times,
+    write_matrix,
+    write_samples,
+)
+
+N_SAMPLES, N_GENES = 100, 40
+GENES = [f"{i:03d}_at" for i in range(N_GENES)]
+SYMBOLS = [f"SYM{i}" for i in range(N_GENES)]
+SYMBOLS[9] = SYMBOLS[1]  # a second probe of a landmark
+SYMBOLS[20] = SYMBOLS[21]  # two probes of a target
+SYMBOLS[30] = ""
+PANELS = {"mined": [1, 3, 5, 7], "l1000": [3, 8], "random-0": [0, 2, 4, 6]}
+SHARED = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+ALPHAS = (0.1, 10.0, 1000.0)
+
+
+def write_landmarks(uri, panels=PANELS):
+    labels = {"gene": text(GENES), "gene_symbol": text(SYMBOLS), "gene_id": text([""] * N_GENES)}
+    longest = max(map(len, panels.values()))
+    labels |= {"panel": text(list(panels)), "position": np.arange(longest, dtype=np.int32)}
+    create_store(claim_store(str(uri), LANDMARKS, inputs=[], parameters={}), labels)
+    rows = [[GENES[i] for i in p] + [""] * (longest - len(p)) for p in panels.values()]
+    arrays = {
+        "score": np.zeros(N_GENES),
+        "rank": np.arange(1, N_GENES + 1),
+        "is_landmark": np.arange(N_GENES) < 4,
+        "panel_gene": text(np.ravel(rows)).reshape(len(panels), longest),
+        "n_missing": np.zeros(len(panels)),
+    }
+    finish(str(uri), started=0.0, arrays=arrays)
+    return str(uri)
+
+
+class Study:
+    """A normalized store, its mask and panels, and the answers by numpy and scikit-learn."""
+
+    def __init__(self, folder, values, *, split=None, keep=None, shard=16, panels=PANELS):
+        self.folder, self.values = folder, values
+        self.split = splits(len(values)) if split is None else split
+        self.keep = np.random.default_rng(3).random(len(values)) < 0.9 if keep is None else keep
+        self.source = write_matrix(
+            folder / "normalized", NORMALIZED, values,
+            split=self.split, shard=shard, genes=GENES, symbols=SYMBOLS,
+        )  # fmt: skip
+        self.samples = write_samples(folder / "samples", self.source, keep=self.keep)
+        self.landmarks = write_landmarks(folder / "landmarks", panels)
+        self.target = str(folder / "evaluation")
+
+    def evaluate(self, **options):
+        options = {"samples": self.samples, "landmarks": self.landmarks, **options}
+        return evaluate(self.source, self.target, **{"alphas": ALPHAS, **options})
+
+    @property
+    def z(self):
+        kept = self.values[self.keep & (self.split == TRAIN)].astype(np.float64)
+        return (self.values - np.nanmean(kept, axis=0)) / np.nanstd(kept, axis=0)
+
+    def rows(self, split):
+        return self.keep & (self.split == split)
+
+    def ridge(self, panel, alpha, fit, predict, targets):
+        x = np.nan_to_num(self.z)
+        model = Ridge(alpha=alpha).fit(x[fit][:, panel], x[fit][:, targets])
+        return model.predict(x[predict][:, panel]).reshape(-1, len(targets))
+
+
+@pytest.fixture(scope="module")
+def values():
+    return simulate(N_SAMPLES, N_GENES, n_duplicates=0, missing_fraction=0.02).expression
+
+
+@pytest.fixture
+def study(tmp_path, values):
+    return Study(tmp_path, values)
+
+
+def test_evaluate__targets_share_no_gene_with_any_panel(study):
+    summary = study.evaluate()
+    is_target = read_array(study.target, "is_target")
+    assert np.flatnonzero(~is_target).tolist() == SHARED
+    assert summary.details["n_targets"] == 30
+    mae = open_store(study.target)["mae"].values
+    assert np.isnan(mae[:, :, ~is_target]).all()
+    assert not np.isnan(mae[:, :, is_target]).any()
+
+
+def test_evaluate__is_ridge_of_scikit_learn(study):
+    study.evaluate()
+    ds = open_store(study.target)
+    assert list(ds["panel"].values) == ["mean", *PANELS]
+    assert list(ds["cohort"].values) == ["test"]
+    assert ds["n_samples"].values.tolist() == [study.rows(TEST).sum()]
+    targets = np.flatnonzero(ds["is_target"].values)
+    truth = study.z[study.rows(TEST)][:, targets]
+    for name, panel in PANELS.items():
+        errors = []
+        for alpha in ALPHAS:
+            tuned = study.ridge(panel, alpha, study.rows(TRAIN), study.rows(VALIDATION), targets)
+            known = np.nan_to_num(study.z[study.rows(VALIDATION)][:, targets])
+            errors.append(np.abs(tuned - known).sum())
+        alpha = ALPHAS[int(np.argmin(errors))]
+        found = ds.sel(panel=name, cohort="test")
+        assert float(found["alpha"]) == alpha
+        predicted = study.ridge(panel, alpha, study.rows(TRAIN), study.rows(TEST), targets)
+        np.testing.assert_allclose(
+            found["mae"].values[targets], np.nanmean(np.abs(truth - predicted), axis=0), rtol=1e-4
+        )
+        for i, target in enumerate(targets):
+            known = ~np.isnan(truth[:, i])
+            r = np.corrcoef(truth[known, i], predicted[known, i])[0, 1]
+            assert float(found["pcc"][target]) == pytest.approx(r, abs=1e-4)
+        if name.startswith("random"):
+            assert np.isnan(found["null_fraction"].values).all()
+        else:
+            wanted = null_fraction(truth, predicted)
+            np.testing.assert_allclose(found["null_fraction"].values[targets], wanted, atol=1e-6)
+
+
+def test_evaluate__baseline_is_the_training_mean(study):
+    summary = study.evaluate()
+    ds = open_store(study.target).sel(panel="mean", cohort="test")
+    targets = np.flatnonzero(ds["is_target"].values)
+    wanted = np.nanmean(np.abs(study.z[study.rows(TEST)]), axis=0)
+    np.testing.assert_allclose(ds["mae"].values[targets], wanted[targets], rtol=1e-5)
+    assert np.isnan(ds["pcc"].values).all()
+    assert np.isnan(float(ds["alpha"]))
+    assert summary.details["mean_mae"]["mean"] == pytest.approx(wanted[targets].mean(), rel=1e-5)
+
+
+def test_evaluate__a_gene_no_training_sample_measures(tmp_path, values):
+    values = values.copy()
+    values[:, 15] = np.nan
+    study = Study(tmp_path, values, panels={"mined": [15, 1]})
+    study.evaluate()
+    mae = open_store(study.target)["mae"].sel(cohort="test")
+    assert np.isnan(mae.sel(gene=GENES[15])).all()
+    assert not np.isnan(mae.sel(gene=GENES[20])).any()
+
+
+def test_evaluate__missing_truth_does_not_count(tmp_path, values):
+    values = values.copy()
+    study_rows = np.flatnonzero(splits(N_SAMPLES) == TEST)
+    values[study_rows[:-4], 12] = np.nan
+    study = Study(tmp_path, values)
+    study.evaluate()
+    known = study.rows(TEST) & ~np.isnan(values[:, 12])
+    found = float(open_store(study.target)["mae"].sel(panel="mean", cohort="test")[12])
+    assert found == pytest.approx(np.abs(study.z[known, 12]).mean(), rel=1e-5)
+
+
+def test_evaluate__without_validation_every_tenth_training_sample_tunes(tmp_path, values):
+    split = splits(N_SAMPLES, n_validation=0)
+    study = Study(tmp_path, values, split=split)
+    study.evaluate()
+    ds = open_store(study.target)
+    targets = np.flatnonzero(ds["is_target"].values)
+    train = np.flatnonzero(study.rows(TRAIN))
+    tune, fit = train[::10], np.setdiff1d(train, train[::10])
+    for name, panel in PANELS.items():
+        truth = np.nan_to_num(study.z[tune][:, targets])
+        errors = [np.abs(study.ridge(panel, a, fit, tune, targets) - truth).sum() for a in ALPHAS]
+        alpha = ALPHAS[int(np.argmin(errors))]
+        found = ds.sel(panel=name, cohort="test")
+        assert float(found["alpha"]) == alpha
+        predicted = study.ridge(panel, alpha, fit, study.rows(TEST), targets)
+        wanted = np.nanmean(np.abs(study.z[study.rows(TEST)][:, targets] - predicted), axis=0)
+        np.testing.assert_allclose(found["mae"].values[targets], wanted, rtol=1e-4)
+
+
+# ---------------------------------------------------------------- cohorts
+
+
+def write_cohort(folder, values, *, name="skin", scale="raw"):
+    """Genes by symbol in another order, two rows of one gene, and one row of an unknown gene."""
+    order = [25, 22, 3, 1, 8, 5, 7, 12, 12]
+    shown = 2.0 ** values[:, order] - 1 if scale == "raw" else values[:, order]
+    genes = [f"ENSG{i:011d}.{i % 3}" for i in range(len(order) + 1)]
+    symbols = [SYMBOLS[i] for i in order] + ["NOBODY"]
+    uri = write_matrix(
+        folder / f"{name}.zarr", RAW, np.hstack([shown, shown[:, :1]]).astype(np.float32),
+        genes=genes, symbols=symbols, details={"scale": scale},
+    )  # fmt: skip
+    return uri, order
+
+
+@pytest.mark.parametrize("scale", ["raw", "log2"])
+@pytest.mark.parametrize("cohort_scale", ["train", "cohort"])
+def test_evaluate__cohort_by_symbol(study, rng, scale, cohort_scale):
+    values = rng.uniform(4, 14, (24, N_GENES)).astype(np.float32)
+    cohort, order = write_cohort(study.folder, values, scale=scale)
+    study.evaluate(cohorts=[cohort], cohort_scale=cohort_scale)
+    ds = open_store(study.target)
+    assert list(ds["cohort"].values) == ["test", "skin"]
+    aligned = np.full((24, N_GENES), np.nan)
+    aligned[:, order] = values[:, order]
+    aligned[:, 9] = values[:, 1]  # the second probe of the same gene
+    assert ds["n_measured"].values.tolist() == [N_GENES, 9]
+    assert ds["n_samples"].values.tolist()[1] == 24
+    reference = read_array(study.source, "quantile_reference")
+    aligned = apply_quantile(aligned.astype(np.float32), reference).astype(np.float64)
+    if cohort_scale == "cohort":
+        with pytest.warns(RuntimeWarning):
+            mean, std = np.nanmean(aligned, axis=0), np.nanstd(aligned, axis=0)
+    else:
+        mean, std = read_array(study.samples, "gene_mean"), read_array(study.samples, "gene_std")
+    z = (aligned - mean) / std
+    measured = [12, 22, 25]
+    found = ds.sel(cohort="skin")
+    assert np.flatnonzero(~np.isnan(found["mae"].sel(panel="mean").values)).tolist() == measured
+    np.testing.assert_allclose(
+        found["mae"].sel(panel="mean").values[measured],
+        np.abs(z[:, measured]).mean(axis=0),
+        rtol=1e-3,
+    )
+    alpha = float(found["alpha"].sel(panel="mined"))
+    x = np.nan_to_num(study.z)[study.rows(TRAIN)]
+    model = Ridge(alpha=alpha).fit(x[:, PANELS["mined"]], x[:, measured])
+    predicted = model.predict(np.nan_to_num(z[:, PANELS["mined"]]))
+    np.testing.assert_allclose(
+        found["mae"].sel(panel="mined").values[measured],
+        np.abs(z[:, measured] - predicted).mean(axis=0),
+        rtol=1e-3,
+    )
+
+
+def test_evaluate__a_replaced_cohort_is_read_again(study, rng, tmp_path):
+    values = rng.uniform(4, 14, (24, N_GENES)).astype(np.float32)
+    cohort, _ = write_cohort(study.folder, values)
+    study.evaluate(cohorts=[cohort])
+    before = open_store(study.target)["mae"].sel(cohort="skin").values
+    (tmp_path / "skin.zarr").rename(tmp_path / "old")
+    write_cohort(study.folder, values[:, ::-1])
+    with pytest.raises(StoreError, match="was made from other inputs"):
+        study.evaluate(cohorts=[cohort])
+    study.evaluate(cohorts=[cohort], overwrite=True)
+    after = open_store(study.target)["mae"].sel(cohort="skin").values
+    assert (before[~np.isnan(before)] != after[~np.isnan(before)]).any()
+
+
+def test_evaluate__cohort_names_must_differ(study, rng):
+    values = rng.uniform(4, 14, (24, N_GENES)).astype(np.float32)
+    cohort, _ = write_cohort(study.folder, values, name="test")
+    with pytest.raises(ConfigError, match="none of them 'test'.*Rename the file"):
+        study.evaluate(cohorts=[cohort])
+
+
+# ---------------------------------------------------------------- refusals and reruns
+
+
+def test_evaluate__no_common_target(tmp_path, values):
+    panels = {"mined": list(range(20)), "random-0": list(range(19, N_GENES))}
+    study = Study(tmp_path, values, panels=panels)
+    with pytest.raises(ConfigError, match=r"the 2 panels cover all 40. Lower select.n_landmarks"):
+        study.evaluate()
+    assert not is_complete(study.target)
+
+
+def test_evaluate__nothing_left_to_test_on(tmp_path, values):
+    study = Study(tmp_path, values, keep=splits(N_SAMPLES) != TEST)
+    with pytest.raises(ConfigError, match=r"to fit and to test on, got \d+ and 0 of 100 \(20 are"):
+        study.evaluate()
+    assert not is_complete(study.target)
+
+
+def test_evaluate__one_training_sample_is_too_few(tmp_path, values):
+    split = np.full(N_SAMPLES, TEST, dtype=np.int8)
+    split[5] = TRAIN
+    study = Study(tmp_path, values, split=split, keep=np.ones(N_SAMPLES, dtype=bool))
+    with pytest.raises(ConfigError, match="got 0 and 99 of 100"):
+        study.evaluate()
+
+
+@pytest.mark.parametrize("shard", [48, 112])
+def test_evaluate__shard_length_does_not_matter(tmp_path, values, shard):
+    found = []
+    for length in (16, shard):
+        (tmp_path / str(length)).mkdir()
+        study = Study(tmp_path / str(length), values, shard=length)
+        study.evaluate()
+        found.append(open_store(study.target)[["mae", "pcc", "alpha"]].load())
+    np.testing.assert_allclose(found[0]["mae"], found[1]["mae"], rtol=1e-5)
+    np.testing.assert_allclose(found[0]["pcc"], found[1]["pcc"], rtol=1e-4)
+    np.testing.assert_array_equal(found[0]["alpha"], found[1]["alpha"])
+
+
+def test_evaluate__dropped_samples_take_no_part(tmp_path, values):
+    keep = np.random.default_rng(3).random(N_SAMPLES) < 0.9
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    study = Study(tmp_path / "a", values, keep=keep)
+    other = Study(tmp_path / "b", np.where(keep[:, None], values, values**2), keep=keep)
+    study.evaluate()
+    other.evaluate()
+    assert digests(study.target) == digests(other.target)
+
+
+def test_evaluate__fails_half_way_and_goes_on(tmp_path, values, study, monkeypatch):
+    (tmp_path / "whole").mkdir()
+    whole = Study(tmp_path / "whole", values)
+    whole.evaluate()
+    for name, after in (("_judge", 2), ("finish", 0)):
+        with monkeypatch.context() as broken:
+            broken.setattr(stage, name, Breaks(getattr(stage, name), after))
+            with pytest.raises(BrokenError):
+                study.evaluate()
+        assert not is_complete(study.target)
+    with pytest.raises(StoreError, match="not complete|no such store"):
+        open_store(study.target)
+    study.evaluate()
+    assert digests(study.target) == digests(whole.target)
+
+
+def test_evaluate__second_run_touches_nothing(study):
+    first = study.evaluate()
+    before = times(study.folder)
+    with no_computing():
+        second = study.evaluate()
+    assert (first.state, second.state) == ("new", "unchanged")
+    assert times(study.folder) == before
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"alphas": (1.0,)}, {"cohort_scale": "cohort"}],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_evaluate__other_parameters(study, changed):
+    study.evaluate()
+    with pytest.raises(StoreError, match=f"other parameters: {next(iter(changed))} "):
+        study.evaluate(**changed)
+    assert study.evaluate(**changed, overwrite=True).state == "new"
+
+
+def test_evaluate__lineage(study):
+    study.evaluate()
+    uris = [i["uri"] for i in open_store(study.target).attrs["inputs"]]
+    assert uris == [study.source, study.samples, study.landmarks]
+    assert store_input(study.source) in open_store(study.target).attrs["inputs"]
