@@ -132,6 +132,12 @@ RAW = StoreSpec(
         *_LABELS,
     ),
 )
+RAW_LINK = StoreSpec(
+    "raw-link",
+    1,
+    "Labels of one large source whose values are read from its own file when it is joined.",
+    tuple(array for array in RAW.arrays if not array.is_matrix),
+)
 EXPRESSION = StoreSpec(
     "expression",
     1,
@@ -285,7 +291,8 @@ EVALUATION = StoreSpec(
 SPECS = {
     spec.name: spec
     for spec in (
-        RAW, EXPRESSION, NORMALIZED, SAMPLES, CONTRIBUTIONS, SCORES, LANDMARKS, EVALUATION,
+        RAW, RAW_LINK, EXPRESSION, NORMALIZED, SAMPLES, CONTRIBUTIONS, SCORES, LANDMARKS,
+        EVALUATION,
     )
 }  # fmt: skip
 

@@ -626,15 +626,23 @@ def store_input(uri: str) -> dict[str, str]:
     return {"uri": uri, "store_id": str(_checked_attributes(uri, None)["store_id"])}
 
 
-def file_input(path: str) -> dict[str, str]:
-    """Return the lineage entry of an input file: its SHA-256 stands for the store's identity."""
+def file_input(path: str, *, known: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """Return the lineage entry of an input file: its SHA-256 stands for the store's identity.
+
+    ``known`` may be the attributes of a store made from it: a file of the same name, length and
+    time is not read again.
+    """
     filesystem, name = _filesystem(path)
     info = filesystem.info(name)
-    return {"uri": path, "store_id": _digest(path, info["size"], str(info.get("mtime", "")))}
+    stat = f"{info['size']} {info.get('mtime', '')}"
+    for entry in (known or {}).get("inputs", []):
+        if entry["uri"] == path and entry.get("stat") == stat:
+            return dict(entry)
+    return {"uri": path, "store_id": _digest(path, stat), "stat": stat}
 
 
 @lru_cache(maxsize=4096)
-def _digest(path: str, size: int, mtime: str) -> str:  # noqa: ARG001  (part of the cache key)
+def _digest(path: str, stat: str) -> str:  # noqa: ARG001  (part of the cache key)
     return file_sha256(path)
 
 

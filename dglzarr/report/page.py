@@ -276,7 +276,7 @@ def _source_rows(
     """Return what is known of each source, from its raw store and from the joined one."""
     rows: dict[str, dict[str, Any]] = {}
     for uri in sources:
-        raw = open_store(uri, SPECS["raw"])
+        raw = open_store(uri)
         name = uri.rstrip("/").rpartition("/")[2].removesuffix(".zarr")
         rows[name] = {
             "source": name,

@@ -12,15 +12,17 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import h5py
 import numpy as np
 import pandas as pd
 
 from dglzarr.errors import ConfigError, SourceError
 from dglzarr.genes import read_annotation_table, read_gene_list
 from dglzarr.kernels.scale import Scale, detect_scale, to_log2, value_quantiles
-from dglzarr.schema import EXPRESSION, RAW, SPLITS, chunk_samples, shard_samples
+from dglzarr.schema import EXPRESSION, RAW, RAW_LINK, SPLITS, chunk_samples, shard_samples
 from dglzarr.sources import read_source
 from dglzarr.store import (
     Region,
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
 SplitBy = Literal["series", "sample"]
 
 _SCALE_SAMPLES = 512
+SERIES_LABELS = ("series_id", "series", "gse")  # name the study of each sample, where given
 
 
 @dataclass(frozen=True)
@@ -174,34 +177,64 @@ def ingest_source(source: SourceFile, overwrite: bool) -> StoreSummary:
     started = time.monotonic()
     files = [source.path, *([source.sample_sheet] if source.sample_sheet else [])]
     try:
-        inputs = [file_input(f) for f in files]
+        inputs = [file_input(f, known=read_attributes(source.raw)) for f in files]
     except OSError as error:
         raise SourceError(f"{error.filename or source.path}: no such file.") from error
     parameters = {"sample_column": source.sample_column, "role": source.role}
-    claim = claim_store(source.raw, RAW, inputs=inputs, parameters=parameters, overwrite=overwrite)
+    linked = _linked(source)
+    claim = claim_store(
+        source.raw,
+        RAW if linked is None else RAW_LINK,
+        inputs=inputs,
+        parameters=parameters,
+        overwrite=overwrite,
+    )
     if claim.state == "unchanged":
         return summarize(source.raw, claim.state)
-    table = read_source(
-        source.path, sample_sheet=source.sample_sheet, sample_column=source.sample_column
-    )
+    table = linked or _open_source(source)
     quantiles, scale = _scale(table)
     if claim.state == "new":
-        create_store(claim, _raw_labels(table), region_length=shard_samples(len(table.samples)))
-    n_negative = n_missing = 0
-    for region in regions(source.raw):
-        block = table.read(region.start, region.stop)
-        n_missing += int(np.isnan(block).sum())
-        n_negative += int((block < 0).sum()) if scale == "raw" else 0
-        write_region(source.raw, region, {"expression": block})
+        length = shard_samples(len(table.samples)) if linked is None else None
+        create_store(claim, _raw_labels(table), region_length=length)
     details = {
         "scale": scale,
         "quantiles": quantiles,
-        "n_negative": n_negative,
-        "n_missing": n_missing,
+        "n_negative": 0,
         "format": table.format,
         "role": source.role,
+        "path": source.path,
     }
+    if linked is None:
+        details |= _copy_values(table, source.raw, scale)
     return finish(source.raw, started=started, details=details)
+
+
+def _open_source(source: SourceFile) -> Source:
+    return read_source(
+        source.path,
+        sample_sheet=source.sample_sheet,
+        sample_column=source.sample_column,
+        scratch=str(Path(source.raw).parent),
+    )
+
+
+def _linked(source: SourceFile) -> Source | None:
+    """Return a source that is joined from its own file: a GCTX for training, in log2."""
+    if source.role != "train" or not h5py.is_hdf5(source.path):
+        return None
+    table = _open_source(source)
+    return table if _scale(table)[1] == "log2" else None
+
+
+def _copy_values(table: Source, raw: str, scale: Scale) -> dict[str, int]:
+    """Write the values of a source region by region; return its missing and negative ones."""
+    n_negative = n_missing = 0
+    for region in regions(raw):
+        block = table.read(region.start, region.stop)
+        n_missing += int(np.isnan(block).sum())
+        n_negative += int((block < 0).sum()) if scale == "raw" else 0
+        write_region(raw, region, {"expression": block})
+    return {"n_missing": n_missing, "n_negative": n_negative}
 
 
 def _scale(table: Source) -> tuple[dict[str, float], Scale]:
@@ -224,12 +257,13 @@ def _scale(table: Source) -> tuple[dict[str, float], Scale]:
 def _raw_labels(table: Source) -> dict[str, NDArray[Any]]:
     names = sorted(table.labels)
     n = len(table.samples)
+    series = next((table.labels[name] for name in SERIES_LABELS if name in table.labels), [""] * n)
     label_values = _text([table.labels[name] for name in names]).reshape(len(names), n)
     return {
         "sample": _text(table.samples),
         "gene": _text(table.genes),
         "gene_symbol": _text(table.gene_symbol or [""] * len(table.genes)),
-        "series": _text([table.series] * n),
+        "series": _text([own or table.series for own in series]),
         "platform": _text(table.platform),
         "label": _text(names),
         "sample_label": label_values.T.copy(),  # Zarr writes text in the order of memory
@@ -255,7 +289,7 @@ def _study_labels(
     raws: Sequence[str], probes: str | None, annotation: str | None, min_coverage: float
 ) -> dict[str, NDArray[Any]]:
     """Return every coordinate of the joined matrix but the split."""
-    tables = [open_store(raw, RAW) for raw in raws]
+    tables = [open_store(raw) for raw in raws]
     genes_of = [list(map(str, t["gene"].values)) for t in tables]
     genes = _canonical_genes(raws, genes_of, probes, min_coverage)
     symbols, ids = _gene_names(genes, tables, annotation)
@@ -361,7 +395,7 @@ def _join_region(
         index, n_samples, scale = _gene_index(raw, raw_id, uri, target_id)
         lo, hi = max(region.start - start, 0), min(region.stop - start, n_samples)
         if lo < hi:
-            block, _ = to_log2(Rows(raw)[lo:hi], scale)
+            block, _ = to_log2(_read_rows(raw, raw_id, lo, hi), scale)
             piece = np.full((hi - lo, index.size), np.nan, dtype=np.float32)
             piece[:, index >= 0] = block[:, index[index >= 0]]
             pieces.append(piece)
@@ -369,6 +403,21 @@ def _join_region(
     expression = np.concatenate(pieces)
     n_missing = np.isnan(expression).sum(axis=1)
     write_region(uri, region, {"expression": expression, "n_missing": n_missing})
+
+
+def _read_rows(raw: str, raw_id: str, start: int, stop: int) -> NDArray[np.float32]:
+    """Return rows of a raw store, or of the file that it links to."""
+    linked = _opened_link(raw, raw_id)
+    block: NDArray[np.float32] = linked.read(start, stop) if linked else Rows(raw)[start:stop]
+    return block
+
+
+@lru_cache(maxsize=8)
+def _opened_link(raw: str, raw_id: str) -> Source | None:  # noqa: ARG001  (part of the cache key)
+    attributes = read_attributes(raw) or {}
+    if attributes["dglzarr_schema"] != RAW_LINK.name:
+        return None
+    return read_source(attributes["details"]["path"])
 
 
 @lru_cache(maxsize=1024)
@@ -379,7 +428,7 @@ def _gene_index(
     target_id: str,  # noqa: ARG001
 ) -> tuple[NDArray[np.int64], int, Scale]:
     """Return where each study gene stands in a raw store (-1 absent), its length and scale."""
-    table = open_store(raw, RAW)
+    table = open_store(raw)
     genes = pd.Index(read_array(target, "gene"))
     index = table.indexes["gene"].get_indexer(genes).astype(np.int64)
     return index, table.sizes["sample"], table.attrs["details"]["scale"]
@@ -390,7 +439,7 @@ def _join_details(target: str, target_id: str, parts: Sequence[tuple[str, str]])
     per_source = []
     for raw, raw_id in parts:
         index, n_samples, scale = _gene_index(raw, raw_id, target, target_id)
-        table = open_store(raw, RAW)
+        table = open_store(raw)
         per_source.append(
             {
                 "source": _name(raw),

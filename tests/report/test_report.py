@@ -174,12 +174,19 @@ def study(tmp_path_factory):
     keep = np.arange(N_SAMPLES) % 5 != 1
     samples = write_store(
         folder, "samples",
-        {**{k: coords[k] for k in ("sample", "gene")}, "cluster_index": np.arange(2, dtype="i4")},
+        {
+            **{k: coords[k] for k in ("sample", "gene")},
+            "cluster_index": np.arange(2, dtype="i4"),
+            "component": np.arange(3, dtype="i4"),
+        },
         finished={
             "cluster": np.zeros(N_SAMPLES, "i4"), "keep": keep,
             "duplicate_of": text(["" if k else "GSM0" for k in keep]),
             "nearest_distance": np.full(N_SAMPLES, np.nan, "f4"),
             "centroid": np.zeros((2, N_GENES), "f4"),
+            "gene_center": np.zeros(N_GENES),
+            "basis": np.zeros((3, N_GENES), "f4"),
+            "projection": np.zeros((N_SAMPLES, 3), "f4"),
             "gene_mean": np.zeros(N_GENES), "gene_std": np.ones(N_GENES),
         },
         details={"n_dropped": 4, "n_clusters": 2, "threshold": 1.25}, inputs=[expression],
