@@ -79,7 +79,7 @@ MUTANTS = (
     ),
     _kernel(
         "deeplift", "small differences use the derivative",
-        "where=difference > 0", "where=difference > 1e-3",
+        "difference >= np.finfo(dtype).tiny", "difference >= 1e-3",
     ),
     _kernel(
         "metrics", "a gene is among its own wrong genes",
