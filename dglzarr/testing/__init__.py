@@ -1,5 +1,6 @@
 """Public test data, as in sgkit: one fixture for tests, documentation, benchmarks and users."""
 
+from dglzarr.testing.compendium import write_compendium
 from dglzarr.testing.files import (
     FileScale,
     write_annotation,
@@ -17,6 +18,7 @@ __all__ = [
     "SimulatedExpression",
     "simulate_expression",
     "write_annotation",
+    "write_compendium",
     "write_gct",
     "write_gctx",
     "write_series_matrix",
