@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -53,6 +54,7 @@ def client(
             yield connected
         return
     with (
+        _main_module_hidden(),
         dask.config.set({"distributed.worker.daemon": True}),
         LocalCluster(
             n_workers=n_workers,
@@ -65,3 +67,18 @@ def client(
         Client(cluster) as connected,
     ):
         yield connected
+
+
+@contextmanager
+def _main_module_hidden() -> Iterator[None]:
+    """Let processes be spawned without the program's main module, which no task needs.
+
+    They import it otherwise; where it loads Prefect, that takes longer than all else they do.
+    """
+    names = vars(sys.modules["__main__"])
+    hidden: dict[str, Any] = {n: names.pop(n) for n in ("__file__", "__spec__") if n in names}
+    names["__spec__"] = None
+    try:
+        yield
+    finally:
+        names.update(hidden)
