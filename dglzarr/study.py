@@ -67,18 +67,24 @@ def open_study(root: str) -> Study:
     StoreError
         When there is no study, or its manifest is of another version.
     """
+    path = Path(root) / MANIFEST
     try:
-        content: dict[str, Any] = json.loads((Path(root) / MANIFEST).read_text(encoding="utf-8"))
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise StoreError(
             f"{root}: no study here ({MANIFEST} is missing). Run 'dglzarr mine'."
         ) from error
-    if content.get("study_version") != MANIFEST_VERSION:
+    except ValueError as error:
+        raise StoreError(f"{path}: expected a manifest, got {error}.") from error
+    found = content.get("study_version") if isinstance(content, dict) else content
+    if found != MANIFEST_VERSION:
         raise StoreError(
-            f"{root}/{MANIFEST}: expected study_version {MANIFEST_VERSION}, "
-            f"got {content.get('study_version')!r}."
+            f"{path}: expected a manifest of study_version {MANIFEST_VERSION}, got {found!r}."
         )
-    return Study(root, tuple(content["segments"]))
+    segments = content.get("segments")
+    if not segments or not isinstance(segments, list):
+        raise StoreError(f"{path}: expected a list of segments, got {segments!r}.")
+    return Study(root, tuple(segments))
 
 
 def planned_study(root: str) -> Study:
