@@ -940,8 +940,21 @@ def test_store_input__names_the_store(study):
 def test_file_input__is_the_sha256_of_the_content(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"abc" * (1 << 21))
-    expected = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert store.file_input(str(path)) == {"uri": str(path), "store_id": expected}
+    got = store.file_input(str(path))
+    assert got["uri"] == str(path)
+    assert got["store_id"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_file_input__known_and_unchanged_is_not_read_again(tmp_path):
+    path, other = tmp_path / "a.txt", tmp_path / "b.txt"
+    path.write_bytes(b"abc")
+    shutil.copy2(path, other)
+    known = {"inputs": [{**store.file_input(str(path)), "store_id": "remembered"}]}
+    assert store.file_input(str(path), known=known)["store_id"] == "remembered"
+    assert store.file_input(str(other), known=known)["store_id"] != "remembered"
+    path.write_bytes(b"abcd")
+    sha256 = hashlib.sha256(b"abcd").hexdigest()
+    assert store.file_input(str(path), known=known)["store_id"] == sha256
 
 
 def test_file_input__follows_a_change(tmp_path):
