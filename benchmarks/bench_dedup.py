@@ -1,0 +1,98 @@
+"""Dedup beside D-GEX's way in memory (scikit-learn), and beside its own reads and products."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import numpy as np
+from common import (
+    Bench,
+    Case,
+    Timed,
+    main,
+    product_seconds,
+    run_here,
+    run_parts,
+    run_stage,
+    seconds_of,
+    simulated_matrix,
+    write_normalized,
+)
+from sklearn.cluster import MiniBatchKMeans
+from sklearn.metrics import pairwise_distances
+
+from dglzarr.stages.dedup import dedup
+from dglzarr.store import Region, Rows, open_store, regions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+N_CLUSTERS = 100
+PASSES = 4
+N_COMPONENTS = 128
+THRESHOLD = 1.0
+
+
+def with_dglzarr(case: Case) -> Timed:
+    """Time the stage: moments, clusters, all near-duplicates, moments of the kept."""
+    target = case.path("samples.zarr")
+    shutil.rmtree(target, ignore_errors=True)
+    options = {"n_clusters": n_clusters(case), "threshold": THRESHOLD}
+    timed = run_stage(case, dedup, case.path("normalized.zarr"), target, **options)
+    n_dropped = open_store(target).attrs["details"]["n_dropped"]
+    return Timed(timed.seconds, timed.n_samples, timed.start_rss_mb, timed.peak_rss_mb,
+                 {**timed.more, "n_dropped": n_dropped})  # fmt: skip
+
+
+def with_sklearn(case: Case) -> Timed:
+    """Time mini-batch k-means, prediction, and all distances within clusters, in memory."""
+    matrix = simulated_matrix(case.n_samples, case.n_genes)
+    return run_here(case, lambda: dgex_duplicates(matrix, n_clusters(case)))
+
+
+def dgex_duplicates(matrix: NDArray[np.float32], clusters: int) -> NDArray[np.bool_]:
+    """Return which samples repeat an earlier one of their cluster, by D-GEX's rule."""
+    model = MiniBatchKMeans(
+        clusters, max_iter=10, batch_size=1000, compute_labels=False, random_state=0
+    )
+    cluster = model.fit(matrix).predict(matrix)
+    drop = np.zeros(len(matrix), bool)
+    for number in range(clusters):
+        members = np.flatnonzero(cluster == number)
+        if members.size > 1:
+            close = pairwise_distances(matrix[members]) < THRESHOLD
+            drop[members[np.triu(close, 1).any(axis=0)]] = True
+    return drop
+
+
+def with_limit(case: Case) -> Timed:
+    """Time the reads of all passes, and one projection in float32, each alone."""
+    source = case.path("normalized.zarr")
+    return run_parts(case, region_parts, [(source, region) for region in regions(source)])
+
+
+def region_parts(source: str, region: Region) -> dict[str, float]:
+    """Return the seconds of each part over one region."""
+    rows = Rows(source)
+    shape = (region.stop - region.start, rows.shape[1], N_COMPONENTS)
+    return {
+        "reads": PASSES * seconds_of(lambda: rows[region.rows]),
+        "projection": product_seconds([shape]),
+    }
+
+
+def n_clusters(case: Case) -> int:
+    """Return the number of clusters: D-GEX's, fewer in a tiny run."""
+    return min(N_CLUSTERS, case.n_samples // 8)
+
+
+ENGINES = {
+    "dglzarr": with_dglzarr,
+    "sklearn MiniBatchKMeans + pairwise_distances, in memory": with_sklearn,
+    "limit: four reads + float32 projection": with_limit,
+}
+BENCHES = [Bench("dedup", write_normalized, ENGINES, packages=["scikit-learn"])]
+
+if __name__ == "__main__":
+    main(__file__, BENCHES, __doc__)

@@ -1,0 +1,140 @@
+"""Evaluate beside scikit-learn's Ridge on the same rows, and beside the matrix products alone."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from common import (
+    Bench,
+    Case,
+    Timed,
+    main,
+    product_seconds,
+    run_here,
+    run_stage,
+    simulated_matrix,
+    write_normalized_and_samples,
+)
+from sklearn.linear_model import Ridge
+from threadpoolctl import threadpool_limits
+
+from dglzarr.kernels.metrics import mae_per_gene, pcc_per_gene
+from dglzarr.kernels.moments import standardize
+from dglzarr.schema import SCORES
+from dglzarr.stages.evaluate import evaluate
+from dglzarr.stages.select import select
+from dglzarr.store import claim_store, create_store, finish, open_store, read_array, store_input
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+N_LANDMARKS = {"tiny": 10, "small": 943, "full": 943}
+N_RANDOM = {"tiny": 2, "small": 3, "full": 20}
+ALPHAS = (1.0, 10.0, 100.0, 1000.0, 10000.0)
+
+
+def prepare(case: Case) -> None:
+    """Write a normalized store, a samples store, and panels of random scores."""
+    write_normalized_and_samples(case)
+    ds = open_store(case.path("normalized.zarr"))
+    scores = case.path("scores.zarr")
+    claim = claim_store(
+        scores, SCORES, inputs=[store_input(case.path("normalized.zarr"))], parameters={}
+    )
+    coords = {name: ds[name].values for name in ("gene", "gene_id", "gene_symbol")}
+    create_store(claim, coords | {"latent": np.zeros(1, np.int32)})
+    score = np.random.default_rng(0).random(case.n_genes)
+    arrays = {"score": score, "latent_score": score[np.newaxis]}
+    finish(scores, started=time.monotonic(), arrays=arrays)
+    select(
+        scores,
+        case.path("landmarks.zarr"),
+        n_landmarks=N_LANDMARKS[case.size],
+        n_random=N_RANDOM[case.size],
+    )
+
+
+def with_dglzarr(case: Case) -> Timed:
+    """Time the stage; a sample counts once a panel."""
+    target = case.path("evaluation.zarr")
+    shutil.rmtree(target, ignore_errors=True)
+    timed = run_stage(
+        case, evaluate, case.path("normalized.zarr"), target, samples=case.path("samples.zarr"),
+        landmarks=case.path("landmarks.zarr"), alphas=ALPHAS,
+    )  # fmt: skip
+    n = n_panels(case)
+    return Timed(
+        timed.seconds, timed.n_samples * n, timed.start_rss_mb, timed.peak_rss_mb,
+        {**timed.more, "n_panels": n, "n_landmarks": N_LANDMARKS[case.size]},
+    )  # fmt: skip
+
+
+def with_sklearn(case: Case) -> Timed:
+    """Time one panel in memory: a fit for each penalty, the best one judged."""
+    uri = case.path("samples.zarr")
+    mean, std = read_array(uri, "gene_mean"), read_array(uri, "gene_std")
+    z = standardize(simulated_matrix(case.n_samples, case.n_genes), mean, std)
+    split = read_array(case.path("normalized.zarr"), "split")
+    landmarks, targets = first_panel(case)
+    return run_here(case, lambda: judge_with_sklearn(z, split, landmarks, targets))
+
+
+def judge_with_sklearn(
+    z: NDArray[np.float32],
+    split: NDArray[np.int8],
+    landmarks: NDArray[np.int64],
+    targets: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return error and correlation of each target, with the best penalty."""
+    x, y = ([z[split == fold][:, genes] for fold in range(3)] for genes in (landmarks, targets))
+    models = [Ridge(alpha).fit(x[0], y[0]) for alpha in ALPHAS]
+    errors = [np.abs(model.predict(x[1]) - y[1]).mean() for model in models]
+    predicted = models[int(np.argmin(errors))].predict(x[2])
+    return mae_per_gene(y[2], predicted), pcc_per_gene(y[2], predicted)
+
+
+def with_limit(case: Case) -> Timed:
+    """Time the products of one panel in float32: normal equations, solutions, predictions."""
+    n_landmarks, targets = N_LANDMARKS[case.size], first_panel(case)[1].size
+    n_train, n_other = case.n_samples * 8 // 10, case.n_samples // 10
+    fit = [(n_landmarks, n_train, targets), (n_landmarks, n_train, n_landmarks)]
+    rotate = [(n_landmarks, n_landmarks, targets)]
+    with threadpool_limits(max(1, case.workers)):
+        fit_seconds, rotate_seconds = product_seconds(fit), product_seconds(rotate)
+        predict_seconds = product_seconds([(n_other, n_landmarks, targets)])
+    parts = {
+        "normal equations": fit_seconds,
+        "solutions": (1 + len(ALPHAS)) * rotate_seconds,
+        "predictions": (1 + len(ALPHAS)) * predict_seconds,
+    }
+    more = {"parts": {name: round(seconds, 3) for name, seconds in parts.items()}}
+    return Timed(sum(parts.values()), case.n_samples, more=more)
+
+
+def first_panel(case: Case) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the mined panel's genes, and the genes that no panel measures, as indices."""
+    table = read_array(case.path("landmarks.zarr"), "panel_gene")
+    genes = open_store(case.path("landmarks.zarr")).indexes["gene"]
+    used = genes.get_indexer(pd.Index(sorted({str(g) for g in table.ravel() if g != ""})))
+    targets = np.setdiff1d(np.arange(genes.size), used)
+    return genes.get_indexer(pd.Index(table[0])).astype(np.int64), targets.astype(np.int64)
+
+
+def n_panels(case: Case) -> int:
+    """Return how many panels are fitted; the training mean needs no fit."""
+    return 1 + N_RANDOM[case.size]
+
+
+ENGINES = {
+    "dglzarr": with_dglzarr,
+    "sklearn Ridge, in memory": with_sklearn,
+    "limit: float32 matrix products": with_limit,
+}
+BENCHES = [Bench("evaluate", prepare, ENGINES, packages=["scikit-learn"])]
+
+if __name__ == "__main__":
+    main(__file__, BENCHES, __doc__)

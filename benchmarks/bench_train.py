@@ -1,0 +1,155 @@
+"""Train beside plain Keras fit on the array in memory, and the loader beside the store's reads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from common import (
+    Bench,
+    Case,
+    Timed,
+    main,
+    peak_rss_mb,
+    product_seconds,
+    reset_peak,
+    run_here,
+    simulated_matrix,
+    write_normalized_and_samples,
+)
+from threadpoolctl import threadpool_limits
+
+from dglzarr.kernels.moments import standardize
+from dglzarr.models.batches import Batches
+from dglzarr.store import Rows, read_array, regions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+HIDDEN, N_LATENT = 500, 100
+BATCH_SIZE = 128
+EPOCHS = 3
+
+
+def with_dglzarr(case: Case) -> Timed:
+    """Time the stage's epochs after the first, with their validation and checkpoints."""
+    quiet_tensorflow(case)
+    from dglzarr.stages.train import train  # noqa: PLC0415  (loads keras)
+
+    target = case.path("model")
+    shutil.rmtree(target, ignore_errors=True)
+    ends: list[float] = []
+    before = reset_peak()
+    train(
+        case.path("normalized.zarr"),
+        target,
+        samples=case.path("samples.zarr"),
+        epochs=EPOCHS,
+        batch_size=BATCH_SIZE,
+        on_progress=lambda *_: ends.append(time.perf_counter()),
+    )
+    return later_epochs(case, ends, before)
+
+
+def with_keras(case: Case) -> Timed:
+    """Time the epochs after the first of the same network on an array in memory."""
+    quiet_tensorflow(case)
+    import keras  # noqa: PLC0415
+
+    from dglzarr.models.autoencoder import (  # noqa: PLC0415
+        AutoEncoderConfig,
+        build_autoencoder,
+    )
+
+    z, split = standardized(case)
+    fitted, validated = z[split == 0], z[split == 1]
+    model = build_autoencoder(AutoEncoderConfig(n_genes=case.n_genes))
+    model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="mean_absolute_error")
+    ends: list[float] = []
+    clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: ends.append(time.perf_counter()))
+    before = reset_peak()
+    model.fit(
+        fitted, fitted, validation_data=(validated, validated), batch_size=BATCH_SIZE,
+        epochs=EPOCHS, callbacks=[clock], verbose=0,
+    )  # fmt: skip
+    return later_epochs(case, ends, before)
+
+
+def with_products(case: Case) -> Timed:
+    """Time the matrix products of a training step and of its validation, in float32."""
+    genes, batch = case.n_genes, BATCH_SIZE
+    outer = [(batch, genes, HIDDEN), (genes, batch, HIDDEN)]  # forward and weights of hidden_in
+    outer += [(batch, HIDDEN, genes), (HIDDEN, batch, genes), (batch, genes, HIDDEN)]
+    inner = 2 * [(batch, HIDDEN, N_LATENT), (HIDDEN, batch, N_LATENT), (batch, N_LATENT, HIDDEN)]
+    with threadpool_limits(max(1, case.workers)):
+        step = product_seconds(outer + inner)
+        check = product_seconds([outer[0], outer[2], inner[0], inner[2]])
+    return Timed(step + check / 8, batch)
+
+
+def with_loader(case: Case) -> Timed:
+    """Time one epoch of streamed batches."""
+    samples = case.path("samples.zarr")
+    split = read_array(case.path("normalized.zarr"), "split")
+    batches = Batches(
+        Rows(case.path("normalized.zarr")),
+        keep=split == 0,
+        mean=read_array(samples, "gene_mean"),
+        std=read_array(samples, "gene_std"),
+        batch_size=BATCH_SIZE,
+        cache="stream",
+    )
+    return run_here(case, lambda: [None for _ in batches.epoch(0)], n_samples=batches.n_samples)
+
+
+def with_reads(case: Case) -> Timed:
+    """Time one sequential read of the store."""
+    source = case.path("normalized.zarr")
+    rows, parts = Rows(source), regions(source)
+    return run_here(case, lambda: [None for part in parts if rows[part.rows] is None])
+
+
+def later_epochs(case: Case, ends: list[float], before: float) -> Timed:
+    """Return the time of the epochs after the first, which builds the graph."""
+    n_train = len(np.flatnonzero(read_array(case.path("normalized.zarr"), "split") == 0))
+    seconds = ends[-1] - ends[0]
+    return Timed(seconds, n_train * (len(ends) - 1), before, peak_rss_mb())
+
+
+def standardized(case: Case) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    """Return the matrix in z units and the split of its samples."""
+    mean, std = (read_array(case.path("samples.zarr"), n) for n in ("gene_mean", "gene_std"))
+    z = standardize(simulated_matrix(case.n_samples, case.n_genes), mean, std)
+    return z, read_array(case.path("normalized.zarr"), "split")
+
+
+def quiet_tensorflow(case: Case) -> None:
+    """Give TensorFlow as many threads as the case has workers, before it is loaded."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.environ["TF_NUM_INTRAOP_THREADS"] = str(max(1, case.workers))
+
+
+PACKAGES = ["keras", "tensorflow"]
+BENCHES = [
+    Bench(
+        "train",
+        write_normalized_and_samples,
+        {
+            "dglzarr": with_dglzarr,
+            "keras fit, in memory": with_keras,
+            "limit: float32 matrix products": with_products,
+        },
+        packages=PACKAGES,
+    ),
+    Bench(
+        "train-loader",
+        write_normalized_and_samples,
+        {"dglzarr": with_loader, "limit: sequential read": with_reads},
+    ),
+]
+
+if __name__ == "__main__":
+    main(__file__, BENCHES, __doc__)

@@ -1,0 +1,107 @@
+"""Every benchmark runs at its smallest size, compares with a peer and a limit, and prints JSON."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+SCRIPTS = sorted((REPO / "benchmarks").glob("bench_*.py"))
+KEYS = {
+    "stage", "engine", "n_samples", "n_genes", "workers", "seconds", "samples_per_s", "mb_per_s",
+    "start_rss_mb", "peak_rss_mb", "ratio", "repeats", "load_before", "versions",
+}  # fmt: skip
+WITH_TENSORFLOW = ("score", "train")
+
+
+def stage_of(path):
+    return path.stem.removeprefix("bench_")
+
+
+def run(path, *options, scratch):
+    command = [sys.executable, str(path), "--size", "tiny", "--scratch", str(scratch), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, env=environment, cwd=scratch, check=True
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def marked(path):
+    marks = [pytest.mark.slow] if stage_of(path) in WITH_TENSORFLOW else []
+    return pytest.param(path, id=stage_of(path), marks=marks)
+
+
+@pytest.mark.parametrize("path", [marked(path) for path in SCRIPTS])
+def test_benchmark__prints_peers_and_limits_as_ratios(path, tmp_path):
+    lines = run(path, "--workers", "0", scratch=tmp_path)
+    assert {line["stage"].split("-")[0] for line in lines} == {stage_of(path)}
+    for line in lines:
+        assert line.keys() >= KEYS
+        assert line["n_genes"] == 200
+        assert line["repeats"] == 1
+        assert math.isclose(
+            line["samples_per_s"] * line["seconds"], line["n_samples"], rel_tol=1e-3
+        )
+    for stage in {line["stage"] for line in lines}:
+        engines = [line["engine"] for line in lines if line["stage"] == stage]
+        assert engines[0] == "dglzarr"
+        assert any(engine.startswith("limit: ") for engine in engines)
+        assert len(set(engines)) == len(engines)
+    ours = {line["stage"]: line for line in lines if line["engine"] == "dglzarr"}
+    for line in lines:
+        rates = ours[line["stage"]]["samples_per_s"], line["samples_per_s"]
+        assert math.isclose(line["ratio"], rates[0] / rates[1], rel_tol=1e-2)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_benchmark__workers_are_processes_with_their_own_memory(tmp_path):
+    path = REPO / "benchmarks" / "bench_normalize.py"
+    ours, peer, limit = run(path, "--workers", "1", scratch=tmp_path)
+    assert ours["engine"] == "dglzarr"
+    assert ours["workers"] == 1
+    assert ours["coordinator_peak_rss_mb"] > 0
+    assert limit["parts"].keys() == {"read twice", "sort", "rank", "write"}
+    for line in (ours, peer, limit):
+        assert line["peak_rss_mb"] >= line["start_rss_mb"] > 20
+
+
+def test_line__ratio_is_the_median_of_paired_ratios(monkeypatch):
+    monkeypatch.syspath_prepend(REPO / "benchmarks")
+    common = pytest.importorskip("common")
+    bench = common.Bench("stage", lambda case: None, {})
+    pairs = [
+        (common.Timed(ours, 10, 5, 6), common.Timed(theirs, 20, 7, peak))
+        for ours, theirs, peak in [(1, 2, 8), (1, 4, 9), (2, 24, 3)]
+    ]
+    line = common._line(bench, common.Case("tiny", 10, 4, 2, "."), "peer", pairs)
+    assert line["ratio"] == 2.0  # of 1, 2 and 6
+    assert line["samples_per_s"] == 5.0  # of 10, 5 and 0.83
+    assert (line["seconds"], line["mb_per_s"], line["repeats"]) == (4.0, 8e-5, 3)
+    assert (line["start_rss_mb"], line["peak_rss_mb"]) == (7, 9)
+
+
+def test_benchmark__wrong_size_is_refused():
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS[0]), "--size", "huge"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "tiny, small, full" in done.stderr.replace("'", "")
+
+
+def test_run_here__memory_of_the_call_is_seen(tmp_path):
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import numpy as np; import common as c\n"
+        "case = c.Case('tiny', 96, 200, 0, '.')\n"
+        "np.ones(40_000_000)\n"
+        "timed = c.run_here(case, lambda: np.ones(10_000_000))\n"
+        "print(timed.peak_rss_mb - timed.start_rss_mb)\n"
+    )
+    command = [sys.executable, "-c", code, str(REPO / "benchmarks")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert 60 < float(done.stdout) < 120
