@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ from dglzarr.store import (
 from dglzarr.testing import SimulatedExpression, simulate_expression, write_series_matrix
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
-LENGTHS = (16, 32, 48, 112)
+LENGTHS = (16, 48, 112)
 
 
 def text(values: Sequence[Any]) -> NDArray[Any]:
@@ -152,7 +153,7 @@ def write_model(path: Path | str, normalized: str, samples: str, *, seed: int = 
             rng.normal(0, 0.1, n_out).astype(np.float32),
             "linear" if i == 3 else "sigmoid",
         )
-        for i, (n_in, n_out) in enumerate(zip(widths[:-1], widths[1:], strict=True))
+        for i, (n_in, n_out) in enumerate(itertools.pairwise(widths))
     ]
     save_model(
         Path(path),

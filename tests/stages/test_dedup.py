@@ -61,9 +61,10 @@ def planted(split):
     return values.astype(np.float32), {int(a): int(b) for a, b in dropped.items()}
 
 
-@pytest.fixture
-def source(tmp_path, planted, split):
-    return write_matrix(tmp_path / "normalized.zarr", NORMALIZED, planted[0], split=split)
+@pytest.fixture(scope="module")
+def source(tmp_path_factory, planted, split):
+    folder = tmp_path_factory.mktemp("study")
+    return write_matrix(folder / "normalized.zarr", NORMALIZED, planted[0], split=split)
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def test_dedup__drops_the_planted_copies(source, target, planted, split):
     assert repeats(target) == dropped == brute_force(values, split, 1.0)
 
 
-@pytest.mark.parametrize("n_clusters", [1, 2, 40, 1000])
+@pytest.mark.parametrize("n_clusters", [1, 40, 1000])
 def test_dedup__clusters_do_not_matter(source, target, planted, n_clusters):
     summary = dedup(source, target, n_clusters=n_clusters)
     assert repeats(target) == planted[1]
@@ -234,15 +235,12 @@ def test_dedup__second_run_touches_nothing(tmp_path, source, target):
     assert times(tmp_path) == before
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [{"n_clusters": 3}, {"threshold": 0.5}, {"rule": "dgex"}, {"epochs": 1}, {"seed": 9}],
-    ids=lambda changed: next(iter(changed)),
-)
-def test_dedup__other_parameters(source, target, changed):
+def test_dedup__other_parameters(source, target):
     dedup(source, target)
-    with pytest.raises(StoreError, match=f"other parameters: {next(iter(changed))} "):
-        dedup(source, target, **changed)
+    others = {"n_clusters": 3, "threshold": 0.5, "rule": "dgex", "epochs": 1, "seed": 9}
+    for name, value in others.items():
+        with pytest.raises(StoreError, match=f"other parameters: {name} "):
+            dedup(source, target, **{name: value})
     assert is_complete(target)
 
 

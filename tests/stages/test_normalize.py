@@ -28,14 +28,14 @@ def values_of(uri):
     return open_store(uri)["expression"].values
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def values():
     return simulate(missing_fraction=0.02).expression
 
 
-@pytest.fixture
-def source(tmp_path, values):
-    return write_matrix(tmp_path / "expression.zarr", EXPRESSION, values)
+@pytest.fixture(scope="module")
+def source(tmp_path_factory, values):
+    return write_matrix(tmp_path_factory.mktemp("study") / "e", EXPRESSION, values)
 
 
 @pytest.mark.parametrize("ties", ["midrank", "tie-mean", "dgex"])
@@ -55,7 +55,7 @@ def test_normalize__fit_on_all_is_quantile_normalize(tmp_path, source, values):
 
 
 def test_normalize__complete_values_by_sorting(tmp_path):
-    values = simulate(n_duplicates=0).expression.astype(np.float32)
+    values = simulate(60, n_duplicates=0).expression
     train = splits(len(values)) == TRAIN
     source = write_matrix(tmp_path / "e", EXPRESSION, values)
     normalize(source, target := str(tmp_path / "n"))
@@ -149,7 +149,7 @@ def test_normalize__fails_half_way_and_goes_on(tmp_path, source, monkeypatch):
             normalize(source, target)
     assert not is_complete(target)
     assert len(list((tmp_path / "n/expression/c").iterdir())) == 3
-    with pytest.raises(StoreError, match="not complete. Run the stage that writes it again"):
+    with pytest.raises(StoreError, match="not complete"):
         open_store(target)
     with monkeypatch.context() as counting:
         counting.setattr(stage, "_apply_region", Breaks(stage._apply_region, 4))
@@ -170,7 +170,9 @@ def test_normalize__second_run_touches_nothing(tmp_path, source):
 def test_normalize__other_parameters(tmp_path, source):
     normalize(source, target := str(tmp_path / "n"))
     before = read_attributes(target)["store_id"]
-    with pytest.raises(StoreError, match=r"other parameters: ties 'midrank' -> 'dgex'.*--overwri"):
+    with pytest.raises(
+        StoreError, match=r"other parameters: ties 'midrank' -> 'dgex'.*--overwrite"
+    ):
         normalize(source, target, ties="dgex")
     assert read_attributes(target)["store_id"] == before
     assert normalize(source, target, ties="dgex", overwrite=True).state == "new"
@@ -180,7 +182,7 @@ def test_normalize__other_parameters(tmp_path, source):
 def test_normalize__other_input(tmp_path, source, values):
     normalize(source, target := str(tmp_path / "n"))
     other = write_matrix(tmp_path / "other", EXPRESSION, values + 1)
-    with pytest.raises(StoreError, match="was made from other inputs: .*other"):
+    with pytest.raises(StoreError, match=r"was made from other inputs: .*other"):
         normalize(other, target)
 
 

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,11 @@ class Study:
         self.model = write_model(folder / "model", self.source, self.samples, seed=seed)
         self.target, self.contributions = str(folder / "scores"), str(folder / "contributions")
 
+    def scored_at(self, folder):
+        other = copy.copy(self)
+        other.target, other.contributions = str(folder / "scores"), str(folder / "contributions")
+        return other
+
     def score(self, **options):
         places = {"contributions": self.contributions, "samples": self.samples}
         return score(self.source, self.target, **{**places, "model": self.model, **options})
@@ -67,9 +74,14 @@ def values():
     return simulate(n_duplicates=0, missing_fraction=0.02).expression
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, values):
+    return Study(tmp_path_factory.mktemp("study"), values)
+
+
 @pytest.fixture
-def study(tmp_path, values):
-    return Study(tmp_path, values)
+def study(made, tmp_path):
+    return made.scored_at(tmp_path)
 
 
 @pytest.mark.parametrize("reference", ["mean", "zeros"])
@@ -159,9 +171,8 @@ def test_score__resumes_with_the_same_bytes(study):
 @pytest.mark.parametrize(
     ("name", "after"), [("_score_region", 3), ("finish", 0), ("finish", 1)], ids=str
 )
-def test_score__fails_half_way_and_goes_on(tmp_path, values, study, monkeypatch, name, after):
-    (tmp_path / "whole").mkdir()
-    whole = Study(tmp_path / "whole", values)
+def test_score__fails_half_way_and_goes_on(tmp_path, study, monkeypatch, name, after):
+    whole = study.scored_at(tmp_path / "whole")
     whole.score()
     with monkeypatch.context() as broken:
         broken.setattr(stage, name, Breaks(getattr(stage, name), after))
@@ -174,31 +185,27 @@ def test_score__fails_half_way_and_goes_on(tmp_path, values, study, monkeypatch,
     assert digests(study.target) == digests(whole.target)
 
 
-def test_score__second_run_touches_nothing(study):
+def test_score__second_run_touches_nothing(study, tmp_path):
     first = study.score()
-    before = times(study.folder)
+    before = times(tmp_path), times(study.folder)
     second = study.score()
     assert (first.state, second.state) == ("new", "unchanged")
-    assert times(study.folder) == before
+    assert (times(tmp_path), times(study.folder)) == before
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [{"deeplift_reference": "zeros"}, {"layer": "pre-activation"}],
-    ids=lambda changed: next(iter(changed)),
-)
-def test_score__other_parameters(study, changed):
+def test_score__other_parameters(study):
     study.score()
-    before = read_array(study.target, "score")
-    with pytest.raises(
-        StoreError, match=f"contributions: was made with .*: {next(iter(changed))} "
-    ):
-        study.score(**changed)
-    assert study.score(**changed, overwrite=True).state == "new"
-    assert not np.allclose(read_array(study.target, "score"), before, rtol=1e-3)
+    for name, value in {"deeplift_reference": "zeros", "layer": "pre-activation"}.items():
+        before = read_array(study.target, "score")
+        with pytest.raises(StoreError, match=f"contributions: was made with .*: {name} "):
+            study.score(**{name: value})
+        assert study.score(**{name: value}, overwrite=True).state == "new"
+        assert not np.allclose(read_array(study.target, "score"), before, rtol=1e-3)
+        study.score(overwrite=True)
 
 
-def test_score__another_model_at_the_same_place(study):
+def test_score__another_model_at_the_same_place(tmp_path, values):
+    study = Study(tmp_path, values)
     study.score()
     before = read_array(study.target, "score")
     write_model(study.model, study.source, study.samples, seed=1)
