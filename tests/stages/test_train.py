@@ -1,0 +1,222 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from dglzarr.errors import DglzarrError, StoreError
+from dglzarr.models.files import load_model, read_history
+from dglzarr.schema import NORMALIZED
+from tests.studies import TEST, TRAIN, simulate, splits, times, write_matrix, write_samples
+
+pytestmark = pytest.mark.slow
+
+SIZES = {"hidden": 12, "n_latent": 4, "epochs": 3, "batch_size": 16}
+
+
+@pytest.fixture(scope="module")
+def train():
+    from dglzarr.stages.train import train
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def values():
+    return simulate(n_duplicates=0, missing_fraction=0.02).expression
+
+
+class Study:
+    def __init__(self, folder, values, *, split=None):
+        self.split = splits(len(values)) if split is None else split
+        self.keep = np.random.default_rng(3).random(len(values)) < 0.9
+        self.source = write_matrix(folder / "n", NORMALIZED, values, split=self.split)
+        self.samples = write_samples(folder / "s", self.source, keep=self.keep)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, values):
+    return Study(tmp_path_factory.mktemp("study"), values)
+
+
+def weights(target):
+    return [part for kernel, bias, _ in load_model(target).layers for part in (kernel, bias)]
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(weights(a), weights(b), strict=True))
+
+
+def run(train, study, target, **options):
+    return train(study.source, str(target), samples=study.samples, **{**SIZES, **options})
+
+
+class Killed(BaseException):
+    """Stands for a kill after an epoch."""
+
+
+def killed_after(epochs):
+    def stop(_, done, total):  # noqa: ARG001
+        if done == epochs:
+            raise Killed
+
+    return stop
+
+
+def test_train__model_carries_labels_moments_and_lineage(tmp_path, train, study, values):
+    summary = run(train, study, tmp_path / "m")
+    saved = load_model(tmp_path / "m")
+    kept = values[study.keep & (study.split == TRAIN)].astype(np.float64)
+    np.testing.assert_allclose(saved.gene_mean, np.nanmean(kept, axis=0))
+    np.testing.assert_allclose(saved.gene_std, np.nanstd(kept, axis=0))
+    assert [k.shape for k, _, _ in saved.layers] == [(40, 12), (12, 4), (4, 12), (12, 40)]
+    assert [a for _, _, a in saved.layers] == ["sigmoid", "sigmoid", "sigmoid", "linear"]
+    assert [i["uri"] for i in saved.inputs] == [study.source, study.samples]
+    assert summary.details == {"model_id": saved.model_id}
+    assert summary.sizes == {"gene": 40, "latent": 4}
+    history = read_history(tmp_path / "m" / "history.csv")
+    assert len(history.epoch) == 3
+    assert history.loss[-1] < history.loss[0]
+    assert not np.isnan(history.val_loss).any()
+
+
+def test_train__same_seed_same_bits_other_seed_others(tmp_path, train, study):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(train, study, tmp_path / name, seed=seed)
+    assert same(tmp_path / "a", tmp_path / "b")
+    assert not same(tmp_path / "a", tmp_path / "c")
+
+
+def test_train__test_and_dropped_samples_do_not_leak(tmp_path, train, study, values):
+    unused = ~study.keep | (study.split == TEST)
+    (tmp_path / "other").mkdir()
+    other = Study(tmp_path / "other", np.where(unused[:, None], values**2, values))
+    run(train, study, tmp_path / "a")
+    run(train, other, tmp_path / "b")
+    assert same(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_train__goes_on_after_a_kill(tmp_path, train, study, after):
+    run(train, study, tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(train, study, tmp_path / "m", on_progress=killed_after(after))
+    assert not (tmp_path / "m" / "model.json").exists()
+    with pytest.raises(StoreError, match=r"expected a complete model, got no model.json"):
+        load_model(tmp_path / "m")
+    done = []
+    run(train, study, tmp_path / "m", on_progress=lambda *call: done.append(call))
+    assert [d for _, d, _ in done] == list(range(after + 1, 4))
+    assert same(tmp_path / "whole", tmp_path / "m")
+
+
+def test_train__second_run_touches_nothing(tmp_path, train, study):
+    first = run(train, study, tmp_path / "m")
+    before = times(tmp_path)
+    second = run(train, study, tmp_path / "m")
+    assert (first.state, second.state) == ("new", "unchanged")
+    assert times(tmp_path) == before
+
+
+def test_train__other_parameters(tmp_path, train, study):
+    run(train, study, tmp_path / "m")
+    others = {
+        "hidden": 10,
+        "n_latent": 3,
+        "activation": "tanh",
+        "dropout": 0.2,
+        "l2": 0.1,
+        "epochs": 2,
+        "batch_size": 8,
+        "learning_rate": 0.01,
+        "patience": 1,
+        "seed": 4,
+    }
+    for name, value in others.items():
+        with pytest.raises(StoreError, match=f"other parameters: {name} .* -> {value!r}"):
+            run(train, study, tmp_path / "m", **{name: value})
+    assert (tmp_path / "m" / "model.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "finished"),
+    [({"epochs": 1}, True), ({"epochs": 1}, False), ({"dropout": 0.5}, False)],
+    ids=str,
+)
+def test_train__overwrite_is_a_training_from_the_start(tmp_path, train, study, changed, finished):
+    run(train, study, tmp_path / "whole", **changed)
+    if finished:
+        run(train, study, tmp_path / "m")
+    else:
+        with pytest.raises(Killed):
+            run(train, study, tmp_path / "m", on_progress=killed_after(2))
+    with pytest.raises(StoreError, match=f"other parameters: {next(iter(changed))} "):
+        run(train, study, tmp_path / "m", **changed)
+    assert run(train, study, tmp_path / "m", **changed, overwrite=True).state == "new"
+    assert same(tmp_path / "whole", tmp_path / "m")
+    epochs = len(read_history(tmp_path / "m" / "history.csv").epoch)
+    assert epochs == changed.get("epochs", 3)
+
+
+def test_train__overwrite_that_was_killed_goes_on(tmp_path, train, study):
+    run(train, study, tmp_path / "whole", dropout=0.5)
+    run(train, study, tmp_path / "m")
+    with pytest.raises(Killed):
+        run(train, study, tmp_path / "m", dropout=0.5, overwrite=True, on_progress=killed_after(2))
+    done = []
+    run(
+        train, study, tmp_path / "m", dropout=0.5, overwrite=True,
+        on_progress=lambda *call: done.append(call[1]),
+    )  # fmt: skip
+    assert done == [3]
+    assert same(tmp_path / "whole", tmp_path / "m")
+
+
+def test_train__other_inputs(tmp_path, train, study, values):
+    run(train, study, tmp_path / "m")
+    (tmp_path / "other").mkdir()
+    other = Study(tmp_path / "other", values + 1)
+    with pytest.raises(StoreError, match="other parameters: inputs "):
+        run(train, other, tmp_path / "m")
+
+
+def test_train__without_validation_the_last_epoch_is_kept(tmp_path, train, values):
+    (tmp_path / "study").mkdir()
+    split = splits(len(values), n_validation=0)
+    study = Study(tmp_path / "study", values, split=split)
+    run(train, study, tmp_path / "m", patience=1)
+    history = read_history(tmp_path / "m" / "history.csv")
+    assert len(history.epoch) == 3
+    assert np.isnan(history.val_loss).all()
+
+
+def test_train__damaged_weights(tmp_path, train, study):
+    run(train, study, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "m")
+    with (tmp_path / "m" / "weights.npz").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(StoreError, match=r"weights.npz: expected the weights that model.json"):
+        run(train, study, tmp_path / "m")
+    run(train, study, tmp_path / "m", overwrite=True)
+    assert same(tmp_path / "whole", tmp_path / "m")
+
+
+def test_train__a_loss_that_is_not_finite(tmp_path, train, study):
+    with pytest.raises(DglzarrError, match=r"expected a finite loss, got .* Lower learning_rate"):
+        run(train, study, tmp_path / "m", learning_rate=1e38, activation="relu", epochs=20)
+    assert not (tmp_path / "m" / "model.json").exists()
+
+
+def test_train__a_place_that_cannot_be_written(tmp_path, train, study):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"file/m: cannot be written: .*Free space"):
+        run(train, study, tmp_path / "file" / "m")
+
+
+def test_train__what_it_is_made_from_is_known_before_the_first_epoch(tmp_path, train, study):
+    with pytest.raises(Killed):
+        run(train, study, tmp_path / "m", on_progress=killed_after(1))
+    begun = json.loads((tmp_path / "m" / "training.json").read_text())
+    assert begun["epochs"] == 3
+    assert begun["n_genes"] == 40
+    assert not list((tmp_path / "m").glob("*.part"))
