@@ -26,7 +26,9 @@ from rich.table import Column, Table
 from dglzarr import query
 from dglzarr.config import load_settings
 from dglzarr.errors import ConfigError, DglzarrError
-from dglzarr.pipeline import STAGES, estimate, headline, mine
+from dglzarr.forecast import estimate
+from dglzarr.pipeline import STAGES, grow, mine, refit
+from dglzarr.report.text import drift_lines, headline
 from dglzarr.testing import write_study
 
 if TYPE_CHECKING:
@@ -123,6 +125,13 @@ def _run(
     settings = load_settings(settings_file, tuple(overrides or ()), folder=folder)
     with _Bars() as bars:
         results = mine(settings, only=stages, overwrite=overwrite, on_progress=bars)
+    _show(results, as_json=as_json)
+    if "report" in stages and not as_json:
+        out.print("\n".join(headline(settings.root)))
+
+
+def _show(results: dict[str, Any], *, as_json: bool) -> None:
+    """Print what each stage returned."""
     if as_json:
         _print({name: _as_plain(result) for name, result in results.items()}, as_json=True)
         return
@@ -134,8 +143,6 @@ def _run(
             size, seconds = f"{result.nbytes / 1e6:.1f}", f"{result.seconds:.1f}"
             table.add_row(name, result.state, seconds, size, result.uri)
     out.print(table)
-    if "report" in stages:
-        out.print("\n".join(headline(settings)))
 
 
 @app.callback()
@@ -183,6 +190,37 @@ def mine_command(
     total = sum(line["nbytes"] for line in lines if not line["is_done"])
     left = sum(line["seconds"] for line in lines if not line["is_done"])
     out.print(f"Still to do: {total / 1e9:.2f} GB on disk, about {left / 60:.1f} minutes.")
+
+
+@app.command("grow")
+def grow_command(
+    settings: SettingsFile, set_: Overrides = None, folder: Folder = None, as_json: AsJson = False
+) -> None:
+    """Add the new training sources of the settings to a finished study.
+
+    They are normalized with the frozen reference, checked for duplicates against everything,
+    scored, and become visible at once; nothing old is rewritten.
+    """
+    loaded = load_settings(settings, tuple(set_ or ()), folder=folder)
+    with _Bars() as bars:
+        results = grow(loaded, on_progress=bars)
+    _show(results, as_json=as_json)
+    if not as_json:
+        done = drift_lines(loaded.root) if results else ["Nothing to add: all sources are known."]
+        out.print("\n".join(done))
+
+
+@app.command("refit")
+def refit_command(
+    settings: SettingsFile, set_: Overrides = None, folder: Folder = None, as_json: AsJson = False
+) -> None:
+    """Mine a grown study anew with all its sources in one segment."""
+    loaded = load_settings(settings, tuple(set_ or ()), folder=folder)
+    with _Bars() as bars:
+        results = refit(loaded, on_progress=bars)
+    _show(results, as_json=as_json)
+    if not as_json:
+        out.print("\n".join(headline(loaded.root)))
 
 
 def _add_stage(name: str, text: str) -> None:

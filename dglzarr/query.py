@@ -6,13 +6,17 @@ concatenated segments of a study's store.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from dglzarr.errors import DglzarrError, StoreError
 from dglzarr.schema import SPECS
 from dglzarr.store import (
+    Region,
     Rows,
     missing_regions,
     open_store,
@@ -20,10 +24,10 @@ from dglzarr.store import (
     regions,
     store_nbytes,
 )
-from dglzarr.study import open_study
+from dglzarr.study import MANIFEST, SEGMENTED, WHOLE, open_study
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import xarray as xr
     from numpy.typing import NDArray
@@ -44,7 +48,8 @@ def open(uri: str) -> xr.Dataset:  # noqa: A001  (dglzarr.open, as in xarray and
     SchemaError
         When it does not match its schema.
     """
-    return open_store(resolve(uri))
+    with _readable(uri):
+        return open_store(resolve(uri))
 
 
 def gene_keys(ds: xr.Dataset) -> NDArray[Any]:
@@ -65,10 +70,10 @@ def describe(uri: str) -> dict[str, Any]:
     StoreError
         When there is no dglzarr store.
     """
-    attributes = read_attributes(uri)
-    if attributes is None or attributes.get("dglzarr_schema") not in SPECS:
-        open_store(uri)
-    attributes = attributes or {}
+    with _readable(uri):
+        attributes = read_attributes(uri) or {}
+    if attributes.get("dglzarr_schema") not in SPECS:
+        open(uri)
     spec = SPECS[attributes["dglzarr_schema"]]
     n_regions = len(regions(uri)) if spec.region_arrays else 0
     n_missing = len(missing_regions(uri)) if spec.region_arrays else 0
@@ -79,7 +84,7 @@ def describe(uri: str) -> dict[str, Any]:
         "description": spec.description,
         "complete": complete,
         "regions": f"{n_regions - n_missing} of {n_regions}" if n_regions else "-",
-        "sizes": {str(k): int(v) for k, v in open_store(uri).sizes.items()} if complete else {},
+        "sizes": {str(k): int(v) for k, v in open(uri).sizes.items()} if complete else {},
         "nbytes": store_nbytes(uri),
         "store_id": attributes.get("store_id"),
         "created": attributes.get("created"),
@@ -93,16 +98,17 @@ def describe(uri: str) -> dict[str, Any]:
 def verify(uri: str) -> dict[str, Any]:
     """Return what a full read of a store found; problems are listed under ``"problems"``.
 
-    Checks metadata against the schema, that every region exists, that no value is infinite, that
-    a quantile reference ascends and every sample of a normalized store stays within it, and
-    that ranks are a permutation.
+    Checks metadata against the schema, that every region exists and can be read, that no value is
+    infinite, that the missing values of a sample are as many as were counted, that a quantile
+    reference ascends and every sample of a normalized store stays within it, and that ranks are a
+    permutation.
 
     Raises
     ------
     StoreError, SchemaError
         When the store cannot be opened at all.
     """
-    ds = open_store(uri)
+    ds = open(uri)
     spec = SPECS[ds.attrs["dglzarr_schema"]]
     problems: list[str] = []
     if spec.region_arrays and (missing := missing_regions(uri)):
@@ -112,49 +118,112 @@ def verify(uri: str) -> dict[str, Any]:
     for name in (a.name for a in spec.arrays if a.is_matrix):
         rows = Rows(uri, name)
         for region in regions(uri):
-            block = rows[region.rows]
+            try:
+                with _readable(f"{name}, samples {region.start}:{region.stop}"):
+                    block = rows[region.rows]
+            except StoreError as error:
+                problems.append(str(error))
+                continue
             n_missing += int(np.isnan(block).sum())
-            problems += _block_problems(ds, name, block, f"{region.start}:{region.stop}")
+            problems += _block_problems(ds, name, block, region)
     problems += _vector_problems(ds)
     return {"uri": uri, "schema": spec.name, "n_missing": n_missing, "problems": problems}
 
 
+@contextmanager
+def _readable(place: str) -> Iterator[None]:
+    """Turn what Zarr and its codecs raise on a damaged object into one error."""
+    try:
+        yield
+    except DglzarrError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:
+        raise StoreError(
+            f"{place}: cannot be read: {error}. Remove the store and run its stage again."
+        ) from error
+
+
 def _block_problems(
-    ds: xr.Dataset, name: str, block: NDArray[np.floating[Any]], where: str
+    ds: xr.Dataset, name: str, block: NDArray[np.floating[Any]], region: Region
 ) -> list[str]:
-    problems = []
-    if np.isinf(block).any():
-        problems.append(f"{name}, samples {where}: infinite values")
-    if ds.attrs["parameters"].get("method") == "quantile":
-        reference = ds["quantile_reference"].values.astype(np.float32)
-        if np.nanmin(block) < reference[0] or np.nanmax(block) > reference[-1]:
-            problems.append(f"{name}, samples {where}: values outside the quantile reference")
-    if name == "contribution" and (block < 0).any():
-        problems.append(f"{name}, samples {where}: negative values")
-    return problems
+    missing = np.isnan(block)
+    found = {
+        "no values at all": bool(missing.all()),
+        "infinite values": bool(np.isinf(block).any()),
+    }
+    if "n_missing" in ds:
+        counted = ds["n_missing"].values[region.rows]
+        found["other missing values than counted"] = bool((missing.sum(axis=1) != counted).any())
+    if "quantile_reference" in ds:
+        low, high = ds["quantile_reference"].values[[0, -1]].astype(np.float32)
+        outside = bool(((block < low) | (block > high)).any())
+        found["values outside the quantile reference"] = outside
+    if name == "contribution":
+        found["negative values"] = bool((block < 0).any())
+    where = f"{name}, samples {region.start}:{region.stop}"
+    return [f"{where}: {what}" for what, is_so in found.items() if is_so]
 
 
 def _vector_problems(ds: xr.Dataset) -> list[str]:
     problems = []
-    if "quantile_reference" in ds and (np.diff(ds["quantile_reference"].values) < 0).any():
-        problems.append("quantile_reference: does not ascend")
-    if "rank" in ds:
-        rank = np.sort(ds["rank"].values)
-        if not np.array_equal(rank, np.arange(1, rank.size + 1)):
-            problems.append("rank: not a permutation")
+    for name, array in ds.variables.items():
+        if array.dims == ("sample", "gene"):
+            continue
+        try:
+            with _readable(str(name)):
+                values = array.values
+        except StoreError as error:
+            problems.append(str(error))
+            continue
+        if values.dtype.kind == "f" and np.isinf(values).any():
+            problems.append(f"{name}: infinite values")
+        if name == "quantile_reference" and (np.diff(values) < 0).any():
+            problems.append(f"{name}: does not ascend")
+        if name == "rank" and not np.array_equal(np.sort(values), 1 + np.arange(values.size)):
+            problems.append(f"{name}: not a permutation")
     return problems
 
 
 def resolve(name: str) -> list[str]:
-    """Return the URIs that a store name stands for: itself, or the segments of STUDY#NAME."""
+    """Return the URIs that a store name stands for: itself, or the segments of STUDY#NAME.
+
+    Raises
+    ------
+    StoreError
+        When there is no such study, or ``name`` is a study and not one of its stores.
+    """
     root, found, schema = name.partition("#")
-    return open_study(root).uris(schema) if found else [name]
+    if found:
+        return open_study(root).uris(schema)
+    if is_study(name):
+        known = ", ".join((*SEGMENTED, *WHOLE))
+        raise StoreError(f"{name}: expected a store, got a study. Choose {name}#NAME of {known}.")
+    return [name]
+
+
+def is_study(name: str) -> bool:
+    """Return whether a study's manifest stands at ``name``."""
+    return (Path(name) / MANIFEST).is_file()
+
+
+def stores(name: str) -> list[str]:
+    """Return the URIs of the stores of a study that exist, in the order they are made.
+
+    Raises
+    ------
+    StoreError
+        When there is no such study.
+    """
+    study = open_study(name)
+    raw = sorted(str(path) for path in Path(name, "raw").glob("*.zarr"))
+    made = [uri for schema in (*SEGMENTED, *WHOLE) for uri in study.uris(schema)]
+    return raw + [uri for uri in made if Path(uri, "zarr.json").exists()]
 
 
 def table(
     name: str, *, genes: Sequence[str] = (), samples: Sequence[str] = (), top: int = 20
 ) -> pd.DataFrame:
-    """Return chosen values of a store as a table: samples by genes, or one line a gene.
+    """Return chosen values of a store as a table: samples by genes, or a line a gene or sample.
 
     Parameters
     ----------
@@ -163,7 +232,7 @@ def table(
     genes
         Labels or symbols; a symbol stands for every feature that measures it.
     samples
-        Sample labels; all samples when genes are given, none needed for per-gene stores.
+        Sample labels; all samples when none is given.
     top
         Without genes: how many of the best-ranked (or first) genes.
 
@@ -173,22 +242,34 @@ def table(
         When a gene or sample is not in the store.
     """
     ds = open(name)
-    index = _gene_index(ds, genes, top)
     matrix = next((str(n) for n, v in ds.data_vars.items() if v.dims == ("sample", "gene")), None)
+    rows = _sample_index(ds, name, samples)
     if matrix is None:
-        columns = [str(n) for n, v in ds.variables.items() if v.dims == ("gene",)]
-        return ds[columns].isel(gene=index).to_dataframe()
-    chosen = ds[matrix].isel(gene=index)
-    if samples:
-        unknown = [s for s in samples if s not in ds.indexes["sample"]]
-        if unknown:
-            raise ValueError(f"sample: expected samples of {name}, got {unknown[:5]!r}.")
-        chosen = chosen.sel(sample=list(samples))
-    values = chosen.values
-    return pd.DataFrame(values, index=chosen["sample"].values, columns=chosen["gene"].values)
+        dim = "sample" if samples else "gene"
+        index = rows if samples else _gene_index(ds, name, genes, top)
+        columns = [str(n) for n, v in ds.variables.items() if v.dims == (dim,)]
+        return ds[columns].isel({dim: index}).to_dataframe()
+    chosen = ds[matrix].isel(sample=rows, gene=_gene_index(ds, name, genes, top))
+    with _readable(name):
+        values = chosen.values
+    index = pd.Index(chosen["sample"].values, name="sample")
+    return pd.DataFrame(values, index=index, columns=chosen["gene"].values)
 
 
-def _gene_index(ds: xr.Dataset, genes: Sequence[str], top: int) -> NDArray[np.int64]:
+def _sample_index(ds: xr.Dataset, name: str, samples: Sequence[str]) -> Any:  # noqa: ANN401
+    """Return the places of samples, all of them when none is named."""
+    if not samples:
+        return slice(None)
+    if "sample" not in ds.indexes:
+        raise ValueError(f"{name}: has no samples to choose from. Leave them out.")
+    found = ds.indexes["sample"].get_indexer(pd.Index(samples))
+    unknown = [s for s, at in zip(samples, found, strict=True) if at < 0]
+    if unknown:
+        raise ValueError(f"{name}: expected samples of the store, got {unknown[:5]!r}.")
+    return found
+
+
+def _gene_index(ds: xr.Dataset, name: str, genes: Sequence[str], top: int) -> NDArray[np.int64]:
     if not genes:
         order = np.argsort(ds["rank"].values) if "rank" in ds else np.arange(ds.sizes["gene"])
         return order[:top].astype(np.int64)
@@ -197,5 +278,5 @@ def _gene_index(ds: xr.Dataset, genes: Sequence[str], top: int) -> NDArray[np.in
     found = [np.flatnonzero((labels == g) | (symbols == g)) for g in genes]
     unknown = [g for g, at in zip(genes, found, strict=True) if not at.size]
     if unknown:
-        raise ValueError(f"gene: expected genes or symbols of the store, got {unknown[:5]!r}.")
+        raise ValueError(f"{name}: expected genes or symbols of the store, got {unknown[:5]!r}.")
     return np.concatenate(found).astype(np.int64)

@@ -159,11 +159,6 @@ NORMALIZED = StoreSpec(
             "common distribution, ascending: mean of each order statistic over fitted samples",
             "log2", "create",
         ),
-        ArraySpec(
-            "quantile_mean", ("quantile",), "float64",
-            "the same over this store's own samples; differs where the reference is another's",
-            "log2", "create",
-        ),
         _index("quantile", "rank, 0 = lowest", "int32"),
         *_STUDY_COORDS,
     ),

@@ -1,4 +1,4 @@
-"""The only writer of Zarr, and the only maker of Dask graphs.
+"""The only writer of Zarr.
 
 A store is written in three steps: ``create_store`` (metadata and labels, ``complete = false``),
 ``map_regions`` (one task per region of whole shards that does not exist yet), ``finish`` (merged
@@ -20,23 +20,23 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
-import dask
 import fsspec
 import numpy as np
 import xarray as xr
 import zarr
-from dask.callbacks import Callback
 from zarr.codecs import BloscCodec
 
 from dglzarr.errors import SchemaError, StoreError
+from dglzarr.graph import run_tasks
 from dglzarr.schema import SPECS, ArraySpec, StoreSpec, chunk_genes, chunk_samples, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    Progress = Callable[[str, int, int], None]
+    from dglzarr.graph import Progress
+
     Arrays = Mapping[str, NDArray[Any]]
 
 logger = logging.getLogger(__name__)
@@ -421,72 +421,6 @@ def reduce_regions(
     return run_tasks(func, todo, what=what, on_progress=on_progress, **arguments)
 
 
-def run_tasks(
-    func: Callable[..., Any],
-    tasks: Sequence[tuple[Any, ...]],
-    *,
-    what: str,
-    on_progress: Progress | None = None,
-    retries: int = 2,
-    **arguments: Any,  # noqa: ANN401
-) -> list[Any]:
-    """Run ``func(*task, **arguments)`` for each task on the active Dask scheduler, in order.
-
-    The one place where a graph is made. With a distributed client, tasks run on its workers and
-    are tried again when a worker dies; otherwise Dask's configured local scheduler runs them.
-    """
-    report = on_progress or _no_progress
-    report(what, 0, len(tasks))
-    client = _active_client()
-    shared = {name: _once(value) for name, value in arguments.items()} if client else arguments
-    graph = [dask.delayed(func, pure=False)(*task, **shared) for task in tasks]
-    if client is None:
-        with _Count(lambda done: report(what, done, len(tasks))):
-            return list(dask.compute(*graph))
-    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "4 GiB"}):
-        futures = client.compute(graph, retries=retries, sync=False)
-    for done, _ in enumerate(_as_completed(futures), start=1):
-        report(what, done, len(tasks))
-    return list(client.gather(futures))
-
-
-def _once(value: Any) -> Any:  # noqa: ANN401
-    """Return an argument that all tasks share; an array goes to each worker once."""
-    return dask.delayed(value, traverse=False) if isinstance(value, np.ndarray) else value
-
-
-class _Count(Callback):  # type: ignore[misc]
-    """Counts finished tasks of a local scheduler."""
-
-    def __init__(self, report: Callable[[int], None]) -> None:
-        super().__init__()
-        self._report = report
-        self._done = 0
-
-    def _posttask(self, *_: object) -> None:
-        self._done += 1
-        self._report(self._done)
-
-
-def _no_progress(what: str, done: int, total: int) -> None:
-    logger.debug("%s: %d of %d", what, done, total)
-
-
-def _active_client() -> Any:  # noqa: ANN401
-    from distributed import get_client  # noqa: PLC0415  (takes a second to import)
-
-    try:
-        return get_client()
-    except ValueError:
-        return None
-
-
-def _as_completed(futures: Iterable[Any]) -> Iterable[Any]:
-    from distributed import as_completed  # noqa: PLC0415
-
-    return as_completed(futures)  # type: ignore[no-any-return]
-
-
 # ---------------------------------------------------------------- finish
 
 
@@ -582,7 +516,7 @@ def _concatenate(parts: list[xr.Dataset], uris: Sequence[str]) -> xr.Dataset:
         return parts[0]
     try:
         return xr.concat(
-            parts,
+            _same_labels([part.drop_dims("region", errors="ignore") for part in parts]),
             "sample",
             data_vars="minimal",
             coords="minimal",
@@ -594,6 +528,12 @@ def _concatenate(parts: list[xr.Dataset], uris: Sequence[str]) -> xr.Dataset:
             f"{uris[0]}: expected segments that differ in samples only, got other genes or "
             f"parameters in one of {list(uris[1:6])!r}. Make the segments again."
         ) from error
+
+
+def _same_labels(parts: list[xr.Dataset]) -> list[xr.Dataset]:
+    """Return segments with the sample labels of them all, "" where one has no such label."""
+    names = list(dict.fromkeys(str(n) for p in parts if "label" in p for n in p["label"].values))
+    return [p.reindex(label=names, fill_value="") if "label" in p else p for p in parts]
 
 
 def _checked_attributes(uri: str, spec: StoreSpec | None) -> dict[str, Any]:

@@ -7,8 +7,10 @@ atomically, so readers see the old list or the new one, never a mixture.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 from dglzarr.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 MANIFEST = "study.json"
 MANIFEST_VERSION = 1
+LOCK = "study.lock"
 FIRST_SEGMENTS = ("0000",)
 SEGMENTED = ("expression", "normalized", "samples", "contributions")
 WHOLE = ("scores", "landmarks", "evaluation")
@@ -35,6 +38,15 @@ class Study:
     def raw(self, name: str) -> str:
         """Return the URI of the raw store of a source."""
         return f"{self.root}/raw/{name}.zarr"
+
+    def raws(self) -> list[str]:
+        """Return the URIs of all raw stores, sorted by name."""
+        return sorted(str(path) for path in Path(self.root, "raw").glob("*.zarr"))
+
+    @property
+    def next_segment(self) -> str:
+        """The name of a segment to come."""
+        return f"{int(self.segments[-1]) + 1:04d}"
 
     def uris(self, schema: str) -> list[str]:
         """Return the URIs of a logical store, one for each segment where it is segmented."""
@@ -106,6 +118,23 @@ def create_study(root: str) -> Study:
         return open_study(root)
     write_manifest(root, FIRST_SEGMENTS)
     return open_study(root)
+
+
+@contextmanager
+def locked(root: str) -> Iterator[None]:
+    """Hold the study's lock: one run at a time changes a study. A killed run holds none.
+
+    Raises
+    ------
+    StoreError
+        When another run holds it.
+    """
+    with (Path(root) / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StoreError(f"{root}: another run is changing this study. Wait for it.") from error
+        yield
 
 
 def write_manifest(root: str, segments: Sequence[str]) -> None:

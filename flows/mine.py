@@ -32,7 +32,8 @@ from prefect.states import Failed
 from dglzarr.cli import guarded
 from dglzarr.config import Settings, load_settings
 from dglzarr.errors import DglzarrError
-from dglzarr.pipeline import Step, headline, mine, top_landmarks
+from dglzarr.pipeline import Step, mine
+from dglzarr.report.text import headline, top_landmarks
 from dglzarr.testing import write_study
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def mine_flow(settings: Settings, overwrite: bool = False) -> str | State[str]:
     except DglzarrError as error:
         return Failed(message=str(error), data=error)
     create_table_artifact(
-        top_landmarks(settings), key="landmarks", description="The 50 best-scored genes."
+        top_landmarks(settings.root), key="landmarks", description="The 50 best-scored genes."
     )
     report = Path(results["report"]).resolve()
     create_link_artifact(report.as_uri(), link_text="Report", key="report")
@@ -113,7 +114,9 @@ def _run(options: argparse.Namespace) -> None:
         }
     ):
         mine_flow(settings, overwrite=options.overwrite)
-    sys.stdout.write("\n".join(["", *headline(settings, truth=Path(file).with_name("truth.json"))]))
+    sys.stdout.write(
+        "\n".join(["", *headline(settings.root, truth=Path(file).with_name("truth.json"))])
+    )
     sys.stdout.write("\n")
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dglzarr.graph import run_tasks
 from dglzarr.kernels.clustering import centroid_distances, fit_kmeans
 from dglzarr.kernels.duplicates import (
     Rule,
@@ -35,15 +36,16 @@ from dglzarr.store import (
     open_store,
     reduce_regions,
     regions,
-    run_tasks,
     store_input,
     summarize,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-    from dglzarr.store import Progress
+    from dglzarr.graph import Progress
 
 _N_COMPONENTS = 128
 _WINDOW = 256
@@ -122,11 +124,12 @@ def dedup(
     center = np.nan_to_num(_moments(source, train, "averaging genes", on_progress)[0])
     rng = np.random.default_rng(seed)
     basis = _fit_basis(source, train, center, rng)
-    projection, slack = _project(source, basis, center, on_progress)
+    projection, largest = _project(source, basis, center, on_progress)
     n_clusters = min(n_clusters, int(train.sum()))
     centroids = fit_kmeans(projection[train], n_clusters, rng, epochs=epochs)
     cluster = centroid_distances(projection, centroids).argmin(axis=1).astype(np.int32)
-    pairs, exact = _close_pairs(source, projection, center, threshold, slack, on_progress)
+    slack = projection_slack(largest, center.size)
+    pairs, exact = _close_pairs([source], projection, center, threshold, slack, on_progress)
     keep, duplicate_of = keep_mask(
         train.size,
         pairs,
@@ -143,13 +146,11 @@ def dedup(
         coords["cluster_index"] = np.arange(n_clusters, dtype=np.int32)
         coords["component"] = np.arange(len(basis), dtype=np.int32)
         create_store(claim, coords)
-    names = np.full(samples.size, "", dtype=np.dtypes.StringDType())
-    names[duplicate_of >= 0] = samples[duplicate_of[duplicate_of >= 0]]
     members = np.where(train, cluster, -1)
     arrays = {
         "cluster": cluster,
         "keep": keep,
-        "duplicate_of": names,
+        "duplicate_of": _names(samples, duplicate_of),
         "nearest_distance": _nearest(train.size, pairs, exact, threshold),
         "centroid": _centroids(source, members, n_clusters, center, on_progress),
         "gene_center": center,
@@ -165,8 +166,111 @@ def dedup(
         "threshold": threshold,
         "n_candidates": len(pairs),
         "n_fitted": int((train & keep).sum()),
+        "largest_norm": largest,
     }
     return finish(target, started=started, arrays=arrays, details=details)
+
+
+def dedup_more(
+    source: str,
+    target: str,
+    *,
+    known: Sequence[tuple[str, str]],
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> StoreSummary:
+    """Write clusters and the keep mask of new samples beside those of a study.
+
+    Nothing is fitted: basis, clusters and moments are the study's, and what it keeps it keeps. A
+    new sample within the threshold of a kept one, old or new, is dropped.
+
+    Parameters
+    ----------
+    source, target
+        URIs of the new samples' normalized store and of their samples store.
+    known
+        Normalized and samples store of every segment so far, the first one first.
+    overwrite
+        Replace a store made from other inputs.
+    on_progress
+        Called with (what, done, total).
+
+    Raises
+    ------
+    StoreError, SchemaError
+        When an input cannot be used or the target cannot be written.
+    """
+    started = time.monotonic()
+    ds, first = open_store(source, NORMALIZED), open_store(known[0][1], SAMPLES)
+    settings = dict(first.attrs["parameters"])
+    claim = claim_store(
+        target,
+        SAMPLES,
+        inputs=[store_input(source), *(store_input(uri) for pair in known for uri in pair)],
+        parameters=settings,
+        overwrite=overwrite,
+    )
+    if claim.state == "unchanged":
+        return summarize(target, claim.state)
+    olds = [open_store(uri, SAMPLES) for _, uri in known]
+    n_old = sum(old.sizes["sample"] for old in olds)
+    center, basis = first["gene_center"].values, first["basis"].values
+    new, largest = _project(source, basis, center, on_progress)
+    projection = np.concatenate([*(old["projection"].values for old in olds), new])
+    largest = max(largest, *(float(old.attrs["details"]["largest_norm"]) for old in olds))
+    centroids = ((first["centroid"].values - center) @ basis.T.astype(np.float64)).astype(
+        np.float32
+    )
+    cluster = centroid_distances(new, centroids).argmin(axis=1).astype(np.int32)
+    kept_before = np.concatenate([old["keep"].values for old in olds])
+    pairs, exact = _close_pairs(
+        [*(uri for uri, _ in known), source],
+        projection,
+        center,
+        settings["threshold"],
+        projection_slack(largest, center.size),
+        on_progress,
+        usable=np.append(kept_before, np.ones(len(new), dtype=bool)),
+        first_new=n_old,
+    )
+    split = ds["split"].values
+    keep, duplicate_of = keep_mask(
+        n_old + len(new),
+        pairs,
+        exact,
+        threshold=settings["threshold"],
+        order=np.append(np.arange(n_old), n_old + np.argsort(split != 0, kind="stable")),
+        rule=settings["rule"],
+        cluster=np.concatenate([*(old["cluster"].values for old in olds), cluster]),
+    )
+    samples = np.concatenate([*(old["sample"].values for old in olds), ds["sample"].values])
+    if claim.state == "new":
+        indexes = {name: first[name].values for name in ("gene", "cluster_index", "component")}
+        create_store(claim, {"sample": ds["sample"].values, **indexes})
+    frozen = ("centroid", "gene_center", "basis", "gene_mean", "gene_std")
+    arrays = {
+        **{name: first[name].values for name in frozen},
+        "cluster": cluster,
+        "keep": keep[n_old:],
+        "duplicate_of": _names(samples, duplicate_of)[n_old:],
+        "nearest_distance": _nearest(n_old + len(new), pairs, exact, settings["threshold"])[n_old:],
+        "projection": new,
+    }
+    details = {
+        "n_dropped": int((~keep[n_old:]).sum()),
+        "n_clusters": len(centroids),
+        "threshold": settings["threshold"],
+        "n_fitted": 0,
+        "largest_norm": largest,
+    }
+    return finish(target, started=started, arrays=arrays, details=details)
+
+
+def _names(samples: NDArray[Any], index: NDArray[np.int64]) -> NDArray[Any]:
+    """Return the sample at each index, "" where it is negative."""
+    names = np.full(index.size, "", dtype=np.dtypes.StringDType())
+    names[index >= 0] = samples[index[index >= 0]]
+    return names
 
 
 # ---------------------------------------------------------------- moments
@@ -209,7 +313,7 @@ def _project(
     center: NDArray[np.float64],
     on_progress: Progress | None,
 ) -> tuple[NDArray[np.float32], float]:
-    """Return every sample on the basis (sample, component), and how far rounding may reach."""
+    """Return every sample on the basis (sample, component), and the largest norm of one."""
     parts = reduce_regions(
         _project_region,
         source,
@@ -218,8 +322,7 @@ def _project(
         what="projecting samples",
         on_progress=on_progress,
     )
-    largest = max(norm for _, norm in parts)
-    return np.concatenate([p for p, _ in parts]), projection_slack(largest, center.size)
+    return np.concatenate([p for p, _ in parts]), max(norm for _, norm in parts)
 
 
 def _project_region(
@@ -283,22 +386,34 @@ def _sum_group(
 
 
 def _close_pairs(
-    source: str,
+    sources: Sequence[str],
     projection: NDArray[np.float32],
     center: NDArray[np.float64],
     threshold: float,
     slack: float,
     on_progress: Progress | None,
+    *,
+    usable: NDArray[np.bool_] | None = None,
+    first_new: int = 0,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return all pairs closer than the threshold and their distances, measured in float64."""
+    """Return all pairs closer than the threshold and their distances, measured in float64.
+
+    Only pairs of usable samples of which one at least is at or after ``first_new``.
+    """
     pairs = candidate_pairs(projection, threshold, slack)
+    if usable is not None:
+        pairs = pairs[usable[pairs].all(axis=1) & (pairs[:, 1] >= first_new)]
     reach = threshold + slack * len(projection[0]) ** 0.5
     pairs = pairs[pair_distances(projection[pairs[:, 0]], projection[pairs[:, 1]]) < reach]
     if not len(pairs):
         return pairs, np.empty(0)
-    tasks = [(source, part) for part in np.array_split(pairs, -(-len(pairs) // _PAIRS_PER_TASK))]
+    parts = np.array_split(pairs, -(-len(pairs) // _PAIRS_PER_TASK))
     measured = run_tasks(
-        _measure_pairs, tasks, center=center, what="measuring pairs", on_progress=on_progress
+        _measure_pairs,
+        [(tuple(sources), part) for part in parts],
+        center=center,
+        what="measuring pairs",
+        on_progress=on_progress,
     )
     exact = np.concatenate(measured)
     close = exact < threshold
@@ -306,10 +421,10 @@ def _close_pairs(
 
 
 def _measure_pairs(
-    source: str, pairs: NDArray[np.int64], *, center: NDArray[np.float64]
+    sources: Sequence[str], pairs: NDArray[np.int64], *, center: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     rows, at = np.unique(pairs, return_inverse=True)
-    values = Rows(source).take(rows)
+    values = Rows(sources).take(rows)
     values = np.where(np.isnan(values), center.astype(np.float32), values)
     at = at.reshape(pairs.shape)
     return np.concatenate(

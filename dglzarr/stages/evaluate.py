@@ -15,6 +15,7 @@ import numpy as np
 
 from dglzarr.errors import ConfigError
 from dglzarr.genes import match_genes
+from dglzarr.graph import run_tasks
 from dglzarr.kernels.linear import merge_ridge, ridge_partial, solve_ridge_path
 from dglzarr.kernels.metrics import mae_per_gene, null_fraction, pcc_per_gene
 from dglzarr.kernels.moments import chunk_moments, finish_moments, standardize
@@ -31,7 +32,6 @@ from dglzarr.store import (
     open_store,
     read_array,
     regions,
-    run_tasks,
     store_input,
     summarize,
 )
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dglzarr.genes import GeneMatch
-    from dglzarr.store import Progress
+    from dglzarr.graph import Progress
 
     Mask = NDArray[np.bool_]
     Index = NDArray[np.int64]

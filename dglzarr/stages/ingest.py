@@ -11,7 +11,7 @@ import hashlib
 import time
 from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +21,7 @@ import pandas as pd
 
 from dglzarr.errors import ConfigError, SourceError
 from dglzarr.genes import read_annotation_table, read_gene_list
+from dglzarr.graph import run_tasks
 from dglzarr.kernels.scale import Scale, detect_scale, to_log2, value_quantiles
 from dglzarr.schema import EXPRESSION, RAW, RAW_LINK, SPLITS, chunk_samples, shard_samples
 from dglzarr.sources import read_source
@@ -37,7 +38,6 @@ from dglzarr.store import (
     read_array,
     read_attributes,
     regions,
-    run_tasks,
     store_input,
     summarize,
     write_region,
@@ -48,12 +48,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from dglzarr.graph import Progress
     from dglzarr.sources import Source
-    from dglzarr.store import Progress
 
 SplitBy = Literal["series", "sample"]
 
 _SCALE_SAMPLES = 512
+_GENE_COORDS = ("gene", "gene_symbol", "gene_id")
 SERIES_LABELS = ("series_id", "series", "gse")  # name the study of each sample, where given
 
 
@@ -66,6 +67,11 @@ class SourceFile:
     role: Literal["train", "cohort"] = "train"
     sample_sheet: str | None = None
     sample_column: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the raw store, which stands for the source."""
+        return _name(self.raw)
 
 
 def ingest(
@@ -80,6 +86,7 @@ def ingest(
     min_coverage: float = 0.9,
     shard_length: int | None = None,
     seed: int = 0,
+    like: Sequence[str] = (),
     overwrite: bool = False,
     on_progress: Progress | None = None,
 ) -> StoreSummary:
@@ -106,6 +113,9 @@ def ingest(
         Samples a shard, rounded up to whole chunks; chosen by the number of samples without it.
     seed
         Of the split.
+    like
+        Expression stores of a study that these sources are added to: genes, their order and names
+        are taken from it, its samples must not come again, and any split will do.
     overwrite
         Replace stores made from other inputs or parameters.
     on_progress
@@ -127,10 +137,10 @@ def ingest(
     claim = claim_store(
         target,
         EXPRESSION,
-        inputs=[*inputs, *files],
+        inputs=[*inputs, *files, *(store_input(uri) for uri in like)],
         parameters={
             "feature_kind": "probe",
-            "gene_space": "list" if probes else "intersection",
+            "gene_space": "study" if like else "list" if probes else "intersection",
             "split_by": split_by,
             "test_fraction": test_fraction,
             "validation_fraction": validation_fraction,
@@ -143,10 +153,11 @@ def ingest(
     if claim.state == "unchanged":
         return summarize(target, claim.state)
     if claim.state == "new":
-        labels = _study_labels(raws, probes, annotation, min_coverage)
+        labels = _study_labels(raws, like, probes, annotation, min_coverage)
         key = labels["series"] if split_by == "series" else labels["sample"]
-        labels["split"] = assign_split(
-            key.tolist(), split_by, test=test_fraction, validation=validation_fraction, seed=seed
+        assign = hashed_split if like else partial(assign_split, split_by=split_by)
+        labels["split"] = assign(
+            key.tolist(), test=test_fraction, validation=validation_fraction, seed=seed
         )
         length = _whole_chunks(shard_length, labels["sample"].size)
         create_store(claim, labels, region_length=length)
@@ -286,15 +297,27 @@ def _whole_chunks(shard_length: int | None, n_samples: int) -> int:
 
 
 def _study_labels(
-    raws: Sequence[str], probes: str | None, annotation: str | None, min_coverage: float
+    raws: Sequence[str],
+    like: Sequence[str],
+    probes: str | None,
+    annotation: str | None,
+    min_coverage: float,
 ) -> dict[str, NDArray[Any]]:
     """Return every coordinate of the joined matrix but the split."""
     tables = [open_store(raw) for raw in raws]
     genes_of = [list(map(str, t["gene"].values)) for t in tables]
-    genes = _canonical_genes(raws, genes_of, probes, min_coverage)
-    symbols, ids = _gene_names(genes, tables, annotation)
+    if like:
+        study = open_store(like[0], EXPRESSION)
+        genes, symbols, ids = ([str(v) for v in study[n].values] for n in _GENE_COORDS)
+        _check_coverage(raws, genes_of, genes, min_coverage)
+    else:
+        genes = _canonical_genes(raws, genes_of, probes, min_coverage)
+        symbols, ids = _gene_names(genes, tables, annotation)
     samples = np.concatenate([t["sample"].values for t in tables])
-    _refuse_repeated(raws, [list(map(str, t["sample"].values)) for t in tables])
+    _refuse_repeated(
+        [*like, *raws],
+        [[str(v) for v in read_array(uri, "sample")] for uri in (*like, *raws)],
+    )
     names = sorted({str(n) for t in tables for n in t["label"].values})
     values = np.full((samples.size, len(names)), "", dtype=np.dtypes.StringDType())
     start = 0
@@ -329,19 +352,28 @@ def _canonical_genes(
     """Return the genes of the study: the listed ones, else those common to all sources, sorted."""
     if probes is not None:
         listed = read_gene_list(probes)
-        for raw, genes in zip(raws, genes_of, strict=True):
-            found = len(set(listed).intersection(genes))
-            if found < min_coverage * len(listed):
-                raise SourceError(
-                    f"{_name(raw)}: expected at least {min_coverage:.0%} of the {len(listed)} "
-                    f"listed probes, got {found} (first probes: {', '.join(genes[:3])}). Its "
-                    "platform is not the list's: remove it, or give it role = 'cohort'."
-                )
+        _check_coverage(raws, genes_of, listed, min_coverage)
         return listed
     common = set(genes_of[0]).intersection(*genes_of[1:])
     if len(raws) > 1:
         _refuse_outlier(raws, genes_of, len(common))
     return sorted(common)
+
+
+def _check_coverage(
+    raws: Sequence[str],
+    genes_of: Sequence[Sequence[str]],
+    listed: Sequence[str],
+    min_coverage: float,
+) -> None:
+    for raw, genes in zip(raws, genes_of, strict=True):
+        found = len(set(listed).intersection(genes))
+        if found < min_coverage * len(listed):
+            raise SourceError(
+                f"{_name(raw)}: expected at least {min_coverage:.0%} of the {len(listed)} "
+                f"listed probes, got {found} (first probes: {', '.join(genes[:3])}). Its "
+                "platform is not the list's: remove it, or give it role = 'cohort'."
+            )
 
 
 def _refuse_outlier(raws: Sequence[str], genes_of: Sequence[Sequence[str]], n_common: int) -> None:
@@ -478,11 +510,13 @@ def assign_split(
     >>> assign_split(["GSE1", "GSE1", "GSE2"], "series", test=0.4, validation=0.1, seed=1)
     array([2, 2, 0], dtype=int8)
     """
-    split = _hashed_split(labels, test, validation, seed)
+    split = hashed_split(labels, test=test, validation=validation, seed=seed)
     if {0, 2} <= set(split.tolist()):
         return split
     for other in range(1000):
-        if {0, 2} <= set(_hashed_split(labels, test, validation, other).tolist()):
+        if {0, 2} <= set(
+            hashed_split(labels, test=test, validation=validation, seed=other).tolist()
+        ):
             remedy = f"Set seed = {other}" + (
                 ", or ingest.split_by = 'sample'." if split_by == "series" else "."
             )
@@ -501,9 +535,11 @@ def assign_split(
     )
 
 
-def _hashed_split(
-    labels: Sequence[str], test: float, validation: float, seed: int
+def hashed_split(
+    labels: Sequence[str], *, test: float, validation: float, seed: int
 ) -> NDArray[np.int8]:
+    """Return 0 (train), 1 (validation) or 2 (test) for each label, whatever the shares become."""
+
     def place(label: str) -> int:
         digest = hashlib.sha256(f"{seed}:{label}".encode()).digest()
         share = int.from_bytes(digest[:8], "big") / 2**64

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-    from dglzarr.store import Progress
+    from dglzarr.graph import Progress
 
 FitOn = Literal["train", "all"]
 Method = Literal["quantile", "none"]
@@ -107,10 +107,17 @@ def normalize(
         return summarize(target, claim.state)
     is_all = fit_on == "all" or reference is not None
     fitted = np.ones(ds.sizes["sample"], bool) if is_all else ds["split"].values == 0
+    details: dict[str, Any] = {"fitted_on": SPLITS[0] if fit_on == "train" else "all"}
+    if reference is not None:
+        quantiles = read_array(reference, "quantile_reference")
+        drift = _fit(source, fitted, on_progress) - quantiles
+        details["fitted_on"] = reference
+        details["drift_rms"] = float(np.sqrt(np.mean(drift**2)))
+        details["drift_largest"] = float(np.abs(drift).max())
+    elif claim.state == "new":
+        quantiles = _fit(source, fitted, on_progress)
     if claim.state == "new":
-        own = _fit(source, fitted, on_progress)
-        quantiles = own if reference is None else read_array(reference, "quantile_reference")
-        arrays = {**_coordinates(ds), "quantile_reference": quantiles, "quantile_mean": own}
+        arrays = {**_coordinates(ds), "quantile_reference": quantiles}
         arrays["quantile"] = np.arange(quantiles.size, dtype=np.int32)
         create_store(claim, arrays, region_length=int(ds.attrs["region_length"]))
     map_regions(
@@ -123,15 +130,8 @@ def normalize(
         on_progress=on_progress,
     )
     quantiles = read_array(target, "quantile_reference")
-    drift = read_array(target, "quantile_mean") - quantiles
-    details = {
-        "fitted_on": reference or (SPLITS[0] if fit_on == "train" else "all"),
-        "n_fitted": 0 if reference else int(fitted.sum()),
-        "lowest": float(quantiles[0]),
-        "highest": float(quantiles[-1]),
-        "drift_rms": float(np.sqrt(np.mean(drift**2))),
-        "drift_largest": float(np.abs(drift).max()),
-    }
+    details["n_fitted"] = 0 if reference else int(fitted.sum())
+    details |= {"lowest": float(quantiles[0]), "highest": float(quantiles[-1])}
     return finish(target, started=started, details=details)
 
 

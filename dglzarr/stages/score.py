@@ -29,6 +29,7 @@ from dglzarr.store import (
     map_regions,
     open_store,
     read_array,
+    read_attributes,
     store_input,
     summarize,
     write_region,
@@ -37,8 +38,8 @@ from dglzarr.store import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from dglzarr.graph import Progress
     from dglzarr.models.files import SavedModel
-    from dglzarr.store import Progress
 
 DeepliftReference = Literal["mean", "zeros"]
 TargetLayer = Literal["latent", "pre-activation"]
@@ -94,46 +95,76 @@ def score(
     Shrikumar et al. 2017, arXiv:1704.02685 (DeepLIFT, Rescale rule);
     Kong et al. 2021, doi:10.1186/s12859-021-03972-5
     """
+    explain(
+        source,
+        contributions,
+        samples=samples,
+        model=model,
+        deeplift_reference=deeplift_reference,
+        layer=layer,
+        overwrite=overwrite,
+        on_progress=on_progress,
+    )
+    return _finish_scores(contributions, target, source, overwrite=overwrite)
+
+
+def explain(
+    source: str,
+    target: str,
+    *,
+    samples: str,
+    model: str,
+    deeplift_reference: DeepliftReference = "mean",
+    layer: TargetLayer = "latent",
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> StoreSummary:
+    """Write the contributions of every sample of a normalized store, and summarize them.
+
+    The keywords and errors are those of ``score``; ``target`` is the contributions store.
+    """
     started = time.monotonic()
     ds, mask = open_store(source, NORMALIZED), open_store(samples, SAMPLES)
     saved = load_model(Path(model), genes=[str(g) for g in ds["gene"].values])
-    parameters = {
-        "rule": "rescale",
-        "deeplift_reference": deeplift_reference,
-        "layer": layer,
-        "aggregation": "mean of abs over samples and latent units",
-        "scale": "z",
-        "fitted_on": "train and keep",
-        "model_id": saved.model_id,
-    }
-    inputs = [store_input(source), store_input(samples)]
     claim = claim_store(
-        contributions, CONTRIBUTIONS, inputs=inputs, parameters=parameters, overwrite=overwrite
+        target,
+        CONTRIBUTIONS,
+        inputs=[store_input(source), store_input(samples)],
+        parameters={
+            "rule": "rescale",
+            "deeplift_reference": deeplift_reference,
+            "layer": layer,
+            "aggregation": "mean of abs over samples and latent units",
+            "scale": "z",
+            "fitted_on": "train and keep",
+            "model_id": saved.model_id,
+        },
+        overwrite=overwrite,
     )
+    if claim.state == "unchanged":
+        return summarize(target, claim.state)
     if claim.state == "new":
         create_store(claim, _labels(ds, saved), region_length=int(ds.attrs["region_length"]))
-    if claim.state != "unchanged":
-        map_regions(
-            _score_region,
-            contributions,
-            source=source,
-            averaged=mask["keep"].values & (ds["split"].values == 0),
-            model=model,
-            model_id=saved.model_id,
-            deeplift_reference=deeplift_reference,
-            layer=layer,
-            what="scoring",
-            on_progress=on_progress,
+    map_regions(
+        _score_region,
+        target,
+        source=source,
+        averaged=mask["keep"].values & (ds["split"].values == 0),
+        model=model,
+        model_id=saved.model_id,
+        deeplift_reference=deeplift_reference,
+        layer=layer,
+        what="scoring",
+        on_progress=on_progress,
+    )
+    worst = float(read_array(target, "delta_error").max())
+    if not worst <= _LARGEST_DELTA_ERROR:
+        raise DglzarrError(
+            f"{target}: expected contributions to sum to the change of a latent unit "
+            f"within {_LARGEST_DELTA_ERROR}, got a gap of {worst!r}. "
+            "The model's weights or the matrix are not finite."
         )
-        worst = float(read_array(contributions, "delta_error").max())
-        if not worst <= _LARGEST_DELTA_ERROR:
-            raise DglzarrError(
-                f"{contributions}: expected contributions to sum to the change of a latent unit "
-                f"within {_LARGEST_DELTA_ERROR}, got a gap of {worst!r}. "
-                "The model's weights or the matrix are not finite."
-            )
-        finish(contributions, started=started, details={"max_delta_error": worst})
-    return _finish_scores(contributions, target, source, parameters, overwrite=overwrite)
+    return finish(target, started=started, details={"max_delta_error": worst})
 
 
 def _labels(ds: Any, saved: SavedModel) -> dict[str, NDArray[Any]]:  # noqa: ANN401
@@ -199,7 +230,7 @@ def _reference(saved: SavedModel, name: DeepliftReference) -> NDArray[np.float32
 
 
 def _finish_scores(
-    contributions: str, target: str, source: str, parameters: dict[str, Any], *, overwrite: bool
+    contributions: str, target: str, source: str, *, overwrite: bool
 ) -> StoreSummary:
     """Merge the partial sums of all regions, in order, into the scores store."""
     started = time.monotonic()
@@ -207,7 +238,7 @@ def _finish_scores(
         target,
         SCORES,
         inputs=[store_input(contributions)],
-        parameters=parameters,
+        parameters=(read_attributes(contributions) or {})["parameters"],
         overwrite=overwrite,
     )
     if claim.state == "unchanged":

@@ -26,7 +26,7 @@ from dglzarr.store import Rows, State, StoreSummary, open_store, store_input, st
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dglzarr.store import Progress
+    from dglzarr.graph import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,92 @@
+"""What a study will take: disk, memory and time of each step, before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dglzarr.genes import read_gene_list
+from dglzarr.pipeline import plan, source_files
+from dglzarr.schema import shard_samples
+from dglzarr.sources.peek import peek_size
+from dglzarr.study import planned_study
+
+if TYPE_CHECKING:
+    from dglzarr.config import Settings
+
+_SECONDS_PER_CELL = {  # measured on two cores, see docs/reproduce.md
+    "ingest": 5e-7,
+    "normalize": 5e-8,
+    "dedup": 2.5e-7,
+    "evaluate": 5e-9,
+}
+_FLOPS = 4e10
+_IMPORTS_NBYTES = 4e8
+_KERAS_NBYTES = 9e8
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One line of a dry run."""
+
+    name: str
+    writes: str
+    is_done: bool
+    nbytes: float
+    memory_nbytes: float
+    seconds: float
+
+
+def estimate(settings: Settings) -> list[Estimate]:
+    """Return the disk, memory and time each step of a study will need; nothing is written.
+
+    Sizes come from the heads of the source files, times from costs measured on two cores: orders
+    of magnitude, not promises. Memory is that of the largest process.
+
+    Raises
+    ------
+    ConfigError
+        When a source matches no file.
+    """
+    sources = source_files(settings, planned_study(settings.root))
+    sizes = {source.raw: peek_size(source.path) for source in sources}
+    train = [sizes[source.raw] for source in sources if source.role == "train"]
+    n_genes = min(genes for _, genes in train)
+    if settings.ingest.probes is not None:
+        n_genes = len(read_gene_list(settings.ingest.probes))
+    n_samples = sum(samples for samples, _ in train)
+    raw_cells = float(sum(samples * genes for samples, genes in sizes.values()))
+    cells, shard = float(n_samples * n_genes), 4.0 * n_genes * shard_samples(n_samples)
+    layers = settings.train
+    weights = 2 * (n_genes * layers.hidden + layers.hidden * layers.n_latent)
+    panels = 1 + settings.select.n_random + len(settings.evaluate.panels)
+    n_landmarks = settings.select.n_landmarks
+    sums = 8.0 * n_landmarks * n_genes
+    latent_nbytes = 8.0 * n_genes * layers.n_latent
+    largest = 4.0 * max(samples * genes for samples, genes in sizes.values())
+    region = _IMPORTS_NBYTES + 3 * shard
+    judging = panels * (2.0 * cells * n_landmarks + 30.0 * n_landmarks**3) / _FLOPS
+    values = {
+        "ingest": (3.6 * (raw_cells + cells), _IMPORTS_NBYTES + max(2 * largest, 3 * shard)),
+        "normalize": (4.0 * cells, region),
+        "dedup": (4.0 * n_genes * settings.dedup.n_clusters, region),
+        "train": (28.0 * weights, _KERAS_NBYTES + 16.0 * weights + min(4.0 * cells, 2**30)),
+        "score": (
+            4.0 * cells + latent_nbytes * (n_samples // shard_samples(n_samples) + 1),
+            region + 2 * latent_nbytes + 2**27,
+        ),
+        "select": (1e6, _IMPORTS_NBYTES),
+        "evaluate": (12.0 * panels * n_genes, region + 4 * sums),
+        "report": (5e6, _IMPORTS_NBYTES),
+    }
+    seconds = {name: cost * cells for name, cost in _SECONDS_PER_CELL.items()}
+    seconds["ingest"] = _SECONDS_PER_CELL["ingest"] * raw_cells
+    seconds["train"] = 10 + 6.0 * weights * n_samples * layers.epochs / _FLOPS
+    seconds["score"] = 2.0 * n_genes * layers.hidden * layers.n_latent * n_samples / _FLOPS
+    seconds["evaluate"] += judging
+    return [
+        Estimate(
+            step.name, step.writes, step.is_done, *values[step.name], seconds.get(step.name, 5)
+        )
+        for step in plan(settings)
+    ]

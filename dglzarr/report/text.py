@@ -1,0 +1,95 @@
+"""What a run found, in lines of text, from finished stores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dglzarr.query import table
+from dglzarr.store import open_store
+from dglzarr.study import open_study
+
+
+def top_landmarks(root: str, n: int = 50) -> list[dict[str, Any]]:
+    """Return the best-scored genes, one mapping a gene."""
+    study = open_study(root)
+    frame = table(study.uri("landmarks"), top=n).sort_values("rank").reset_index()
+    rows = frame[["rank", "gene", "gene_symbol", "score"]].to_dict("records")
+    return [{str(k): v for k, v in row.items()} for row in rows]
+
+
+def source_lines(root: str) -> list[str]:
+    """Return what was decided about each source, a line each."""
+    study = open_study(root)
+    lines = ["Sources:"]
+    for uri in study.raws():
+        raw = open_store(uri)
+        details = raw.attrs["details"]
+        found = details["quantiles"]
+        scale = "raw -> log2(x + 1)" if details["scale"] == "raw" else "log2 already"
+        negative = (
+            f", {details['n_negative']} negative values set to 0" if details["n_negative"] else ""
+        )
+        lines.append(
+            f"  {Path(uri).stem}: {raw.sizes['sample']} samples, {raw.sizes['gene']} "
+            f"features, median {found['median']:.4g}, 99 % {found['q99']:.4g}: {scale}{negative}"
+            + (" (cohort)" if details["role"] == "cohort" else "")
+        )
+    for segment, uri in zip(study.segments, study.uris("expression"), strict=True):
+        joined = open_store(uri)
+        details = joined.attrs["details"]
+        shown = ", ".join(f"{n} {name}" for name, n in details["split_counts"].items())
+        lines.append(
+            f"Segment {segment}: {joined.sizes['sample']} samples ({shown}) x "
+            f"{joined.sizes['gene']} features, {details['n_missing']} values missing"
+        )
+    return lines + drift_lines(root)
+
+
+def drift_lines(root: str) -> list[str]:
+    """Return how far each grown segment was from the frozen quantile reference, a line each."""
+    study = open_study(root)
+    lines = []
+    for segment, uri in list(zip(study.segments, study.uris("normalized"), strict=True))[1:]:
+        details = open_store(uri).attrs["details"]
+        lines.append(
+            f"Drift of segment {segment} from the frozen reference: {details['drift_rms']:.3f} "
+            f"log2 units (root mean square over quantiles), {details['drift_largest']:.3f} at most"
+        )
+    return lines
+
+
+def headline(root: str, *, truth: str | Path | None = None) -> list[str]:
+    """Return what a run found: sources, the panel, its accuracy beside others, the report.
+
+    ``truth`` may name the file that tells which genes a simulated study planted.
+    """
+    study = open_study(root)
+    landmarks = open_store(study.uri("landmarks"))
+    error = {
+        str(p): float(e)
+        for p, e in open_store(study.uri("evaluation")).attrs["details"]["mean_mae"].items()
+    }
+    random = sorted(e for p, e in error.items() if p.startswith("random-"))
+    best = ", ".join(g["gene_symbol"] or g["gene"] for g in top_landmarks(root, 10))
+    details = landmarks.attrs["details"]
+    size, distinct = details["n_landmarks"], details["n_distinct_genes"]
+    lines = [
+        *source_lines(root),
+        f"Panel: {size} features, {distinct} distinct genes. First: {best}",
+        "Mean absolute error on held-out samples (z units, lower is better):",
+    ]
+    lines += [f"  {p:<12} {e:.4f}" for p, e in error.items() if not p.startswith("random-")]
+    if random:
+        beaten = sum(e > error["mined"] for e in random)
+        mean = sum(random) / len(random)
+        lines.append(
+            f"  {len(random)} random    {mean:.4f} ({random[0]:.4f} to {random[-1]:.4f}); "
+            f"the mined panel is better than {beaten} of them"
+        )
+    if truth is not None and Path(truth).is_file():
+        hubs = set(json.loads(Path(truth).read_text(encoding="utf-8"))["hubs"])
+        chosen = {str(g) for g in landmarks["gene"].values[landmarks["is_landmark"].values]}
+        lines.append(f"Planted hub genes found: {len(hubs & chosen)} of {len(hubs)}")
+    return [*lines, f"Report: {study.report}"]
