@@ -1,0 +1,372 @@
+"""Questions to stores: what stands there, is it whole, and single rows and columns by label."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+import zarr
+
+import dglzarr
+from dglzarr import query
+from dglzarr.errors import SchemaError, StoreError
+from dglzarr.schema import CONTRIBUTIONS, EXPRESSION, LANDMARKS, NORMALIZED, RAW
+from dglzarr.store import claim_store, create_store, finish, open_store, regions, write_region
+from dglzarr.study import write_manifest
+from tests.studies import no_computing, remove_regions, text, write_matrix, write_samples
+
+N_SAMPLES, N_GENES = 40, 10
+GENES = [f"{i:03d}_at" for i in range(N_GENES)]
+SYMBOLS = ["TP53", "TP53", "MYC", "", "EGFR", *[f"G{i}" for i in range(5, N_GENES)]]
+RANK = np.array([4, 2, 1, 3, 5, 6, 7, 10, 9, 8], dtype=np.int32)
+
+
+@pytest.fixture(scope="module")
+def values():
+    drawn = np.random.default_rng(0).normal(8, 1, (N_SAMPLES, N_GENES)).astype(np.float32)
+    drawn[3, 4] = drawn[20, 0] = np.nan
+    return drawn
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory, values):
+    """A study with a store of each kind that questions differ for."""
+    root = tmp_path_factory.mktemp("study")
+    write_manifest(str(root), ["0000"])
+    segment = root / "segments" / "0000"
+    named = {"genes": GENES, "symbols": SYMBOLS}
+    write_matrix(root / "raw" / "GSE1.zarr", RAW, values, **named)
+    write_matrix(segment / "expression.zarr", EXPRESSION, values, **named)
+    normalized = write_matrix(segment / "normalized.zarr", NORMALIZED, values, **named)
+    widen_reference(normalized, values)
+    keep = np.ones(N_SAMPLES, dtype=bool)
+    keep[7] = False
+    write_samples(segment / "samples.zarr", normalized, keep=keep)
+    write_contributions(segment / "contributions.zarr", values)
+    write_landmarks(root / "landmarks.zarr")
+    return root
+
+
+def widen_reference(uri, values):
+    """The stores of these tests hold chosen values; let the reference reach around them."""
+    ends = np.linspace(np.nanmin(values), np.nanmax(values), N_GENES)
+    ends[-1] += 1e-3
+    ends[0] -= 1e-3
+    zarr.open_array(uri, path="quantile_reference", mode="r+")[...] = ends
+
+
+def write_contributions(uri, values):
+    coords = {
+        "sample": text([f"s{i:03d}" for i in range(N_SAMPLES)]),
+        "gene": text(GENES),
+        "latent": np.arange(2, dtype=np.int32),
+        "region": np.arange(3, dtype=np.int32),
+    }
+    create_store(
+        claim_store(str(uri), CONTRIBUTIONS, inputs=[], parameters={}), coords, region_length=16
+    )
+    for region in regions(str(uri)):
+        n = region.stop - region.start
+        arrays = {
+            "latent_total": np.ones((1, 2, N_GENES)),
+            "n_scored": np.array([n]),
+            "delta_error": np.zeros(n),
+            "contribution": np.abs(values[region.rows]),
+        }
+        write_region(str(uri), region, arrays)
+    finish(str(uri), started=0.0)
+
+
+def write_landmarks(uri):
+    coords = {
+        "gene": text(GENES),
+        "gene_id": text([""] * N_GENES),
+        "gene_symbol": text(SYMBOLS),
+        "panel": text(["mined"]),
+        "position": np.arange(3, dtype=np.int32),
+    }
+    create_store(claim_store(str(uri), LANDMARKS, inputs=[], parameters={"seed": 3}), coords)
+    arrays = {
+        "score": 1.0 / RANK,
+        "rank": RANK,
+        "is_landmark": RANK <= 3,
+        "panel_gene": text(["002_at", "001_at", "003_at"]).reshape(1, 3),
+        "n_missing": np.zeros(1, dtype=np.int32),
+    }
+    finish(str(uri), started=0.0, arrays=arrays)
+
+
+@pytest.fixture
+def study(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "study")
+
+
+@pytest.fixture
+def segment(study):
+    return study / "segments" / "0000"
+
+
+def change(uri, name, where, value):
+    zarr.open_array(str(uri), path=name, mode="r+")[where] = value
+
+
+def cut(path, length):
+    path.write_bytes(path.read_bytes()[:length])
+
+
+# ---------------------------------------------------------------- open
+
+
+@pytest.mark.parametrize("name", ["expression", "normalized", "contributions"])
+def test_open__computes_nothing(name, original):
+    with no_computing():
+        ds = dglzarr.open(f"{original}#{name}")
+        part = ds.isel(sample=slice(0, 3))
+    matrix = "contribution" if name == "contributions" else "expression"
+    assert ds[matrix].chunks is not None
+    with pytest.raises(AssertionError, match="computed"), no_computing():
+        part[matrix].compute()
+
+
+def test_open__store_and_study_name_are_the_same(original, values):
+    by_name = dglzarr.open(f"{original}#normalized")
+    by_uri = dglzarr.open(f"{original}/segments/0000/normalized.zarr")
+    assert by_name.identical(by_uri)
+    np.testing.assert_array_equal(by_name["expression"].values, values)
+    assert float(by_name["expression"].sel(sample="s001", gene="002_at")) == values[1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("{study}/nosuch.zarr", StoreError, r"nosuch\.zarr: no such store\. Run the stage"),
+        ("{study}#scores", StoreError, r"scores\.zarr: no such store"),
+        ("{study}#latent", StoreError, r"expected a store of expression, .* got 'latent'"),
+        ("{study}/nowhere#scores", StoreError, r"nowhere: no study here"),
+        ("{study}", StoreError, r"expected a store, got a study\. Choose .*#NAME of expression"),
+        ("{study}/raw", StoreError, r"raw: no such store"),
+    ],
+)
+def test_open__refuses(name, error, message, original):
+    with pytest.raises(error, match=message):
+        dglzarr.open(name.format(study=original))
+
+
+def test_open__foreign_and_incomplete_stores(segment):
+    zarr.open_group(str(segment / "foreign.zarr"), mode="w")
+    with pytest.raises(StoreError, match=r"foreign\.zarr: expected a dglzarr store"):
+        dglzarr.open(str(segment / "foreign.zarr"))
+    zarr.open_group(str(segment / "normalized.zarr"), mode="r+").attrs.update({"complete": False})
+    with pytest.raises(StoreError, match=r"normalized\.zarr: not complete"):
+        dglzarr.open(str(segment / "normalized.zarr"))
+
+
+@pytest.mark.parametrize("object_", ["zarr.json", "gene/zarr.json", "gene/c/0"])
+def test_open__damaged_metadata_or_labels(object_, segment):
+    cut(segment / "normalized.zarr" / object_, 10)
+    with pytest.raises(StoreError, match=r"normalized\.zarr: cannot be read: .* Remove the store"):
+        dglzarr.open(str(segment / "normalized.zarr"))
+
+
+def test_gene_keys__id_before_symbol_before_label(tmp_path, values):
+    ids = ["", "7157", *[""] * (N_GENES - 2)]
+    uri = write_matrix(
+        tmp_path / "e.zarr", EXPRESSION, values, genes=GENES, symbols=SYMBOLS, ids=ids
+    )
+    assert query.gene_keys(open_store(uri))[:4].tolist() == ["TP53", "7157", "MYC", "003_at"]
+    bare = write_matrix(tmp_path / "r.zarr", RAW, values, genes=GENES, symbols=SYMBOLS)
+    assert query.gene_keys(open_store(bare))[:4].tolist() == ["TP53", "TP53", "MYC", "003_at"]
+
+
+# ---------------------------------------------------------------- describe
+
+
+def test_describe__complete_store(original):
+    found = query.describe(str(original / "landmarks.zarr"))
+    assert found["complete"] is True
+    assert found["schema"] == f"landmarks version {LANDMARKS.version}"
+    assert found["sizes"] == {"gene": N_GENES, "panel": 1, "position": 3}
+    assert found["parameters"] == {"seed": 3}
+    assert found["regions"] == "-"
+    files = [p for p in (original / "landmarks.zarr").rglob("*") if p.is_file()]
+    assert found["nbytes"] == sum(p.stat().st_size for p in files)
+
+
+def test_describe__lineage_names_the_input(original):
+    found = query.describe(str(original / "segments" / "0000" / "samples.zarr"))
+    normalized = query.describe(str(original / "segments" / "0000" / "normalized.zarr"))
+    assert [i["store_id"] for i in found["inputs"]] == [normalized["store_id"]]
+
+
+def test_describe__incomplete_store(segment):
+    uri = str(segment / "normalized.zarr")
+    remove_regions(uri, ["expression"], [1])
+    found = query.describe(uri)
+    assert (found["complete"], found["regions"], found["sizes"]) == (False, "2 of 3", {})
+
+
+def test_describe__nothing_there(tmp_path):
+    with pytest.raises(StoreError, match=r"nosuch\.zarr: no such store"):
+        query.describe(str(tmp_path / "nosuch.zarr"))
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StoreError, match=r"folder: no such store"):
+        query.describe(str(tmp_path / "folder"))
+
+
+def test_stores__of_a_study_in_the_order_they_are_made(original):
+    names = [uri.removeprefix(f"{original}/") for uri in query.stores(str(original))]
+    made = ("expression", "normalized", "samples", "contributions")
+    segments = [f"segments/0000/{name}.zarr" for name in made]
+    assert names == ["raw/GSE1.zarr", *segments, "landmarks.zarr"]
+    with pytest.raises(StoreError, match="no study here"):
+        query.stores(str(original / "raw"))
+
+
+# ---------------------------------------------------------------- verify
+
+
+def test_verify__every_store_of_a_sound_study(original):
+    for uri in query.stores(str(original)):
+        assert query.verify(uri)["problems"] == [], uri
+
+
+def test_verify__counts_missing_values(original):
+    found = query.verify(str(original / "segments" / "0000" / "normalized.zarr"))
+    assert (found["schema"], found["n_missing"]) == ("normalized", 2)
+
+
+@pytest.mark.parametrize(
+    ("store", "name", "where", "value", "problem"),
+    [
+        ("normalized", "expression", (20, 1), 99.0,
+         "expression, samples 16:32: values outside the quantile reference"),
+        ("normalized", "expression", (39, 9), -99.0,
+         "expression, samples 32:40: values outside the quantile reference"),
+        ("expression", "expression", (0, 0), np.inf, "expression, samples 0:16: infinite values"),
+        ("expression", "expression", (0, 0), np.nan,
+         "expression, samples 0:16: other missing values than counted"),
+        ("contributions", "contribution", (33, 2), -1e-6,
+         "contribution, samples 32:40: negative values"),
+        ("contributions", "delta_error", 5, np.inf, "delta_error: infinite values"),
+        ("normalized", "quantile_reference", 3, 0.0, "quantile_reference: does not ascend"),
+        ("samples", "gene_std", 3, -np.inf, "gene_std: infinite values"),
+    ],
+)  # fmt: skip
+def test_verify__wrong_value(store, name, where, value, problem, segment):
+    uri = segment / f"{store}.zarr"
+    change(uri, name, where, value)
+    assert query.verify(str(uri))["problems"] == [problem]
+
+
+def test_verify__ranks(study):
+    change(study / "landmarks.zarr", "rank", 0, 2)
+    assert query.verify(str(study / "landmarks.zarr"))["problems"] == ["rank: not a permutation"]
+
+
+@pytest.mark.parametrize("index", [0, 2])
+def test_verify__a_shard_is_gone(index, segment):
+    uri = str(segment / "normalized.zarr")
+    (segment / "normalized.zarr" / "expression" / "c" / str(index) / "0").unlink()
+    problems = query.verify(uri)["problems"]
+    assert problems[0] == f"1 regions are missing: {index}"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: cut(path, path.stat().st_size // 2), "cannot be read: .*Remove the store"),
+        (lambda path: cut(path, 10), "cannot be read: "),
+        (lambda path: cut(path, 0), "no values at all"),
+        (lambda path: path.write_bytes(b"\xff" * path.stat().st_size), "cannot be read: "),
+    ],
+    ids=["half", "head", "empty", "noise"],
+)
+def test_verify__a_damaged_shard_is_a_problem_not_a_crash(damage, message, segment):
+    damage(segment / "normalized.zarr" / "expression" / "c" / "1" / "0")
+    problems = query.verify(str(segment / "normalized.zarr"))["problems"]
+    assert len(problems) == 1
+    assert problems[0].startswith("expression, samples 16:32: ")
+    assert re.search(message, problems[0])
+
+
+def test_verify__a_damaged_vector_is_a_problem_not_a_crash(segment):
+    cut(segment / "samples.zarr" / "gene_mean" / "c" / "0", 10)
+    (problem,) = query.verify(str(segment / "samples.zarr"))["problems"]
+    assert problem.startswith("gene_mean: cannot be read: ")
+
+
+def test_verify__refuses_what_is_not_complete_or_of_another_version(segment):
+    uri = segment / "normalized.zarr"
+    group = zarr.open_group(str(uri), mode="r+")
+    group.attrs.update({"dglzarr_schema_version": 99})
+    with pytest.raises(SchemaError, match="version 99"):
+        query.verify(str(uri))
+    group.attrs.update({"complete": False})
+    with pytest.raises(StoreError, match="not complete"):
+        query.verify(str(uri))
+
+
+# ---------------------------------------------------------------- table
+
+
+def test_table__of_a_matrix_is_that_part_of_it(original, values):
+    name = f"{original}#normalized"
+    found = query.table(name, genes=["004_at", "MYC"], samples=["s005", "s001"])
+    assert found.columns.tolist() == ["004_at", "002_at"]
+    assert (found.index.name, found.index.tolist()) == ("sample", ["s005", "s001"])
+    np.testing.assert_array_equal(found.values, values[[5, 1]][:, [4, 2]])
+
+
+def test_table__all_samples_or_the_first_genes(original, values):
+    name = f"{original}#expression"
+    np.testing.assert_array_equal(query.table(name, genes=["MYC"]).values, values[:, [2]])
+    np.testing.assert_array_equal(
+        query.table(name, samples=["s003"], top=5).values, values[[3], :5]
+    )
+    assert query.table(name).shape == (N_SAMPLES, N_GENES)
+
+
+def test_table__a_symbol_stands_for_each_of_its_probes(original):
+    found = query.table(f"{original}#landmarks", genes=["TP53", "EGFR"])
+    assert found.index.tolist() == ["000_at", "001_at", "004_at"]
+    assert found["rank"].tolist() == [4, 2, 5]
+
+
+def test_table__the_best_genes_first(original):
+    found = query.table(f"{original}#landmarks", top=4)
+    assert found["rank"].tolist() == [1, 2, 3, 4]
+    assert found.index.tolist() == ["002_at", "001_at", "003_at", "000_at"]
+    assert found["gene_symbol"].tolist() == ["MYC", "TP53", "", "TP53"]
+    assert found["score"].tolist() == [1.0, 0.5, 1 / 3, 0.25]
+
+
+def test_table__of_a_store_by_sample(original):
+    found = query.table(f"{original}#samples", samples=["s007", "s000"])
+    assert found["keep"].tolist() == [False, True]
+    assert found.index.tolist() == ["s007", "s000"]
+    assert query.table(f"{original}#samples", genes=["003_at"]).index.tolist() == ["003_at"]
+
+
+@pytest.mark.parametrize(
+    ("store", "arguments", "message"),
+    [
+        ("normalized", {"genes": ["MYC", "NOPE"]}, r"expected genes or symbols .* got \['NOPE'\]"),
+        ("landmarks", {"genes": list("abcdefg")}, r"got \['a', 'b', 'c', 'd', 'e'\]\."),
+        ("normalized", {"samples": ["s000", "x"]}, r"expected samples of the store, got \['x'\]"),
+        ("landmarks", {"samples": ["s000"]}, r"landmarks: has no samples to choose from"),
+    ],
+)
+def test_table__unknown_labels(store, arguments, message, original):
+    with pytest.raises(ValueError, match=rf"#{store}: .*{message}|{message}"):
+        query.table(f"{original}#{store}", **arguments)
+
+
+def test_table__reads_only_what_was_asked_for(segment, values):
+    """A damaged shard does not matter to samples of another one, and is named when it does."""
+    cut(segment / "normalized.zarr" / "expression" / "c" / "1" / "0", 10)
+    uri = str(segment / "normalized.zarr")
+    np.testing.assert_array_equal(
+        query.table(uri, samples=["s002"], genes=["MYC"]).values, values[[2]][:, [2]]
+    )
+    with pytest.raises(StoreError, match=r"normalized\.zarr: cannot be read"):
+        query.table(uri, samples=["s020"], genes=["MYC"])
