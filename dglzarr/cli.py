@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +24,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Column, Table
 
 from dglzarr import query
 from dglzarr.config import load_settings
@@ -29,10 +31,10 @@ from dglzarr.errors import ConfigError, DglzarrError
 from dglzarr.forecast import estimate
 from dglzarr.pipeline import STAGES, grow, mine, refit
 from dglzarr.report.text import drift_lines, headline
-from dglzarr.testing import write_study
+from dglzarr.testing import write_compendium, write_study
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
 app = typer.Typer(
     name="dglzarr",
@@ -41,8 +43,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
+SECONDS_BETWEEN_LINES = 10
 
 SettingsFile = Annotated[Path, typer.Argument(help="Settings of the study, a TOML file.")]
 Overrides = Annotated[
@@ -58,6 +60,10 @@ Folder = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 StoreUri = Annotated[str, typer.Argument(help="A store, or STUDY#NAME as in study#normalized.")]
+StoreOrStudy = Annotated[
+    str,
+    typer.Argument(help="A store, STUDY#NAME as in study#normalized, or the folder of a study."),
+]
 
 
 class _Bars:
@@ -75,7 +81,7 @@ class _Bars:
             disable=not err.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._shown = ""
+        self._said: tuple[str, float] = ("", 0.0)
 
     def __enter__(self) -> _Bars:
         self._bars.start()
@@ -86,9 +92,7 @@ class _Bars:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         if not err.is_terminal:
-            if what != self._shown:
-                err.print(f"{what} ({total})")
-            self._shown = what
+            self._say(what, done, total)
             return
         if what not in self._tasks:
             self._tasks[what] = self._bars.add_task(what, total=total)
@@ -96,21 +100,51 @@ class _Bars:
         if done >= total:
             self._bars.remove_task(self._tasks.pop(what))
 
+    def _say(self, what: str, done: int, total: int) -> None:
+        shown, at = self._said
+        now = time.monotonic()
+        if what != shown:
+            typer.echo(f"{what} ({total})", err=True)
+        elif done < total and now - at >= SECONDS_BETWEEN_LINES:
+            typer.echo(f"{what}: {done} of {total}", err=True)
+        else:
+            return
+        self._said = (what, now)
+
 
 def _as_plain(value: object) -> Any:  # noqa: ANN401
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
-def _print(content: object, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(content, indent=1, default=str))
-        return
-    assert isinstance(content, dict)
-    table = Table(show_header=False, box=None, pad_edge=False)
+def _print_json(content: object) -> None:
+    typer.echo(json.dumps(content, indent=1, default=str))
+
+
+def _print_facts(content: dict[str, Any]) -> None:
+    """Print one fact a line, never cut."""
+    width = max(len(key) for key in content)
     for key, value in content.items():
         text = json.dumps(value, default=str) if isinstance(value, dict | list) else str(value)
-        table.add_row(f"[bold]{key}", text)
-    out.print(table)
+        typer.echo(f"{key:{width}}  {text}")
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print aligned columns, never cut."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    for row in (header, *rows):
+        line = "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
+        typer.echo(line.rstrip())
+
+
+@contextmanager
+def _arguments_checked() -> Iterator[None]:
+    """Take a ValueError about an argument for a mistake of who typed the command."""
+    try:
+        yield
+    except DglzarrError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _run(
@@ -127,22 +161,28 @@ def _run(
         results = mine(settings, only=stages, overwrite=overwrite, on_progress=bars)
     _show(results, as_json=as_json)
     if "report" in stages and not as_json:
-        out.print("\n".join(headline(settings.root)))
+        typer.echo("\n".join(headline(settings.root)))
 
 
 def _show(results: dict[str, Any], *, as_json: bool) -> None:
     """Print what each stage returned."""
     if as_json:
-        _print({name: _as_plain(result) for name, result in results.items()}, as_json=True)
+        _print_json({name: _as_plain(result) for name, result in results.items()})
         return
-    table = Table("stage", "state", "seconds", "MB", Column("written", overflow="fold"), box=None)
+    rows = []
     for name, result in results.items():
         if isinstance(result, str):
-            table.add_row(name, "written", "", "", result)
+            rows.append((name, "written", "", "", result))
         else:
             size, seconds = f"{result.nbytes / 1e6:.1f}", f"{result.seconds:.1f}"
-            table.add_row(name, result.state, seconds, size, result.uri)
-    out.print(table)
+            rows.append((name, result.state, seconds, size, result.uri))
+    _print_table(("stage", "state", "seconds", "MB", "written"), rows)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dglzarr {version('dglzarr')}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -150,10 +190,19 @@ def _options(
     verbose: Annotated[
         int, typer.Option("-v", "--verbose", count=True, help="Log; twice for every region.")
     ] = 0,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
 ) -> None:
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
+    handler = RichHandler(console=err) if err.is_terminal else None
     logging.basicConfig(
-        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=err)]
+        level=logging.WARNING,
+        format="%(message)s" if handler else "%(asctime)s %(message)s",
+        handlers=[handler] if handler else None,
     )
     logging.getLogger("dglzarr").setLevel(level)
 
@@ -178,18 +227,23 @@ def mine_command(
         return
     lines = [asdict(e) for e in estimate(load_settings(settings, tuple(set_ or ()), folder=folder))]
     if as_json:
-        _print(lines, as_json=True)
+        _print_json(lines)
         return
-    columns = ("stage", "done", "disk MB", "memory MB", "minutes")
-    table = Table(*columns, Column("writes", overflow="fold"), box=None)
-    for line in lines:
-        done = "yes" if line["is_done"] else "no"
-        numbers = (f"{line['nbytes'] / 1e6:.0f}", f"{line['memory_nbytes'] / 1e6:.0f}")
-        table.add_row(line["name"], done, *numbers, f"{line['seconds'] / 60:.1f}", line["writes"])
-    out.print(table)
+    rows = [
+        (
+            line["name"],
+            "yes" if line["is_done"] else "no",
+            f"{line['nbytes'] / 1e6:.1f}",
+            f"{line['memory_nbytes'] / 1e6:.0f}",
+            f"{line['seconds'] / 60:.1f}",
+            line["writes"],
+        )
+        for line in lines
+    ]
+    _print_table(("stage", "done", "disk MB", "memory MB", "minutes", "writes"), rows)
     total = sum(line["nbytes"] for line in lines if not line["is_done"])
     left = sum(line["seconds"] for line in lines if not line["is_done"])
-    out.print(f"Still to do: {total / 1e9:.2f} GB on disk, about {left / 60:.1f} minutes.")
+    typer.echo(f"Still to do: {total / 1e6:.1f} MB on disk, about {left / 60:.1f} minutes.")
 
 
 @app.command("grow")
@@ -207,7 +261,7 @@ def grow_command(
     _show(results, as_json=as_json)
     if not as_json:
         done = drift_lines(loaded.root) if results else ["Nothing to add: all sources are known."]
-        out.print("\n".join(done))
+        typer.echo("\n".join(done))
 
 
 @app.command("refit")
@@ -220,7 +274,7 @@ def refit_command(
         results = refit(loaded, on_progress=bars)
     _show(results, as_json=as_json)
     if not as_json:
-        out.print("\n".join(headline(loaded.root)))
+        typer.echo("\n".join(headline(loaded.root)))
 
 
 def _add_stage(name: str, text: str) -> None:
@@ -251,18 +305,52 @@ for _name, _text in {
 
 
 @app.command()
-def info(store: StoreUri, as_json: AsJson = False) -> None:
-    """Print schema, sizes, lineage and completeness of a store."""
-    for uri in query.resolve(store):
-        _print(query.describe(uri), as_json=as_json)
+def info(store: StoreOrStudy, as_json: AsJson = False) -> None:
+    """Print schema, sizes, lineage and completeness of a store; of a study, its stores.
+
+    As JSON, a store is an object, a study or STUDY#NAME a list of them.
+    """
+    if query.is_study(store):
+        _list_stores(query.describe_study(store), as_json=as_json)
+        return
+    found = [query.describe(uri) for uri in query.resolve(store)]
+    if as_json:
+        _print_json(found if "#" in store else found[0])
+        return
+    for described in found:
+        _print_facts(described)
+
+
+def _list_stores(found: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        _print_json(found)
+        return
+    rows = []
+    for line in found:
+        sizes = " x ".join(f"{n} {dim}" for dim, n in line["sizes"].items())
+        state = line["problem"] or ("complete" if line["complete"] else "not complete")
+        numbers = (line["regions"], f"{line['nbytes'] / 1e6:.1f}", sizes)
+        rows.append((line["uri"], state, *numbers))
+    _print_table(("store", "state", "regions", "MB", "sizes"), rows)
 
 
 @app.command()
-def verify(store: StoreUri, as_json: AsJson = False) -> None:
-    """Read a whole store and check its values; exit status 1 when something is wrong."""
-    found = [query.verify(uri) for uri in query.resolve(store)]
-    for result in found:
-        _print(result, as_json=as_json)
+def verify(store: StoreOrStudy, as_json: AsJson = False) -> None:
+    """Read a whole store, or every store of a study, and check its values.
+
+    Exit status 1 when something is wrong. As JSON, a store is an object, a study or STUDY#NAME a
+    list of them.
+    """
+    is_study = query.is_study(store)
+    uris = query.stores(store) if is_study else query.resolve(store)
+    found = [query.verify(uri) for uri in uris]
+    if as_json:
+        _print_json(found if is_study or "#" in store else found[0])
+    else:
+        for result in found:
+            _print_facts({**result, "problems": "none" if not result["problems"] else ""})
+            for problem in result["problems"]:
+                typer.echo(f"  {problem}")
     if any(result["problems"] for result in found):
         raise typer.Exit(1)
 
@@ -272,22 +360,43 @@ def query_command(
     store: StoreUri,
     gene: Annotated[list[str] | None, typer.Option(help="Gene or symbol; repeatable.")] = None,
     sample: Annotated[list[str] | None, typer.Option(help="Sample; repeatable.")] = None,
-    top: Annotated[int, typer.Option(help="Without --gene: the best-scored genes.")] = 20,
+    top: Annotated[
+        int, typer.Option(min=1, help="Without --gene: how many of the best-scored genes.")
+    ] = 20,
 ) -> None:
     """Print values of chosen genes or samples as a tab-separated table."""
-    frame = query.table(store, genes=gene or (), samples=sample or (), top=top)
+    with _arguments_checked():
+        frame = query.table(store, genes=gene or (), samples=sample or (), top=top)
     typer.echo(frame.to_csv(sep="\t", float_format="%.6g"), nl=False)
 
 
 @app.command()
 def simulate(
-    folder: Annotated[Path, typer.Argument(help="Folder to write the study into.")],
-    n_samples: Annotated[int, typer.Option(help="Samples.")] = 1800,
-    n_genes: Annotated[int, typer.Option(help="Genes.")] = 1200,
-    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    target: Annotated[
+        Path, typer.Argument(help="Folder of a study to write; or a .gctx file, a compendium.")
+    ],
+    n_samples: Annotated[int, typer.Option(help="Samples.", min=1)] = 1800,
+    n_genes: Annotated[int, typer.Option(help="Genes.", min=1)] = 1200,
+    seed: Annotated[int, typer.Option(help="Seed.", min=0)] = 0,
 ) -> None:
-    """Write a study with planted landmark genes as genuine GEO, GCTX and GCT files."""
-    path = write_study(folder, n_samples=n_samples, n_genes=n_genes, seed=seed)
+    """Write simulated data whose truth is known.
+
+    A folder: a study with planted landmark genes as genuine GEO, GCTX and GCT files, and its
+    settings. A .gctx file: one compendium of any size with planted duplicates, written as a
+    stream; their truth stands beside it.
+    """
+    if target.suffix == ".gctx":
+        with _Bars() as bars:
+            path = write_compendium(
+                target,
+                n_samples=n_samples,
+                n_genes=n_genes,
+                seed=seed,
+                on_progress=lambda done, total: bars("simulating", done, total),
+            )
+        out.print(f"Written: {path}")
+        return
+    path = write_study(target, n_samples=n_samples, n_genes=n_genes, seed=seed)
     out.print(f"Run: dglzarr mine {path}")
 
 
