@@ -385,19 +385,15 @@ def simulate(
     settings. A .gctx file: one compendium of any size with planted duplicates, written as a
     stream; their truth stands beside it.
     """
-    if target.suffix == ".gctx":
-        with _Bars() as bars:
-            path = write_compendium(
-                target,
-                n_samples=n_samples,
-                n_genes=n_genes,
-                seed=seed,
-                on_progress=lambda done, total: bars("simulating", done, total),
-            )
-        out.print(f"Written: {path}")
-        return
-    path = write_study(target, n_samples=n_samples, n_genes=n_genes, seed=seed)
-    out.print(f"Run: dglzarr mine {path}")
+    sizes = {"n_samples": n_samples, "n_genes": n_genes, "seed": seed}
+    with _arguments_checked(), _Bars() as bars:
+        if target.suffix != ".gctx":
+            typer.echo(f"Run: dglzarr mine {write_study(target, **sizes)}")
+            return
+        path = write_compendium(
+            target, **sizes, on_progress=lambda done, total: bars("simulating", done, total)
+        )
+        typer.echo(f"Written: {path}")
 
 
 def guarded(call: Callable[[], object]) -> int:

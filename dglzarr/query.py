@@ -95,6 +95,32 @@ def describe(uri: str) -> dict[str, Any]:
     }
 
 
+def describe_study(root: str) -> list[dict[str, Any]]:
+    """Return what stands in a study: ``describe`` of each store, and its ``"problem"`` if any.
+
+    Raises
+    ------
+    StoreError
+        When there is no such study.
+    """
+    found = []
+    for uri in stores(root):
+        try:
+            found.append({**describe(uri), "problem": ""})
+        except DglzarrError as error:
+            found.append(
+                {
+                    "uri": uri,
+                    "complete": False,
+                    "regions": "-",
+                    "sizes": {},
+                    "nbytes": store_nbytes(uri),
+                    "problem": str(error),
+                }
+            )
+    return found
+
+
 def verify(uri: str) -> dict[str, Any]:
     """Return what a full read of a store found; problems are listed under ``"problems"``.
 
@@ -215,9 +241,8 @@ def stores(name: str) -> list[str]:
         When there is no such study.
     """
     study = open_study(name)
-    raw = sorted(str(path) for path in Path(name, "raw").glob("*.zarr"))
     made = [uri for schema in (*SEGMENTED, *WHOLE) for uri in study.uris(schema)]
-    return raw + [uri for uri in made if Path(uri, "zarr.json").exists()]
+    return study.raws() + [uri for uri in made if Path(uri, "zarr.json").exists()]
 
 
 def table(
