@@ -507,8 +507,8 @@ def assign_split(
 
     Examples
     --------
-    >>> assign_split(["GSE1", "GSE1", "GSE2"], "series", test=0.4, validation=0.1, seed=1)
-    array([2, 2, 0], dtype=int8)
+    >>> assign_split(["GSE1", "GSE1", "GSE2"], "series", test=0.4, validation=0.1, seed=0)
+    array([0, 0, 2], dtype=int8)
     """
     split = hashed_split(labels, test=test, validation=validation, seed=seed)
     if {0, 2} <= set(split.tolist()):
