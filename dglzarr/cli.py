@@ -342,8 +342,11 @@ def verify(store: StoreOrStudy, as_json: AsJson = False) -> None:
     list of them.
     """
     is_study = query.is_study(store)
-    uris = query.stores(store) if is_study else query.resolve(store)
-    found = [query.verify(uri) for uri in uris]
+    found = (
+        query.verify_study(store)
+        if is_study
+        else [query.verify(uri) for uri in query.resolve(store)]
+    )
     if as_json:
         _print_json(found if is_study or "#" in store else found[0])
     else:

@@ -23,6 +23,9 @@ _SECONDS_PER_CELL = {  # measured on two cores, see docs/reproduce.md
 _FLOPS = 4e10
 _IMPORTS_NBYTES = 4e8
 _KERAS_NBYTES = 9e8
+_METADATA_NBYTES = 1e4
+_REPORT_NBYTES = 3e5
+_N_COMPONENTS = 128
 
 
 @dataclass(frozen=True)
@@ -61,23 +64,30 @@ def estimate(settings: Settings) -> list[Estimate]:
     weights = 2 * (n_genes * layers.hidden + layers.hidden * layers.n_latent)
     panels = 1 + settings.select.n_random + len(settings.evaluate.panels)
     n_landmarks = settings.select.n_landmarks
+    components = min(_N_COMPONENTS, n_samples)
     sums = 8.0 * n_landmarks * n_genes
     latent_nbytes = 8.0 * n_genes * layers.n_latent
     largest = 4.0 * max(samples * genes for samples, genes in sizes.values())
     region = _IMPORTS_NBYTES + 3 * shard
     judging = panels * (2.0 * cells * n_landmarks + 30.0 * n_landmarks**3) / _FLOPS
     values = {
-        "ingest": (3.6 * (raw_cells + cells), _IMPORTS_NBYTES + max(2 * largest, 3 * shard)),
+        "ingest": (
+            3.6 * (raw_cells + cells) + len(sources) * _METADATA_NBYTES,
+            _IMPORTS_NBYTES + max(2 * largest, 3 * shard),
+        ),
         "normalize": (4.0 * cells, region),
-        "dedup": (4.0 * n_genes * settings.dedup.n_clusters, region),
+        "dedup": (
+            4.0 * (n_genes * (settings.dedup.n_clusters + components) + n_samples * components),
+            region,
+        ),
         "train": (28.0 * weights, _KERAS_NBYTES + 16.0 * weights + min(4.0 * cells, 2**30)),
         "score": (
             4.0 * cells + latent_nbytes * (n_samples // shard_samples(n_samples) + 1),
             region + 2 * latent_nbytes + 2**27,
         ),
-        "select": (1e6, _IMPORTS_NBYTES),
+        "select": (75.0 * n_genes + 8.0 * panels * n_landmarks, _IMPORTS_NBYTES),
         "evaluate": (12.0 * panels * n_genes, region + 4 * sums),
-        "report": (5e6, _IMPORTS_NBYTES),
+        "report": (_REPORT_NBYTES, _IMPORTS_NBYTES),
     }
     seconds = {name: cost * cells for name, cost in _SECONDS_PER_CELL.items()}
     seconds["ingest"] = _SECONDS_PER_CELL["ingest"] * raw_cells
@@ -86,7 +96,12 @@ def estimate(settings: Settings) -> list[Estimate]:
     seconds["evaluate"] += judging
     return [
         Estimate(
-            step.name, step.writes, step.is_done, *values[step.name], seconds.get(step.name, 5)
+            step.name,
+            step.writes,
+            step.is_done,
+            values[step.name][0] + _METADATA_NBYTES,
+            values[step.name][1],
+            seconds.get(step.name, 5),
         )
         for step in plan(settings)
     ]

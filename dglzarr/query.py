@@ -156,6 +156,23 @@ def verify(uri: str) -> dict[str, Any]:
     return {"uri": uri, "schema": spec.name, "n_missing": n_missing, "problems": problems}
 
 
+def verify_study(root: str) -> list[dict[str, Any]]:
+    """Return ``verify`` of every store of a study; one that cannot be opened is a problem.
+
+    Raises
+    ------
+    StoreError
+        When there is no such study.
+    """
+    found = []
+    for uri in stores(root):
+        try:
+            found.append(verify(uri))
+        except DglzarrError as error:
+            found.append({"uri": uri, "schema": "?", "n_missing": 0, "problems": [str(error)]})
+    return found
+
+
 @contextmanager
 def _readable(place: str) -> Iterator[None]:
     """Turn what Zarr and its codecs raise on a damaged object into one error."""
