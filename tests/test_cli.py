@@ -1,0 +1,519 @@
+"""The command line: help that is enough, exit statuses, one-line errors, output for machines."""
+
+import json
+import logging
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from dglzarr import cli
+from dglzarr.cli import app, guarded
+from dglzarr.config import load_settings
+from dglzarr.errors import ConfigError, SourceError, StoreError
+from dglzarr.forecast import estimate
+from dglzarr.pipeline import STAGES
+from dglzarr.study import open_study
+from dglzarr.testing import write_study
+from tests.studies import remove_regions, times, write_model
+
+COMMANDS = typer.main.get_command(app).commands
+PROGRAM = Path(sys.executable).with_name("dglzarr")
+SETTINGS = (
+    "cluster.kind=none",
+    "train.hidden=12",
+    "train.n_latent=4",
+    "train.epochs=1",
+    "select.n_random=2",
+)
+OVERRIDES = [part for setting in SETTINGS for part in ("--set", setting)]
+MADE = ("expression", "normalized", "samples", "contributions", "scores", "landmarks", "evaluation")
+
+
+class Result:
+    def __init__(self, status, out, err):
+        self.status, self.out, self.err = status, out, err
+
+    @property
+    def lines(self):
+        return self.out.splitlines()
+
+
+@pytest.fixture
+def run(capfd):
+    """Run a command in this process; return its exit status and what it printed."""
+
+    def call(*arguments):
+        capfd.readouterr()
+        try:
+            status = guarded(lambda: app([str(a) for a in arguments], prog_name="dglzarr"))
+        except SystemExit as left:
+            status = left.code
+        return Result(status, *capfd.readouterr())
+
+    yield call
+    logging.getLogger("dglzarr").setLevel(logging.NOTSET)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The settings file of a tiny study, nothing of it mined."""
+    return write_study(tmp_path_factory.mktemp("tiny"), n_samples=120, n_genes=80)
+
+
+@pytest.fixture(scope="module")
+def mined(tmp_path_factory):
+    """The settings file of a tiny study that is finished, but for training the network."""
+    file = write_study(tmp_path_factory.mktemp("mined"), n_samples=120, n_genes=80)
+
+    def stage(name):
+        with pytest.raises(SystemExit) as left:
+            app([name, str(file), *OVERRIDES])
+        assert left.value.code == 0
+
+    for name in ("ingest", "normalize", "dedup"):
+        stage(name)
+    study = open_study(load_settings(file).root)
+    write_model(study.model(0), study.uri("normalized"), study.uri("samples"))
+    history = Path(study.model(0), "history.csv")
+    history.write_text("epoch,loss,val_loss,seconds\n1,0.8,0.9,0.1\n", encoding="utf-8")
+    for name in ("score", "select", "evaluate", "report"):
+        stage(name)
+    return file
+
+
+@pytest.fixture
+def study(mined):
+    return mined.parent / "study"
+
+
+# ---------------------------------------------------------------- help
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help__tells_what_a_command_and_each_option_does(name, run):
+    result = run(name, "--help")
+    assert result.status == 0
+    assert f"Usage: dglzarr {name}" in result.out
+    assert COMMANDS[name].help
+    for parameter in COMMANDS[name].params:
+        assert parameter.help, f"{name} {parameter.name}"
+        shown = parameter.opts[0] if parameter.opts[0].startswith("-") else parameter.name
+        assert shown.lower() in result.out.lower()
+
+
+def test_help__without_arguments_lists_the_commands(run):
+    result = run()
+    text = result.out + result.err
+    assert all(re.search(rf"^\W*{name} ", text, re.MULTILINE) for name in COMMANDS)
+    assert all(p.help for p in typer.main.get_command(app).params)
+
+
+def test_help__every_stage_has_a_command():
+    assert set(STAGES) < set(COMMANDS)
+    for name in ("mine", "info", "verify", "query", "simulate"):
+        assert name in COMMANDS
+
+
+def test_version(run):
+    result = run("--version")
+    assert (result.status, result.out) == (0, f"dglzarr {version('dglzarr')}\n")
+
+
+# ---------------------------------------------------------------- exit statuses
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["nosuch"], "nosuch"),
+        (["mine"], "settings"),
+        (["mine", "a.toml", "--nosuch"], "--nosuch"),
+        (["query", "a", "--top", "0"], "--top"),
+        (["query", "a", "--top", "many"], "--top"),
+        (["simulate", "x", "--n-samples", "few"], "--n-samples"),
+    ],
+    ids=["command", "argument", "option", "range", "type", "number"],
+)
+def test_usage__exit_2_and_says_what_was_wrong(arguments, named, run):
+    result = run(*arguments)
+    assert (result.status, result.out) == (2, "")
+    assert named in result.err.lower()
+    assert "Traceback" not in result.err
+
+
+def one_line(result):
+    assert result.out == ""
+    assert result.err.count("\n") == 1
+    return result.err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.epoch=3"], r"study\.toml: train\.epoch: unknown key"),
+        (["train.epochs=-3"], r"study\.toml: train\.epochs: .*got -3"),
+        (["train.epochs"], r"--set 'train\.epochs': expected section\.key=value"),
+        (['sources=[{uri="nosuch/*.txt"}]'], r"sources\.0\.uri: no such file: .*nosuch/\*\.txt"),
+    ],
+    ids=["key", "value", "override", "source"],
+)
+@pytest.mark.parametrize("command", ["mine", "ingest", "report"])
+def test_wrong_settings__exit_2_in_one_line(command, overrides, message, tiny, run):
+    given = [part for override in overrides for part in ("--set", override)]
+    result = run(command, tiny, *OVERRIDES, *given)
+    assert result.status == 2
+    assert re.search(message, one_line(result))
+    assert not (tiny.parent / "study").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["mine", "{tmp}/nosuch.toml"], 2, r"nosuch\.toml: cannot be read: No such file"),
+        (["mine", "{tmp}/nosuch.toml", "--dry-run"], 2, r"nosuch\.toml: cannot be read"),
+        (["info", "{tmp}/nosuch.zarr"], 1, r"nosuch\.zarr: no such store"),
+        (["verify", "{tmp}/nosuch.zarr"], 1, r"nosuch\.zarr: no such store"),
+        (["query", "{tmp}/nosuch.zarr"], 1, r"nosuch\.zarr: no such store"),
+        (["info", "{tmp}#normalized"], 1, r"no study here .* Run 'dglzarr mine'"),
+        (["info", "{study}#latent"], 1, r"expected a store of expression, .* got 'latent'"),
+        (["query", "{study}"], 1, r"expected a store, got a study"),
+        (["query", "{study}#landmarks", "--gene", "NOPE"], 2, r"symbols .* got \['NOPE'\]"),
+        (["query", "{study}#normalized", "--sample", "x"], 2, r"samples .* got \['x'\]"),
+        (["query", "{study}#landmarks", "--sample", "x"], 2, r"has no samples to choose from"),
+        (["simulate", "{tmp}/new", "--n-samples", "3"], 2, r"n_samples: expected 40 to"),
+        (["normalize", "{alone}", *OVERRIDES], 1, r"expression\.zarr: no such store\. Run the"),
+    ],
+)
+def test_errors__one_line_on_stderr(arguments, status, message, tmp_path, study, run):
+    alone = write_study(tmp_path / "alone", n_samples=40, n_genes=60)
+    places = {"tmp": tmp_path, "study": study, "alone": alone}
+    result = run(*(a.replace("{", "{0[").replace("}", "]}").format(places) for a in arguments))
+    assert result.status == status
+    assert re.search(message, one_line(result))
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ConfigError("study.toml: wrong"), 2),
+        (SourceError("a.txt, line 3: wrong"), 1),
+        (StoreError("a.zarr: wrong"), 1),
+        (OSError(28, "No space left on device"), 1),
+    ],
+    ids=["config", "source", "store", "disk"],
+)
+def test_guarded__status_and_line(error, status, capsys):
+    def call():
+        raise error
+
+    assert guarded(call) == status
+    assert capsys.readouterr().err == f"{error}\n"
+
+
+def test_guarded__what_is_not_expected_is_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        guarded(lambda: 1 / 0)
+    assert guarded(lambda: None) == 0
+
+
+def test_verbose__adds_the_traceback(tmp_path, run):
+    result = run("-v", "info", tmp_path / "nosuch.zarr")
+    assert result.status == 1
+    assert "Traceback" in result.err
+    assert "no such store" in result.err.splitlines()[-1]
+
+
+# ---------------------------------------------------------------- info and verify
+
+
+def test_info__of_a_store(study, run):
+    result = run("info", study / "landmarks.zarr")
+    facts = dict(line.split("  ", 1) for line in result.lines)
+    assert result.status == 0
+    assert facts["complete"].strip() == "True"
+    assert json.loads(facts["sizes"])["gene"] > 60
+    assert json.loads(facts["parameters"])["n_random"] == 2
+    inputs = json.loads(facts["inputs"])
+    assert inputs[0]["uri"].endswith("scores.zarr")
+    assert "…" not in result.out
+
+
+def test_info__of_a_study_lists_its_stores(study, run):
+    result = run("info", study)
+    listed = {Path(line.split()[0]).stem: line for line in result.lines[1:]}
+    assert result.status == 0
+    assert set(MADE) < set(listed)
+    assert len(listed) == len(MADE) + 19
+    assert all(" complete " in line for line in listed.values())
+
+
+def test_info__json_is_one_document(study, run):
+    one = json.loads(run("info", study / "scores.zarr", "--json").out)
+    assert one["complete"] is True
+    (part,) = json.loads(run("info", f"{study}#scores", "--json").out)
+    assert part == one
+    listed = json.loads(run("info", study, "--json").out)
+    assert one["store_id"] in {line["store_id"] for line in listed}
+
+
+@pytest.fixture
+def damaged(tmp_path, study):
+    """A copy of the study with an incomplete store, a damaged one, and one of another version."""
+    copy = shutil.copytree(study, tmp_path / "study")
+    segment = copy / "segments" / "0000"
+    remove_regions(segment / "normalized.zarr", ["expression"], [0])
+    (segment / "expression.zarr" / "expression" / "c" / "0" / "0").write_bytes(b"\xff" * 1000)
+    (copy / "scores.zarr" / "zarr.json").write_text("{", encoding="utf-8")
+    return copy
+
+
+def test_info__states_of_a_damaged_study(damaged, run):
+    result = run("info", damaged)
+    listed = {Path(line.split()[0]).stem: line for line in result.lines[1:]}
+    assert result.status == 0
+    assert " not complete " in listed["normalized"]
+    assert " 0 of 1 " in listed["normalized"]
+    assert "scores.zarr: cannot be read" in listed["scores"]
+    assert " complete " in listed["landmarks"]
+
+
+def test_verify__a_sound_store_and_a_sound_study(study, run):
+    result = run("verify", f"{study}#normalized")
+    assert result.status == 0
+    assert re.search(r"^problems +none$", result.out, re.MULTILINE)
+    result = run("verify", study, "--json")
+    assert result.status == 0
+    assert {line["schema"] for line in json.loads(result.out)} > set(MADE)
+
+
+def test_verify__problems_are_lines_and_status_1(damaged, run):
+    result = run("verify", f"{damaged}#expression")
+    assert result.status == 1
+    assert re.search(r"^  expression, samples 0:\d+: cannot be read: ", result.out, re.MULTILINE)
+    result = run("verify", damaged)
+    assert result.status == 1
+    assert "normalized.zarr: not complete" in result.out
+    assert result.err == ""
+    found = json.loads(run("verify", damaged / "landmarks.zarr", "--json").out)
+    assert found["problems"] == []
+
+
+# ---------------------------------------------------------------- query
+
+
+def test_query__is_a_table(study, run):
+    result = run("query", f"{study}#landmarks", "--top", "3")
+    header, *rows = [line.split("\t") for line in result.lines]
+    assert header[0] == "gene"
+    assert [row[header.index("rank")] for row in rows] == ["1", "2", "3"]
+
+
+def test_query__genes_and_samples(study, run):
+    best = run("query", f"{study}#landmarks", "--top", "1").lines[1].split("\t")[0]
+    whole = run("query", f"{study}#normalized", "--gene", best).lines
+    assert whole[0].split("\t") == ["sample", best]
+    name, value = whole[5].split("\t")
+    one = run("query", f"{study}#normalized", "--gene", best, "--sample", name)
+    assert one.lines == [whole[0], f"{name}\t{value}"]
+    assert run("query", f"{study}#samples", "--sample", name).lines[0].startswith("sample\t")
+
+
+# ---------------------------------------------------------------- mine
+
+
+def size_of(path):
+    path = Path(path)
+    if path.is_file():
+        return path.stat().st_size
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+
+
+def check_sizes(estimates, root):
+    """Each line of a dry run within a factor of three of what was written, the sum within two."""
+    beside = {
+        "ingest": [root / "raw"],
+        "score": list((root / "segments").glob("*/contributions.zarr")),
+        "select": list(root.glob("*.tsv")),
+    }
+    for line in estimates:
+        real = size_of(line.writes) + sum(size_of(p) for p in beside.get(line.name, []))
+        assert real / 3 < line.nbytes < real * 3, (line.name, line.nbytes, real)
+    total = sum(line.nbytes for line in estimates)
+    assert size_of(root) / 2 < total < size_of(root) * 2
+
+
+def test_dry_run__writes_nothing(tiny, run):
+    before = times(tiny.parent)
+    result = run("mine", tiny, "--dry-run", *OVERRIDES)
+    assert result.status == 0
+    assert [line.split()[:2] for line in result.lines[1:9]] == [[name, "no"] for name in STAGES]
+    assert re.fullmatch(r"Still to do: [\d.]+ MB on disk, about [\d.]+ minutes\.", result.lines[-1])
+    assert times(tiny.parent) == before
+
+
+def test_dry_run__says_what_is_done(mined, run):
+    before = times(mined.parent)
+    result = run("mine", mined, "--dry-run", "--json", *OVERRIDES)
+    assert times(mined.parent) == before
+    lines = json.loads(result.out)
+    assert [line["name"] for line in lines] == list(STAGES)
+    assert all(line["is_done"] for line in lines)
+    assert all(line["nbytes"] > 0 and line["memory_nbytes"] > 1e8 for line in lines)
+
+
+def test_dry_run__disk_is_right_within_a_factor(mined):
+    """Network and all; that of the fixture is of the size that the settings say."""
+    lines = estimate(load_settings(mined, SETTINGS))
+    check_sizes([e for e in lines if e.name != "train"], mined.parent / "study")
+
+
+def test_stage__says_what_it_did_and_what_was_done(mined, run):
+    result = run("normalize", mined, *OVERRIDES)
+    assert result.lines[1].split()[:2] == ["normalize", "unchanged"]
+    found = json.loads(run("dedup", mined, *OVERRIDES, "--json").out)
+    assert found["dedup"]["state"] == "unchanged"
+    assert found["dedup"]["uri"].endswith("samples.zarr")
+
+
+def test_stage__other_parameters_are_refused_until_overwritten(tmp_path, run):
+    file = write_study(tmp_path, n_samples=40, n_genes=60)
+    assert run("ingest", file, *OVERRIDES).status == 0
+    result = run("ingest", file, *OVERRIDES, "--set", "seed=1")
+    assert result.status == 1
+    assert "seed 0 -> 1" in result.err.splitlines()[-1]
+    assert "--overwrite" in result.err.splitlines()[-1]
+    assert run("ingest", file, *OVERRIDES, "--set", "seed=1", "--overwrite").status == 0
+
+
+def test_report__ends_with_what_was_found(mined, run):
+    result = run("report", mined, *OVERRIDES)
+    assert result.status == 0
+    assert result.lines[-1] == f"Report: {mined.parent}/study/report.html"
+    assert "  mean " in result.out
+    assert "  mined " in result.out
+
+
+def test_simulate__names_the_next_command(tmp_path, run):
+    result = run("simulate", tmp_path, "--n-samples", "40", "--n-genes", "60", "--seed", "3")
+    assert result.out == f"Run: dglzarr mine {tmp_path}/study.toml\n"
+    assert load_settings(tmp_path / "study.toml").seed == 3
+
+
+# ---------------------------------------------------------------- progress and logs
+
+
+def test_progress__plain_lines_where_nobody_watches(mined, tmp_path, run):
+    result = run("normalize", mined, *OVERRIDES, "--set", f"root={tmp_path}/nowhere")
+    assert result.status == 1
+    result = run("ingest", mined, *OVERRIDES, "--set", f"root={tmp_path}/other")
+    assert re.search(r"^[a-z ]+ \(\d+\)$", result.err, re.MULTILINE)
+    assert "\x1b" not in result.err
+    assert "\r" not in result.err
+
+
+def test_bars__a_plain_line_now_and_then(monkeypatch, capsys):
+    now = iter([0.0, 1.0, 11.0, 12.0, 30.0, 31.0])
+    monkeypatch.setattr(cli.time, "monotonic", lambda: next(now))
+    with cli._Bars() as bars:
+        for done in (0, 1, 2, 3, 4):
+            bars("scoring", done, 4)
+        bars("judging", 0, 5)
+    assert capsys.readouterr().err.splitlines() == ["scoring (4)", "scoring: 2 of 4", "judging (5)"]
+
+
+def on_a_terminal(*arguments):
+    """Run a program with a terminal for stderr; return what the terminal got."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
+    program = subprocess.Popen(
+        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=theirs, env=environment
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(ours)
+    program.communicate()
+    assert program.returncode == 0, shown
+    return shown.decode()
+
+
+BARS = """
+import time
+from dglzarr.cli import _Bars
+with _Bars() as bars:
+    for done in range(5):
+        bars("scoring", done, 5)
+        time.sleep(0.3)
+"""
+
+
+@pytest.mark.slow
+def test_bars__with_the_time_left_on_a_terminal():
+    shown = on_a_terminal("-c", BARS)
+    assert re.search(
+        r"scoring.*4/5.*0:00:0\d.*0:00:0\d", re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown)
+    )
+
+
+@pytest.mark.slow
+def test_verbose__logs_one_line_when_a_stage_starts_and_ends(mined, tmp_path):
+    done = subprocess.run(
+        [PROGRAM, "-v", "ingest", mined, *OVERRIDES, "--set", f"root={tmp_path}/study"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert re.search(r"^\d{4}-\d\d-\d\d [\d:,]+ expression new: ", done.stderr, re.MULTILINE)
+    quiet = subprocess.run(
+        [PROGRAM, "ingest", mined, *OVERRIDES, "--set", f"root={tmp_path}/study"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "expression unchanged" not in quiet.stderr
+    assert "unchanged" in quiet.stdout
+
+
+# ---------------------------------------------------------------- all of it
+
+
+@pytest.mark.slow
+def test_mine__twice_as_a_program(tmp_path):
+    """Real Dask and training; the second run says that all is done, and is quick."""
+    file = write_study(tmp_path, n_samples=120, n_genes=80)
+    overrides = OVERRIDES[2:]  # a local cluster, as by default
+    estimates = estimate(load_settings(file, SETTINGS))
+    command = [PROGRAM, "mine", file, *overrides]
+    first = subprocess.run(command, capture_output=True, text=True, check=True)
+    root = tmp_path / "study"
+    assert first.stdout.splitlines()[-1] == f"Report: {root}/report.html"
+    check_sizes(estimates, root)
+    before = times(root)
+    second = subprocess.run(command, capture_output=True, text=True, check=True)
+    states = [line.split()[:2] for line in second.stdout.splitlines()[1:8]]
+    assert states == [[name, "unchanged"] for name in STAGES[:-1]]
+    changed = {name for name, at in times(root).items() if before.get(name) != at}
+    assert changed <= {"report.html", "study.lock"}
+    for line in (first.stderr + second.stderr).splitlines():
+        assert re.fullmatch(r"[a-zA-Z0-9 -]+( \(\d+\)|: \d+ of \d+)", line), line
+
+
+@pytest.mark.slow
+def test_dry_run__disk_of_the_demo_is_right_within_a_factor(tmp_path, run):
+    file = write_study(tmp_path)
+    overrides = ("cluster.kind=none", "train.epochs=1")
+    estimates = estimate(load_settings(file, overrides))
+    given = [part for override in overrides for part in ("--set", override)]
+    assert run("mine", file, *given).status == 0
+    check_sizes(estimates, tmp_path / "study")
