@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DATA ?= ../shared/data
 WORKERS ?= 2
+SCRATCH ?= /tmp
 
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
@@ -15,10 +16,10 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint mutants real docs bench
+.PHONY: help demo test check lint mutants real docs bench bench-full
 
 help:  ## print the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
 	  | while IFS='|' read -r name text; do printf '%-14s %s\n' "$$name" "$$text"; done
 
 demo: $(READY)  ## simulate a study in ./demo, mine it, say where the report is
@@ -47,6 +48,9 @@ docs: $(READY)  ## write docs/stores.md from the store specs
 
 bench: $(READY)  ## run the benchmarks; each prints JSON lines
 	set -e; for script in benchmarks/bench_*.py; do $(RUN) $$script; done
+
+bench-full: $(READY)  ## the paper's compendium once, 129,158 x 22,268: about 35 GB in SCRATCH
+	$(RUN) benchmarks/full_size.py --scratch $(SCRATCH)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
