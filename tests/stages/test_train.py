@@ -172,6 +172,37 @@ def test_train__overwrite_that_was_killed_goes_on(tmp_path, train, study):
     assert same(tmp_path / "whole", tmp_path / "m")
 
 
+@pytest.fixture(scope="module")
+def plain(train, study, tmp_path_factory):
+    run(train, study, target := tmp_path_factory.mktemp("models") / "plain")
+    return target
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"activation": "tanh"},
+        {"dropout": 0.5},
+        {"l2": 0.1},
+        {"batch_size": 8},
+        {"learning_rate": 0.01},
+        {"epochs": 4},
+    ],
+    ids=str,
+)
+def test_train__every_option_changes_the_weights(tmp_path, train, study, plain, changed):
+    run(train, study, tmp_path / "m", **changed)
+    assert not same(plain, tmp_path / "m")
+
+
+def test_train__patience_ends_it_and_the_best_epoch_is_kept(tmp_path, train, study):
+    run(train, study, tmp_path / "m", learning_rate=1.0, epochs=30, patience=2)
+    history = read_history(tmp_path / "m" / "history.csv")
+    assert len(history.epoch) == history.best_epoch + 2 < 30
+    run(train, study, tmp_path / "best", learning_rate=1.0, epochs=history.best_epoch)
+    assert same(tmp_path / "m", tmp_path / "best")
+
+
 def test_train__other_inputs(tmp_path, train, study, values):
     run(train, study, tmp_path / "m")
     (tmp_path / "other").mkdir()
