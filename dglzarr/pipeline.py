@@ -7,13 +7,14 @@ a plain call and the Prefect flow wraps into a task.
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dglzarr.cluster import client
-from dglzarr.errors import ConfigError
+from dglzarr.errors import ConfigError, DglzarrError, StoreError
 from dglzarr.report.page import write_report
 from dglzarr.sources import source_name
 from dglzarr.stages.dedup import dedup, dedup_more
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
 STAGES = ("ingest", "normalize", "dedup", "train", "score", "select", "evaluate", "report")
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -55,8 +58,24 @@ class Step:
     writes: str
 
     def __call__(self, **more: Any) -> Any:  # noqa: ANN401
-        """Run the stage."""
-        return self.func(**self.arguments, **more)
+        """Run the stage.
+
+        Raises
+        ------
+        DglzarrError
+            Whatever the stage raises; an error of the disk names what was to be written.
+        """
+        try:
+            return self.func(**self.arguments, **more)
+        except DglzarrError:
+            raise
+        except OSError as error:
+            remedy = (
+                "Free space" if error.errno in _FULL else "Check that it can be read and written"
+            )
+            raise StoreError(
+                f"{self.writes}: {error}. {remedy} and run again; finished work is kept."
+            ) from error
 
     @property
     def reports_progress(self) -> bool:
