@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefect import flow, task
+from prefect import flow, get_run_logger, task
 from prefect.artifacts import (
     create_link_artifact,
     create_progress_artifact,
@@ -22,7 +22,6 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State  # noqa: TC002  (prefect reads annotations)
 from prefect.settings import (
-    PREFECT_LOGGING_EXTRA_LOGGERS,
     PREFECT_SERVER_ANALYTICS_ENABLED,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     temporary_settings,
@@ -64,17 +63,24 @@ def as_task(step: Step) -> Any:  # noqa: ANN401
 
     @task(name=step.name, cache_policy=NO_CACHE, persist_result=False)
     def run() -> Any:  # noqa: ANN401
+        artifact: UUID = create_progress_artifact(  # type: ignore[assignment]
+            0.0, key=f"progress-{step.name}", description=step.name
+        )
+        report = _progress(step.name, artifact)
         try:
-            return step(**({"on_progress": _progress(step.name)} if step.reports_progress else {}))
+            result = step(**({"on_progress": report} if step.reports_progress else {}))
         except DglzarrError as error:
             return Failed(message=str(error), data=error)
+        state = "written" if isinstance(result, str) else result.state
+        update_progress_artifact(artifact, progress=100.0, description=state)
+        get_run_logger().info("%s: %s %s", step.name, step.writes, state)
+        return result
 
     return run(return_state=True).result()
 
 
-def _progress(name: str) -> Callable[[str, int, int], None]:
+def _progress(name: str, artifact: UUID) -> Callable[[str, int, int], None]:
     """Return a callback that keeps a progress artifact and a line on stderr up to date."""
-    artifact: UUID = create_progress_artifact(0.0, key=f"progress-{name}", description=name)  # type: ignore[assignment]
     shown: dict[str, float] = {}
 
     def report(what: str, done: int, total: int) -> None:
@@ -109,7 +115,6 @@ def _run(options: argparse.Namespace) -> None:
     with temporary_settings(
         {
             PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120,
-            PREFECT_LOGGING_EXTRA_LOGGERS: "dglzarr",
             PREFECT_SERVER_ANALYTICS_ENABLED: False,
         }
     ):

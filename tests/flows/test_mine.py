@@ -1,0 +1,233 @@
+"""The pipeline as a Prefect flow: what it returns, what it leaves for people, how it fails."""
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dglzarr.cli import guarded
+from dglzarr.config import load_settings
+from dglzarr.errors import ConfigError, SourceError, StoreError
+from dglzarr.pipeline import STAGES, Step
+from dglzarr.query import table
+from dglzarr.store import StoreSummary
+from dglzarr.testing import write_study
+from tests.studies import times
+
+pytestmark = pytest.mark.slow
+
+REPO = Path(__file__).resolve().parents[2]
+SMALL = ("train.epochs=1", "train.hidden=12", "train.n_latent=4", "select.n_random=2")
+HERE = ("cluster.kind=none",)
+
+
+@pytest.fixture(scope="module")
+def flows(prefect_server):  # noqa: ARG001
+    import flows.mine
+
+    return flows.mine
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    file = write_study(tmp_path_factory.mktemp("flow"), n_samples=120, n_genes=80)
+    return load_settings(file, (*SMALL, *HERE))
+
+
+@pytest.fixture(scope="module")
+def finished(flows, settings):
+    """The state of a first run."""
+    return flows.mine_flow(settings, return_state=True)
+
+
+@pytest.fixture
+def client(flows):  # noqa: ARG001
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def log(caplog):
+    """What Prefect logs."""
+    logger = logging.getLogger("prefect")
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+def artifact(client, key):
+    """The latest artifact of a key."""
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+    found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
+    return max(found, key=lambda a: a.created)
+
+
+# ---------------------------------------------------------------- a run
+
+
+def test_mine_flow__returns_the_report(finished, settings):
+    assert finished.is_completed()
+    report = Path(finished.result())
+    assert report == Path(settings.root, "report.html")
+    assert "<html" in report.read_text(encoding="utf-8")
+
+
+def test_mine_flow__a_task_for_every_stage(finished, client):
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    run = client.read_flow_run(finished.state_details.flow_run_id)
+    assert run.name == run.parameters["settings"]["title"] == "Landmark genes"
+    tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
+    names = [t.name.rsplit("-", 1)[0] for t in sorted(tasks, key=lambda t: t.start_time)]
+    assert names == list(STAGES)
+    assert all(t.state.is_completed() for t in tasks)
+
+
+def test_mine_flow__table_of_landmarks(finished, client, settings):
+    assert finished.is_completed()
+    rows = json.loads(artifact(client, "landmarks").data)
+    best = table(f"{settings.root}#landmarks", top=50)
+    assert [row["rank"] for row in rows] == list(range(1, 51))
+    assert [row["gene"] for row in rows] == best.index.tolist()
+    assert [row["score"] for row in rows] == pytest.approx(best["score"].tolist())
+    assert set(rows[0]) == {"rank", "gene", "gene_symbol", "score"}
+
+
+def test_mine_flow__link_to_the_report(finished, client):
+    assert Path(finished.result()).as_uri() in artifact(client, "report").data
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_mine_flow__progress_reaches_100(stage, finished, client):
+    assert finished.is_completed()
+    found = artifact(client, f"progress-{stage}")
+    assert (found.type, float(found.data)) == ("progress", 100.0)
+
+
+def test_mine_flow__a_second_run_says_unchanged_and_is_quick(finished, flows, settings, log):
+    before = times(settings.root)
+    started = time.process_time()
+    again = flows.mine_flow(settings, return_state=True)
+    assert time.process_time() - started < 20
+    assert again.result() == finished.result()
+    for stage in STAGES[:-1]:
+        assert re.search(rf"^{stage}: .* unchanged$", "\n".join(log.messages), re.MULTILINE)
+    stores = {name for name, at in times(settings.root).items() if before[name] != at}
+    assert not any(".zarr/" in name or name.startswith("models/") for name in stores)
+
+
+# ---------------------------------------------------------------- failures
+
+
+def broken(settings, tmp_path):
+    bad = tmp_path / "GSE1_series_matrix.txt"
+    bad.write_text('!Series_geo_accession\t"GSE1"\n!series_matrix_table_begin\n', encoding="utf-8")
+    source = settings.sources[0].model_copy(update={"uri": str(bad)})
+    return settings.model_copy(update={"sources": (source,), "root": str(tmp_path / "root")})
+
+
+def test_mine_flow__a_failing_source_fails_it_in_one_line(flows, settings, tmp_path, log):
+    state = flows.mine_flow(broken(settings, tmp_path), return_state=True)
+    assert state.is_failed()
+    assert state.message.startswith("GSE1_series_matrix.txt")
+    assert "\n" not in state.message
+    assert isinstance(state.result(raise_on_failure=False), SourceError)
+    assert state.message in log.text
+    assert "Traceback" not in log.text
+    assert not list((tmp_path / "root").rglob("report.html"))
+
+
+def test_mine_flow__its_error_ends_a_program_with_status_1(flows, settings, tmp_path, capsys):
+    assert guarded(lambda: flows.mine_flow(broken(settings, tmp_path))) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("GSE1_series_matrix.txt")
+
+
+def test_mine_flow__wrong_settings_fail_before_any_task(flows, settings, tmp_path):
+    source = settings.sources[0].model_copy(update={"uri": "nosuch.txt"})
+    changes = {"sources": (source,), "root": str(tmp_path / "root")}
+    state = flows.mine_flow(settings.model_copy(update=changes), return_state=True)
+    assert state.is_failed()
+    assert isinstance(state.result(raise_on_failure=False), ConfigError)
+    assert not (tmp_path / "root").exists()
+
+
+# ---------------------------------------------------------------- one step
+
+
+alone = pytest.mark.filterwarnings("ignore:Logger 'prefect.task_runs' attempted:UserWarning")
+
+
+def summary(**arguments):
+    on_progress = arguments.get("on_progress")
+    if on_progress is not None:
+        on_progress("halves", 0, 2)
+        on_progress("halves", 2, 2)
+    return StoreSummary(arguments["target"], "scores", "new", {}, 0.0, 0)
+
+
+def fail(**_):
+    raise StoreError("scores.zarr: not complete. Run the stage again.")
+
+
+@alone
+def test_as_task__returns_what_the_stage_returns(flows, client, capsys):
+    step = Step("normalize", summary, {"target": "a.zarr"}, "a.zarr")
+    assert flows.as_task(step) == summary(target="a.zarr")
+    lines = capsys.readouterr().err.splitlines()
+    shown = [line for line in lines if line.startswith("normalize: ")]
+    assert shown == ["normalize: halves 0/2", "normalize: halves 2/2"]
+    assert float(artifact(client, "progress-normalize").data) == 100.0
+
+
+@alone
+def test_as_task__a_stage_without_progress(flows):
+    assert flows.as_task(Step("report", lambda: "report.html", {}, "report.html")) == "report.html"
+
+
+@alone
+def test_as_task__raises_what_the_stage_raised(flows, log):
+    with pytest.raises(StoreError, match=r"scores\.zarr: not complete"):
+        flows.as_task(Step("select", fail, {}, "a.zarr"))
+    assert "Traceback" not in log.text
+
+
+# ---------------------------------------------------------------- the program
+
+
+def test_main__is_a_program(tmp_path):
+    """Real: local Dask processes, Prefect's own temporary server, TensorFlow."""
+    file = write_study(tmp_path / "tiny", n_samples=120, n_genes=80)
+    overrides = [part for setting in SMALL for part in ("--set", setting)]
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("PREFECT_API_URL", "PREFECT_API_KEY")
+    }
+    done = subprocess.run(
+        [sys.executable, REPO / "flows" / "mine.py", file, *overrides],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={**environment, "PREFECT_HOME": str(tmp_path / "prefect")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"Report: {tmp_path}/tiny/study/report.html"
+    assert (tmp_path / "tiny" / "study" / "report.html").is_file()
+    assert "Planted hub genes found: " in done.stdout
+    assert "Traceback" not in done.stderr
+    assert re.search(r"'normalize-\w+' - normalize: .*/normalized\.zarr new", done.stderr)
+
+
+def test_main__wrong_settings_end_it_in_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, REPO / "flows" / "mine.py", tmp_path / "nosuch.toml"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == f"{tmp_path}/nosuch.toml: cannot be read: No such file or directory.\n"
+    assert done.stdout == ""
