@@ -16,7 +16,7 @@ import numpy as np
 
 from dglzarr.errors import SourceError
 
-BLOCK_NBYTES = 1 << 20
+BLOCK_NBYTES = 1 << 21
 """Text read at a time; parsing holds about ten times this."""
 
 MAX_LINE_NBYTES = 64 << 20
