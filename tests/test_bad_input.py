@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from dglzarr.cli import main
 from dglzarr.store import is_complete
 from dglzarr.testing import write_gct, write_gctx, write_series_matrix, write_soft, write_table
+from tests.studies import digests
 
 PROGRESS = re.compile(r"^[\w ,-]+ \(\d+\)$")
 GENES = [f"{i:02d}_at" for i in range(12)]
@@ -453,18 +453,11 @@ def test_root__unwritable(study, place, verb):
     assert re.search(r"study: cannot be written: .*Choose a writable root", run.complaint)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_root__read_only(study):
-    study.folder.joinpath("locked").mkdir(mode=0o500)
-    study.root = study.folder / "locked" / "study"
-    study.expect(1, r"study: cannot be written: .*Choose a writable root")
-
-
 @contextlib.contextmanager
-def small_disk(place, nbytes):
+def disk(place, options):
     place.mkdir()
     made = subprocess.run(
-        ["/usr/bin/env", "mount", "-t", "tmpfs", "-o", f"size={nbytes}", "tmpfs", str(place)],
+        ["/usr/bin/env", "mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if made.returncode:
@@ -475,23 +468,71 @@ def small_disk(place, nbytes):
         subprocess.run(["/usr/bin/env", "umount", str(place)], check=True)
 
 
-@pytest.mark.parametrize("kib", [4, 60, 140, 200, 260])
-def test_disk_full(study, kib):
+def resize(place, kib):
+    subprocess.run(["/usr/bin/env", "mount", "-o", f"remount,size={kib}k", str(place)], check=True)
+
+
+def test_root__read_only(study):
+    with disk(study.folder / "disk", "ro"):
+        study.root = study.folder / "disk" / "study"
+        study.expect(1, r"disk/study: cannot be written: .*Read-only.*Choose a writable root")
+
+
+def large(study):
+    """Let the study fill some hundred KiB, in several regions."""
     values = np.random.default_rng(1).uniform(4, 14, (64, 400)).astype(np.float32)
     names = [f"{i:03d}_at" for i in range(400)]
     for name, rows in (("GSE1", slice(0, 32)), ("GSE2", slice(32, 64))):
         study.write(name, values[rows], names)
     study.settings["ingest.shard_samples"] = 16
-    disk = study.folder / "disk"
-    with small_disk(disk, kib << 10):
-        study.root = disk / "study"
-        run = study.run()
-        assert run.status == 1, run.err
-        assert re.search(r"disk/study.*No space left|No space left.*disk/study", run.complaint)
-        assert study.complete == []
-        subprocess.run(["/usr/bin/env", "mount", "-o", "remount,size=16m", str(disk)], check=True)
+
+
+def stores(root):
+    """Digests of the stores and of the weights."""
+    found = digests(root)
+    return {n: d for n, d in found.items() if ".zarr/" in n or n.endswith("weights.npz")}
+
+
+NO_SPACE = r"disk/study.*No space left|No space left.*disk/study"
+
+
+@pytest.mark.parametrize("kib", [4, 60, 140, 200, 260])
+def test_disk_full(study, kib):
+    large(study)
+    place = study.folder / "disk"
+    with disk(place, f"size={kib}k"):
+        study.root = place / "study"
+        study.expect(1, NO_SPACE)
+        resize(place, 16384)
         assert study.run().status == 0
         assert study.complete == ["segments/0000/expression.zarr"]
+
+
+@pytest.mark.slow
+def test_disk_full__in_every_stage(study):
+    """The disk grows a little whenever it is full, until the run is through."""
+    large(study)
+    study.settings |= {"train.hidden": 24, "train.n_latent": 4, "train.epochs": 3}
+    place, complaints = study.folder / "disk", []
+    with disk(place, "size=300k"):
+        study.root = place / "study"
+        for kib in range(380, 8000, 80):
+            run = study.run("mine")
+            if not run.status:
+                break
+            assert run.status == 1, run.err
+            complaints.append(run.complaint)
+            resize(place, kib)
+        assert not run.status
+        assert len(study.complete) == 7
+        found = stores(study.root)
+    assert [line for line in complaints if not re.search(NO_SPACE, line)] == []
+    text = "\n".join(complaints)
+    for name in ("expression", "normalized", "samples", "models", "contributions"):
+        assert name in text, text
+    study.root = study.folder / "undisturbed"
+    assert study.run("mine").status == 0
+    assert found == stores(study.root)
 
 
 # ---------------------------------------------------------------- with workers, from outside
@@ -510,7 +551,3 @@ def test_workers_add_nothing_to_the_line(study):
     assert run.status == 1
     assert re.search(r"GSE1_series_matrix\.txt, line \d+: .*'high'", run.complaint)
     assert study.complete == []
-
-
-def test_path_is_the_checkout():
-    assert Path(__file__).parent.name == "tests"
