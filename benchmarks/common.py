@@ -27,6 +27,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from dglzarr.cluster import client
+from dglzarr.graph import run_tasks
 from dglzarr.schema import EXPRESSION, shard_samples
 from dglzarr.stages.dedup import dedup
 from dglzarr.stages.normalize import normalize
@@ -35,7 +36,6 @@ from dglzarr.store import (
     create_store,
     finish,
     regions,
-    run_tasks,
     write_region,
 )
 
@@ -100,6 +100,7 @@ def main(script: str, benches: Sequence[Bench], description: str | None) -> None
     parser.add_argument("--workers", type=int, default=2, help="0: everything in one process")
     parser.add_argument("--repeats", type=int, default=1, help="paired runs; medians are printed")
     parser.add_argument("--scratch", help="folder for the data, about 3 x the matrix")
+    parser.add_argument("--stage", choices=[b.stage for b in benches], help="one stage only")
     parser.add_argument("--engine", nargs=3, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.engine:
@@ -108,7 +109,7 @@ def main(script: str, benches: Sequence[Bench], description: str | None) -> None
         case = Case(asked.size, *bench.sizes[asked.size], asked.workers, folder)
         print(json.dumps(asdict(bench.engines[engine](case))))
         return
-    for bench in benches:
+    for bench in (b for b in benches if asked.stage in (None, b.stage)):
         with tempfile.TemporaryDirectory(prefix="bench-", dir=asked.scratch) as folder:
             case = Case(asked.size, *bench.sizes[asked.size], asked.workers, folder)
             for line in _lines(script, bench, case, asked.repeats):
