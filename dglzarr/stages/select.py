@@ -68,8 +68,10 @@ def select(
     Raises
     ------
     ConfigError
-        When the panel is not smaller than the number of genes, a list shares none with them, or
-        a panel has a name that is taken.
+        When the panel is not smaller than the number of genes, or a panel has a name that is
+        taken.
+    SourceError
+        When a list shares no gene with the study.
     """
     started = time.monotonic()
     ds = open_store(source, SCORES)
@@ -105,7 +107,7 @@ def select(
     chosen = {MINED: genes[order[:n_landmarks]]}
     n_missing = {MINED: 0}
     for name, path in published.items():
-        chosen[name], n_missing[name] = _published(ds, name, path)
+        chosen[name], n_missing[name] = _published(ds, path)
     for i in range(n_random):
         drawn = random_panel(n_genes, n_landmarks, np.random.default_rng([seed, i]))
         chosen[f"random-{i}"] = genes[drawn]
@@ -126,16 +128,10 @@ def select(
     return finish(target, started=started, arrays=arrays, details=details)
 
 
-def _published(ds: xr.Dataset, name: str, path: str) -> tuple[NDArray[Any], int]:
+def _published(ds: xr.Dataset, path: str) -> tuple[NDArray[Any], int]:
     labels = [str(g) for g in ds["gene"].values]
     symbols, ids = ([str(v) for v in ds[n].values] for n in ("gene_symbol", "gene_id"))
     match = read_panel(path, genes=labels, symbols=symbols, gene_ids=ids)
-    if not match.genes:
-        raise ConfigError(
-            f"evaluate.panels.{name}: none of the {len(match.missing)} entries of {path} is "
-            f"measured here, for example {match.missing[:3]!r}. "
-            "Give a list of probes, or ingest.annotation so that symbols are known."
-        )
     return np.array(match.genes, dtype=np.dtypes.StringDType()), len(match.missing)
 
 

@@ -10,7 +10,13 @@ from dglzarr.errors import ConfigError, SourceError, StoreError
 from dglzarr.stages import ingest as stage
 from dglzarr.stages.ingest import SourceFile, assign_split, ingest
 from dglzarr.store import Rows, is_complete, open_store, read_array, read_attributes, regions
-from dglzarr.testing import write_annotation, write_gct, write_series_matrix, write_table
+from dglzarr.testing import (
+    write_annotation,
+    write_gct,
+    write_gctx,
+    write_series_matrix,
+    write_table,
+)
 from tests.studies import (
     TEST,
     TRAIN,
@@ -200,6 +206,40 @@ def test_ingest__sample_sheet(tmp_path, target, rng):
     (tmp_path / "sheet.tsv").write_text("Sample\tdisease\n")
     with pytest.raises(StoreError, match="was made from other inputs"):
         ingest([source], target, split_by="sample")
+
+
+def gctx(folder, name, values):
+    path = write_gctx(
+        folder / f"{name}_x.gctx",
+        np.asarray(values, dtype=np.float32),
+        samples=[f"{name}-{i}" for i in range(len(values))],
+        genes=[f"{i}_at" for i in range(np.shape(values)[1])],
+    )
+    return SourceFile(str(path), str(folder / "raw" / f"{name}.zarr"))
+
+
+@pytest.mark.parametrize("scale", ["log2", "raw"])
+def test_ingest__gctx_gives_the_values_of_a_series_matrix(tmp_path, rng, scale):
+    values = printed(rng.uniform(4, 14, (40, 12)))
+    values[3, 4] = np.nan
+    shown = 2.0**values - 1 if scale == "raw" else values
+    ingest([gctx(tmp_path, "GSE1", shown)], a := str(tmp_path / "a"), split_by="sample")
+    text = matrix(tmp_path, "GSE2", values, samples=[f"GSE1-{i}" for i in range(40)])
+    ingest([text], b := str(tmp_path / "b"), split_by="sample")
+    found, wanted = open_store(a), open_store(b)
+    np.testing.assert_allclose(found["expression"].values, wanted["expression"].values, rtol=1e-6)
+    np.testing.assert_array_equal(found["split"].values, wanted["split"].values)
+    assert found.attrs["details"]["n_missing"] == 1
+    assert found.attrs["details"]["per_source"][0]["scale"] == scale
+
+
+@pytest.mark.parametrize("n_samples", [30, 700])
+def test_ingest__infinite_value_in_a_gctx(tmp_path, target, rng, n_samples):
+    values = rng.uniform(4, 14, (n_samples, 12))
+    values[n_samples // 2 + 1, 3] = np.inf
+    with pytest.raises(SourceError, match=r"GSE1_x\.gctx.*inf"):
+        ingest([gctx(tmp_path, "GSE1", values)], target, split_by="sample")
+    assert not is_complete(target)
 
 
 # ---------------------------------------------------------------- the split
