@@ -92,33 +92,85 @@ def solve_ridge(partial: RidgePartial, alpha: float) -> tuple[Float64, Float64]:
     >>> coef.round(6), intercept.round(6)
     (array([[3.]]), array([1.]))
     """
-    return solve_ridge_path(partial, [alpha])[0]
+    path = ridge_path(partial)
+    coef = path.axes @ (path.rotated * _inverse(path, alpha)[:, None])
+    return coef, path.y_mean - path.x_mean @ coef
 
 
-def solve_ridge_path(
-    partial: RidgePartial, alphas: Sequence[float]
-) -> list[tuple[Float64, Float64]]:
-    """Return what `solve_ridge` returns for every penalty, from one eigendecomposition.
+@dataclass(frozen=True)
+class RidgePath:
+    """Ridge solutions of all penalties, on the principal axes of the landmarks.
+
+    ``axes (landmark, axis)``, ``spread (axis,)``, ``rotated (axis, target)``: the normal equations
+    on these axes; ``smallest`` is the spread that rounding may leave of none.
+    """
+
+    axes: Float64
+    spread: Float64
+    rotated: Float64
+    x_mean: Float64
+    y_mean: Float64
+    smallest: float
+
+
+def ridge_path(partial: RidgePartial) -> RidgePath:
+    """Return the solutions of all penalties, from one eigendecomposition.
 
     Raises
     ------
     ValueError
-        If there is no sample or an alpha is negative.
+        If there is no sample.
     """
     if partial.n == 0:
         raise ValueError("ridge: expected at least one sample, got none.")
-    if min(alphas) < 0:
-        raise ValueError(f"alpha: expected 0 or more, got {min(alphas)!r}.")
     x_mean, y_mean = partial.x_sum / partial.n, partial.y_sum / partial.n
     xtx = partial.xtx - np.outer(partial.x_sum, x_mean)
     xty = partial.xty - np.outer(partial.x_sum, y_mean)
-    values, vectors = scipy.linalg.eigh(xtx)
-    rotated = vectors.T @ xty
-    smallest = len(values) * np.finfo(np.float64).eps * max(values[-1], np.trace(partial.xtx))
-    path = []
-    for alpha in alphas:
-        is_solvable = values + alpha > smallest
-        inverse = np.divide(1.0, values + alpha, where=is_solvable, out=np.zeros_like(values))
-        coef = vectors @ (rotated * inverse[:, None])
-        path.append((coef, y_mean - x_mean @ coef))
-    return path
+    spread, axes = scipy.linalg.eigh(xtx)
+    smallest = len(spread) * np.finfo(np.float64).eps * max(spread[-1], np.trace(partial.xtx))
+    return RidgePath(axes, spread, axes.T @ xty, x_mean, y_mean, float(smallest))
+
+
+def predict_ridge(
+    path: RidgePath, landmarks: NDArray[np.floating], alphas: Sequence[float]
+) -> list[NDArray[np.float32]]:
+    """Return the targets (sample, target) that the landmarks predict, for each penalty.
+
+    Parameters
+    ----------
+    path : what `ridge_path` returned
+    landmarks : (sample, landmark)
+    alphas : penalties
+
+    Raises
+    ------
+    ValueError
+        If an alpha is negative.
+
+    Notes
+    -----
+    Samples are few beside landmarks, so they are turned onto the axes instead of turning the
+    solutions back: a penalty costs samples x landmarks x targets, in float32.
+
+    Examples
+    --------
+    >>> x = np.array([[0.0], [1.0], [2.0]])
+    >>> predict_ridge(ridge_path(ridge_partial(x, 3 * x + 1)), np.array([[4.0]]), [0.0])
+    [array([[13.]], dtype=float32)]
+    """
+    turned = (landmarks - path.x_mean) @ path.axes
+    rotated = path.rotated.astype(np.float32)
+    return [
+        (turned * _inverse(path, alpha)).astype(np.float32) @ rotated
+        + path.y_mean.astype(np.float32)
+        for alpha in alphas
+    ]
+
+
+def _inverse(path: RidgePath, alpha: float) -> Float64:
+    """Return one over spread plus penalty, 0 on axes along which there is nothing to solve."""
+    if alpha < 0:
+        raise ValueError(f"alpha: expected 0 or more, got {alpha!r}.")
+    is_solvable = path.spread + alpha > path.smallest
+    inverse = np.zeros_like(path.spread)
+    return np.divide(1.0, path.spread + alpha, where=is_solvable, out=inverse)

@@ -16,7 +16,7 @@ import numpy as np
 from dglzarr.errors import ConfigError
 from dglzarr.genes import match_genes
 from dglzarr.graph import run_tasks
-from dglzarr.kernels.linear import merge_ridge, ridge_partial, solve_ridge_path
+from dglzarr.kernels.linear import RidgePath, merge_ridge, predict_ridge, ridge_partial, ridge_path
 from dglzarr.kernels.metrics import mae_per_gene, null_fraction, pcc_per_gene
 from dglzarr.kernels.moments import chunk_moments, finish_moments, standardize
 from dglzarr.kernels.quantile import apply_quantile
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]
     Index = NDArray[np.int64]
-    Linear = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 CohortScale = Literal["train", "cohort"]
 
@@ -275,7 +274,7 @@ def _judge(
     judged = []
     for z in tests:
         truth = z[:, targets]
-        predicted = _predict(model, np.nan_to_num(z[:, panel.landmarks]), targets.size)
+        predicted = _predict(model, np.nan_to_num(z[:, panel.landmarks]), alpha, targets.size)
         is_null_wanted = bool(panel.landmarks.size) and not panel.name.startswith("random-")
         fraction = null_fraction(truth, predicted) if is_null_wanted else None
         judged.append(
@@ -297,7 +296,7 @@ def _fit(
     targets: Index,
     fold: NDArray[np.int8],
     alphas: Sequence[float],
-) -> tuple[Linear | None, float]:
+) -> tuple[RidgePath | None, float]:
     """Return the ridge predictor with the best penalty; None is the training mean."""
     if not panel.landmarks.size:
         return None, float("nan")
@@ -306,24 +305,23 @@ def _fit(
         ridge_partial(z[:, panel.landmarks], z[:, targets])
         for z in _blocks(source, fold == 0, mean, std)
     )
-    path = solve_ridge_path(reduce(merge_ridge, partials), alphas)
-    errors = np.zeros(len(path))
+    path = ridge_path(reduce(merge_ridge, partials))
+    errors = np.zeros(len(alphas))
     for z in _blocks(source, tune, mean, std):
         x, y = z[:, panel.landmarks], z[:, targets]
         errors += [
-            np.abs(_predict(model, x, targets.size) - y).sum(dtype=np.float64) for model in path
+            np.abs(predicted - y).sum(dtype=np.float64)
+            for predicted in predict_ridge(path, x, alphas)
         ]
-    best = int(errors.argmin())
-    return path[best], float(alphas[best])
+    return path, float(alphas[int(errors.argmin())])
 
 
 def _predict(
-    model: Linear | None, landmarks: NDArray[np.float32], n_targets: int
+    model: RidgePath | None, landmarks: NDArray[np.float32], alpha: float, n_targets: int
 ) -> NDArray[np.float32]:
     if model is None:
         return np.zeros((len(landmarks), n_targets), dtype=np.float32)
-    coef, intercept = (part.astype(np.float32) for part in model)
-    return landmarks @ coef + intercept
+    return predict_ridge(model, landmarks, [alpha])[0]
 
 
 def _blocks(

@@ -52,8 +52,9 @@ if TYPE_CHECKING:
     from dglzarr.sources import Source
 
 SplitBy = Literal["series", "sample"]
+Scaled = tuple["Source", dict[str, float], Scale]
 
-_SCALE_SAMPLES = 512
+_SCALE_WINDOWS, _SCALE_WINDOW = 16, 32
 _GENE_COORDS = ("gene", "gene_symbol", "gene_id")
 SERIES_LABELS = ("series_id", "series", "gse")  # name the study of each sample, where given
 
@@ -202,8 +203,7 @@ def ingest_source(source: SourceFile, overwrite: bool) -> StoreSummary:
     )
     if claim.state == "unchanged":
         return summarize(source.raw, claim.state)
-    table = linked or _open_source(source)
-    quantiles, scale = _scale(table)
+    table, quantiles, scale = linked or _scaled(_open_source(source))
     if claim.state == "new":
         length = shard_samples(len(table.samples)) if linked is None else None
         create_store(claim, _raw_labels(table), region_length=length)
@@ -229,12 +229,12 @@ def _open_source(source: SourceFile) -> Source:
     )
 
 
-def _linked(source: SourceFile) -> Source | None:
+def _linked(source: SourceFile) -> Scaled | None:
     """Return a source that is joined from its own file: a GCTX for training, in log2."""
     if source.role != "train" or not h5py.is_hdf5(source.path):
         return None
-    table = _open_source(source)
-    return table if _scale(table)[1] == "log2" else None
+    scaled = _scaled(_open_source(source))
+    return scaled if scaled[2] == "log2" else None
 
 
 def _copy_values(table: Source, raw: str, scale: Scale) -> dict[str, int]:
@@ -248,21 +248,24 @@ def _copy_values(table: Source, raw: str, scale: Scale) -> dict[str, int]:
     return {"n_missing": n_missing, "n_negative": n_negative}
 
 
-def _scale(table: Source) -> tuple[dict[str, float], Scale]:
-    """Return the quantiles of a source's values (of evenly spaced samples of a large one)."""
+def _scaled(table: Source) -> Scaled:
+    """Return a source, the quantiles of its values, and the scale they show.
+
+    Of a large source a few windows of samples are looked at, spread evenly: a row alone costs as
+    much as its whole chunk where the file is compressed.
+    """
     n = len(table.samples)
-    if n <= _SCALE_SAMPLES:
-        values = table.read(0, n)
-    else:
-        at = np.linspace(0, n - 1, _SCALE_SAMPLES).astype(int)
-        values = np.concatenate([table.read(int(i), int(i) + 1) for i in at])
+    starts = np.linspace(0, max(0, n - _SCALE_WINDOW), _SCALE_WINDOWS).astype(int)
+    is_small = n <= _SCALE_WINDOW * _SCALE_WINDOWS
+    windows = [(0, n)] if is_small else [(int(s), int(s) + _SCALE_WINDOW) for s in starts]
+    values = np.concatenate([table.read(*window) for window in windows])
     try:
         quantiles = value_quantiles(values)
         scale = detect_scale(quantiles)
     except ValueError as error:
         raise SourceError(f"{table.path.name}: {error}") from error
     names = ("min", "q25", "median", "q75", "q99", "max")
-    return dict(zip(names, (float(q) for q in quantiles), strict=True)), scale
+    return table, dict(zip(names, (float(q) for q in quantiles), strict=True)), scale
 
 
 def _raw_labels(table: Source) -> dict[str, NDArray[Any]]:

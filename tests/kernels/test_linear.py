@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
-from dglzarr.kernels.linear import merge_ridge, ridge_partial, solve_ridge, solve_ridge_path
+from dglzarr.kernels.linear import (
+    merge_ridge,
+    predict_ridge,
+    ridge_partial,
+    ridge_path,
+    solve_ridge,
+)
 from tests.strategies import cuts
 
 
@@ -77,14 +83,25 @@ def test_solve_ridge__huge_penalty_predicts_the_mean():
     np.testing.assert_allclose(intercept, y.mean(axis=0), rtol=1e-5)
 
 
-def test_solve_ridge_path__equals_single_solutions():
-    partial = ridge_partial(*regression())
-    for (coef, intercept), alpha in zip(
-        solve_ridge_path(partial, [0.5, 20.0]), [0.5, 20.0], strict=True
+@pytest.mark.parametrize("shape", [(60, 7), (10, 30)], ids=["tall", "wide"])
+def test_predict_ridge__equals_scikit_learn(shape):
+    x, y = regression(n_samples=shape[0], n_landmarks=shape[1])
+    new = regression(seed=1, n_samples=4, n_landmarks=shape[1])[0]
+    alphas = [1e-3, 1.0, 100.0]
+    for predicted, alpha in zip(
+        predict_ridge(ridge_path(ridge_partial(x, y)), new, alphas), alphas, strict=True
     ):
-        expected_coef, expected_intercept = solve_ridge(partial, alpha)
-        np.testing.assert_array_equal(coef, expected_coef)
-        np.testing.assert_array_equal(intercept, expected_intercept)
+        model = Ridge(alpha).fit(x.astype(np.float64), y.astype(np.float64))
+        np.testing.assert_allclose(predicted, model.predict(new.astype(np.float64)), rtol=1e-5)
+
+
+@given(st.floats(0, 1e6), st.integers(0, 5))
+def test_predict_ridge__equals_coefficients(alpha, seed):
+    partial = ridge_partial(*regression(seed))
+    new = regression(seed + 1)[0]
+    (predicted,) = predict_ridge(ridge_path(partial), new, [alpha])
+    coef, intercept = solve_ridge(partial, alpha)
+    np.testing.assert_allclose(predicted, new @ coef + intercept, rtol=1e-5, atol=1e-4)
 
 
 @given(st.data())
@@ -113,6 +130,7 @@ def test_solve_ridge__no_samples_refused():
         solve_ridge(ridge_partial(np.empty((0, 2)), np.empty((0, 3))), 1.0)
 
 
-def test_solve_ridge_path__negative_penalty_refused():
+def test_predict_ridge__negative_penalty_refused():
+    x, y = regression()
     with pytest.raises(ValueError, match=r"alpha: expected 0 or more, got -0\.5"):
-        solve_ridge_path(ridge_partial(*regression()), [1.0, -0.5])
+        predict_ridge(ridge_path(ridge_partial(x, y)), x, [1.0, -0.5])
