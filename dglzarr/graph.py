@@ -9,8 +9,10 @@ import dask
 import numpy as np
 from dask.callbacks import Callback
 
+from dglzarr.errors import DglzarrError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     Progress = Callable[[str, int, int], None]
 
@@ -35,15 +37,28 @@ def run_tasks(
     report(what, 0, len(tasks))
     client = _active_client()
     shared = {name: _once(value) for name, value in arguments.items()} if client else arguments
-    graph = [dask.delayed(func, pure=False)(*task, **shared) for task in tasks]
     if client is None:
+        graph = [dask.delayed(func, pure=False)(*task, **shared) for task in tasks]
         with _Count(lambda done: report(what, done, len(tasks))):
             return list(dask.compute(*graph))
+    graph = [dask.delayed(_attempt, pure=False)(func, *task, **shared) for task in tasks]
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "4 GiB"}):
         futures = client.compute(graph, retries=retries, sync=False)
-    for done, _ in enumerate(_as_completed(futures), start=1):
+    results = dict.fromkeys(future.key for future in futures)
+    for done, (key, result) in enumerate(_as_completed(futures, what), start=1):
+        if isinstance(result, DglzarrError):
+            raise result
+        results[key] = result
         report(what, done, len(tasks))
-    return list(client.gather(futures))
+    return list(results.values())
+
+
+def _attempt(func: Callable[..., Any], *task: Any, **arguments: Any) -> Any:  # noqa: ANN401
+    """Return what a task returns, or the error a user caused: it is neither logged nor retried."""
+    try:
+        return func(*task, **arguments)
+    except DglzarrError as error:
+        return error
 
 
 def _once(value: Any) -> Any:  # noqa: ANN401
@@ -77,7 +92,15 @@ def _active_client() -> Any:  # noqa: ANN401
         return None
 
 
-def _as_completed(futures: Iterable[Any]) -> Iterable[Any]:
-    from distributed import as_completed  # noqa: PLC0415
+def _as_completed(futures: Iterable[Any], what: str) -> Iterator[tuple[str, Any]]:
+    """Yield key and result of each future as it ends."""
+    from distributed import KilledWorker, as_completed  # noqa: PLC0415
 
-    return as_completed(futures)  # type: ignore[no-any-return]
+    try:
+        for future, result in as_completed(futures, with_results=True):
+            yield future.key, result
+    except KilledWorker as error:
+        raise DglzarrError(
+            f"{what}: expected workers to live, but a task ended several of them. Give each more "
+            "memory (cluster.memory_limit), or use fewer (cluster.n_workers)."
+        ) from error

@@ -8,7 +8,6 @@ a plain call and the Prefect flow wraps into a task.
 from __future__ import annotations
 
 import errno
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,8 @@ from dglzarr.stages.ingest import SourceFile, ingest
 from dglzarr.stages.normalize import normalize
 from dglzarr.stages.score import explain, score
 from dglzarr.stages.select import select
-from dglzarr.store import StoreSummary, is_complete, open_store
+from dglzarr.stages.train import train
+from dglzarr.store import is_complete, open_store
 from dglzarr.study import (
     SEGMENTED,
     WHOLE,
@@ -130,7 +130,7 @@ def plan(settings: Settings, *, study: Study | None = None, overwrite: bool = Fa
             **settings.dedup.model_dump(), **common,
         ),
         step(
-            "train", _train, model, source=normalized, target=model, samples=samples, seed=seed,
+            "train", train, model, source=normalized, target=model, samples=samples, seed=seed,
             **settings.train.model_dump(), **common,
         ),
         step(
@@ -158,14 +158,6 @@ def plan(settings: Settings, *, study: Study | None = None, overwrite: bool = Fa
 REPORTED = (
     "expression", "normalized", "samples", "contributions", "scores", "landmarks", "evaluation",
 )  # fmt: skip
-
-
-def _train(**arguments: Any) -> StoreSummary:  # noqa: ANN401
-    """Train; keras is imported only when this step runs, and TensorFlow told to be quiet."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from dglzarr.stages.train import train  # noqa: PLC0415  (loads keras)
-
-    return train(**arguments)
 
 
 def source_files(settings: Settings, study: Study) -> list[SourceFile]:

@@ -14,16 +14,9 @@ import numpy as np
 import pandas as pd
 
 from dglzarr.errors import DglzarrError, StoreError
+from dglzarr.files import store_nbytes
 from dglzarr.schema import SPECS
-from dglzarr.store import (
-    Region,
-    Rows,
-    missing_regions,
-    open_store,
-    read_attributes,
-    regions,
-    store_nbytes,
-)
+from dglzarr.store import Region, Rows, missing_regions, open_store, read_attributes, regions
 from dglzarr.study import MANIFEST, SEGMENTED, WHOLE, open_study
 
 if TYPE_CHECKING:

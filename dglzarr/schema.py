@@ -321,6 +321,37 @@ def chunk_genes(n_genes: int) -> int:
     return math.ceil(n_genes / max(1, round(n_genes / CHUNK_GENES)))
 
 
+def layout(
+    array: ArraySpec, shape: tuple[int, ...], region_length: int | None
+) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """Return inner chunks and shards; whatever a region task writes is one object a region.
+
+    Examples
+    --------
+    >>> layout(NORMALIZED["expression"], (129158, 22268), 2048)
+    ((256, 2025), (2048, 22275))
+    """
+    if array.is_matrix:
+        assert region_length is not None
+        genes = chunk_genes(shape[1])
+        chunk = (min(chunk_samples(shape[0]), region_length), genes)
+        return chunk, (region_length, genes * math.ceil(shape[1] / genes))
+    first = 1 if array.dims[0] == "region" else region_length
+    whole = tuple(max(1, n) for n in shape)
+    if array.written == "region" and first is not None:
+        return (first, *whole[1:]), None
+    return whole, None
+
+
+def fill_value(dtype: str) -> float | int | str | bool:
+    """Return what stands for a value that was never written."""
+    if dtype.startswith("float"):
+        return math.nan
+    if dtype == "str":
+        return ""
+    return False if dtype == "bool" else -1
+
+
 def validate(ds: xr.Dataset, spec: StoreSpec) -> None:
     """Check metadata and labels of a Dataset against its spec; the matrix is not read.
 

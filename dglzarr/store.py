@@ -8,27 +8,24 @@ interrupted stage resumes by running again. Readers refuse what is not complete.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import math
 import time
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
-import fsspec
 import numpy as np
 import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec
 
 from dglzarr.errors import SchemaError, StoreError
+from dglzarr.files import open_filesystem, store_nbytes
 from dglzarr.graph import run_tasks
-from dglzarr.schema import SPECS, ArraySpec, StoreSpec, chunk_genes, chunk_samples, validate
+from dglzarr.schema import SPECS, ArraySpec, StoreSpec, fill_value, layout, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -76,30 +73,9 @@ class StoreSummary:
 # ---------------------------------------------------------------- files
 
 
-def _filesystem(uri: str) -> tuple[Any, str]:
-    filesystem, path = fsspec.core.url_to_fs(uri)
-    filesystem.invalidate_cache()
-    return filesystem, path
-
-
-def store_nbytes(uri: str) -> int:
-    """Return the bytes that a store takes on disk."""
-    filesystem, path = _filesystem(uri)
-    return int(filesystem.du(path)) if filesystem.exists(path) else 0
-
-
-def file_sha256(path: str) -> str:
-    """Return the SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with fsspec.open(path, "rb") as stream:
-        while piece := stream.read(1 << 22):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
 def read_attributes(uri: str) -> dict[str, Any] | None:
     """Return the attributes of the group at ``uri``, None where there is no group."""
-    filesystem, path = _filesystem(uri)
+    filesystem, path = open_filesystem(uri)
     name = f"{path}/zarr.json"
     if not filesystem.exists(name):
         return None
@@ -146,7 +122,7 @@ def claim_store(
     """
     lineage = _lineage(spec, inputs, parameters)
     found = read_attributes(uri)
-    filesystem, path = _filesystem(uri)
+    filesystem, path = open_filesystem(uri)
     if found is None and _has_other_files(filesystem, path):
         raise StoreError(
             f"{uri}: expected a dglzarr store or nothing, got other files. Use another root."
@@ -275,7 +251,7 @@ def _create_array(
     spec: StoreSpec,
 ) -> None:
     shape = tuple(sizes[d] for d in array.dims)
-    chunks, shards = _layout(array, shape, region_length)
+    chunks, shards = layout(array, shape, region_length)
     compressors: Any = BloscCodec(cname="lz4", shuffle="shuffle")
     if array.is_matrix and not spec.compressed:
         compressors = None
@@ -288,39 +264,16 @@ def _create_array(
         dtype="string" if array.dtype == "str" else array.dtype,
         chunks=chunks,
         shards=shards,
-        fill_value=_fill_value(array.dtype),
+        fill_value=fill_value(array.dtype),
         compressors="auto" if array.dtype == "str" else compressors,
         dimension_names=array.dims,
         attributes=attributes,
     )
 
 
-def _layout(
-    array: ArraySpec, shape: tuple[int, ...], region_length: int | None
-) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
-    """Return inner chunks and shards; whatever a region task writes is one object a region."""
-    if array.is_matrix:
-        assert region_length is not None
-        genes = chunk_genes(shape[1])
-        chunk = (min(chunk_samples(shape[0]), region_length), genes)
-        return chunk, (region_length, genes * math.ceil(shape[1] / genes))
-    first = 1 if array.dims[0] == "region" else region_length
-    whole = tuple(max(1, n) for n in shape)
-    if array.written == "region" and first is not None:
-        return (first, *whole[1:]), None
-    return whole, None
-
-
-def _fill_value(dtype: str) -> float | int | str | bool:
-    if dtype.startswith("float"):
-        return math.nan
-    if dtype == "str":
-        return ""
-    return False if dtype == "bool" else -1
-
-
 def _as_stored(values: NDArray[Any]) -> NDArray[Any]:
-    return values.astype(_NUMPY_TEXT) if values.dtype.kind in "UO" else values
+    """Return an array as Zarr takes it; text it writes in memory order, whatever the strides."""
+    return np.ascontiguousarray(values, dtype=_NUMPY_TEXT if values.dtype.kind in "UO" else None)
 
 
 # ---------------------------------------------------------------- regions
@@ -337,7 +290,7 @@ def regions(uri: str) -> list[Region]:
 def missing_regions(uri: str) -> list[Region]:
     """Return the regions for which the object of any region-written array does not exist."""
     spec = SPECS[(read_attributes(uri) or {})["dglzarr_schema"]]
-    filesystem, path = _filesystem(uri)
+    filesystem, path = open_filesystem(uri)
     found = {
         array.name: {
             name.removeprefix(f"{path}/") for name in filesystem.find(f"{path}/{array.name}/c")
@@ -564,26 +517,6 @@ def _lazy_dataset(uri: str) -> xr.Dataset:
 def store_input(uri: str) -> dict[str, str]:
     """Return the lineage entry of a complete input store."""
     return {"uri": uri, "store_id": str(_checked_attributes(uri, None)["store_id"])}
-
-
-def file_input(path: str, *, known: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """Return the lineage entry of an input file: its SHA-256 stands for the store's identity.
-
-    ``known`` may be the attributes of a store made from it: a file of the same name, length and
-    time is not read again.
-    """
-    filesystem, name = _filesystem(path)
-    info = filesystem.info(name)
-    stat = f"{info['size']} {info.get('mtime', '')}"
-    for entry in (known or {}).get("inputs", []):
-        if entry["uri"] == path and entry.get("stat") == stat:
-            return dict(entry)
-    return {"uri": path, "store_id": _digest(path, stat), "stat": stat}
-
-
-@lru_cache(maxsize=4096)
-def _digest(path: str, stat: str) -> str:  # noqa: ARG001  (part of the cache key)
-    return file_sha256(path)
 
 
 def read_array(uri: str, name: str) -> NDArray[Any]:

@@ -22,8 +22,8 @@ MODULES = sorted(p for folder in ("dglzarr", "flows") for p in (REPO / folder).r
 LINT = Path(sys.executable).with_name("lint-imports")
 # Whatever is loaded only where it belongs.
 IMPORTERS = {
-    "dask": {"dglzarr/store.py", "dglzarr/cluster.py"},
-    "distributed": {"dglzarr/store.py", "dglzarr/cluster.py"},
+    "dask": {"dglzarr/graph.py", "dglzarr/cluster.py"},
+    "distributed": {"dglzarr/graph.py", "dglzarr/cluster.py"},
     "keras": {"dglzarr/models/"},
     "matplotlib": {"dglzarr/report/"},
     "prefect": {"flows/"},

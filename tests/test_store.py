@@ -18,7 +18,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dglzarr import schema, store
+from dglzarr import files, schema, store
 from dglzarr.errors import SchemaError, StoreError
 from dglzarr.schema import CONTRIBUTIONS, EXPRESSION, NORMALIZED, RAW, SAMPLES, SPECS
 from dglzarr.store import Region
@@ -365,7 +365,7 @@ def test_create_store__killed_while_creating_starts_anew(study, monkeypatch, n_s
 
 def test_claim_store__killed_while_removing_starts_anew(study, monkeypatch):
     study.create(parameters={"seed": 1}).write_missing().finish()
-    filesystem, _ = store._filesystem(study.uri)
+    filesystem, _ = files.open_filesystem(study.uri)
     remove = type(filesystem).rm
     calls = iter(range(1))
 
@@ -940,7 +940,7 @@ def test_store_input__names_the_store(study):
 def test_file_input__is_the_sha256_of_the_content(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"abc" * (1 << 21))
-    got = store.file_input(str(path))
+    got = files.file_input(str(path))
     assert got["uri"] == str(path)
     assert got["store_id"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -949,24 +949,24 @@ def test_file_input__known_and_unchanged_is_not_read_again(tmp_path):
     path, other = tmp_path / "a.txt", tmp_path / "b.txt"
     path.write_bytes(b"abc")
     shutil.copy2(path, other)
-    known = {"inputs": [{**store.file_input(str(path)), "store_id": "remembered"}]}
-    assert store.file_input(str(path), known=known)["store_id"] == "remembered"
-    assert store.file_input(str(other), known=known)["store_id"] != "remembered"
+    known = {"inputs": [{**files.file_input(str(path)), "store_id": "remembered"}]}
+    assert files.file_input(str(path), known=known)["store_id"] == "remembered"
+    assert files.file_input(str(other), known=known)["store_id"] != "remembered"
     path.write_bytes(b"abcd")
     sha256 = hashlib.sha256(b"abcd").hexdigest()
-    assert store.file_input(str(path), known=known)["store_id"] == sha256
+    assert files.file_input(str(path), known=known)["store_id"] == sha256
 
 
 def test_file_input__follows_a_change(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"abc")
-    before = store.file_input(str(path))
+    before = files.file_input(str(path))
     path.write_bytes(b"abcd")
-    assert store.file_input(str(path)) != before
+    assert files.file_input(str(path)) != before
 
 
 def test_store_nbytes__nothing_there_is_zero(tmp_path):
-    assert store.store_nbytes(str(tmp_path / "none")) == 0
+    assert files.store_nbytes(str(tmp_path / "none")) == 0
 
 
 def test_read_attributes__none_where_there_is_no_group(tmp_path):

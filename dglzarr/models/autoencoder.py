@@ -9,49 +9,10 @@ Kong et al. (2021), Mining influential genes based on deep learning, BMC Bioinfo
 doi 10.1186/s12859-021-03972-5.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 import keras
 import numpy as np
 
-from dglzarr.models.files import Layer
-
-
-@dataclass(frozen=True)
-class AutoEncoderConfig:
-    """The paper's network: genes - hidden - latent - hidden - genes.
-
-    Attributes
-    ----------
-    n_genes
-        Width of input and output.
-    hidden, n_latent
-        Width of the outer hidden layers and of the latent layer.
-    activation
-        Of the three hidden layers.
-    output
-        Activation of the output; the paper leaves it open, z-scored data need a linear one.
-    dropout
-        Share of units silenced in training.
-    dropout_position
-        ``"hidden"`` after each of the three hidden layers, ``"input"`` on the input alone; open in
-        the paper.
-    l2
-        Weight of the sum of squares of every kernel in the loss.
-    seed
-        Fixes the initial weights and the dropout.
-    """
-
-    n_genes: int
-    hidden: int = 500
-    n_latent: int = 100
-    activation: str = "sigmoid"
-    output: str = "linear"
-    dropout: float = 0.1
-    dropout_position: Literal["hidden", "input"] = "hidden"
-    l2: float = 1e-6
-    seed: int = 0
+from dglzarr.models.files import AutoEncoderConfig, Layer
 
 
 def build_autoencoder(config: AutoEncoderConfig) -> keras.Model:

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import Literal, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,42 @@ class _Description(TypedDict):
     inputs: list[dict[str, str]]
     parameters: dict[str, object]
     genes: list[str]
+
+
+@dataclass(frozen=True)
+class AutoEncoderConfig:
+    """The paper's network: genes - hidden - latent - hidden - genes.
+
+    Attributes
+    ----------
+    n_genes
+        Width of input and output.
+    hidden, n_latent
+        Width of the outer hidden layers and of the latent layer.
+    activation
+        Of the three hidden layers.
+    output
+        Activation of the output; the paper leaves it open, z-scored data need a linear one.
+    dropout
+        Share of units silenced in training.
+    dropout_position
+        ``"hidden"`` after each of the three hidden layers, ``"input"`` on the input alone; open in
+        the paper.
+    l2
+        Weight of the sum of squares of every kernel in the loss.
+    seed
+        Fixes the initial weights and the dropout.
+    """
+
+    n_genes: int
+    hidden: int = 500
+    n_latent: int = 100
+    activation: str = "sigmoid"
+    output: str = "linear"
+    dropout: float = 0.1
+    dropout_position: Literal["hidden", "input"] = "hidden"
+    l2: float = 1e-6
+    seed: int = 0
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from dglzarr.errors import ConfigError, SourceError
+from dglzarr.files import file_input
 from dglzarr.genes import read_annotation_table, read_gene_list
 from dglzarr.graph import run_tasks
 from dglzarr.kernels.scale import Scale, detect_scale, to_log2, value_quantiles
@@ -31,7 +32,6 @@ from dglzarr.store import (
     StoreSummary,
     claim_store,
     create_store,
-    file_input,
     finish,
     map_regions,
     open_store,

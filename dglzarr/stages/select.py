@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dglzarr.errors import ConfigError
+from dglzarr.files import file_input
 from dglzarr.genes import read_panel
 from dglzarr.kernels.panels import random_panel, top_score_panel
 from dglzarr.query import gene_keys
@@ -20,7 +21,6 @@ from dglzarr.store import (
     StoreSummary,
     claim_store,
     create_store,
-    file_input,
     finish,
     open_store,
     store_input,

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dglzarr.errors import StoreError
-from dglzarr.models.autoencoder import AutoEncoderConfig, build_autoencoder, dense_layers
+from dglzarr.files import store_nbytes
 from dglzarr.models.batches import Batches
-from dglzarr.models.files import load_model, save_model
-from dglzarr.models.train import fit
+from dglzarr.models.files import AutoEncoderConfig, load_model, save_model
 from dglzarr.schema import NORMALIZED, SAMPLES
-from dglzarr.store import Rows, State, StoreSummary, open_store, store_input, store_nbytes
+from dglzarr.store import Rows, State, StoreSummary, open_store, store_input
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,6 +109,9 @@ def train(
     common: dict[str, Any] = {"mean": mean, "std": std, "batch_size": batch_size, "seed": seed}
     is_validation = keep & (split == 1)
     has_validation = bool(is_validation.any())
+    from dglzarr.models.autoencoder import build_autoencoder, dense_layers  # noqa: PLC0415
+    from dglzarr.models.train import fit  # noqa: PLC0415  (loads keras, only to train)
+
     model = build_autoencoder(config)
     with _written_to(target):
         history = fit(
