@@ -662,7 +662,8 @@ def test_write_region__disk_full_and_then_resumed(small_disk):
     study.ran.clear()
     assert study.claim().state == "resumed"
     study.write_missing().finish()
-    assert sorted(study.ran) == left
+    assert study.ran
+    assert set(study.ran) <= set(left), "what was written is not written again"
     assert (store.open_store(study.uri)["expression"].to_numpy() == study["expression"]).all()
 
 
