@@ -232,7 +232,8 @@ def mine_command(
     rows = [
         (
             line["name"],
-            "yes" if line["is_done"] else "no",
+            line["state"],
+            line["reads"],
             f"{line['nbytes'] / 1e6:.1f}",
             f"{line['memory_nbytes'] / 1e6:.0f}",
             f"{line['seconds'] / 60:.1f}",
@@ -240,10 +241,13 @@ def mine_command(
         )
         for line in lines
     ]
-    _print_table(("stage", "done", "disk MB", "memory MB", "minutes", "writes"), rows)
-    total = sum(line["nbytes"] for line in lines if not line["is_done"])
-    left = sum(line["seconds"] for line in lines if not line["is_done"])
+    columns = ("stage", "state", "reads", "disk MB", "memory MB", "minutes", "writes")
+    _print_table(columns, rows)
+    total = sum(line["nbytes"] for line in lines if line["state"] != "done")
+    left = sum(line["seconds"] for line in lines if line["state"] != "done")
     typer.echo(f"Still to do: {total / 1e6:.1f} MB on disk, about {left / 60:.1f} minutes.")
+    if any(line["state"] == "other settings" for line in lines):
+        typer.echo("Made with other settings: run with --overwrite to replace it.")
 
 
 @app.command("grow")
@@ -287,7 +291,8 @@ def _add_stage(name: str, text: str) -> None:
     ) -> None:
         _run(settings, set_, folder, (name,), overwrite=overwrite, as_json=as_json)
 
-    command.__doc__ = f"{text} The stages before it must have been run."
+    before = "" if name == STAGES[0] else " The stages before it must have been run."
+    command.__doc__ = text + before
     app.command(name)(command)
 
 

@@ -69,8 +69,8 @@ class DedupSettings(_Section):
 class TrainSettings(_Section):
     """The AutoEncoder and its training; defaults are the paper's where it states them."""
 
-    hidden: Count = 500
-    n_latent: Count = 100
+    hidden: Annotated[int, Field(gt=0, le=100_000)] = 500
+    n_latent: Annotated[int, Field(gt=0, le=100_000)] = 100
     activation: Literal["sigmoid", "tanh", "relu", "elu", "softplus"] = "sigmoid"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     l2: Annotated[float, Field(ge=0)] = 1e-6

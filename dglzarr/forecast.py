@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dglzarr.genes import read_gene_list
-from dglzarr.pipeline import plan, source_files
+from dglzarr.pipeline import Step, StepState, plan, source_files
 from dglzarr.schema import shard_samples
 from dglzarr.sources.peek import peek_size
 from dglzarr.study import planned_study
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dglzarr.config import Settings
 
 _SECONDS_PER_CELL = {  # measured on two cores, see docs/reproduce.md
@@ -34,7 +37,8 @@ class Estimate:
 
     name: str
     writes: str
-    is_done: bool
+    state: StepState
+    reads: str
     nbytes: float
     memory_nbytes: float
     seconds: float
@@ -94,14 +98,39 @@ def estimate(settings: Settings) -> list[Estimate]:
     seconds["train"] = 10 + 6.0 * weights * n_samples * layers.epochs / _FLOPS
     seconds["score"] = 2.0 * n_genes * layers.hidden * layers.n_latent * n_samples / _FLOPS
     seconds["evaluate"] += judging
+    named = max(1, 1 + len(settings.evaluate.panels))
+    cohorts = 1 + sum(source.role == "cohort" for source in sources)
+    seconds["evaluate"] += cohorts * (panels * 3e-5 * n_genes + named * 4e-9 * n_genes**2)
+    steps = plan(settings)
+    states = _states(steps)
     return [
         Estimate(
             step.name,
             step.writes,
-            step.is_done,
+            states[step.name],
+            _reads(step),
             values[step.name][0] + _METADATA_NBYTES,
             values[step.name][1],
             seconds.get(step.name, 5),
         )
-        for step in plan(settings)
+        for step in steps
     ]
+
+
+def _states(steps: Sequence[Step]) -> dict[str, StepState]:
+    """Return the state of each step; after one that is not done, none is."""
+    states: dict[str, StepState] = {}
+    for step in steps:
+        changed = any(state != "done" for state in states.values())
+        states[step.name] = "to do" if changed and step.state == "done" else step.state
+    return states
+
+
+def _reads(step: Step) -> str:
+    """Return what a step reads, in a few words."""
+    if step.name == "ingest":
+        return f"{len(step.arguments['sources'])} files"
+    if step.name == "report":
+        return "all stores"
+    names = ("source", "samples", "model", "landmarks")
+    return " ".join(Path(step.arguments[n]).name for n in names if n in step.arguments)

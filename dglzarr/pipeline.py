@@ -8,12 +8,14 @@ a plain call and the Prefect flow wraps into a task.
 from __future__ import annotations
 
 import errno
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dglzarr.cluster import client
 from dglzarr.errors import ConfigError, DglzarrError, StoreError
+from dglzarr.models.files import load_model
 from dglzarr.report.page import write_report
 from dglzarr.sources import source_name
 from dglzarr.stages.dedup import dedup, dedup_more
@@ -23,7 +25,7 @@ from dglzarr.stages.normalize import normalize
 from dglzarr.stages.score import explain, score
 from dglzarr.stages.select import select
 from dglzarr.stages.train import train
-from dglzarr.store import is_complete, open_store
+from dglzarr.store import open_store, read_attributes
 from dglzarr.study import (
     SEGMENTED,
     WHOLE,
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from dglzarr.graph import Progress
 
     Run = Callable[["Step"], Any]
+
+StepState = Literal["done", "to do", "other settings"]
 
 STAGES = ("ingest", "normalize", "dedup", "train", "score", "select", "evaluate", "report")
 
@@ -83,11 +87,39 @@ class Step:
         return self.name not in ("select", "report")
 
     @property
-    def is_done(self) -> bool:
-        """Whether what the step writes stands there complete."""
+    def state(self) -> StepState:
+        """Whether what the step writes stands there, and from these settings."""
+        if self.name == "report":
+            return "done" if Path(self.writes).exists() else "to do"
+        recorded = self._recorded()
+        if recorded is None:
+            return "to do"
+        asked = json.loads(json.dumps(dict(self.arguments), default=str))
+        if self.name == "ingest":
+            asked["sources"] = sorted(s.raw for s in self.arguments["sources"] if s.role == "train")
+        if "panels" in asked:
+            asked["panels"] = dict.fromkeys(asked["panels"])
+        same = all(asked[k] == recorded[k] for k in recorded if k in asked)
+        return "done" if same else "other settings"
+
+    def _recorded(self) -> dict[str, Any] | None:
+        """Return the parameters that what stands there was made with, None where it does not."""
         if self.name == "train":
-            return (Path(self.writes) / "model.json").exists()
-        return is_complete(self.writes) if self.name != "report" else Path(self.writes).exists()
+            try:
+                saved = load_model(Path(self.writes))
+            except StoreError:
+                return None
+            return {**saved.config, **saved.parameters}
+        found = read_attributes(self.writes) or {}
+        if not found.get("complete"):
+            return None
+        recorded: dict[str, Any] = dict(found["parameters"])
+        if self.name == "ingest":
+            raws = [i["uri"] for i in found["inputs"] if i["uri"].endswith(".zarr")]
+            recorded["sources"] = sorted(raws)
+        if "panels" in recorded:
+            recorded["panels"] = dict.fromkeys(recorded["panels"])
+        return recorded
 
 
 def plan(settings: Settings, *, study: Study | None = None, overwrite: bool = False) -> list[Step]:
@@ -172,12 +204,17 @@ def source_files(settings: Settings, study: Study) -> list[SourceFile]:
     for i, source in enumerate(settings.sources):
         paths = sorted(str(p) for p in _matching(source.uri))
         if not paths:
-            raise ConfigError(f"sources.{i}.uri: no such file: {source.uri}.")
+            is_folder = Path(source.uri).is_dir()
+            got = "a folder; add a pattern such as /*.txt.gz" if is_folder else "no such file"
+            raise ConfigError(f"sources.{i}.uri: expected a file, got {got}: {source.uri}.")
         for path in paths:
             name = source_name(path)
             if name in found:
+                is_same = found[name].path == path
                 raise ConfigError(
-                    f"sources.{i}.uri: {path} and {found[name].path} are both named {name!r}. "
+                    f"sources.{i}.uri: {path} is listed twice. Remove one of the two."
+                    if is_same
+                    else f"sources.{i}.uri: {path} and {found[name].path} are both named {name!r}. "
                     "Rename one of the files."
                 )
             sheet = source.sample_sheet
@@ -240,7 +277,12 @@ def mine(
         Whatever a stage raises; nothing that it left looks complete.
     """
     steps = [step for step in plan(settings, overwrite=overwrite) if step.name in only]
-    create_study(settings.root)
+    study = create_study(settings.root)
+    if overwrite and len(study.segments) > 1:
+        raise StoreError(
+            f"{settings.root}: expected a study of one segment to overwrite, got "
+            f"{len(study.segments)}: it has grown. Run 'dglzarr refit' instead."
+        )
     with locked(settings.root):
         return _execute(settings, steps, run or _plain_run(on_progress))
 
@@ -251,12 +293,13 @@ def refit(
     """Mine a grown study anew, all sources in one new segment; return what each stage returned.
 
     The manifest is replaced when everything is done. The segments it listed before stay on disk
-    for readers that have them open; remove them by hand.
+    for readers that have them open; remove them by hand. Model, scores, panels and evaluation are
+    one a study: they are replaced as they are made, before the manifest.
 
     Raises
     ------
     DglzarrError
-        Whatever a stage raises; the study stays as it was, and the next call goes on.
+        Whatever a stage raises; the segments stay as they were, and the next call goes on.
     """
     before = open_study(settings.root)
     study = Study(before.root, (before.next_segment,))

@@ -77,7 +77,7 @@ def describe(uri: str) -> dict[str, Any]:
         "description": spec.description,
         "complete": complete,
         "regions": f"{n_regions - n_missing} of {n_regions}" if n_regions else "-",
-        "sizes": {str(k): int(v) for k, v in open(uri).sizes.items()} if complete else {},
+        "sizes": _sizes(uri) if complete else {},
         "nbytes": store_nbytes(uri),
         "store_id": attributes.get("store_id"),
         "created": attributes.get("created"),
@@ -127,12 +127,13 @@ def verify(uri: str) -> dict[str, Any]:
     StoreError, SchemaError
         When the store cannot be opened at all.
     """
-    ds = open(uri)
+    with _readable(uri):
+        ds = open_store(uri, whole=False)
     spec = SPECS[ds.attrs["dglzarr_schema"]]
     problems: list[str] = []
     if spec.region_arrays and (missing := missing_regions(uri)):
         shown = ", ".join(str(r.index) for r in missing[:5])
-        problems.append(f"{len(missing)} regions are missing: {shown}")
+        problems.append(f"{len(missing)} regions are missing: {shown}. Run its stage again")
     n_missing = 0
     for name in (a.name for a in spec.arrays if a.is_matrix):
         rows = Rows(uri, name)
@@ -147,6 +148,11 @@ def verify(uri: str) -> dict[str, Any]:
             problems += _block_problems(ds, name, block, region)
     problems += _vector_problems(ds)
     return {"uri": uri, "schema": spec.name, "n_missing": n_missing, "problems": problems}
+
+
+def _sizes(uri: str) -> dict[str, int]:
+    with _readable(uri):
+        return {str(k): int(v) for k, v in open_store(uri, whole=False).sizes.items()}
 
 
 def verify_study(root: str) -> list[dict[str, Any]]:

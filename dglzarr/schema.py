@@ -275,6 +275,10 @@ EVALUATION = StoreSpec(
         ArraySpec("alpha", ("panel",), "float64", "ridge penalty chosen without the test split"),
         ArraySpec("n_samples", ("cohort",), "int32", "samples the cohort is judged on"),
         ArraySpec("n_measured", ("cohort",), "int32", "study genes that the cohort measures"),
+        ArraySpec(
+            "n_landmarks_measured", ("panel", "cohort"), "int32",
+            "landmarks that the cohort measures; the others stand at the training mean",
+        ),
         ArraySpec("is_target", ("gene",), "bool", "common targets: measured by no panel"),
         _GENE,
         _GENE_SYMBOL,

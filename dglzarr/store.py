@@ -79,7 +79,12 @@ def read_attributes(uri: str) -> dict[str, Any] | None:
     name = f"{path}/zarr.json"
     if not filesystem.exists(name):
         return None
-    return dict(json.loads(filesystem.cat_file(name)).get("attributes", {}))
+    try:
+        return dict(json.loads(filesystem.cat_file(name)).get("attributes", {}))
+    except ValueError as error:
+        raise StoreError(
+            f"{uri}: zarr.json cannot be read: {error}. Remove the store and run its stage again."
+        ) from error
 
 
 def is_complete(uri: str) -> bool:
@@ -125,7 +130,8 @@ def claim_store(
     filesystem, path = open_filesystem(uri)
     if found is None and _has_other_files(filesystem, path):
         raise StoreError(
-            f"{uri}: expected a dglzarr store or nothing, got other files. Use another root."
+            f"{uri}: expected a dglzarr store or nothing, got other files. Remove that folder, or "
+            "use another root."
         )
     if found is not None and "dglzarr_schema" not in found:
         raise StoreError(
@@ -134,10 +140,16 @@ def claim_store(
     _sweep_partial_files(filesystem, path)
     if found is not None:
         difference = _difference(found, lineage) if found.get("created") else "half-created"
+        if difference is None and found["complete"] and not _lost_regions(uri):
+            return Claim(uri, spec, lineage, "unchanged")
         if difference is None:
-            return Claim(uri, spec, lineage, "unchanged" if found["complete"] else "resumed")
+            zarr.open_group(uri, mode="r+").attrs.update({"complete": False})
+            return Claim(uri, spec, lineage, "resumed")
         if found.get("created") and not overwrite:
-            raise StoreError(f"{uri}: {difference}. Replace it (--overwrite), or use another root.")
+            raise StoreError(
+                f"{uri}: {difference}. Replace it (--overwrite), add new sources with "
+                "'dglzarr grow', or use another root."
+            )
         _remove_store(uri, filesystem, path)
     return Claim(uri, spec, lineage, "new")
 
@@ -443,19 +455,35 @@ def summarize(uri: str, state: State, *, seconds: float = 0.0) -> StoreSummary:
 # ---------------------------------------------------------------- read
 
 
-def open_store(uris: str | Sequence[str], spec: StoreSpec | None = None) -> xr.Dataset:
+def _lost_regions(uri: str) -> list[Region]:
+    """Return the regions whose objects a store has lost since, or not yet."""
+    spec = SPECS[(read_attributes(uri) or {})["dglzarr_schema"]]
+    return missing_regions(uri) if spec.region_arrays else []
+
+
+def open_store(
+    uris: str | Sequence[str], spec: StoreSpec | None = None, *, whole: bool = True
+) -> xr.Dataset:
     """Return a complete store as a validated, lazy Dataset; several segments are concatenated.
+
+    ``whole=False`` opens also a finished store that has lost objects since, to look at what is
+    left.
 
     Raises
     ------
     StoreError
-        When there is no store, it is not a dglzarr store, or it is not complete.
+        When there is no store, it is not a dglzarr store, not complete, or objects are lost.
     SchemaError
         When it does not match its spec, or segments have different genes.
     """
     if not isinstance(uris, str):
-        return _concatenate([open_store(uri, spec) for uri in uris], uris)
+        return _concatenate([open_store(uri, spec, whole=whole) for uri in uris], uris)
     attributes = _checked_attributes(uris, spec)
+    if whole and (lost := _lost_regions(uris)):
+        raise StoreError(
+            f"{uris}: {len(lost)} regions are missing, the first is {lost[0].index}. Run the stage "
+            "that writes it again."
+        )
     ds = _lazy_dataset(uris)
     found = SPECS[attributes["dglzarr_schema"]]
     validate(ds, found)

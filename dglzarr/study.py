@@ -129,11 +129,19 @@ def locked(root: str) -> Iterator[None]:
     StoreError
         When another run holds it.
     """
-    with (Path(root) / LOCK).open("w") as file:
+    try:
+        file = (Path(root) / LOCK).open("w")
+    except OSError as error:
+        raise StoreError(f"{root}: cannot be written: {error}. Choose a writable root.") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise StoreError(f"{root}: another run is changing this study. Wait for it.") from error
+        except OSError as error:
+            raise StoreError(
+                f"{root}: cannot be locked: {error}. Choose a root on a file system with locks."
+            ) from error
         yield
 
 

@@ -48,7 +48,7 @@ def detect_scale(quantiles: Sequence[float] | NDArray[np.float64]) -> Scale:
     Raises
     ------
     ValueError
-        If the values look median-centred: then neither scale can be restored.
+        If the values look median-centred or are mostly negative: neither scale can be restored.
 
     References
     ----------
@@ -69,6 +69,11 @@ def detect_scale(quantiles: Sequence[float] | NDArray[np.float64]) -> Scale:
             f"expression values: expected raw or log2 values, got median {median:.3g} between "
             f"quartiles {lower:.3g} and {upper:.3g}, which look median-centred. "
             "Use the series before centring."
+        )
+    if upper < 0:
+        raise ValueError(
+            f"expression values: expected raw or log2 values, got upper quartile {upper:.3g}. "
+            "Negative values are on no scale known here; use the series as measured."
         )
     return "log2"
 

@@ -415,7 +415,8 @@ def _write(target: str, text: str) -> None:
     filesystem, path = fsspec.core.url_to_fs(target)
     try:
         filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
-        filesystem.pipe_file(path, text.encode())
+        filesystem.pipe_file(f"{path}.part", text.encode())
+        filesystem.mv(f"{path}.part", path)
     except OSError as error:
         raise StoreError(
             f"{target}: cannot be written: {error}. Choose a writable root with free space."

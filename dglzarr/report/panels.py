@@ -39,7 +39,7 @@ class PanelRow:
     share_significant
         Share of target genes whose ``null_fraction`` is under `SIGNIFICANT`.
     n_genes, n_missing
-        Genes in the panel, and listed genes not measured here.
+        Genes in the panel, and listed genes that the study or the cohort does not measure.
     """
 
     cohort: str
@@ -83,6 +83,7 @@ def panel_rows(evaluation: xr.Dataset, landmarks: xr.Dataset) -> list[PanelRow]:
             evaluation[name].isel(cohort=at).values for name in ("mae", "pcc", "null_fraction")
         )
         random_mae = _mean_random(mae, names)
+        measured = evaluation["n_landmarks_measured"].isel(cohort=at).values
         rows += [
             PanelRow(
                 cohort,
@@ -92,7 +93,7 @@ def panel_rows(evaluation: xr.Dataset, landmarks: xr.Dataset) -> list[PanelRow]:
                 _median(pcc[i]),
                 _share_below(mae[i], random_mae),
                 _share_below(null[i], np.full_like(null[i], SIGNIFICANT)),
-                *sizes.get(names[i], (None, None)),
+                *_size(sizes.get(names[i]), int(measured[i])),
             )
             for i in order
         ]
@@ -176,6 +177,13 @@ def _against(who: str, mae: float, mined: float) -> str:
         return f"{who} has {mae:.4f}, the same as the mined panel."
     word = "better" if mae < mined else "worse"
     return f"{who} has {mae:.4f}, which is {word} than the mined panel."
+
+
+def _size(listed: tuple[int, int] | None, n_measured: int) -> tuple[int | None, int | None]:
+    """Return a panel's genes, and how many of its list are not measured, here or in the cohort."""
+    if listed is None:
+        return None, None
+    return listed[0], listed[1] + listed[0] - n_measured
 
 
 def _panel_sizes(landmarks: xr.Dataset) -> dict[str, tuple[int, int]]:

@@ -75,9 +75,13 @@ def headline(root: str, *, truth: str | Path | None = None) -> list[str]:
     best = ", ".join(g["gene_symbol"] or g["gene"] for g in top_landmarks(root, 10))
     details = landmarks.attrs["details"]
     size, distinct = details["n_landmarks"], details["n_distinct_genes"]
+    unnamed = f" and {details['n_unnamed']} unnamed" if details["n_unnamed"] else ""
+    genes = f"{distinct} distinct genes{unnamed}"
+    if distinct is None:
+        genes = "gene names unknown (give ingest.annotation)"
     lines = [
         *source_lines(root),
-        f"Panel: {size} features, {distinct} distinct genes. First: {best}",
+        f"Panel: {size} features, {genes}. First: {best}",
         "Mean absolute error on held-out samples (z units, lower is better):",
     ]
     lines += [f"  {p:<12} {e:.4f}" for p, e in error.items() if not p.startswith("random-")]
@@ -88,8 +92,25 @@ def headline(root: str, *, truth: str | Path | None = None) -> list[str]:
             f"  {len(random)} random    {mean:.4f} ({random[0]:.4f} to {random[-1]:.4f}); "
             f"the mined panel is better than {beaten} of them"
         )
+    lines += _cohort_lines(study.uri("evaluation"))
     if truth is not None and Path(truth).is_file():
         hubs = set(json.loads(Path(truth).read_text(encoding="utf-8"))["hubs"])
         chosen = {str(g) for g in landmarks["gene"].values[landmarks["is_landmark"].values]}
         lines.append(f"Planted hub genes found: {len(hubs & chosen)} of {len(hubs)}")
     return [*lines, f"Report: {study.report}"]
+
+
+def _cohort_lines(evaluation: str) -> list[str]:
+    """Return how well the mined panel does on each cohort, a line each."""
+    lines = []
+    for cohort, found in open_store(evaluation).attrs["details"]["cohorts"].items():
+        share = f"{found['n_measured']} of {found['n_genes']} genes measured"
+        if found["mined"] is None:
+            lines.append(f"Cohort {cohort}: {share}: too few to judge. Give ingest.annotation.")
+        else:
+            lines.append(
+                f"Cohort {cohort}: {share}, {found['n_landmarks']} of the mined panel; error "
+                f"mined {found['mined']:.4f}, mean of random {found['random']:.4f}, "
+                f"training mean {found['mean']:.4f}"
+            )
+    return lines

@@ -41,7 +41,7 @@ from dglzarr.store import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -286,7 +286,14 @@ def _moments(
 
 
 def _moments_region(uri: str, region: Region, *, mask: NDArray[np.bool_]) -> Moments:
-    return chunk_moments(Rows(uri)[region.rows][mask[region.rows]])
+    rows = Rows(uri)
+    return reduce(merge_moments, (chunk_moments(rows[w][mask[w]]) for w in _windows(region)))
+
+
+def _windows(region: Region) -> Iterator[slice]:
+    """Yield a region in pieces, so that a task holds little of it."""
+    for start in range(region.start, region.stop, _WINDOW):
+        yield slice(start, min(start + _WINDOW, region.stop))
 
 
 def _centred(block: NDArray[np.float32], center: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -330,8 +337,8 @@ def _project_region(
 ) -> tuple[NDArray[np.float32], float]:
     projected, largest = [], 0.0
     rows = Rows(uri)
-    for start in range(region.start, region.stop, _WINDOW):
-        block = _centred(rows[start : min(start + _WINDOW, region.stop)], center)
+    for window in _windows(region):
+        block = _centred(rows[window], center)
         projected.append(block @ basis.T)
         largest = max(largest, float(np.einsum("sg,sg->s", block, block).max()) ** 0.5)
     return np.concatenate(projected), largest
@@ -374,9 +381,9 @@ def _sum_group(
 ) -> NDArray[np.float64]:
     rows, every = Rows(source), regions(source)
     sums: NDArray[np.float64] = np.zeros((n_clusters, center.size))
-    for region in (every[i] for i in group):
-        block = _centred(rows[region.rows], center)
-        for cluster, sample in zip(members[region.rows], block, strict=True):
+    for window in (w for i in group for w in _windows(every[i])):
+        block = _centred(rows[window], center)
+        for cluster, sample in zip(members[window], block, strict=True):
             if cluster >= 0:
                 sums[cluster] += sample
     return sums

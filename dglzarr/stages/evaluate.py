@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 CohortScale = Literal["train", "cohort"]
 
 BASELINE = "mean"
+MIN_COHORT_SHARE = 0.2
 TEST = "test"
 
 
@@ -91,7 +92,8 @@ def evaluate(
     target
         URI of the evaluation store.
     cohorts
-        Raw stores of other platforms or studies; genes are matched by label, then symbol.
+        Raw stores of other platforms or studies; genes are matched by label, then symbol. One
+        that measures under a fifth of the study's genes is not judged (NaN).
     alphas
         Ridge penalties; the one with the lowest error on the validation split (without one: on
         every tenth training sample, then left out of the fit) is used.
@@ -167,16 +169,23 @@ def evaluate(
         coords["cohort"] = np.array(names, dtype=text)
         create_store(claim, coords)
     counts = [int((fold == 2).sum()), *(len(Rows(c)) for c in cohorts)]
-    measured = [ds.sizes["gene"], *(_n_measured(c, source) for c in cohorts)]
+    found = [np.ones(ds.sizes["gene"], dtype=bool), *(_measured(c, source) for c in cohorts)]
     arrays = {
         **_spread(judged, is_target),
         "alpha": np.array([j.alpha for j in judged]),
         "n_samples": np.array(counts),
-        "n_measured": np.array(measured),
+        "n_measured": np.array([f.sum() for f in found]),
+        "n_landmarks_measured": np.array([[f[p.landmarks].sum() for f in found] for p in panels]),
         "is_target": is_target,
     }
     means = {p.name: _mean(j.mae[0]) for p, j in zip(panels, judged, strict=True)}
-    details = {"n_targets": int(is_target.sum()), "mean_mae": means}
+    details = {
+        "n_targets": int(is_target.sum()),
+        "mean_mae": means,
+        "cohorts": {
+            name: _cohort_details(i, panels, judged, found[i]) for i, name in enumerate(names) if i
+        },
+    }
     return finish(target, started=started, arrays=arrays, details=details)
 
 
@@ -237,6 +246,26 @@ def _common_targets(ds: xr.Dataset, panels: Sequence[Panel]) -> Mask:
             f"cover all {len(keys)}. Lower select.n_landmarks or select.n_random."
         )
     return is_target
+
+
+def _cohort_details(
+    cohort: int, panels: Sequence[Panel], judged: Sequence[Judgement], found: Mask
+) -> dict[str, float | int | None]:
+    """Return mean errors on one cohort, None where it measures too few genes to be judged."""
+    errors = {p.name: _mean(j.mae[cohort]) for p, j in zip(panels, judged, strict=True)}
+    random = [e for name, e in errors.items() if name.startswith("random-")]
+    known = {
+        "mined": errors["mined"],
+        "mean": errors[BASELINE],
+        "random": float(np.mean(random)) if random else float("nan"),
+    }
+    landmarks = next(p.landmarks for p in panels if p.name == "mined")
+    return {
+        "n_measured": int(found.sum()),
+        "n_genes": int(found.size),
+        "n_landmarks": int(found[landmarks].sum()),
+        **{name: e if np.isfinite(e) else None for name, e in known.items()},
+    }
 
 
 def _spread(judged: Sequence[Judgement], is_target: Mask) -> dict[str, NDArray[np.float32]]:
@@ -359,7 +388,10 @@ def _cohort_z(
     """
     table = open_store(cohort, RAW)
     block, _ = to_log2(Rows(cohort)[0 : table.sizes["sample"]], table.attrs["details"]["scale"])
-    aligned = _match(cohort, source).apply(block)
+    match = _match(cohort, source)
+    aligned = match.apply(block)
+    if match.found.mean() < MIN_COHORT_SHARE:
+        return np.full_like(aligned, np.nan)
     normalized = apply_quantile(aligned, read_array(source, "quantile_reference"))
     if cohort_scale == "cohort":
         mean, std = finish_moments(chunk_moments(normalized))
@@ -380,5 +412,6 @@ def _match(cohort: str, source: str) -> GeneMatch:
     )
 
 
-def _n_measured(cohort: str, source: str) -> int:
-    return int(_match(cohort, source).found.sum())
+def _measured(cohort: str, source: str) -> Mask:
+    """Return which genes of the study a cohort measures."""
+    return _match(cohort, source).found

@@ -437,6 +437,12 @@ def _join_region(
         start += n_samples
     expression = np.concatenate(pieces)
     n_missing = np.isnan(expression).sum(axis=1)
+    if (empty := np.flatnonzero(n_missing == expression.shape[1])).size:
+        name = read_array(uri, "sample")[region.start + empty[0]]
+        raise SourceError(
+            f"sample {str(name)!r}: expected values, got none for any gene of the study. "
+            "Take it out of its file."
+        )
     write_region(uri, region, {"expression": expression, "n_missing": n_missing})
 
 

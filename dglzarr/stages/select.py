@@ -123,9 +123,17 @@ def select(
     }
     details = {
         "n_landmarks": n_landmarks,
-        "n_distinct_genes": len({*gene_keys(ds)[order[:n_landmarks]].tolist()}),
+        **_named(ds, order[:n_landmarks]),
     }
     return finish(target, started=started, arrays=arrays, details=details)
+
+
+def _named(ds: xr.Dataset, chosen: NDArray[np.int64]) -> dict[str, int | None]:
+    """Return how many distinct genes the chosen features measure, None where no name is known."""
+    is_named = (ds["gene_symbol"].values != "") | (ds["gene_id"].values != "")
+    named = chosen[is_named[chosen]]
+    n_distinct = len({*gene_keys(ds)[named].tolist()}) if named.size else None
+    return {"n_distinct_genes": n_distinct, "n_unnamed": int(chosen.size - named.size)}
 
 
 def _published(ds: xr.Dataset, path: str) -> tuple[NDArray[Any], int]:

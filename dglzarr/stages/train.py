@@ -136,6 +136,7 @@ def train(
             inputs=inputs,
             parameters=parameters,
         )
+        shutil.rmtree(Path(target) / "checkpoint")
     logger.info("%s: %d epochs, best %d", target, len(history.epoch), history.best_epoch)
     return _summary(target, "new", time.monotonic() - started)
 
