@@ -24,10 +24,11 @@ from threadpoolctl import threadpool_limits
 
 from dglzarr.kernels.metrics import mae_per_gene, pcc_per_gene
 from dglzarr.kernels.moments import standardize
+from dglzarr.rows import read_array
 from dglzarr.schema import SCORES
 from dglzarr.stages.evaluate import evaluate
 from dglzarr.stages.select import select
-from dglzarr.store import claim_store, create_store, finish, open_store, read_array, store_input
+from dglzarr.store import claim_store, create_store, finish, open_store, store_input
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -21,8 +21,9 @@ from common import (
     write_expression,
 )
 
+from dglzarr.rows import Rows
 from dglzarr.stages.normalize import normalize
-from dglzarr.store import Region, Rows, regions, write_region
+from dglzarr.store import Region, regions, write_region
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

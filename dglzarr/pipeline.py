@@ -204,9 +204,12 @@ def source_files(settings: Settings, study: Study) -> list[SourceFile]:
     for i, source in enumerate(settings.sources):
         paths = sorted(str(p) for p in _matching(source.uri))
         if not paths:
-            is_folder = Path(source.uri).is_dir()
-            got = "a folder; add a pattern such as /*.txt.gz" if is_folder else "no such file"
-            raise ConfigError(f"sources.{i}.uri: expected a file, got {got}: {source.uri}.")
+            if Path(source.uri).is_dir():
+                raise ConfigError(
+                    f"sources.{i}.uri: expected files, got the folder {source.uri}. "
+                    "Add a pattern, such as /*_series_matrix.txt.gz."
+                )
+            raise ConfigError(f"sources.{i}.uri: no such file: {source.uri}.")
         for path in paths:
             name = source_name(path)
             if name in found:

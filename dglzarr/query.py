@@ -15,8 +15,9 @@ import pandas as pd
 
 from dglzarr.errors import DglzarrError, StoreError
 from dglzarr.files import store_nbytes
+from dglzarr.rows import Rows
 from dglzarr.schema import SPECS
-from dglzarr.store import Region, Rows, missing_regions, open_store, read_attributes, regions
+from dglzarr.store import Region, missing_regions, open_store, read_attributes, regions
 from dglzarr.study import MANIFEST, SEGMENTED, WHOLE, open_study
 
 if TYPE_CHECKING:

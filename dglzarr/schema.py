@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from dglzarr.errors import SchemaError
+from dglzarr.kernels.split import SPLITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 Written = Literal["create", "region", "finish"]
 
-SPLITS = ("train", "validation", "test")
 CHUNK_SAMPLES = 256
 CHUNK_GENES = 2048
 SHARD_SAMPLES = 2048

@@ -83,7 +83,7 @@ def read_attributes(uri: str) -> dict[str, Any] | None:
         return dict(json.loads(filesystem.cat_file(name)).get("attributes", {}))
     except ValueError as error:
         raise StoreError(
-            f"{uri}: zarr.json cannot be read: {error}. Remove the store and run its stage again."
+            f"{uri}: cannot be read: zarr.json: {error}. Remove the store and run its stage again."
         ) from error
 
 
@@ -545,45 +545,3 @@ def _lazy_dataset(uri: str) -> xr.Dataset:
 def store_input(uri: str) -> dict[str, str]:
     """Return the lineage entry of a complete input store."""
     return {"uri": uri, "store_id": str(_checked_attributes(uri, None)["store_id"])}
-
-
-def read_array(uri: str, name: str) -> NDArray[Any]:
-    """Return a whole small array of a store, complete or not."""
-    return np.asarray(zarr.open_array(uri, path=name, mode="r")[...])
-
-
-class Rows:
-    """A sample by gene array of one or more segments that reads whole rows: ``rows[10:20]``."""
-
-    def __init__(self, uris: str | Sequence[str], name: str = "expression") -> None:
-        self.uris = [uris] if isinstance(uris, str) else list(uris)
-        self._parts: list[Any] = [zarr.open_array(u, path=name, mode="r") for u in self.uris]
-        self._starts = np.cumsum([0, *(p.shape[0] for p in self._parts)])
-        self.shape = (int(self._starts[-1]), int(self._parts[0].shape[1]))
-        self.dtype: np.dtype[Any] = self._parts[0].dtype
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice) -> NDArray[Any]:
-        start, stop, step = rows.indices(self.shape[0])
-        assert step == 1
-        pieces = [
-            part[max(start - at, 0) : stop - at]
-            for part, at in zip(self._parts, self._starts[:-1].tolist(), strict=True)
-            if at < stop and at + part.shape[0] > start
-        ]
-        if not pieces:
-            return np.empty((0, self.shape[1]), dtype=self.dtype)
-        return np.asarray(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
-
-    def take(self, index: NDArray[np.integer[Any]]) -> NDArray[Any]:
-        """Return the rows at ``index`` (any order), reading each only once."""
-        order, inverse = np.unique(index, return_inverse=True)
-        assert order.size == 0 or (order[0] >= 0 and order[-1] < len(self)), "row out of range"
-        out = np.empty((order.size, self.shape[1]), dtype=self.dtype)
-        for part, at in zip(self._parts, self._starts[:-1].tolist(), strict=True):
-            inside = (order >= at) & (order < at + part.shape[0])
-            if inside.any():
-                out[inside] = part.oindex[order[inside] - at]
-        return out[inverse]

@@ -36,9 +36,9 @@ def _kernel(module: str, name: str, old: str, new: str) -> Mutant:
     return Mutant(f"{module}: {name}", f"dglzarr/kernels/{module}.py", old, new, tests)
 
 
-def _store(name: str, old: str, new: str, *tests: str) -> Mutant:
+def _store(name: str, old: str, new: str, *tests: str, module: str = "store") -> Mutant:
     nodes = tuple(f"tests/test_store.py::test_{test}" for test in tests)
-    return Mutant(f"store: {name}", "dglzarr/store.py", old, new, nodes)
+    return Mutant(f"store: {name}", f"dglzarr/{module}.py", old, new, nodes)
 
 
 MUTANTS = (
@@ -128,6 +128,7 @@ MUTANTS = (
         "rows come back in storage order",
         "return out[inverse]", "return out[np.sort(inverse)]",
         "rows_take__any_order_with_repeats_as_numpy",
+        module="rows",
     ),
 )  # fmt: skip
 

@@ -31,7 +31,7 @@ IMPORTERS = {
     "shap": set(),
     "tensorflow": set(),
     "typer": {"dglzarr/cli.py"},
-    "zarr": {"dglzarr/store.py"},
+    "zarr": {"dglzarr/rows.py", "dglzarr/store.py"},
 }
 
 

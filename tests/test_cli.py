@@ -354,7 +354,7 @@ def test_dry_run__writes_nothing(tiny, run):
     before = times(tiny.parent)
     result = run("mine", tiny, "--dry-run", *OVERRIDES)
     assert result.status == 0
-    assert [line.split()[:2] for line in result.lines[1:9]] == [[name, "no"] for name in STAGES]
+    assert [line.split()[:3] for line in result.lines[1:9]] == [[n, "to", "do"] for n in STAGES]
     assert re.fullmatch(r"Still to do: [\d.]+ MB on disk, about [\d.]+ minutes\.", result.lines[-1])
     assert times(tiny.parent) == before
 
@@ -365,8 +365,23 @@ def test_dry_run__says_what_is_done(mined, run):
     assert times(mined.parent) == before
     lines = json.loads(result.out)
     assert [line["name"] for line in lines] == list(STAGES)
-    assert all(line["is_done"] for line in lines)
+    assert all(line["state"] == "done" for line in lines)
     assert all(line["nbytes"] > 0 and line["memory_nbytes"] > 1e8 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("override", "first"),
+    [("dedup.threshold=2", "dedup"), ("normalize.ties=dgex", "normalize"), ("seed=7", "ingest")],
+)
+def test_dry_run__tells_other_settings(mined, run, override, first):
+    result = run("mine", mined, "--dry-run", "--json", *OVERRIDES, "--set", override)
+    states = {line["name"]: line["state"] for line in json.loads(result.out)}
+    at = STAGES.index(first)
+    assert {states[name] for name in STAGES[:at]} <= {"done"}
+    assert states[first] == "other settings"
+    assert "done" not in {states[name] for name in STAGES[at:]}
+    shown = run("mine", mined, "--dry-run", *OVERRIDES, "--set", override)
+    assert shown.lines[-1] == "Made with other settings: run with --overwrite to replace it."
 
 
 def test_dry_run__disk_is_right_within_a_factor(mined):

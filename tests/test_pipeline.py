@@ -149,7 +149,7 @@ def test_plan__steps_in_order_write_what_the_next_ones_read(tmp_path):
 def test_plan__writes_nothing(tmp_path):
     settings = tiny(tmp_path)
     before = times(tmp_path)
-    assert not any(step.is_done for step in plan(settings))
+    assert {step.state for step in plan(settings)} == {"to do"}
     assert times(tmp_path) == before
 
 
@@ -165,7 +165,7 @@ def test_mine__run_executes_every_step(tmp_path):
     settings = tiny(tmp_path)
     mine(settings, run=lambda step: called.append(step.name) or step(), only=STAGES[:3])
     assert called == list(STAGES[:3])
-    assert [step.is_done for step in plan(settings)] == [True] * 3 + [False] * 5
+    assert [step.state for step in plan(settings)] == ["done"] * 3 + ["to do"] * 5
 
 
 def test_mine__refuses_bad_settings_before_it_makes_a_root(tmp_path):
@@ -184,7 +184,7 @@ def test_mine__a_stage_that_fails_stops_the_rest(tmp_path):
 
     with pytest.raises(DglzarrError, match="stopped"):
         mine(settings, run=run)
-    assert [step.is_done for step in plan(settings)] == [True] * 2 + [False] * 6
+    assert [step.state for step in plan(settings)] == ["done"] * 2 + ["to do"] * 6
 
 
 # ---------------------------------------------------------------- every setting counts

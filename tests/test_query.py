@@ -268,7 +268,7 @@ def test_verify__a_shard_is_gone(index, segment):
     uri = str(segment / "normalized.zarr")
     (segment / "normalized.zarr" / "expression" / "c" / str(index) / "0").unlink()
     problems = query.verify(uri)["problems"]
-    assert problems[0] == f"1 regions are missing: {index}"
+    assert problems[0] == f"1 regions are missing: {index}. Run its stage again"
 
 
 @pytest.mark.parametrize(

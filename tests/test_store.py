@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from dglzarr import files, schema, store
 from dglzarr.errors import SchemaError, StoreError
+from dglzarr.rows import Rows, read_array
 from dglzarr.schema import CONTRIBUTIONS, EXPRESSION, NORMALIZED, RAW, SAMPLES, SPECS
 from dglzarr.store import Region
 
@@ -754,7 +755,7 @@ def test_write_array__one_array_of_an_unfinished_store(tmp_path):
     study = Study(tmp_path / "x", SAMPLES).create()
     names = np.array([f"other-{i}" for i in range(70)])
     store.write_array(study.uri, "duplicate_of", names)
-    assert store.read_array(study.uri, "duplicate_of").tolist() == names.tolist()
+    assert read_array(study.uri, "duplicate_of").tolist() == names.tolist()
 
 
 # ---------------------------------------------------------------- open
@@ -817,10 +818,26 @@ def test_open_store__computes_nothing(study):
     assert lazy.to_numpy() == pytest.approx(expected.mean(axis=0))
 
 
-def test_open_store__does_not_touch_the_matrix(study):
+def test_open_store__does_not_read_the_matrix(study):
     study.complete()
-    shutil.rmtree(Path(study.uri, "expression", "c"))
+    for path in Path(study.uri, "expression", "c").rglob("0"):
+        if path.is_file():
+            path.write_bytes(b"damaged")
     assert store.open_store(study.uri).sizes["sample"] == 70
+
+
+def test_open_store__lost_regions_are_refused(study):
+    study.complete()
+    shutil.rmtree(Path(study.uri, "expression", "c", "2"))
+    with pytest.raises(StoreError, match=r"1 regions are missing, the first is 2\. Run the stage"):
+        store.open_store(study.uri)
+    assert store.open_store(study.uri, whole=False).sizes["sample"] == 70
+    before = digests(study.uri)
+    assert study.claim().state == "resumed"
+    study.ran.clear()
+    study.write_missing().finish()
+    assert study.ran == [2]
+    assert len(digests(study.uri)) == len(before) + 1
 
 
 def test_open_store__dask_chunks_are_regions(study):
@@ -899,7 +916,7 @@ def test_open_store__an_incomplete_segment_is_refused(segments, tmp_path):
 )
 def test_rows__slices_as_numpy(segments, start, stop):
     uris, matrix = segments
-    rows = store.Rows(uris)
+    rows = Rows(uris)
     assert rows.shape == matrix.shape
     assert len(rows) == len(matrix)
     got = rows[start:stop]
@@ -911,7 +928,7 @@ def test_rows__slices_as_numpy(segments, start, stop):
 @given(st.lists(st.integers(0, sum(SEGMENTS) - 1)))
 def test_rows_take__any_order_with_repeats_as_numpy(segments, index):
     uris, matrix = segments
-    got = store.Rows(uris).take(np.array(index, dtype=np.int64))
+    got = Rows(uris).take(np.array(index, dtype=np.int64))
     assert got.shape == (len(index), N_GENES)
     assert (got == matrix[index]).all()
 
@@ -920,12 +937,12 @@ def test_rows_take__any_order_with_repeats_as_numpy(segments, index):
 def test_rows_take__outside_is_an_error(segments, index):
     uris, _ = segments
     with pytest.raises(AssertionError, match="row out of range"):
-        store.Rows(uris).take(np.array([0, index]))
+        Rows(uris).take(np.array([0, index]))
 
 
 def test_rows__one_store_and_another_array(tmp_path):
     study = Study(tmp_path / "x", CONTRIBUTIONS).complete()
-    rows = store.Rows(study.uri, "contribution")
+    rows = Rows(study.uri, "contribution")
     assert (rows[20:40] == study["contribution"][20:40]).all()
 
 

@@ -20,10 +20,11 @@ import jinja2
 import numpy as np
 
 from dglzarr.errors import StoreError
+from dglzarr.kernels.split import SPLITS
 from dglzarr.models.files import MODEL, read_history
 from dglzarr.report import figures
 from dglzarr.report.panels import PanelRow, cohorts, panel_rows, shown_rows, texts, verdict
-from dglzarr.schema import SPECS, SPLITS
+from dglzarr.schema import SPECS
 from dglzarr.store import open_store, read_attributes
 
 if TYPE_CHECKING:

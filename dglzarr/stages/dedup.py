@@ -25,10 +25,10 @@ from dglzarr.kernels.duplicates import (
     projection_slack,
 )
 from dglzarr.kernels.moments import Moments, chunk_moments, finish_moments, merge_moments
+from dglzarr.rows import Rows
 from dglzarr.schema import NORMALIZED, SAMPLES
 from dglzarr.store import (
     Region,
-    Rows,
     StoreSummary,
     claim_store,
     create_store,

@@ -22,15 +22,14 @@ from dglzarr.kernels.moments import chunk_moments, finish_moments, standardize
 from dglzarr.kernels.quantile import apply_quantile
 from dglzarr.kernels.scale import to_log2
 from dglzarr.query import gene_keys
+from dglzarr.rows import Rows, read_array
 from dglzarr.schema import EVALUATION, LANDMARKS, NORMALIZED, RAW, SAMPLES
 from dglzarr.store import (
-    Rows,
     StoreSummary,
     claim_store,
     create_store,
     finish,
     open_store,
-    read_array,
     regions,
     store_input,
     summarize,

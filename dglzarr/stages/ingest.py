@@ -7,9 +7,7 @@ genes until it is evaluated.
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,23 +17,23 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from dglzarr.errors import ConfigError, SourceError
+from dglzarr.errors import SourceError
 from dglzarr.files import file_input
 from dglzarr.genes import read_annotation_table, read_gene_list
 from dglzarr.graph import run_tasks
 from dglzarr.kernels.scale import Scale, detect_scale, to_log2, value_quantiles
-from dglzarr.schema import EXPRESSION, RAW, RAW_LINK, SPLITS, chunk_samples, shard_samples
+from dglzarr.kernels.split import SPLITS, SplitBy, assign_split, hashed_split
+from dglzarr.rows import Rows, read_array
+from dglzarr.schema import EXPRESSION, RAW, RAW_LINK, chunk_samples, shard_samples
 from dglzarr.sources import read_source
 from dglzarr.store import (
     Region,
-    Rows,
     StoreSummary,
     claim_store,
     create_store,
     finish,
     map_regions,
     open_store,
-    read_array,
     read_attributes,
     regions,
     store_input,
@@ -44,14 +42,13 @@ from dglzarr.store import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from dglzarr.graph import Progress
     from dglzarr.sources import Source
 
-SplitBy = Literal["series", "sample"]
 Scaled = tuple["Source", dict[str, float], Scale]
 
 _SCALE_WINDOWS, _SCALE_WINDOW = 16, 32
@@ -497,62 +494,3 @@ def _join_details(target: str, target_id: str, parts: Sequence[tuple[str, str]])
         "n_missing": int(read_array(target, "n_missing").sum()),
         "split_counts": {name: int((split == i).sum()) for i, name in enumerate(SPLITS)},
     }
-
-
-# ---------------------------------------------------------------- the split
-
-
-def assign_split(
-    labels: Sequence[str], split_by: SplitBy, *, test: float, validation: float, seed: int
-) -> NDArray[np.int8]:
-    """Return 0 (train), 1 (validation) or 2 (test) for each label, a pure function of both.
-
-    A label's use depends on nothing but the label and the seed, so a study that grows keeps it.
-
-    Raises
-    ------
-    ConfigError
-        When train or test would be empty; it names what to change.
-
-    Examples
-    --------
-    >>> assign_split(["GSE1", "GSE1", "GSE2"], "series", test=0.4, validation=0.1, seed=0)
-    array([0, 0, 2], dtype=int8)
-    """
-    split = hashed_split(labels, test=test, validation=validation, seed=seed)
-    if {0, 2} <= set(split.tolist()):
-        return split
-    for other in range(1000):
-        if {0, 2} <= set(
-            hashed_split(labels, test=test, validation=validation, seed=other).tolist()
-        ):
-            remedy = f"Set seed = {other}" + (
-                ", or ingest.split_by = 'sample'." if split_by == "series" else "."
-            )
-            break
-    else:
-        remedy = (
-            "Add sources of another series, or set ingest.split_by = 'sample'."
-            if split_by == "series"
-            else "Add samples."
-        )
-    counts = Counter(SPLITS[i] for i in split.tolist())
-    shown = ", ".join(f"{counts[name]} {name}" for name in SPLITS)
-    raise ConfigError(
-        f"ingest.split_by {split_by!r}: expected train and test samples, got {shown} samples "
-        f"in {len(set(labels))} {split_by} labels. {remedy}"
-    )
-
-
-def hashed_split(
-    labels: Sequence[str], *, test: float, validation: float, seed: int
-) -> NDArray[np.int8]:
-    """Return 0 (train), 1 (validation) or 2 (test) for each label, whatever the shares become."""
-
-    def place(label: str) -> int:
-        digest = hashlib.sha256(f"{seed}:{label}".encode()).digest()
-        share = int.from_bytes(digest[:8], "big") / 2**64
-        return 2 if share < test else 1 if share < test + validation else 0
-
-    known: Mapping[str, int] = {label: place(label) for label in set(labels)}
-    return np.array([known[label] for label in labels], dtype=np.int8)

@@ -20,17 +20,17 @@ from dglzarr.kernels.quantile import (
     merge_quantile,
     sum_sorted,
 )
-from dglzarr.schema import EXPRESSION, NORMALIZED, SPLITS
+from dglzarr.kernels.split import SPLITS
+from dglzarr.rows import Rows, read_array
+from dglzarr.schema import EXPRESSION, NORMALIZED
 from dglzarr.store import (
     Region,
-    Rows,
     StoreSummary,
     claim_store,
     create_store,
     finish,
     map_regions,
     open_store,
-    read_array,
     reduce_regions,
     store_input,
     summarize,

@@ -18,17 +18,16 @@ from dglzarr.errors import DglzarrError
 from dglzarr.kernels.deeplift import absolute_contributions
 from dglzarr.kernels.moments import standardize
 from dglzarr.models.files import encoder_layers, load_model
+from dglzarr.rows import Rows, read_array
 from dglzarr.schema import CONTRIBUTIONS, NORMALIZED, SAMPLES, SCORES
 from dglzarr.store import (
     Region,
-    Rows,
     StoreSummary,
     claim_store,
     create_store,
     finish,
     map_regions,
     open_store,
-    read_array,
     read_attributes,
     store_input,
     summarize,

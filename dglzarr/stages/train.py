@@ -19,8 +19,9 @@ from dglzarr.errors import StoreError
 from dglzarr.files import store_nbytes
 from dglzarr.models.batches import Batches
 from dglzarr.models.files import AutoEncoderConfig, load_model, save_model
+from dglzarr.rows import Rows
 from dglzarr.schema import NORMALIZED, SAMPLES
-from dglzarr.store import Rows, State, StoreSummary, open_store, store_input
+from dglzarr.store import State, StoreSummary, open_store, store_input
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,10 +5,11 @@ from sklearn.cluster import MiniBatchKMeans
 
 from dglzarr import find_near_duplicates
 from dglzarr.errors import StoreError
+from dglzarr.rows import read_array
 from dglzarr.schema import NORMALIZED
 from dglzarr.stages import dedup as stage
 from dglzarr.stages.dedup import dedup
-from dglzarr.store import is_complete, open_store, read_array, read_attributes
+from dglzarr.store import is_complete, open_store, read_attributes
 from tests.studies import (
     LENGTHS,
     TEST,

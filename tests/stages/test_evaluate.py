@@ -7,18 +7,11 @@ from sklearn.linear_model import Ridge
 from dglzarr.errors import ConfigError, StoreError
 from dglzarr.kernels.metrics import null_fraction
 from dglzarr.kernels.quantile import apply_quantile
+from dglzarr.rows import read_array
 from dglzarr.schema import LANDMARKS, NORMALIZED, RAW
 from dglzarr.stages import evaluate as stage
 from dglzarr.stages.evaluate import evaluate
-from dglzarr.store import (
-    claim_store,
-    create_store,
-    finish,
-    is_complete,
-    open_store,
-    read_array,
-    store_input,
-)
+from dglzarr.store import claim_store, create_store, finish, is_complete, open_store, store_input
 from tests.studies import (
     TEST,
     TRAIN,

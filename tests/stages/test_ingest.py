@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from dglzarr.errors import ConfigError, SourceError, StoreError
+from dglzarr.rows import Rows, read_array
 from dglzarr.stages import ingest as stage
 from dglzarr.stages.ingest import SourceFile, assign_split, ingest
-from dglzarr.store import Rows, is_complete, open_store, read_array, read_attributes, regions
+from dglzarr.store import is_complete, open_store, read_attributes, regions
 from dglzarr.testing import (
     write_annotation,
     write_gct,

@@ -5,10 +5,11 @@ import pytest
 from dglzarr import quantile_normalize
 from dglzarr.errors import SchemaError, StoreError
 from dglzarr.kernels.quantile import apply_quantile, finish_quantile, sum_sorted
+from dglzarr.rows import read_array
 from dglzarr.schema import EXPRESSION, NORMALIZED
 from dglzarr.stages import normalize as stage
 from dglzarr.stages.normalize import normalize
-from dglzarr.store import is_complete, open_store, read_array, read_attributes
+from dglzarr.store import is_complete, open_store, read_attributes
 from tests.studies import (
     LENGTHS,
     TRAIN,

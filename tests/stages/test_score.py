@@ -6,10 +6,11 @@ import pytest
 from dglzarr import deeplift_contributions
 from dglzarr.errors import DglzarrError, SchemaError, StoreError
 from dglzarr.models.files import encoder_layers, load_model
+from dglzarr.rows import read_array
 from dglzarr.schema import NORMALIZED
 from dglzarr.stages import score as stage
 from dglzarr.stages.score import score
-from dglzarr.store import is_complete, open_store, read_array, read_attributes
+from dglzarr.store import is_complete, open_store, read_attributes
 from tests.studies import (
     LENGTHS,
     TEST,

@@ -50,12 +50,12 @@ def test_select__ranks_and_breaks_ties_by_order(source, target):
     np.testing.assert_array_equal(ds["rank"].values, [7, 1, 4, 2, 6, 8, 3, 5])
     np.testing.assert_array_equal(ds["is_landmark"].values, ds["rank"].values <= 4)
     np.testing.assert_array_equal(ds["score"].values, SCORE)
-    assert summary.details == {"n_landmarks": 4, "n_distinct_genes": 3}
+    assert summary.details == {"n_landmarks": 4, "n_distinct_genes": 3, "n_unnamed": 0}
 
 
-def test_select__distinct_genes_without_symbols_count_as_themselves(source, target):
-    summary = select(source, target, n_landmarks=7, n_random=0)
-    assert summary.details["n_distinct_genes"] == 6
+def test_select__unnamed_features_are_no_distinct_genes(source, target):
+    details = select(source, target, n_landmarks=7, n_random=0).details
+    assert (details["n_distinct_genes"], details["n_unnamed"]) == (5, 1)
 
 
 def test_select__random_panels_by_seed(source, tmp_path):
