@@ -48,7 +48,8 @@ def estimate(settings: Settings) -> list[Estimate]:
     """Return the disk, memory and time each step of a study will need; nothing is written.
 
     Sizes come from the heads of the source files, times from costs measured on two cores: orders
-    of magnitude, not promises. Memory is that of the largest process.
+    of magnitude, not promises. Memory is that of the largest process. While it runs, training
+    needs seven times the disk of the model for its checkpoints.
 
     Raises
     ------
@@ -84,7 +85,7 @@ def estimate(settings: Settings) -> list[Estimate]:
             4.0 * (n_genes * (settings.dedup.n_clusters + components) + n_samples * components),
             region,
         ),
-        "train": (28.0 * weights, _KERAS_NBYTES + 16.0 * weights + min(4.0 * cells, 2**30)),
+        "train": (4.0 * weights, _KERAS_NBYTES + 16.0 * weights + min(4.0 * cells, 2**30)),
         "score": (
             4.0 * cells + latent_nbytes * (n_samples // shard_samples(n_samples) + 1),
             region + 2 * latent_nbytes + 2**27,

@@ -528,7 +528,7 @@ def test_disk_full__in_every_stage(study):
         found = stores(study.root)
     assert [line for line in complaints if not re.search(NO_SPACE, line)] == []
     text = "\n".join(complaints)
-    for name in ("expression", "normalized", "samples", "models", "contributions"):
+    for name in ("expression", "normalized", "samples", "models"):
         assert name in text, text
     study.root = study.folder / "undisturbed"
     assert study.run("mine").status == 0
