@@ -62,7 +62,7 @@ def client(
             memory_limit=memory_limit,
             dashboard_address="127.0.0.1:0",
             processes=True,
-            silence_logs=40,
+            silence_logs=logging.CRITICAL,  # a task that fails is told by its own error
         ) as cluster,
         Client(cluster) as connected,
     ):
