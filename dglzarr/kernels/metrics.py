@@ -10,6 +10,7 @@ from dglzarr.kernels.slices import iter_slices
 
 _MIN_SAMPLES = 3
 _TIE = 1e-6
+_BLOCK_NBYTES = 2**25  # of one side of a matrix product: long enough for it to run at full speed
 
 
 def mae_per_gene(
@@ -63,6 +64,42 @@ def pcc_per_gene(
     return result
 
 
+def mae_within_series(
+    truth: NDArray[np.floating], predicted: NDArray[np.floating], series: NDArray[np.generic]
+) -> NDArray[np.float64]:
+    """Return the error of every gene (gene,) after truth and prediction are centred by series.
+
+    What is left is how well differences between samples of one study are told. A series counts
+    for a gene that it measures in two samples or more; NaN where there is none.
+
+    Parameters
+    ----------
+    truth, predicted : (sample, gene)
+    series : (sample,), a label of the study each sample belongs to
+
+    Examples
+    --------
+    >>> truth = np.array([[1.0], [3.0], [7.0]])
+    >>> mae_within_series(truth, truth + [[5.0], [7.0], [0.0]], np.array([0, 0, 1]))
+    array([1.])
+    """
+    result = np.full(truth.shape[1], np.nan)
+    members = [np.flatnonzero(series == one) for one in np.unique(series)]
+    for genes in iter_slices(truth.shape[1], 16 * len(truth)):
+        error = truth[:, genes].astype(np.float64) - predicted[:, genes]
+        total, n_known = np.zeros(error.shape[1]), np.zeros(error.shape[1], dtype=np.int64)
+        for rows in members:
+            own = error[rows]
+            is_known = ~np.isnan(own)
+            count = is_known.sum(axis=0)
+            centre = np.where(is_known, own, 0.0).sum(axis=0) / np.maximum(count, 1)
+            spread = np.where(is_known, np.abs(own - centre), 0.0).sum(axis=0)
+            total += np.where(count > 1, spread, 0.0)
+            n_known += np.where(count > 1, count, 0)
+        np.divide(total, n_known, where=n_known > 0, out=result[genes])
+    return result
+
+
 def null_fraction(
     truth: NDArray[np.floating], predicted: NDArray[np.floating]
 ) -> NDArray[np.float64]:
@@ -78,8 +115,8 @@ def null_fraction(
 
     Notes
     -----
-    One matrix product per block of genes: ``O(sample * gene**2)``, memory two copies of the
-    arguments. Correlations closer than 1e-6 count as equal.
+    One matrix product in all: ``O(sample * gene**2)``, in float32. Correlations closer than 1e-6
+    count as equal.
 
     References
     ----------
@@ -91,21 +128,84 @@ def null_fraction(
     >>> null_fraction(truth, truth[:, ::-1])
     array([1., 1.])
     """
-    n_genes = truth.shape[1]
-    result = np.full(n_genes, np.nan)
+    right = pcc_per_gene(truth, predicted)
+    n_above, n_others = null_counts(truth, predicted, right, np.arange(truth.shape[1]))
+    return finish_null(n_above, n_others, right)
+
+
+def null_counts(
+    truth: NDArray[np.floating],
+    predicted: NDArray[np.floating],
+    right: NDArray[np.float64],
+    own: NDArray[np.integer],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how many truths of a block each prediction fits better than its own, of how many.
+
+    Counts of disjoint blocks of truths add up, so that neither the truths nor the predictions of
+    all genes need to be in memory.
+
+    Parameters
+    ----------
+    truth : (sample, gene), a block of genes
+    predicted : (sample, predicted gene), without missing values
+    right : (predicted gene,), the correlation of each prediction with its own truth
+    own : (predicted gene,), where its own gene stands in the block, -1 where it does not
+
+    Examples
+    --------
+    >>> truth = np.array([[1.0, 3.0], [2.0, 1.0], [3.0, 2.0]])
+    >>> null_counts(truth, truth[:, 1:], np.array([0.5]), np.array([-1]))
+    (array([1]), array([2]))
+    """
+    n_predicted = predicted.shape[1]
+    n_above, n_others = np.zeros(n_predicted, dtype=np.int64), np.zeros(n_predicted, dtype=np.int64)
     if len(truth) < _MIN_SAMPLES:
-        return result
-    is_known = ~np.isnan(truth)
-    own = _unit(truth, is_known).astype(np.float32)
+        return n_above, n_others
     centred = (predicted - predicted.mean(axis=0, dtype=np.float64)).astype(np.float32)
-    for genes in iter_slices(n_genes, 16 * n_genes):
-        correlation = (centred[:, genes].T @ own) / _known_norm(centred[:, genes], is_known)
-        right = correlation[np.arange(len(correlation)), np.arange(n_genes)[genes]]
-        n_above = (correlation > right[:, None] + _TIE).sum(axis=1)
-        n_others = (~np.isnan(correlation)).sum(axis=1) - 1
-        is_defined = ~np.isnan(right) & (n_others > 0)
-        np.divide(n_above, n_others, where=is_defined, out=result[genes])
-    return result
+    limit = (right + _TIE).astype(np.float32)[:, np.newaxis]
+    item = 4 * max(len(truth), n_predicted)
+    for genes in iter_slices(truth.shape[1], item, limit_nbytes=_BLOCK_NBYTES):
+        correlation = _correlation(centred, truth[:, genes])
+        is_here = (own >= genes.start) & (own < genes.stop)
+        correlation[is_here, own[is_here] - genes.start] = np.nan
+        n_above += np.count_nonzero(correlation > limit, axis=1)
+        n_others += np.count_nonzero(~np.isnan(correlation), axis=1)
+    return n_above, n_others
+
+
+def finish_null(
+    n_above: NDArray[np.int64], n_others: NDArray[np.int64], right: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the share of wrong genes above the right one, NaN where either is undefined.
+
+    Examples
+    --------
+    >>> finish_null(np.array([1, 0]), np.array([4, 4]), np.array([0.5, np.nan]))
+    array([0.25,  nan])
+    """
+    result = np.full(right.shape, np.nan)
+    return np.divide(n_above, n_others, where=~np.isnan(right) & (n_others > 0), out=result)
+
+
+def _correlation(
+    predicted: NDArray[np.float32], truth: NDArray[np.floating]
+) -> NDArray[np.float32]:
+    """Return the correlation of every centred prediction with every truth, NaN where undefined.
+
+    A prediction varies as much as it does over the samples whose truth is known.
+    """
+    is_known = ~np.isnan(truth)
+    square = np.einsum("sg,sg->g", predicted, predicted)[:, np.newaxis]
+    correlation = predicted.T @ _unit(truth, is_known).astype(np.float32)
+    correlation /= np.sqrt(np.where(square > 0, square, np.nan))
+    gaps = np.flatnonzero(~is_known.all(axis=0))
+    if gaps.size:
+        known = is_known[:, gaps].astype(np.float32)
+        total = predicted.T @ known
+        variation = (predicted**2).T @ known - total**2 / np.maximum(known.sum(axis=0), 1)
+        share = np.where(variation > 1e-6 * square, variation / square, np.nan)
+        correlation[:, gaps] /= np.sqrt(share)
+    return np.asarray(correlation)
 
 
 def _unit(values: NDArray[np.floating], is_known: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -118,17 +218,3 @@ def _unit(values: NDArray[np.floating], is_known: NDArray[np.bool_]) -> NDArray[
     norm = np.sqrt(np.einsum("sg,sg->g", centred, centred))
     is_defined = (count >= _MIN_SAMPLES) & (low < high) & (norm > 0)
     return np.asarray(centred / np.where(is_defined, norm, np.nan), dtype=np.float64)
-
-
-def _known_norm(predicted: NDArray[np.float32], is_known: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return the norm of every prediction over the known samples of every gene, NaN where it is 0.
-
-    The result is (predicted gene, gene), or (predicted gene, 1) where all samples are known.
-    """
-    square = np.einsum("sg,sg->g", predicted, predicted)[:, None]
-    variation = square
-    if not is_known.all():
-        known = is_known.astype(np.float32)
-        total = predicted.T @ known
-        variation = (predicted**2).T @ known - total**2 / np.maximum(known.sum(axis=0), 1)
-    return np.sqrt(np.where(variation > 1e-6 * square, variation, np.nan))

@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import pearsonr
 
-from dglzarr.kernels.metrics import mae_per_gene, null_fraction, pcc_per_gene
+from dglzarr.kernels.metrics import (
+    finish_null,
+    mae_per_gene,
+    mae_within_series,
+    null_counts,
+    null_fraction,
+    pcc_per_gene,
+)
 from tests.strategies import matrices
 
 
@@ -152,3 +159,62 @@ def test_null_fraction__no_other_gene():
     truth[:, 1] = 4.0
     assert np.isnan(null_fraction(truth, predicted)).all()
     assert np.isnan(null_fraction(truth[:, :1], predicted[:, :1])).all()
+
+
+@pytest.mark.parametrize("cut", [1, 5, 11])
+def test_null_counts__blocks_of_truths_and_predictions_add_up(cut):
+    truth, predicted = predictions(missing=0.2, n_samples=16)
+    right = pcc_per_gene(truth, predicted)
+    found = np.full(12, np.nan)
+    for chosen in (slice(0, cut), slice(cut, 12)):
+        at = np.arange(12)[chosen]
+        counts = [
+            null_counts(truth[:, genes], predicted[:, chosen], right[chosen], _places(at, genes))
+            for genes in (slice(0, 4), slice(4, 12))
+        ]
+        above, others = (sum(parts) for parts in zip(*counts, strict=True))
+        found[chosen] = finish_null(above, others, right[chosen])
+    np.testing.assert_array_equal(found, null_fraction(truth, predicted))
+
+
+def _places(at, genes):
+    return np.where((at >= genes.start) & (at < genes.stop), at - genes.start, -1)
+
+
+def test_mae_within_series__hand_worked():
+    truth = np.array([[1.0, 1.0], [3.0, np.nan], [10.0, 2.0], [10.0, 4.0], [5.0, 5.0]])
+    predicted = np.array([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [4.0, 0.0], [9.0, 9.0]])
+    series = np.array(["a", "a", "b", "b", "c"])
+    np.testing.assert_array_equal(mae_within_series(truth, predicted, series), [1.5, 1.0])
+
+
+@given(st.data())
+def test_mae_within_series__naive_loop(data):
+    truth = data.draw(matrices(missing=True))
+    rng = np.random.default_rng(0)
+    predicted, series = rng.normal(size=truth.shape), rng.integers(3, size=len(truth))
+    result = mae_within_series(truth, predicted, series)
+    for gene, value in enumerate(result):
+        errors = []
+        for one in range(3):
+            x, y = known_pair(truth[series == one, gene], predicted[series == one, gene])
+            if x.size > 1:
+                errors += np.abs((x - x.mean()) - (y - y.mean())).tolist()
+        assert value == pytest.approx(np.mean(errors), rel=1e-9) if errors else np.isnan(value)
+
+
+@given(st.floats(-9, 9))
+def test_mae_within_series__a_shift_of_a_series_does_not_count(shift):
+    truth, predicted = predictions()
+    series = np.arange(30) % 4
+    shifted = predicted + np.where(series == 2, shift, 0)[:, np.newaxis]
+    np.testing.assert_allclose(
+        mae_within_series(truth, shifted, series),
+        mae_within_series(truth, predicted, series),
+        rtol=1e-6,
+    )
+
+
+def test_mae_within_series__one_sample_a_series_is_undefined():
+    truth, predicted = predictions()
+    assert np.isnan(mae_within_series(truth, predicted, np.arange(30))).all()
