@@ -29,7 +29,7 @@ from dglzarr import query
 from dglzarr.config import load_settings
 from dglzarr.errors import ConfigError, DglzarrError
 from dglzarr.forecast import estimate
-from dglzarr.pipeline import STAGES, grow, mine, refit
+from dglzarr.pipeline import OPTIONAL_STAGES, STAGES, grow, mine, refit
 from dglzarr.report.text import drift_lines, headline
 from dglzarr.testing import write_compendium, write_study
 
@@ -223,7 +223,14 @@ def mine_command(
     Finished work is kept: an interrupted run goes on where it stopped.
     """
     if not dry_run:
-        _run(settings, set_, folder, STAGES, overwrite=overwrite, as_json=as_json)
+        _run(
+            settings,
+            set_,
+            folder,
+            (*STAGES, *OPTIONAL_STAGES),
+            overwrite=overwrite,
+            as_json=as_json,
+        )
         return
     lines = [asdict(e) for e in estimate(load_settings(settings, tuple(set_ or ()), folder=folder))]
     if as_json:
@@ -304,6 +311,7 @@ for _name, _text in {
     "score": "Compute DeepLIFT contributions and gene scores.",
     "select": "Rank the genes and write the panels.",
     "evaluate": "Predict the other genes from each panel on held-out samples.",
+    "enrich": "Test each panel for gene sets (GMT, or OBO and GAF) it holds more of than chance.",
     "report": "Write the HTML report.",
 }.items():
     _add_stage(_name, _text)

@@ -102,6 +102,35 @@ class EvaluateSettings(_Section):
     cohort_scale: Literal["train", "cohort"] = "train"
 
 
+class EnrichSettings(_Section):
+    """Gene sets a panel is tested for: a GMT file, or OBO and GAF. Without either: no test."""
+
+    gene_sets: str | None = None
+    ontology: str | None = None
+    associations: str | None = None
+    namespace: Literal["molecular_function", "biological_process", "cellular_component"] = (
+        "molecular_function"
+    )
+    min_size: Count = 10
+    max_size: Count = 500
+
+    @model_validator(mode="after")
+    def _one_kind_of_sets(self) -> EnrichSettings:
+        if (self.ontology is None) != (self.associations is None):
+            raise ValueError("enrich.ontology: goes with associations; give both or neither")
+        if self.gene_sets is not None and self.ontology is not None:
+            raise ValueError("enrich.gene_sets: expected it or ontology, got both")
+        if self.min_size > self.max_size:
+            raise ValueError("enrich.min_size: expected at most max_size")
+        return self
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The files named, by field; none when nothing is to be tested."""
+        named = self.model_dump(include={"gene_sets", "ontology", "associations"})
+        return {name: path for name, path in named.items() if path is not None}
+
+
 class ClusterSettings(_Section):
     """Where Dask runs."""
 
@@ -134,6 +163,7 @@ class Settings(_Section):
     score: ScoreSettings = ScoreSettings()
     select: SelectSettings = SelectSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    enrich: EnrichSettings = EnrichSettings()
     cluster: ClusterSettings = ClusterSettings()
 
     @model_validator(mode="after")
@@ -229,11 +259,13 @@ def _absolute(settings: Settings, folder: Path) -> Settings:
         }
     )
     panels = {name: anchor(uri) for name, uri in settings.evaluate.panels.items()}
+    sets = {name: anchor(path) for name, path in settings.enrich.files.items()}
     return settings.model_copy(
         update={
             "root": anchor(settings.root),
             "sources": sources,
             "ingest": ingest,
             "evaluate": settings.evaluate.model_copy(update={"panels": panels}),
+            "enrich": settings.enrich.model_copy(update=sets),
         }
     )

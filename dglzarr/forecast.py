@@ -29,6 +29,7 @@ _KERAS_NBYTES = 9e8
 _METADATA_NBYTES = 1e4
 _REPORT_NBYTES = 3e5
 _N_COMPONENTS = 128
+_N_TERMS = 2000
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def estimate(settings: Settings) -> list[Estimate]:
         ),
         "select": (75.0 * n_genes + 8.0 * panels * n_landmarks, _IMPORTS_NBYTES),
         "evaluate": (12.0 * panels * n_genes, region + 4 * sums),
+        "enrich": (200.0 * panels * _N_TERMS, _IMPORTS_NBYTES),
         "report": (_REPORT_NBYTES, _IMPORTS_NBYTES),
     }
     seconds = {name: cost * cells for name, cost in _SECONDS_PER_CELL.items()}

@@ -19,6 +19,7 @@ from dglzarr.models.files import load_model
 from dglzarr.report.page import write_report
 from dglzarr.sources import source_name
 from dglzarr.stages.dedup import dedup, dedup_more
+from dglzarr.stages.enrich import enrich
 from dglzarr.stages.evaluate import evaluate
 from dglzarr.stages.ingest import SourceFile, ingest
 from dglzarr.stages.normalize import normalize
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     Run = Callable[["Step"], Any]
 
 StepState = Literal["done", "to do", "other settings"]
+
+OPTIONAL_STAGES = ("enrich",)
+"""Stages that a study has only where its settings ask for them."""
 
 STAGES = ("ingest", "normalize", "dedup", "train", "score", "select", "evaluate", "report")
 
@@ -84,7 +88,7 @@ class Step:
     @property
     def reports_progress(self) -> bool:
         """Whether the stage takes ``on_progress``."""
-        return self.name not in ("select", "report")
+        return self.name not in ("select", "enrich", "report")
 
     @property
     def state(self) -> StepState:
@@ -143,12 +147,13 @@ def plan(settings: Settings, *, study: Study | None = None, overwrite: bool = Fa
     options["shard_length"] = options.pop("shard_samples")
     cohorts = [s.raw for s in sources if s.role == "cohort"]
     judge = settings.evaluate.model_dump(exclude={"panels"})
-    stores = {name: study.uris(name) for name in REPORTED}
+    optional = ("enrichment",) if settings.enrich.files else ()
+    stores = {name: study.uris(name) for name in (*REPORTED, *optional)}
 
     def step(name: str, func: Callable[..., Any], writes: str, **arguments: Any) -> Step:  # noqa: ANN401
         return Step(name, func, arguments, writes)
 
-    return [
+    steps = [
         step(
             "ingest", ingest, base.uri("expression"), sources=sources,
             target=base.uri("expression"), seed=seed, **options, **common,
@@ -181,10 +186,16 @@ def plan(settings: Settings, *, study: Study | None = None, overwrite: bool = Fa
             cohorts=cohorts, **judge, **common,
         ),
         step(
+            "enrich", enrich, base.uri("enrichment"), source=base.uri("landmarks"),
+            target=base.uri("enrichment"), **settings.enrich.model_dump(), **common,
+        ),
+        step(
             "report", write_report, study.report, target=study.report, stores=stores, model=model,
             sources=[s.raw for s in sources], title=settings.title,
         ),
     ]  # fmt: skip
+    wanted = {"enrich": bool(settings.enrich.files)}
+    return [s for s in steps if wanted.get(s.name, True)]
 
 
 REPORTED = (
@@ -237,6 +248,7 @@ def _check_files(settings: Settings) -> None:
         "ingest.probes": settings.ingest.probes,
         "ingest.annotation": settings.ingest.annotation,
         **{f"evaluate.panels.{name}": path for name, path in settings.evaluate.panels.items()},
+        **{f"enrich.{name}": path for name, path in settings.enrich.files.items()},
     }
     for name, path in named.items():
         if path is not None and not Path(path).is_file():
@@ -255,7 +267,7 @@ def mine(
     settings: Settings,
     *,
     run: Run | None = None,
-    only: Sequence[str] = STAGES,
+    only: Sequence[str] = (*STAGES, *OPTIONAL_STAGES),
     overwrite: bool = False,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -280,6 +292,8 @@ def mine(
         Whatever a stage raises; nothing that it left looks complete.
     """
     steps = [step for step in plan(settings, overwrite=overwrite) if step.name in only]
+    if not steps:
+        raise ConfigError(f"{only[0]}: expected settings, got none. Add a section [{only[0]}].")
     study = create_study(settings.root)
     if overwrite and len(study.segments) > 1:
         raise StoreError(

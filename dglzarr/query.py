@@ -18,7 +18,7 @@ from dglzarr.files import store_nbytes
 from dglzarr.rows import Rows
 from dglzarr.schema import SPECS
 from dglzarr.store import Region, missing_regions, open_store, read_attributes, regions
-from dglzarr.study import MANIFEST, SEGMENTED, WHOLE, open_study
+from dglzarr.study import MANIFEST, OPTIONAL, SEGMENTED, WHOLE, open_study
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -239,7 +239,7 @@ def resolve(name: str) -> list[str]:
     if found:
         return open_study(root).uris(schema)
     if is_study(name):
-        known = ", ".join((*SEGMENTED, *WHOLE))
+        known = ", ".join((*SEGMENTED, *WHOLE, *OPTIONAL))
         raise StoreError(f"{name}: expected a store, got a study. Choose {name}#NAME of {known}.")
     return [name]
 
@@ -258,7 +258,7 @@ def stores(name: str) -> list[str]:
         When there is no such study.
     """
     study = open_study(name)
-    made = [uri for schema in (*SEGMENTED, *WHOLE) for uri in study.uris(schema)]
+    made = [uri for schema in (*SEGMENTED, *WHOLE, *OPTIONAL) for uri in study.uris(schema)]
     return study.raws() + [uri for uri in made if Path(uri, "zarr.json").exists()]
 
 

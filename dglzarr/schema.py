@@ -286,12 +286,37 @@ EVALUATION = StoreSpec(
         _index("cohort", "'test' for held-out samples, or the name of a cohort source"),
     ),
 )  # fmt: skip
+ENRICHMENT = StoreSpec(
+    "enrichment",
+    1,
+    "Gene sets that a panel holds more of than a random draw from the measured genes.",
+    (
+        ArraySpec("n_genes", ("term",), "int32", "measured genes in the term"),
+        ArraySpec("n_query", ("panel",), "int32", "genes of the panel that have any term"),
+        ArraySpec("n_hits", ("panel", "term"), "int32", "genes of the panel in the term"),
+        ArraySpec(
+            "p_value", ("panel", "term"), "float64",
+            "one-sided hypergeometric p, NaN for a term that is not tested",
+        ),
+        ArraySpec(
+            "p_adjusted", ("panel", "term"), "float64", "Benjamini-Hochberg over tested terms"
+        ),
+        ArraySpec(
+            "q_value", ("panel", "term"), "float64",
+            "Storey's q, NaN for all terms where it cannot be estimated",
+        ),
+        ArraySpec("hits", ("panel", "term"), "str", "genes of the panel in the term, joined by /"),
+        _index("panel", "the panels of landmarks.zarr"),
+        _index("term", "identifier of the gene set"),
+        _coord("term_name", "term", "the term in words"),
+    ),
+)  # fmt: skip
 
 SPECS = {
     spec.name: spec
     for spec in (
         RAW, RAW_LINK, EXPRESSION, NORMALIZED, SAMPLES, CONTRIBUTIONS, SCORES, LANDMARKS,
-        EVALUATION,
+        EVALUATION, ENRICHMENT,
     )
 }  # fmt: skip
 

@@ -26,6 +26,7 @@ LOCK = "study.lock"
 FIRST_SEGMENTS = ("0000",)
 SEGMENTED = ("expression", "normalized", "samples", "contributions")
 WHOLE = ("scores", "landmarks", "evaluation")
+OPTIONAL = ("enrichment",)
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,9 @@ class Study:
         """Return the URIs of a logical store, one for each segment where it is segmented."""
         if schema in SEGMENTED:
             return [f"{self.root}/segments/{s}/{schema}.zarr" for s in self.segments]
-        if schema in WHOLE:
+        if schema in (*WHOLE, *OPTIONAL):
             return [f"{self.root}/{schema}.zarr"]
-        names = ", ".join((*SEGMENTED, *WHOLE))
+        names = ", ".join((*SEGMENTED, *WHOLE, *OPTIONAL))
         raise StoreError(f"{self.root}: expected a store of {names}, got {schema!r}.")
 
     def uri(self, schema: str) -> str:

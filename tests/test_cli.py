@@ -19,7 +19,7 @@ from dglzarr.cli import app, guarded
 from dglzarr.config import load_settings
 from dglzarr.errors import ConfigError, SourceError, StoreError
 from dglzarr.forecast import estimate
-from dglzarr.pipeline import STAGES
+from dglzarr.pipeline import OPTIONAL_STAGES, STAGES
 from dglzarr.study import open_study
 from dglzarr.testing import write_study
 from tests.studies import remove_regions, times, write_model
@@ -117,7 +117,7 @@ def test_help__without_arguments_lists_the_commands(run):
 
 
 def test_help__every_stage_has_a_command():
-    assert set(STAGES) < set(COMMANDS)
+    assert {*STAGES, *OPTIONAL_STAGES} < set(COMMANDS)
     for name in ("mine", "info", "verify", "query", "simulate"):
         assert name in COMMANDS
 

@@ -10,6 +10,7 @@ from dglzarr.cluster import client
 from dglzarr.config import (
     ClusterSettings,
     DedupSettings,
+    EnrichSettings,
     EvaluateSettings,
     IngestSettings,
     NormalizeSettings,
@@ -23,6 +24,7 @@ from dglzarr.config import (
 from dglzarr.errors import ConfigError
 from dglzarr.pipeline import plan
 from dglzarr.stages.dedup import dedup
+from dglzarr.stages.enrich import enrich
 from dglzarr.stages.evaluate import evaluate
 from dglzarr.stages.ingest import SourceFile, ingest
 from dglzarr.stages.normalize import normalize
@@ -53,6 +55,8 @@ epochs = 100
 n_landmarks = 943
 [evaluate]
 panels = { l1000 = "l1000/map_lm.txt" }
+[enrich]
+gene_sets = "go/c5.mf.v6.2.symbols.gmt"  # optional GMT; or ontology and associations
 [cluster]
 kind = "local"
 n_workers = 2
@@ -65,6 +69,7 @@ SECTIONS = {
     "score": (ScoreSettings, score),
     "select": (SelectSettings, select),
     "evaluate": (EvaluateSettings, evaluate),
+    "enrich": (EnrichSettings, enrich),
     "cluster": (ClusterSettings, client),
 }
 # Keys whose keyword has another name, or another stage.
@@ -110,7 +115,7 @@ def test_load_settings__root_and_sources_are_enough(tmp_path):
 
 @pytest.mark.parametrize("path", sorted((REPO / "deploy" / "settings").glob("*.toml")), ids=str)
 def test_load_settings__every_file_of_deploy(path, tmp_path):
-    assert load_settings(path, folder=tmp_path).root == str(tmp_path / "real")
+    assert load_settings(path, folder=tmp_path).root == str(tmp_path / path.stem)
 
 
 def test_load_settings__every_key_can_be_given(tmp_path):
@@ -273,8 +278,27 @@ def test_load_settings__wrong_type_or_value(text, message, tmp_path):
             'root = "s3://bucket/study"\n[[sources]]\nuri = "a"\n',
             "root: expected a local folder, got 's3://bucket/study'",
         ),
+        (MINIMAL + "[enrich]\nontology = 'go.obo'\n", "enrich.ontology: goes with associations"),
+        (
+            MINIMAL + "[enrich]\nontology = 'a'\nassociations = 'b'\ngene_sets = 'c'\n",
+            "enrich.gene_sets: expected it or ontology, got both",
+        ),
+        (
+            MINIMAL + "[enrich]\nmin_size = 5\nmax_size = 4\n",
+            "enrich.min_size: expected at most max_size",
+        ),
     ],
-    ids=["only cohorts", "no source", "split", "address", "empty root", "bucket"],
+    ids=[
+        "only cohorts",
+        "no source",
+        "split",
+        "address",
+        "empty root",
+        "bucket",
+        "no gaf",
+        "two kinds of sets",
+        "sizes",
+    ],
 )
 def test_load_settings__impossible_combination(text, message, tmp_path):
     with pytest.raises(ConfigError, match=rf"study\.toml: {message}"):
@@ -330,6 +354,7 @@ def all_paths(settings):
         settings.ingest.probes,
         settings.ingest.annotation,
         settings.evaluate.panels["l1000"],
+        settings.enrich.gene_sets,
     ]
 
 

@@ -11,7 +11,7 @@ from dglzarr import config, pipeline
 from dglzarr.config import Settings, load_settings
 from dglzarr.errors import ConfigError, DglzarrError, StoreError
 from dglzarr.kernels.panels import top_score_panel
-from dglzarr.pipeline import STAGES, mine, plan
+from dglzarr.pipeline import OPTIONAL_STAGES, STAGES, mine, plan
 from dglzarr.schema import SCORES
 from dglzarr.stages.select import select
 from dglzarr.store import claim_store, create_store, finish, is_complete, open_store
@@ -27,6 +27,9 @@ TINY = {
 }
 
 
+ENRICH = {"ontology": "go.obo", "associations": "go.gaf", "min_size": 1}
+
+
 def tiny(folder, **sections):
     """Settings of a study of 64 samples and 24 genes whose files lie in a folder."""
     if not list(folder.glob("GSE*")):
@@ -35,6 +38,18 @@ def tiny(folder, **sections):
     for name, values in sections.items():
         content[name] = {**content[name], **values} if name in TINY else values
     return config.build_settings(content, name="test", folder=folder)
+
+
+def write_ontology(folder, genes):
+    """An ontology of two terms in each of two namespaces, and annotations of some genes."""
+    for name in ("go", "other"):
+        spaces = ("molecular_function", "biological_process")
+        stanzas = [
+            f"[Term]\nid: GO:{i}\nname: {name}\nnamespace: {s}\n" for i, s in enumerate(spaces)
+        ]
+        (folder / f"{name}.obo").write_text("\n".join(stanzas))
+        rows = [["db", name, g, "", f"GO:{i % 2}", *["-"] * 10] for i, g in enumerate(genes)]
+        (folder / f"{name}.gaf").write_text("".join("\t".join(r) + "\n" for r in rows))
 
 
 # ---------------------------------------------------------------- planted genes
@@ -160,6 +175,18 @@ def test_source_files__patterns_and_sheets(tmp_path):
     assert first.sample_sheet == str(tmp_path / f"{Path(first.raw).stem}.tsv")
 
 
+def test_plan__optional_stages_only_where_settings_ask(tmp_path):
+    settings = tiny(tmp_path, enrich={"gene_sets": "sets.gmt"})
+    (tmp_path / "sets.gmt").write_text("T\tx\tA\n")
+    assert [step.name for step in plan(settings)] == [*STAGES[:-1], *OPTIONAL_STAGES, STAGES[-1]]
+
+
+@pytest.mark.parametrize("stage", OPTIONAL_STAGES)
+def test_mine__an_optional_stage_asks_for_its_settings(tmp_path, stage):
+    with pytest.raises(ConfigError, match=rf"{stage}: .* Add a section \[{stage}\]"):
+        mine(tiny(tmp_path), only=[stage])
+
+
 def test_mine__run_executes_every_step(tmp_path):
     called = []
     settings = tiny(tmp_path)
@@ -238,8 +265,13 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
     "evaluate.panels": ({"l": "list.txt"}, "select", "panels"),
     "evaluate.alphas": ((2.0,), "evaluate", "alphas"),
     "evaluate.cohort_scale": ("cohort", "evaluate", "cohort_scale 'train' -> 'cohort'"),
+    "enrich.namespace": ("biological_process", "enrich", "'molecular_function' -> 'biological"),
+    "enrich.min_size": (2, "enrich", "min_size 1 -> 2"),
+    "enrich.max_size": (20, "enrich", "max_size 500 -> 20"),
+    "enrich.ontology": ("other.obo", "enrich", "other inputs"),
+    "enrich.associations": ("other.gaf", "enrich", "other inputs"),
 }
-ELSEWHERE = {"root", "title"}
+ELSEWHERE = {"root", "title", "enrich.gene_sets"}
 CLUSTER = {
     "kind": "local",
     "n_workers": 3,
@@ -262,6 +294,8 @@ def changed(folder, name, value):
         return tiny(folder, sources=[{"uri": first, key: value}, *({"uri": f} for f in others)])
     if section == "sources":
         return tiny(folder, sources=[{"uri": "GSE*", key: value}])
+    if section == "enrich":
+        return tiny(folder, enrich={**ENRICH, key: value})
     return tiny(folder, **({section: {key: value}} if section else {key: value}))
 
 
@@ -272,6 +306,8 @@ def done(tmp_path_factory):
     mine(settings)
     ds = open_store(pipeline.open_study(settings.root).uri("expression"))
     genes = [str(g) for g in ds["gene"].values]
+    write_ontology(folder, genes)
+    mine(tiny(folder, enrich=ENRICH))
     (folder / "probes.txt").write_text("\n".join(genes))
     (folder / "list.txt").write_text("\n".join(genes[:4]))
     (folder / "annotation.txt").write_text("ID\tGene symbol\n" + f"{genes[0]}\tABC\n")

@@ -13,6 +13,7 @@ from dglzarr.errors import SchemaError, StoreError
 from dglzarr.schema import EXPRESSION, NORMALIZED, SPECS
 from dglzarr.study import (
     MANIFEST,
+    OPTIONAL,
     SEGMENTED,
     WHOLE,
     Study,
@@ -125,7 +126,7 @@ def test_study__where_things_stand():
     for name in SEGMENTED:
         assert study.uris(name) == [f"/s/segments/{i}/{name}.zarr" for i in ("0000", "0001")]
         assert study.uri(name) == f"/s/segments/0001/{name}.zarr"
-    for name in WHOLE:
+    for name in (*WHOLE, *OPTIONAL):
         assert study.uris(name) == [f"/s/{name}.zarr"]
     assert (study.model(3), study.report) == ("/s/models/seed-3", "/s/report.html")
 
@@ -136,8 +137,9 @@ def test_study__no_such_store():
 
 
 def test_study__every_store_of_a_study_is_known():
-    assert {*SEGMENTED, *WHOLE} < set(SPECS)
-    assert not {*SEGMENTED} & {*WHOLE}
+    known = [*SEGMENTED, *WHOLE, *OPTIONAL]
+    assert set(known) < set(SPECS)
+    assert len(set(known)) == len(known)
 
 
 # ---------------------------------------------------------------- segments
