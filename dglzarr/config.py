@@ -11,16 +11,28 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dglzarr.errors import ConfigError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError(f"expected each once, got {list(names)!r}")
+    return names
+
+
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Penalties = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1, strict=False)]
+Predictors = Annotated[
+    tuple[Literal["ridge", "knn"], ...],
+    Field(min_length=1, strict=False),
+    AfterValidator(_distinct),
+]
 _BYTES = r"^(\d+(\.\d+)? *[kMGT]i?B|auto)$"
 
 
@@ -98,7 +110,12 @@ class EvaluateSettings(_Section):
     """How panels are judged."""
 
     panels: dict[str, str] = Field(default_factory=dict)
+    predictors: Predictors = ("ridge",)
     alphas: Penalties = (1.0, 10.0, 100.0, 1000.0, 10000.0)
+    neighbors: Annotated[tuple[Count, ...], Field(min_length=1, strict=False)] = (
+        1, 2, 5, 10, 20, 50,
+    )  # fmt: skip
+    target_rule: Literal["gene", "feature"] = "gene"
     cohort_scale: Literal["train", "cohort"] = "train"
 
 

@@ -183,7 +183,7 @@ def plan(settings: Settings, *, study: Study | None = None, overwrite: bool = Fa
         step(
             "evaluate", evaluate, base.uri("evaluation"), source=normalized,
             target=base.uri("evaluation"), samples=samples, landmarks=base.uri("landmarks"),
-            cohorts=cohorts, **judge, **common,
+            cohorts=cohorts, seed=seed, **judge, **common,
         ),
         step(
             "enrich", enrich, base.uri("enrichment"), source=base.uri("landmarks"),

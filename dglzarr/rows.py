@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
+from dglzarr.kernels.slices import iter_slices
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -43,8 +45,12 @@ class Rows:
             return np.empty((0, self.shape[1]), dtype=self.dtype)
         return np.asarray(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
 
-    def take(self, index: NDArray[np.integer[Any]]) -> NDArray[Any]:
-        """Return the rows at ``index`` (any order), reading each only once."""
+    def take(
+        self, index: NDArray[np.integer[Any]], genes: NDArray[np.integer[Any]] | None = None
+    ) -> NDArray[Any]:
+        """Return the rows at ``index`` (any order), reading each only once; all or some genes."""
+        if genes is not None:
+            return self._columns(index, genes)
         order, inverse = np.unique(index, return_inverse=True)
         assert order.size == 0 or (order[0] >= 0 and order[-1] < len(self)), "row out of range"
         out = np.empty((order.size, self.shape[1]), dtype=self.dtype)
@@ -53,3 +59,18 @@ class Rows:
             if inside.any():
                 out[inside] = part.oindex[order[inside] - at]
         return out[inverse]
+
+    def _columns(
+        self, index: NDArray[np.integer[Any]], genes: NDArray[np.integer[Any]]
+    ) -> NDArray[Any]:
+        """Return some genes of some rows; only chunks between the first and the last are read."""
+        out = np.empty((index.size, genes.size), dtype=self.dtype)
+        if not out.size:
+            return out
+        span = slice(int(genes.min()), int(genes.max()) + 1)
+        for part, at in zip(self._parts, self._starts[:-1].tolist(), strict=True):
+            inside = np.flatnonzero((index >= at) & (index < at + part.shape[0]))
+            for some in iter_slices(inside.size, 4 * (span.stop - span.start), limit_nbytes=2**26):
+                rows = inside[some]
+                out[rows] = part.oindex[index[rows] - at, span][:, genes - span.start]
+        return out

@@ -258,32 +258,72 @@ LANDMARKS = StoreSpec(
         _index("position", "position in the panel, 0 = first", "int32"),
     ),
 )  # fmt: skip
+_JUDGED = ("panel", "predictor", "cohort")
 EVALUATION = StoreSpec(
     "evaluation",
-    1,
-    "How well each panel predicts the genes that it does not measure.",
+    2,
+    "How well each panel predicts the genes that it does not measure, by each predictor.",
     (
         ArraySpec(
-            "mae", ("panel", "cohort", "gene"), "float32",
+            "mae", (*_JUDGED, "gene"), "float32",
             "mean absolute error of a target gene, NaN where it is no common target", "z",
         ),
-        ArraySpec("pcc", ("panel", "cohort", "gene"), "float32", "Pearson r with the truth"),
         ArraySpec(
-            "null_fraction", ("panel", "cohort", "gene"), "float32",
+            "mae_within", (*_JUDGED, "gene"), "float32",
+            "the same after truth and prediction are centred by series", "z",
+        ),
+        ArraySpec("pcc", (*_JUDGED, "gene"), "float32", "Pearson r with the truth"),
+        ArraySpec(
+            "null_fraction", (*_JUDGED, "gene"), "float32",
             "share of wrong-gene correlations above the right one; NaN for random panels",
         ),
-        ArraySpec("alpha", ("panel",), "float64", "ridge penalty chosen without the test split"),
+        ArraySpec(
+            "sample_error", ("panel", "predictor", "judged"), "float32",
+            "mean absolute error of a sample over common targets", "z",
+        ),
+        ArraySpec("mean_mae", _JUDGED, "float64", "mean of mae over common targets", "z"),
+        ArraySpec(
+            "interval_samples", (*_JUDGED, "bound"), "float64",
+            "95 % bootstrap interval of the mean error when samples are drawn again", "z",
+        ),
+        ArraySpec(
+            "interval_series", (*_JUDGED, "bound"), "float64",
+            "the same when whole series are drawn again; NaN with fewer than 3", "z",
+        ),
+        ArraySpec(
+            "share_better", _JUDGED, "float64",
+            "share of targets on which the first panel has a lower error than this one",
+        ),
+        ArraySpec(
+            "t_pvalue", _JUDGED, "float64", "paired t-test of the first panel and this"
+        ),
+        ArraySpec("wilcoxon_pvalue", _JUDGED, "float64", "Wilcoxon's signed rank test of the same"),
+        ArraySpec(
+            "setting", ("panel", "predictor"), "float64",
+            "ridge penalty or number of neighbours, chosen without the test split",
+        ),
+        ArraySpec("size", ("panel",), "int32", "genes of the panel"),
         ArraySpec("n_samples", ("cohort",), "int32", "samples the cohort is judged on"),
+        ArraySpec("n_series", ("cohort",), "int32", "series they come from"),
         ArraySpec("n_measured", ("cohort",), "int32", "study genes that the cohort measures"),
         ArraySpec(
             "n_landmarks_measured", ("panel", "cohort"), "int32",
             "landmarks that the cohort measures; the others stand at the training mean",
         ),
+        ArraySpec(
+            "reason", ("cohort",), "str", "why measures are missing, '' where none is"
+        ),
         ArraySpec("is_target", ("gene",), "bool", "common targets: measured by no panel"),
         _GENE,
         _GENE_SYMBOL,
         _index("panel", "the panels of landmarks.zarr, and 'mean': predict the training mean"),
+        _index("predictor", "ridge or knn"),
         _index("cohort", "'test' for held-out samples, or the name of a cohort source"),
+        _index("judged", "number of the judged sample", "int32"),
+        _coord("judged_sample", "judged", "its name"),
+        _coord("judged_series", "judged", "study it belongs to"),
+        _coord("judged_cohort", "judged", "cohort it belongs to"),
+        _index("bound", "end of an interval: low or high"),
     ),
 )  # fmt: skip
 ENRICHMENT = StoreSpec(

@@ -82,6 +82,7 @@ def write_matrix(
     genes: Sequence[str] | None = None,
     symbols: Sequence[str] | None = None,
     ids: Sequence[str] | None = None,
+    series: Sequence[str] | None = None,
     details: dict[str, Any] | None = None,
 ) -> str:
     """A complete raw, expression or normalized store of chosen values."""
@@ -92,7 +93,7 @@ def write_matrix(
         "sample": text([f"s{i:03d}" for i in range(n_samples)]),
         "gene": text(genes),
         "gene_symbol": text(symbols or [""] * n_genes),
-        "series": text(["GSE1"] * n_samples),
+        "series": text(["GSE1"] * n_samples if series is None else series),
         "platform": text(["GPL96"] * n_samples),
         "label": text([]),
         "sample_label": text([]).reshape(n_samples, 0),

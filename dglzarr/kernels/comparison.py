@@ -11,6 +11,8 @@ import numpy as np
 import scipy.stats
 from numpy.typing import NDArray
 
+from dglzarr.kernels.slices import iter_slices
+
 MIN_GROUPS = 3
 
 
@@ -53,20 +55,21 @@ def bootstrap_interval(
     labels, place = np.unique(group, return_inverse=True)
     if len(labels) < MIN_GROUPS:
         return np.full((len(values), 2), np.nan)
-    member = np.zeros((len(group), len(labels)))
-    member[np.arange(len(group)), place] = 1
-    is_known = ~np.isnan(values)
-    total = np.where(is_known, values, 0.0) @ member
-    count = is_known.astype(np.float64) @ member
-    even = np.full(len(labels), 1 / len(labels))
-    weight = np.random.default_rng(seed).multinomial(len(labels), even, size=n_draws)
-    weighted = count @ weight.T
-    means = np.full(weighted.shape, np.nan)
-    np.divide(total @ weight.T, weighted, where=weighted > 0, out=means)
+    order = np.argsort(place, kind="stable")
+    starts = np.searchsorted(place[order], np.arange(len(labels)))
+    is_known = ~np.isnan(values[:, order])
+    total = np.add.reduceat(np.where(is_known, values[:, order], 0.0), starts, axis=1)
+    count = np.add.reduceat(is_known.astype(np.float64), starts, axis=1)
+    means = np.full((len(values), n_draws), np.nan)
+    rng, even = np.random.default_rng(seed), np.full(len(labels), 1 / len(labels))
+    for draws in iter_slices(n_draws, 16 * len(labels)):
+        weight = rng.multinomial(len(labels), even, size=draws.stop - draws.start).T
+        weighted = count @ weight
+        np.divide(total @ weight, weighted, where=weighted > 0, out=means[:, draws])
     tails = [(1 - level) / 2, (1 + level) / 2]
     found = np.full((len(values), 2), np.nan)
-    for row, draws in enumerate(means):
-        if (known := draws[~np.isnan(draws)]).size:
+    for row, drawn in enumerate(means):
+        if (known := drawn[~np.isnan(drawn)]).size:
             found[row] = np.quantile(known, tails)
     return found
 

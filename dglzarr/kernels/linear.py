@@ -6,7 +6,7 @@ Hoerl and Kennard (1970), doi 10.1080/00401706.1970.10488634.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
@@ -111,6 +111,10 @@ class RidgePath:
     x_mean: Float64
     y_mean: Float64
     smallest: float
+
+    def of(self, targets: slice) -> "RidgePath":
+        """Return the solutions of some targets alone."""
+        return replace(self, rotated=self.rotated[:, targets], y_mean=self.y_mean[targets])
 
 
 def ridge_path(partial: RidgePartial) -> RidgePath:

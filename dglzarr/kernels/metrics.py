@@ -184,7 +184,8 @@ def finish_null(
     array([0.25,  nan])
     """
     result = np.full(right.shape, np.nan)
-    return np.divide(n_above, n_others, where=~np.isnan(right) & (n_others > 0), out=result)
+    np.divide(n_above, n_others, where=~np.isnan(right) & (n_others > 0), out=result)
+    return result
 
 
 def _correlation(
@@ -196,8 +197,9 @@ def _correlation(
     """
     is_known = ~np.isnan(truth)
     square = np.einsum("sg,sg->g", predicted, predicted)[:, np.newaxis]
+    square[square == 0] = np.nan
     correlation = predicted.T @ _unit(truth, is_known).astype(np.float32)
-    correlation /= np.sqrt(np.where(square > 0, square, np.nan))
+    correlation /= np.sqrt(square)
     gaps = np.flatnonzero(~is_known.all(axis=0))
     if gaps.size:
         known = is_known[:, gaps].astype(np.float32)

@@ -94,7 +94,9 @@ def write_report(
         "title": title,
         "headline": _headline(opened),
         "cohorts": [
-            _cohort(name, rows, opened["evaluation"]) for name in cohorts(opened["evaluation"])
+            _cohort(name, predictor, rows, opened["evaluation"])
+            for name in cohorts(opened["evaluation"])
+            for predictor in texts(opened["evaluation"], "predictor")
         ],
         "panel_pictures": _panel_pictures(rows, opened["evaluation"]),
         **_landmark_context(opened["landmarks"]),
@@ -140,14 +142,19 @@ def _headline(opened: Mapping[str, xr.Dataset]) -> dict[str, object]:
     }
 
 
-def _cohort(name: str, rows: Sequence[PanelRow], evaluation: xr.Dataset) -> dict[str, object]:
+def _cohort(
+    name: str, predictor: str, rows: Sequence[PanelRow], evaluation: xr.Dataset
+) -> dict[str, object]:
     here = evaluation.isel(cohort=texts(evaluation, "cohort").index(name))
-    mine = [row for row in rows if row.cohort == name]
+    mine = [row for row in rows if (row.cohort, row.predictor) == (name, predictor)]
     return {
         "name": name,
+        "predictor": predictor,
+        "n_series": int(here["n_series"]),
+        "reason": str(here["reason"].values),
         "n_samples": int(here["n_samples"]),
         "n_measured": int(here["n_measured"]),
-        "n_targets": int(np.isfinite(here["mae"].values).any(axis=0).sum()),
+        "n_targets": int(np.isfinite(here["mae"].values).any(axis=(0, 1)).sum()),
         "rows": shown_rows(mine),
         "verdict": verdict(mine),
     }
@@ -155,7 +162,8 @@ def _cohort(name: str, rows: Sequence[PanelRow], evaluation: xr.Dataset) -> dict
 
 def _panel_pictures(rows: Sequence[PanelRow], evaluation: xr.Dataset) -> list[Picture]:
     """Return the pictures of the held-out samples, where the mined panel could be judged."""
-    held_out = cohorts(evaluation)[0]
+    held_out, predictor = cohorts(evaluation)[0], texts(evaluation, "predictor")[0]
+    rows = [row for row in rows if row.predictor == predictor]
     maes = {row.panel: row.mean_mae for row in rows if row.cohort == held_out}
     by_kind = {
         kind: {
@@ -187,7 +195,8 @@ def _panel_pictures(rows: Sequence[PanelRow], evaluation: xr.Dataset) -> list[Pi
 
 def _gene_picture(evaluation: xr.Dataset, cohort: str, rival: str) -> Picture:
     panels = texts(evaluation, "panel")
-    mae = evaluation["mae"].isel(cohort=texts(evaluation, "cohort").index(cohort)).values
+    at = texts(evaluation, "cohort").index(cohort)
+    mae = evaluation["mae"].isel(cohort=at, predictor=0).values
     mined, other = mae[panels.index("mined")], mae[panels.index(rival)]
     known = np.isfinite(mined) & np.isfinite(other)
     n_better = int((mined[known] < other[known]).sum())

@@ -40,6 +40,14 @@ class PanelRow:
         Share of target genes whose ``null_fraction`` is under `SIGNIFICANT`.
     n_genes, n_missing
         Genes in the panel, and listed genes that the study or the cohort does not measure.
+    predictor
+        What predicted the targets.
+    low, high
+        95 % interval of the mean error when series are drawn again; samples, of under 3 series.
+    mean_mae_within
+        As ``mean_mae``, after truth and prediction are centred by series.
+    n_failed
+        Target genes that fail the permutation test: the other side of ``share_significant``.
     """
 
     cohort: str
@@ -51,6 +59,11 @@ class PanelRow:
     share_significant: float
     n_genes: int | None
     n_missing: int | None
+    predictor: str = "ridge"
+    low: float = np.nan
+    high: float = np.nan
+    mean_mae_within: float = np.nan
+    n_failed: int | None = None
 
 
 def texts(ds: xr.Dataset, name: str) -> list[str]:
@@ -72,32 +85,50 @@ def panel_kind(panel: str) -> Kind:
 
 
 def panel_rows(evaluation: xr.Dataset, landmarks: xr.Dataset) -> list[PanelRow]:
-    """Return one row for each cohort and panel: held-out samples first, then by kind of panel."""
+    """Return a row for each cohort, predictor and panel: held-out samples first, then by kind."""
     names = texts(evaluation, "panel")
     order = sorted(range(len(names)), key=lambda i: KINDS.index(panel_kind(names[i])))
     sizes = _panel_sizes(landmarks)
     rows = []
     for cohort in cohorts(evaluation):
         at = texts(evaluation, "cohort").index(cohort)
-        mae, pcc, null = (
-            evaluation[name].isel(cohort=at).values for name in ("mae", "pcc", "null_fraction")
-        )
-        random_mae = _mean_random(mae, names)
         measured = evaluation["n_landmarks_measured"].isel(cohort=at).values
-        rows += [
-            PanelRow(
-                cohort,
-                names[i],
-                panel_kind(names[i]),
-                _mean(mae[i]),
-                _median(pcc[i]),
-                _share_below(mae[i], random_mae),
-                _share_below(null[i], np.full_like(null[i], SIGNIFICANT)),
-                *_size(sizes.get(names[i]), int(measured[i])),
-            )
-            for i in order
-        ]
+        for predictor in texts(evaluation, "predictor"):
+            here = evaluation.isel(cohort=at).sel(predictor=predictor)
+            random_mae = _mean_random(here["mae"].values, names)
+            for i in order:
+                size = _size(sizes.get(names[i]), int(measured[i]))
+                rows.append(_row(here.isel(panel=i), cohort, predictor, random_mae, size))
     return rows
+
+
+def _row(
+    here: xr.Dataset,
+    cohort: str,
+    predictor: str,
+    random_mae: NDArray[np.float64],
+    size: tuple[int | None, int | None],
+) -> PanelRow:
+    mae, null = here["mae"].values, here["null_fraction"].values
+    significant = _share_below(null, np.full_like(null, SIGNIFICANT))
+    interval = here["interval_series"].values
+    if np.isnan(interval).any():
+        interval = here["interval_samples"].values
+    return PanelRow(
+        cohort,
+        str(here["panel"].values),
+        panel_kind(str(here["panel"].values)),
+        _mean(mae),
+        _median(here["pcc"].values),
+        _share_below(mae, random_mae),
+        significant,
+        *size,
+        predictor=predictor,
+        low=float(interval[0]),
+        high=float(interval[1]),
+        mean_mae_within=_mean(here["mae_within"].values),
+        n_failed=None if np.isnan(significant) else int((null >= SIGNIFICANT).sum()),
+    )
 
 
 def cohorts(evaluation: xr.Dataset) -> list[str]:
@@ -120,6 +151,9 @@ def shown_rows(rows: Sequence[PanelRow]) -> list[PanelRow]:
         mean_mae=_mean(np.array([row.mean_mae for row in random])),
         median_pcc=_mean(np.array([row.median_pcc for row in random])),
         share_below_random=_mean(np.array([row.share_below_random for row in random])),
+        mean_mae_within=_mean(np.array([row.mean_mae_within for row in random])),
+        low=np.nan,
+        high=np.nan,
     )
     best = replace(random[0], panel=f"random, best ({random[0].panel})")
     worst = replace(random[-1], panel=f"random, worst ({random[-1].panel})")

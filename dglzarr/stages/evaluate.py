@@ -8,50 +8,52 @@ neither themselves nor through another probe. Errors are in z units of the train
 from __future__ import annotations
 
 import time
-from functools import lru_cache, reduce
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from dglzarr.cohorts import MIN_SHARE, Foreign, HeldOut, cohort_name, measured_genes
+from dglzarr.cohorts import TEST as HELD_OUT
 from dglzarr.errors import ConfigError
-from dglzarr.genes import match_genes
 from dglzarr.graph import run_tasks
-from dglzarr.kernels.linear import RidgePath, merge_ridge, predict_ridge, ridge_partial, ridge_path
-from dglzarr.kernels.metrics import mae_per_gene, null_fraction, pcc_per_gene
-from dglzarr.kernels.moments import chunk_moments, finish_moments, standardize
-from dglzarr.kernels.quantile import apply_quantile
-from dglzarr.kernels.scale import to_log2
+from dglzarr.judging import Judgement, judge
+from dglzarr.kernels.comparison import bootstrap_interval, paired_test
+from dglzarr.predictors import FIT, TEST, TUNE, Training, fit_predictors
 from dglzarr.query import gene_keys
-from dglzarr.rows import Rows, read_array
-from dglzarr.schema import EVALUATION, LANDMARKS, NORMALIZED, RAW, SAMPLES
+from dglzarr.rows import read_array
+from dglzarr.schema import EVALUATION, LANDMARKS, NORMALIZED, SAMPLES
 from dglzarr.store import (
     StoreSummary,
     claim_store,
     create_store,
     finish,
     open_store,
-    regions,
     store_input,
     summarize,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Mapping, Sequence
 
     import xarray as xr
     from numpy.typing import NDArray
 
-    from dglzarr.genes import GeneMatch
+    from dglzarr.cohorts import Cohort, CohortScale
     from dglzarr.graph import Progress
+    from dglzarr.predictors import PredictorName
 
     Mask = NDArray[np.bool_]
     Index = NDArray[np.int64]
+    Float64 = NDArray[np.float64]
 
-CohortScale = Literal["train", "cohort"]
+TargetRule = Literal["gene", "feature"]
 
 BASELINE = "mean"
-MIN_COHORT_SHARE = 0.2
-TEST = "test"
+RULES = {
+    "gene": "measured by no panel, sharing no gene with one",
+    "feature": "measured by no panel, though perhaps through another probe",
+}
+MIN_SAMPLES = 3
 
 
 class Panel(NamedTuple):
@@ -60,14 +62,17 @@ class Panel(NamedTuple):
     name: str
     landmarks: Index
 
+    @property
+    def is_named(self) -> bool:
+        """Whether its permutation test is of interest: not for the mean and random panels."""
+        return bool(self.landmarks.size) and not self.name.startswith("random-")
 
-class Judgement(NamedTuple):
-    """What a panel achieves: each array is (cohort, target)."""
 
-    mae: NDArray[np.float32]
-    pcc: NDArray[np.float32]
-    null_fraction: NDArray[np.float32]
-    alpha: float
+class Judged(NamedTuple):
+    """What a panel achieves: for each predictor what was chosen, and one judgement a cohort."""
+
+    setting: list[float]
+    results: list[list[Judgement]]
 
 
 def evaluate(
@@ -77,8 +82,12 @@ def evaluate(
     samples: str,
     landmarks: str,
     cohorts: Sequence[str] = (),
+    predictors: Sequence[PredictorName] = ("ridge",),
     alphas: Sequence[float] = (1.0, 10.0, 100.0, 1000.0, 10000.0),
+    neighbors: Sequence[int] = (1, 2, 5, 10, 20, 50),
+    target_rule: TargetRule = "gene",
     cohort_scale: CohortScale = "train",
+    seed: int = 0,
     overwrite: bool = False,
     on_progress: Progress | None = None,
 ) -> StoreSummary:
@@ -93,12 +102,20 @@ def evaluate(
     cohorts
         Raw stores of other platforms or studies; genes are matched by label, then symbol. One
         that measures under a fifth of the study's genes is not judged (NaN).
-    alphas
-        Ridge penalties; the one with the lowest error on the validation split (without one: on
-        every tenth training sample, then left out of the fit) is used.
+    predictors
+        ``"ridge"``: linear regression; ``"knn"``: the mean of the nearest landmarks.
+    alphas, neighbors
+        Penalties of ridge and numbers of nearest landmarks; those with the lowest error on the
+        validation split (without one: on every tenth training sample, then left out of the fit)
+        are used.
+    target_rule
+        ``"gene"``: no target shares a gene with a landmark of any panel. ``"feature"`` is the
+        papers' way: a landmark's gene may be a target through another probe.
     cohort_scale
         Standardise a cohort's genes by the training samples (``"train"``, fits nothing on it), or
         by the cohort itself, as D-GEX does (``"cohort"``).
+    seed
+        Of the bootstrap.
     overwrite
         Replace a store made from other inputs or parameters.
     on_progress
@@ -115,17 +132,18 @@ def evaluate(
     Notes
     -----
     One task a panel: samples x landmarks x targets for the normal equations, landmarks cubed for
-    their solution. A task holds landmarks x targets in float64 and one region.
+    their solution. A task holds landmarks x targets in float64, one region, and slices of the
+    truth and of the prediction; a cohort of role ``cohort`` is whole in memory.
 
     References
     ----------
     Chen et al. 2016, doi:10.1093/bioinformatics/btw074 (landmark and target genes, MAE)
     """
     started = time.monotonic()
-    names = [TEST, *(_name(c) for c in cohorts)]
+    names = [HELD_OUT, *(cohort_name(c) for c in cohorts)]
     if len(set(names)) < len(names):
         raise ConfigError(
-            f"evaluate: expected cohorts of different names, none of them {TEST!r}, got "
+            f"evaluate: expected cohorts of different names, none of them {HELD_OUT!r}, got "
             f"{names[1:]!r}. Rename the file."
         )
     ds, chosen = open_store(source, NORMALIZED), open_store(landmarks, LANDMARKS)
@@ -135,18 +153,21 @@ def evaluate(
         EVALUATION,
         inputs=[store_input(u) for u in (source, samples, landmarks, *cohorts)],
         parameters={
-            "predictor": "ridge",
+            "predictors": list(predictors),
             "alphas": list(alphas),
+            "neighbors": list(neighbors),
+            "target_rule": target_rule,
             "cohort_scale": cohort_scale,
+            "seed": seed,
             "scale": "z",
-            "targets": "measured by no panel, sharing no gene with one",
+            "targets": RULES[target_rule],
         },
         overwrite=overwrite,
     )
     if claim.state == "unchanged":
         return summarize(target, claim.state)
     panels = _panels(ds, chosen)
-    is_target = _common_targets(ds, panels)
+    is_target = _common_targets(ds, panels, target_rule)
     fold = _folds(ds["split"].values, mask["keep"].values)
     judged = run_tasks(
         _judge,
@@ -156,45 +177,32 @@ def evaluate(
         targets=np.flatnonzero(is_target),
         fold=fold,
         cohorts=tuple(cohorts),
-        alphas=tuple(alphas),
+        predictors=tuple(predictors),
+        choices={"alphas": tuple(alphas), "neighbors": tuple(neighbors)},
         cohort_scale=cohort_scale,
         what="judging panels",
         on_progress=on_progress,
     )
+    labels = _judged_labels(source, names, fold == TEST, cohorts)
     if claim.state == "new":
         text = np.dtypes.StringDType()
         coords = {name: ds[name].values for name in ("gene", "gene_symbol")}
         coords["panel"] = np.array([p.name for p in panels], dtype=text)
+        coords["predictor"] = np.array(predictors, dtype=text)
         coords["cohort"] = np.array(names, dtype=text)
-        create_store(claim, coords)
-    counts = [int((fold == 2).sum()), *(len(Rows(c)) for c in cohorts)]
-    found = [np.ones(ds.sizes["gene"], dtype=bool), *(_measured(c, source) for c in cohorts)]
-    arrays = {
+        create_store(claim, coords | labels)
+    found = [np.ones(ds.sizes["gene"], dtype=bool), *(measured_genes(c, source) for c in cohorts)]
+    arrays: dict[str, NDArray[Any]] = {
         **_spread(judged, is_target),
-        "alpha": np.array([j.alpha for j in judged]),
-        "n_samples": np.array(counts),
+        **_summaries(judged, labels, names, seed),
+        "setting": np.array([j.setting for j in judged]),
+        "size": np.array([p.landmarks.size for p in panels]),
         "n_measured": np.array([f.sum() for f in found]),
         "n_landmarks_measured": np.array([[f[p.landmarks].sum() for f in found] for p in panels]),
         "is_target": is_target,
+        **_cohort_notes(labels, names, found),
     }
-    means = {p.name: _mean(j.mae[0]) for p, j in zip(panels, judged, strict=True)}
-    details = {
-        "n_targets": int(is_target.sum()),
-        "mean_mae": means,
-        "cohorts": {
-            name: _cohort_details(i, panels, judged, found[i]) for i, name in enumerate(names) if i
-        },
-    }
-    return finish(target, started=started, arrays=arrays, details=details)
-
-
-def _name(raw: str) -> str:
-    return raw.rsplit("/", 1)[-1].removesuffix(".zarr")
-
-
-def _mean(values: NDArray[np.float32]) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean(dtype=np.float64)) if known.size else float("nan")
+    return finish(target, started=started, arrays=arrays, details=_details(panels, names, arrays))
 
 
 def _panels(ds: xr.Dataset, chosen: xr.Dataset) -> list[Panel]:
@@ -216,9 +224,9 @@ def _folds(split: NDArray[np.int8], keep: Mask) -> NDArray[np.int8]:
         When there is nothing to fit or to test on.
     """
     fold = np.where(keep, split, -1).astype(np.int8)
-    if not (fold == 1).any():
-        fold[np.flatnonzero(fold == 0)[::10]] = 1
-    n_fit, n_test = int((fold == 0).sum()), int((fold == 2).sum())
+    if not (fold == TUNE).any():
+        fold[np.flatnonzero(fold == FIT)[::10]] = TUNE
+    n_fit, n_test = int((fold == FIT).sum()), int((fold == TEST).sum())
     if not n_fit or not n_test:
         raise ConfigError(
             "evaluate: expected kept samples to fit and to test on, got "
@@ -228,7 +236,7 @@ def _folds(split: NDArray[np.int8], keep: Mask) -> NDArray[np.int8]:
     return fold
 
 
-def _common_targets(ds: xr.Dataset, panels: Sequence[Panel]) -> Mask:
+def _common_targets(ds: xr.Dataset, panels: Sequence[Panel], rule: TargetRule) -> Mask:
     """Return which features measure a gene that no panel measures.
 
     Raises
@@ -236,7 +244,7 @@ def _common_targets(ds: xr.Dataset, panels: Sequence[Panel]) -> Mask:
     ConfigError
         When there is none.
     """
-    keys = gene_keys(ds).astype(object)
+    keys = (gene_keys(ds) if rule == "gene" else ds["gene"].values).astype(object)
     used = {key for panel in panels for key in keys[panel.landmarks]}
     is_target = np.array([key not in used for key in keys], dtype=bool)
     if not is_target.any():
@@ -247,40 +255,6 @@ def _common_targets(ds: xr.Dataset, panels: Sequence[Panel]) -> Mask:
     return is_target
 
 
-def _cohort_details(
-    cohort: int, panels: Sequence[Panel], judged: Sequence[Judgement], found: Mask
-) -> dict[str, float | int | None]:
-    """Return mean errors on one cohort, None where it measures too few genes to be judged."""
-    errors = {p.name: _mean(j.mae[cohort]) for p, j in zip(panels, judged, strict=True)}
-    random = [e for name, e in errors.items() if name.startswith("random-")]
-    known = {
-        "mined": errors["mined"],
-        "mean": errors[BASELINE],
-        "random": float(np.mean(random)) if random else float("nan"),
-    }
-    landmarks = next(p.landmarks for p in panels if p.name == "mined")
-    return {
-        "n_measured": int(found.sum()),
-        "n_genes": int(found.size),
-        "n_landmarks": int(found[landmarks].sum()),
-        **{name: e if np.isfinite(e) else None for name, e in known.items()},
-    }
-
-
-def _spread(judged: Sequence[Judgement], is_target: Mask) -> dict[str, NDArray[np.float32]]:
-    """Return the measures as (panel, cohort, gene), NaN where a gene is no target."""
-    n_cohorts = len(judged[0].mae)
-    spread = {}
-    for name in ("mae", "pcc", "null_fraction"):
-        full = np.full((len(judged), n_cohorts, is_target.size), np.nan, dtype=np.float32)
-        full[:, :, is_target] = np.stack([getattr(j, name) for j in judged])
-        spread[name] = full
-    return spread
-
-
-# ---------------------------------------------------------------- one panel
-
-
 def _judge(
     panel: Panel,
     *,
@@ -289,128 +263,153 @@ def _judge(
     targets: Index,
     fold: NDArray[np.int8],
     cohorts: Sequence[str],
-    alphas: Sequence[float],
+    predictors: Sequence[PredictorName],
+    choices: Mapping[str, Sequence[Any]],
     cohort_scale: CohortScale,
-) -> Judgement:
-    """Fit one panel's predictor and judge it on the test samples and on every cohort."""
-    mean, std = read_array(samples, "gene_mean"), read_array(samples, "gene_std")
-    model, alpha = _fit(panel, source, mean, std, targets, fold, alphas)
-    tests = [_truth_of(source, fold == 2, mean, std)]
-    for cohort in cohorts:
-        ids = tuple(store_input(uri)["store_id"] for uri in (cohort, source, samples))
-        tests.append(_cohort_z(cohort, source, samples, cohort_scale, ids))
-    judged = []
-    for z in tests:
-        truth = z[:, targets]
-        predicted = _predict(model, np.nan_to_num(z[:, panel.landmarks]), alpha, targets.size)
-        is_null_wanted = bool(panel.landmarks.size) and not panel.name.startswith("random-")
-        fraction = null_fraction(truth, predicted) if is_null_wanted else None
-        judged.append(
-            (
-                mae_per_gene(truth, predicted),
-                pcc_per_gene(truth, predicted),
-                np.full(targets.size, np.nan) if fraction is None else fraction,
+) -> Judged:
+    """Fit one panel's predictors and judge them on the test samples and on every cohort."""
+    training = Training(source, samples, fold)
+    fitted = fit_predictors(predictors, panel.landmarks, targets, training, **choices)
+    judges: list[Cohort] = [
+        HeldOut(source, samples, fold == TEST),
+        *(Foreign(cohort, source, samples, cohort_scale) for cohort in cohorts),
+    ]
+    results = [
+        [
+            judge(
+                fitted[name], cohort, landmarks=panel.landmarks, targets=targets,
+                with_null=panel.is_named,
             )
-        )
-    mae, pcc, fractions = (np.stack(v).astype(np.float32) for v in zip(*judged, strict=True))
-    return Judgement(mae, pcc, fractions, alpha)
-
-
-def _fit(
-    panel: Panel,
-    source: str,
-    mean: NDArray[np.float64],
-    std: NDArray[np.float64],
-    targets: Index,
-    fold: NDArray[np.int8],
-    alphas: Sequence[float],
-) -> tuple[RidgePath | None, float]:
-    """Return the ridge predictor with the best penalty; None is the training mean."""
-    if not panel.landmarks.size:
-        return None, float("nan")
-    tune = fold == 1
-    partials = (
-        ridge_partial(z[:, panel.landmarks], z[:, targets])
-        for z in _blocks(source, fold == 0, mean, std)
-    )
-    path = ridge_path(reduce(merge_ridge, partials))
-    errors = np.zeros(len(alphas))
-    for z in _blocks(source, tune, mean, std):
-        x, y = z[:, panel.landmarks], z[:, targets]
-        errors += [
-            np.abs(predicted - y).sum(dtype=np.float64)
-            for predicted in predict_ridge(path, x, alphas)
+            for cohort in judges
         ]
-    return path, float(alphas[int(errors.argmin())])
+        for name in predictors
+    ]  # fmt: skip
+    return Judged([fitted[name].setting for name in predictors], results)
 
 
-def _predict(
-    model: RidgePath | None, landmarks: NDArray[np.float32], alpha: float, n_targets: int
-) -> NDArray[np.float32]:
-    if model is None:
-        return np.zeros((len(landmarks), n_targets), dtype=np.float32)
-    return predict_ridge(model, landmarks, [alpha])[0]
+# ---------------------------------------------------------------- what is written
 
 
-def _blocks(
-    source: str, chosen: Mask, mean: NDArray[np.float64], std: NDArray[np.float64]
-) -> Iterator[NDArray[np.float32]]:
-    """Yield the chosen samples in z units, a region at a time, missing values at 0."""
-    rows = Rows(source)
-    for region in regions(source):
-        if chosen[region.rows].any():
-            yield standardize(rows[region.rows][chosen[region.rows]], mean, std)
+def _judged_labels(
+    source: str, names: Sequence[str], is_test: Mask, cohorts: Sequence[str]
+) -> dict[str, NDArray[Any]]:
+    """Return name, study and cohort of every sample that is judged, cohort by cohort."""
+    parts = [(read_array(source, n)[is_test] for n in ("sample", "series"))]
+    parts += [(read_array(c, n) for n in ("sample", "series")) for c in cohorts]
+    sample, series = (list(v) for v in zip(*parts, strict=True))
+    cohort = [name for name, values in zip(names, sample, strict=True) for _ in values]
+    text = np.dtypes.StringDType()
+    return {
+        "judged": np.arange(len(cohort), dtype=np.int32),
+        "judged_sample": np.concatenate(sample).astype(text),
+        "judged_series": np.concatenate(series).astype(text),
+        "judged_cohort": np.array(cohort, dtype=text),
+        "bound": np.array(["low", "high"], dtype=text),
+    }
 
 
-def _truth_of(
-    source: str, chosen: Mask, mean: NDArray[np.float64], std: NDArray[np.float64]
-) -> NDArray[np.float32]:
-    """Return the chosen samples in z units, missing values missing."""
-    block = Rows(source).take(np.flatnonzero(chosen))
-    return np.where(np.isnan(block), np.nan, standardize(block, mean, std)).astype(np.float32)
+def _spread(judged: Sequence[Judged], is_target: Mask) -> dict[str, NDArray[np.float32]]:
+    """Return measures as (panel, predictor, cohort, gene), NaN where a gene is no target."""
+    shape = (len(judged), len(judged[0].results), len(judged[0].results[0]), is_target.size)
+    spread = {}
+    for name in ("mae", "mae_within", "pcc", "null_fraction"):
+        full = np.full(shape, np.nan, dtype=np.float32)
+        full[..., is_target] = [
+            [[getattr(r, name) for r in row] for row in j.results] for j in judged
+        ]
+        spread[name] = full
+    errors = [[np.concatenate([r.sample_error for r in row]) for row in j.results] for j in judged]
+    return spread | {"sample_error": np.array(errors, dtype=np.float32)}
 
 
-# ---------------------------------------------------------------- cohorts
+def _summaries(
+    judged: Sequence[Judged], labels: Mapping[str, NDArray[Any]], names: Sequence[str], seed: int
+) -> dict[str, Float64]:
+    """Return mean errors with their intervals, and the first panel tested against each other."""
+    shape = (len(judged), len(judged[0].results), len(names))
+    found = {"mean_mae": np.full(shape, np.nan)}
+    found |= {n: np.full((*shape, 2), np.nan) for n in ("interval_samples", "interval_series")}
+    tests = ("share_better", "t_pvalue", "wilcoxon_pvalue")
+    found |= {name: np.full(shape, np.nan) for name in tests}
+    first = judged[min(1, len(judged) - 1)].results
+    for at in range(len(names)):
+        here = labels["judged_cohort"] == names[at]
+        series = labels["judged_series"][here].astype(object)
+        for way, group in (("samples", np.arange(series.size)), ("series", series)):
+            rows = np.array([r[at].sample_error for j in judged for r in j.results])
+            interval = bootstrap_interval(rows, group, seed=seed)
+            found[f"interval_{way}"][:, :, at] = interval.reshape(*shape[:2], 2)
+        for p, panel in enumerate(judged):
+            for r, row in enumerate(panel.results):
+                found["mean_mae"][p, r, at] = _mean(row[at].mae)
+                for name, value in zip(
+                    tests, paired_test(first[r][at].mae, row[at].mae), strict=True
+                ):
+                    found[name][p, r, at] = value
+    return found
 
 
-@lru_cache(maxsize=4)
-def _cohort_z(
-    cohort: str,
-    source: str,
-    samples: str,
-    cohort_scale: CohortScale,
-    ids: tuple[str, ...],  # noqa: ARG001  (make the cache see a replaced store)
-) -> NDArray[np.float32]:
-    """Return a cohort in the study's genes and z units, (sample, gene), NaN where unmeasured.
-
-    Its measured genes are mapped onto the frozen quantile reference by their percentiles.
-    """
-    table = open_store(cohort, RAW)
-    block, _ = to_log2(Rows(cohort)[0 : table.sizes["sample"]], table.attrs["details"]["scale"])
-    match = _match(cohort, source)
-    aligned = match.apply(block)
-    if match.found.mean() < MIN_COHORT_SHARE:
-        return np.full_like(aligned, np.nan)
-    normalized = apply_quantile(aligned, read_array(source, "quantile_reference"))
-    if cohort_scale == "cohort":
-        mean, std = finish_moments(chunk_moments(normalized))
-    else:
-        mean, std = read_array(samples, "gene_mean"), read_array(samples, "gene_std")
-    z = standardize(normalized, mean, std)
-    return np.where(np.isnan(normalized), np.nan, z).astype(np.float32)
+def _cohort_notes(
+    labels: Mapping[str, NDArray[Any]], names: Sequence[str], found: Sequence[Mask]
+) -> dict[str, NDArray[Any]]:
+    """Return the size of each cohort, and why it was judged in part or not at all."""
+    here = [labels["judged_cohort"] == name for name in names]
+    n_samples = [int(h.sum()) for h in here]
+    n_series = [len(set(labels["judged_series"][h].tolist())) for h in here]
+    reasons = [
+        f"measures {share:.0%} of the study's genes, under {MIN_SHARE:.0%}: not judged"
+        if (share := float(measured.mean())) < MIN_SHARE
+        else f"{n} samples, fewer than {MIN_SAMPLES}: no correlations and no intervals"
+        if n < MIN_SAMPLES
+        else f"{k} series, fewer than {MIN_SAMPLES}: no interval over series"
+        if k < MIN_SAMPLES
+        else ""
+        for n, k, measured in zip(n_samples, n_series, found, strict=True)
+    ]
+    return {
+        "n_samples": np.array(n_samples),
+        "n_series": np.array(n_series),
+        "reason": np.array(reasons, dtype=np.dtypes.StringDType()),
+    }
 
 
-def _match(cohort: str, source: str) -> GeneMatch:
-    """Return which genes of a cohort measure which genes of the study."""
-    return match_genes(
-        [str(g) for g in read_array(cohort, "gene")],
-        [str(s) for s in read_array(cohort, "gene_symbol")],
-        [str(g) for g in read_array(source, "gene")],
-        [str(s) for s in read_array(source, "gene_symbol")],
-        gene_ids=[str(i) for i in read_array(source, "gene_id")],
-    )
+def _details(
+    panels: Sequence[Panel], names: Sequence[str], arrays: Mapping[str, NDArray[Any]]
+) -> dict[str, Any]:
+    """Return what the first predictor achieves, in a few numbers."""
+    is_target, mae = arrays["is_target"], arrays["mae"][0, 0, 0]
+    errors = [
+        {p.name: float(e) for p, e in zip(panels, arrays["mean_mae"][:, 0, i], strict=True)}
+        for i in range(len(names))
+    ]
+    return {
+        "n_targets": int(is_target.sum()),
+        "n_unjudged_targets": int(np.isnan(mae[is_target]).sum()),
+        "mean_mae": errors[0],
+        "cohorts": {
+            name: _cohort_details(errors[i], i, arrays) for i, name in enumerate(names) if i
+        },
+    }
 
 
-def _measured(cohort: str, source: str) -> Mask:
-    """Return which genes of the study a cohort measures."""
-    return _match(cohort, source).found
+def _cohort_details(
+    errors: Mapping[str, float], cohort: int, arrays: Mapping[str, NDArray[Any]]
+) -> dict[str, float | int | None]:
+    """Return mean errors on one cohort, None where it measures too few genes to be judged."""
+    random = [e for name, e in errors.items() if name.startswith("random-")]
+    known = {
+        "mined": errors["mined"],
+        "mean": errors[BASELINE],
+        "random": float(np.mean(random)) if random else float("nan"),
+    }
+    return {
+        "n_measured": int(arrays["n_measured"][cohort]),
+        "n_genes": int(arrays["is_target"].size),
+        "n_landmarks": int(arrays["n_landmarks_measured"][list(errors).index("mined"), cohort]),
+        **{name: e if np.isfinite(e) else None for name, e in known.items()},
+    }
+
+
+def _mean(values: NDArray[np.float32]) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean(dtype=np.float64)) if known.size else float("nan")

@@ -134,6 +134,7 @@ def test_null_fraction__double_loop(seed, missing):
     predicted[:, 0] = np.random.default_rng(seed).normal(size=16)
     truth[:, 5] = 3.0
     truth[3:, 7] = truth[0, 7]
+    predicted[:, 3] = 0
     result = null_fraction(truth, predicted)
     assert 0 <= np.nanmin(result) <= np.nanmax(result) <= 1
     assert missing == 0.85 or np.nanmax(result) > 0

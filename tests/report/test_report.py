@@ -140,16 +140,31 @@ def evaluation_arrays():
     mae[:, 1, 30:35] = np.nan
     null[2:] = np.nan
     pcc[6] = np.nan
+    measures = {"mae": mae, "mae_within": mae / 2, "pcc": pcc, "null_fraction": null}
     return panels, {
-        "mae": mae,
-        "pcc": pcc,
-        "null_fraction": null,
-        "alpha": np.ones(7),
+        **{name: v[:, np.newaxis] for name, v in measures.items()},
+        "sample_error": np.ones((7, 1, N_TEST + 5), "f4"),
+        "mean_mae": np.nanmean(mae, axis=-1)[:, np.newaxis],
+        "interval_samples": np.tile([0.1, 0.2], (7, 1, 2, 1)),
+        "interval_series": np.tile([[[np.nan], [0.3]]], (7, 1, 1, 2)),
+        **dict.fromkeys(("share_better", "t_pvalue", "wilcoxon_pvalue"), np.ones((7, 1, 2))),
+        "setting": np.ones((7, 1)),
+        "size": np.array([N_LANDMARKS] * 6 + [0], "i4"),
         "n_samples": np.array([N_TEST, 5], "i4"),
+        "n_series": np.array([1, 3], "i4"),
+        "reason": text(["1 series, fewer than 3", ""]),
         "n_measured": np.array([N_GENES, 41], "i4"),
         "n_landmarks_measured": N_MEASURED,
         "is_target": target,
     }
+
+
+def judged_coords():
+    n = N_TEST + 5
+    names = {n: text(["x"] * (N_TEST + 5)) for n in ("judged_sample", "judged_series")}
+    cohort = text(["test"] * N_TEST + ["gtex"] * 5)
+    bound = text(["low", "high"])
+    return {"judged": np.arange(n, dtype="i4"), **names, "judged_cohort": cohort, "bound": bound}
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +233,8 @@ def study(tmp_path_factory):
         folder, "evaluation",
         {
             "gene": coords["gene"], "gene_symbol": coords["gene_symbol"], "panel": text(panels),
-            "cohort": text(["test", "gtex"]),
+            "predictor": text(["ridge"]), "cohort": text(["test", "gtex"]),
+            **judged_coords(),
         },
         finished=results, inputs=[landmarks],
     )  # fmt: skip
@@ -267,7 +283,7 @@ def test_write_report__headline(page):
 )
 def test_write_report__panel_table_equals_stores(page, cohort, start):
     names, found = evaluation_arrays()
-    mae, pcc, null = (found[name][:, cohort] for name in ("mae", "pcc", "null_fraction"))
+    mae, pcc, null = (found[name][:, 0, cohort] for name in ("mae", "pcc", "null_fraction"))
     rows = {row[0]: row[1:] for row in page.table(start)[1:]}
     assert list(rows) == [
         "predict the mean", "mined", "l1000", "random, mean of 4", "random, best (random-0)",
@@ -286,9 +302,12 @@ def test_write_report__panel_table_equals_stores(page, cohort, start):
         below = (mae[i, known] < random_mean[known]).mean()
         assert rows[label] == [
             f"{np.nanmean(mae[i].astype('f8')):.4f}",
+            ("0.1000 to 0.2000", "0.3000 to 0.3000")[cohort],
+            f"{np.nanmean(mae[i].astype('f8') / 2):.4f}",
             "-" if names[i] == "mean" else f"{np.nanmedian(pcc[i].astype('f8')):.4f}",
             f"{below:.1%}",
             f"{(null[i, 20:] < 0.01).mean():.1%}" if i < 2 else "-",
+            str((null[i, 20:] >= 0.01).sum()) if i < 2 else "-",
             n_genes,
             n_missing,
         ]
@@ -405,7 +424,7 @@ def test_panel_pictures__whatever_panels_there_are(study, panels, n_pictures):
     if n_pictures == 2:
         rival = "l1000" if 1 in panels else "random-0"
         assert rival in pictures[1].alt
-        mae = evaluation_arrays()[1]["mae"][:, 0, 20:]
+        mae = evaluation_arrays()[1]["mae"][:, 0, 0, 20:]
         n_better = (mae[0] < mae[1 if 1 in panels else 2]).sum()
         assert f"{n_better} of 40 genes" in pictures[1].caption
 
@@ -452,7 +471,7 @@ def test_write_report__panels_tsv_holds_every_panel(written):
         rows = list(csv.DictReader(stream, delimiter="\t"))
     assert len(rows) == 2 * 7
     _, found = evaluation_arrays()
-    assert float(rows[1]["mean_mae"]) == np.nanmean(found["mae"][0, 0].astype("f8"))
+    assert float(rows[1]["mean_mae"]) == np.nanmean(found["mae"][0, 0, 0].astype("f8"))
     assert rows[1]["panel"] == "mined"
 
 

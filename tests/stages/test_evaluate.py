@@ -2,11 +2,17 @@ import copy
 
 import numpy as np
 import pytest
+import scipy.stats
 from sklearn.linear_model import Ridge
+from sklearn.neighbors import NearestNeighbors
 
+from dglzarr.cohorts import HeldOut
 from dglzarr.errors import ConfigError, StoreError
-from dglzarr.kernels.metrics import null_fraction
+from dglzarr.judging import judge
+from dglzarr.kernels.comparison import bootstrap_interval
+from dglzarr.kernels.metrics import mae_within_series, null_fraction
 from dglzarr.kernels.quantile import apply_quantile
+from dglzarr.predictors import Training, fit_predictors
 from dglzarr.rows import read_array
 from dglzarr.schema import LANDMARKS, NORMALIZED, RAW
 from dglzarr.stages import evaluate as stage
@@ -59,13 +65,15 @@ def write_landmarks(uri, panels=PANELS):
 class Study:
     """A normalized store, its mask and panels, and the answers by numpy and scikit-learn."""
 
-    def __init__(self, folder, values, *, split=None, keep=None, shard=16, panels=PANELS):
+    def __init__(
+        self, folder, values, *, split=None, keep=None, shard=16, panels=PANELS, series=None
+    ):
         self.folder, self.values = folder, values
         self.split = splits(len(values)) if split is None else split
         self.keep = np.random.default_rng(3).random(len(values)) < 0.9 if keep is None else keep
         self.source = write_matrix(
             folder / "normalized", NORMALIZED, values,
-            split=self.split, shard=shard, genes=GENES, symbols=SYMBOLS,
+            split=self.split, shard=shard, genes=GENES, symbols=SYMBOLS, series=series,
         )  # fmt: skip
         self.samples = write_samples(folder / "samples", self.source, keep=self.keep)
         self.landmarks = write_landmarks(folder / "landmarks", panels)
@@ -115,8 +123,8 @@ def test_evaluate__targets_share_no_gene_with_any_panel(study):
     assert np.flatnonzero(~is_target).tolist() == SHARED
     assert summary.details["n_targets"] == 30
     mae = open_store(study.target)["mae"].values
-    assert np.isnan(mae[:, :, ~is_target]).all()
-    assert not np.isnan(mae[:, :, is_target]).any()
+    assert np.isnan(mae[..., ~is_target]).all()
+    assert not np.isnan(mae[..., is_target]).any()
 
 
 def test_evaluate__is_ridge_of_scikit_learn(study):
@@ -134,8 +142,8 @@ def test_evaluate__is_ridge_of_scikit_learn(study):
             known = np.nan_to_num(study.z[study.rows(VALIDATION)][:, targets])
             errors.append(np.abs(tuned - known).sum())
         alpha = ALPHAS[int(np.argmin(errors))]
-        found = ds.sel(panel=name, cohort="test")
-        assert float(found["alpha"]) == alpha
+        found = ds.sel(panel=name, cohort="test", predictor="ridge")
+        assert float(found["setting"]) == alpha
         predicted = study.ridge(panel, alpha, study.rows(TRAIN), study.rows(TEST), targets)
         np.testing.assert_allclose(
             found["mae"].values[targets], np.nanmean(np.abs(truth - predicted), axis=0), rtol=1e-4
@@ -153,13 +161,120 @@ def test_evaluate__is_ridge_of_scikit_learn(study):
 
 def test_evaluate__baseline_is_the_training_mean(study):
     summary = study.evaluate()
-    ds = open_store(study.target).sel(panel="mean", cohort="test")
+    ds = open_store(study.target).sel(panel="mean", cohort="test", predictor="ridge")
     targets = np.flatnonzero(ds["is_target"].values)
     wanted = np.nanmean(np.abs(study.z[study.rows(TEST)]), axis=0)
     np.testing.assert_allclose(ds["mae"].values[targets], wanted[targets], rtol=1e-5)
     assert np.isnan(ds["pcc"].values).all()
-    assert np.isnan(float(ds["alpha"]))
+    assert np.isnan(float(ds["setting"]))
     assert summary.details["mean_mae"]["mean"] == pytest.approx(wanted[targets].mean(), rel=1e-5)
+
+
+def test_evaluate__nearest_genes_beside_ridge(study):
+    study.evaluate(predictors=("ridge", "knn"), neighbors=(1, 2, 50))
+    ds = open_store(study.target).sel(cohort="test")
+    assert list(ds["predictor"].values) == ["ridge", "knn"]
+    targets = np.flatnonzero(ds["is_target"].values)
+    x = np.nan_to_num(study.z)
+    truth = study.z[study.rows(TEST)][:, targets]
+    for name, panel in PANELS.items():
+        fit = x[study.rows(TRAIN)]
+        near = NearestNeighbors(n_neighbors=2).fit(fit[:, panel].T)
+        near = near.kneighbors(fit[:, targets].T, return_distance=False)
+        found = ds.sel(panel=name, predictor="knn")
+        tuned = {}
+        for k in (1, 2):
+            use = np.array(panel)[near[:, :k]]
+            predicted = [x[study.rows(s)][:, use].mean(axis=2) for s in (VALIDATION, TEST)]
+            error = np.abs(predicted[0] - x[study.rows(VALIDATION)][:, targets]).sum()
+            tuned[k] = error, np.nanmean(np.abs(truth - predicted[1]), axis=0)
+        best = min(tuned, key=tuned.get)
+        assert float(found["setting"]) == best
+        np.testing.assert_allclose(found["mae"].values[targets], tuned[best][1], rtol=1e-4)
+    both = ds["mae"].sel(panel="mean").values
+    np.testing.assert_array_equal(both[0], both[1])
+
+
+def test_evaluate__summaries_are_those_of_the_genes_and_samples(study):
+    study.evaluate()
+    ds = open_store(study.target).sel(cohort="test", predictor="ridge")
+    known = ds["is_target"].values
+    mae = ds["mae"].values[:, known].astype(np.float64)
+    np.testing.assert_allclose(ds["mean_mae"].values, mae.mean(axis=1), rtol=1e-6)
+    assert ds["size"].values.tolist() == [0, 4, 2, 4]
+    errors = ds["sample_error"].values
+    assert errors.shape == (4, study.rows(TEST).sum())
+    np.testing.assert_allclose(errors.mean(axis=1), mae.mean(axis=1), rtol=0.02)
+    interval = ds["interval_samples"].values
+    np.testing.assert_array_equal(interval, bootstrap_interval(errors, np.arange(errors.shape[1])))
+    assert (interval[:, 0] < errors.mean(axis=1)).all()
+    assert (interval[:, 1] > errors.mean(axis=1)).all()
+    assert np.isnan(ds["interval_series"].values).all()
+    assert str(ds["reason"].values) == "1 series, fewer than 3: no interval over series"
+    t = scipy.stats.ttest_rel(mae[1], mae[2]).pvalue
+    assert float(ds["t_pvalue"].sel(panel="l1000")) == pytest.approx(t, rel=1e-3)
+    better = float(ds["share_better"].sel(panel="l1000"))
+    assert better == (mae[1] < mae[2]).mean()
+    assert float(ds["share_better"].sel(panel="mined")) == 0
+
+
+def test_evaluate__error_within_series(tmp_path, values):
+    series = np.array([f"GSE{i % 4}" for i in range(N_SAMPLES)])
+    study = Study(tmp_path, values, series=series)
+    study.evaluate()
+    ds = open_store(study.target).sel(panel="mean", cohort="test", predictor="ridge")
+    targets = np.flatnonzero(ds["is_target"].values)
+    rows = study.rows(TEST)
+    wanted = mae_within_series(study.z[rows][:, targets], np.zeros((1, 1)), series[rows])
+    np.testing.assert_allclose(ds["mae_within"].values[targets], wanted, rtol=1e-4)
+    assert int(ds["n_series"]) == 4
+    assert not np.isnan(ds["interval_series"].values).any()
+    assert set(ds["judged_series"].values.tolist()) == set(series)
+
+
+def test_evaluate__the_papers_targets_may_share_a_gene(study):
+    study.evaluate(target_rule="feature")
+    is_target = read_array(study.target, "is_target")
+    assert np.flatnonzero(~is_target).tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_evaluate__a_gene_constant_in_training_has_no_z_units(tmp_path, values):
+    values = values.copy()
+    values[splits(N_SAMPLES) != TEST, 15] = 7.0
+    study = Study(tmp_path, values)
+    summary = study.evaluate()
+    mae = open_store(study.target)["mae"].sel(cohort="test")
+    assert np.isnan(mae.sel(gene=GENES[15])).all()
+    assert summary.details["n_unjudged_targets"] == 1
+
+
+def test_evaluate__two_samples_are_judged_in_part_and_it_says_so(tmp_path, values):
+    split = np.zeros(N_SAMPLES, dtype=np.int8)
+    split[[4, 9]] = TEST
+    study = Study(tmp_path, values, split=split, keep=np.ones(N_SAMPLES, dtype=bool))
+    study.evaluate()
+    ds = open_store(study.target).sel(cohort="test", predictor="ridge", panel="mined")
+    assert str(ds["reason"].values) == "2 samples, fewer than 3: no correlations and no intervals"
+    assert np.isnan(ds["pcc"].values).all()
+    assert np.isnan(ds["interval_samples"].values).all()
+    assert np.isfinite(float(ds["mean_mae"]))
+
+
+@pytest.mark.parametrize("slice_nbytes", [1, 700, 5000])
+def test_judge__slices_do_not_matter(study, slice_nbytes):
+    targets = np.arange(10, N_GENES)
+    training = Training(study.source, study.samples, np.where(study.keep, study.split, -1))
+    options = {"alphas": ALPHAS, "neighbors": (2,)}
+    cohort = HeldOut(study.source, study.samples, study.rows(TEST))
+    panel = np.array([7, 3, 5])
+    fitted = fit_predictors(("ridge", "knn"), panel, targets, training, **options)
+    for predictor in fitted.values():
+        whole = judge(predictor, cohort, landmarks=panel, targets=targets)
+        parts = judge(
+            predictor, cohort, landmarks=panel, targets=targets, slice_nbytes=slice_nbytes
+        )
+        for a, b in zip(whole, parts, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_evaluate__a_gene_no_training_sample_measures(tmp_path, values):
@@ -167,7 +282,7 @@ def test_evaluate__a_gene_no_training_sample_measures(tmp_path, values):
     values[:, 15] = np.nan
     study = Study(tmp_path, values, panels={"mined": [15, 1]})
     study.evaluate()
-    mae = open_store(study.target)["mae"].sel(cohort="test")
+    mae = open_store(study.target)["mae"].sel(cohort="test", predictor="ridge")
     assert np.isnan(mae.sel(gene=GENES[15])).all()
     assert not np.isnan(mae.sel(gene=GENES[20])).any()
 
@@ -179,7 +294,7 @@ def test_evaluate__missing_truth_does_not_count(tmp_path, values):
     study = Study(tmp_path, values)
     study.evaluate()
     known = study.rows(TEST) & ~np.isnan(values[:, 12])
-    found = float(open_store(study.target)["mae"].sel(panel="mean", cohort="test")[12])
+    found = float(open_store(study.target)["mae"].sel(panel="mean", cohort="test")[0, 12])
     assert found == pytest.approx(np.abs(study.z[known, 12]).mean(), rel=1e-5)
 
 
@@ -195,8 +310,8 @@ def test_evaluate__without_validation_every_tenth_training_sample_tunes(tmp_path
         truth = np.nan_to_num(study.z[tune][:, targets])
         errors = [np.abs(study.ridge(panel, a, fit, tune, targets) - truth).sum() for a in ALPHAS]
         alpha = ALPHAS[int(np.argmin(errors))]
-        found = ds.sel(panel=name, cohort="test")
-        assert float(found["alpha"]) == alpha
+        found = ds.sel(panel=name, cohort="test", predictor="ridge")
+        assert float(found["setting"]) == alpha
         predicted = study.ridge(panel, alpha, fit, study.rows(TEST), targets)
         wanted = np.nanmean(np.abs(study.z[study.rows(TEST)][:, targets] - predicted), axis=0)
         np.testing.assert_allclose(found["mae"].values[targets], wanted, rtol=1e-4)
@@ -240,14 +355,14 @@ def test_evaluate__cohort_by_symbol(study, rng, scale, cohort_scale):
         mean, std = read_array(study.samples, "gene_mean"), read_array(study.samples, "gene_std")
     z = (aligned - mean) / std
     measured = [12, 22, 25]
-    found = ds.sel(cohort="skin")
+    found = ds.sel(cohort="skin", predictor="ridge")
     assert np.flatnonzero(~np.isnan(found["mae"].sel(panel="mean").values)).tolist() == measured
     np.testing.assert_allclose(
         found["mae"].sel(panel="mean").values[measured],
         np.abs(z[:, measured]).mean(axis=0),
         rtol=1e-3,
     )
-    alpha = float(found["alpha"].sel(panel="mined"))
+    alpha = float(found["setting"].sel(panel="mined"))
     x = np.nan_to_num(study.z)[study.rows(TRAIN)]
     model = Ridge(alpha=alpha).fit(x[:, PANELS["mined"]], x[:, measured])
     predicted = model.predict(np.nan_to_num(z[:, PANELS["mined"]]))
@@ -311,10 +426,10 @@ def test_evaluate__shard_length_does_not_matter(tmp_path, values):
         (tmp_path / str(length)).mkdir()
         study = Study(tmp_path / str(length), values, shard=length)
         study.evaluate()
-        found.append(open_store(study.target)[["mae", "pcc", "alpha"]].load())
+        found.append(open_store(study.target)[["mae", "pcc", "setting"]].load())
     np.testing.assert_allclose(found[0]["mae"], found[1]["mae"], rtol=1e-5)
     np.testing.assert_allclose(found[0]["pcc"], found[1]["pcc"], rtol=1e-4)
-    np.testing.assert_array_equal(found[0]["alpha"], found[1]["alpha"])
+    np.testing.assert_array_equal(found[0]["setting"], found[1]["setting"])
 
 
 def test_evaluate__dropped_samples_take_no_part(tmp_path, values):
@@ -354,11 +469,12 @@ def test_evaluate__second_run_touches_nothing(study):
 
 def test_evaluate__other_parameters(study):
     study.evaluate()
-    for name, value in {"alphas": (1.0,), "cohort_scale": "cohort"}.items():
+    others = {"alphas": (1.0,), "cohort_scale": "cohort", "predictors": ("knn",), "seed": 1}
+    for name, value in others.items():
         with pytest.raises(StoreError, match=f"other parameters: {name} "):
             study.evaluate(**{name: value})
     assert study.evaluate(alphas=(1.0,), overwrite=True).state == "new"
-    assert set(read_array(study.target, "alpha")[1:]) == {1.0}
+    assert set(read_array(study.target, "setting")[1:, 0]) == {1.0}
 
 
 def test_evaluate__lineage(study):
