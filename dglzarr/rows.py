@@ -8,6 +8,7 @@ import numpy as np
 import zarr
 
 from dglzarr.kernels.slices import iter_slices
+from dglzarr.shards import open_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,7 @@ class Rows:
 
     def __init__(self, uris: str | Sequence[str], name: str = "expression") -> None:
         self.uris = [uris] if isinstance(uris, str) else list(uris)
-        self._parts: list[Any] = [zarr.open_array(u, path=name, mode="r") for u in self.uris]
+        self._parts = [open_matrix(u, name) or _Compressed(u, name) for u in self.uris]
         self._starts = np.cumsum([0, *(p.shape[0] for p in self._parts)])
         self.shape = (int(self._starts[-1]), int(self._parts[0].shape[1]))
         self.dtype: np.dtype[Any] = self._parts[0].dtype
@@ -34,16 +35,9 @@ class Rows:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> NDArray[Any]:
-        start, stop, step = rows.indices(self.shape[0])
+        start, stop, step = rows.indices(len(self))
         assert step == 1
-        pieces = [
-            part[max(start - at, 0) : stop - at]
-            for part, at in zip(self._parts, self._starts[:-1].tolist(), strict=True)
-            if at < stop and at + part.shape[0] > start
-        ]
-        if not pieces:
-            return np.empty((0, self.shape[1]), dtype=self.dtype)
-        return np.asarray(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
+        return self._read(np.arange(start, max(start, stop)))
 
     def take(
         self, index: NDArray[np.integer[Any]], genes: NDArray[np.integer[Any]] | None = None
@@ -51,26 +45,46 @@ class Rows:
         """Return the rows at ``index`` (any order), reading each only once; all or some genes."""
         if genes is not None:
             return self._columns(index, genes)
-        order, inverse = np.unique(index, return_inverse=True)
-        assert order.size == 0 or (order[0] >= 0 and order[-1] < len(self)), "row out of range"
-        out = np.empty((order.size, self.shape[1]), dtype=self.dtype)
-        for part, at in zip(self._parts, self._starts[:-1].tolist(), strict=True):
-            inside = (order >= at) & (order < at + part.shape[0])
-            if inside.any():
-                out[inside] = part.oindex[order[inside] - at]
-        return out[inverse]
+        ascending, inverse = np.unique(index, return_inverse=True)
+        assert not ascending.size or (ascending[0] >= 0 and ascending[-1] < len(self)), (
+            "row out of range"
+        )
+        found = self._read(ascending)
+        return found if ascending.size == index.size and _is_range(inverse) else found[inverse]
 
     def _columns(
         self, index: NDArray[np.integer[Any]], genes: NDArray[np.integer[Any]]
     ) -> NDArray[Any]:
-        """Return some genes of some rows; only chunks between the first and the last are read."""
         out = np.empty((index.size, genes.size), dtype=self.dtype)
-        if not out.size:
-            return out
-        span = slice(int(genes.min()), int(genes.max()) + 1)
-        for part, at in zip(self._parts, self._starts[:-1].tolist(), strict=True):
-            inside = np.flatnonzero((index >= at) & (index < at + part.shape[0]))
-            for some in iter_slices(inside.size, 4 * (span.stop - span.start), limit_nbytes=2**26):
-                rows = inside[some]
-                out[rows] = part.oindex[index[rows] - at, span][:, genes - span.start]
+        for some in iter_slices(index.size, 4 * self.shape[1], limit_nbytes=2**26):
+            out[some] = self.take(index[some])[:, genes]
         return out
+
+    def _read(self, ascending: NDArray[np.integer[Any]]) -> NDArray[Any]:
+        out = np.empty((ascending.size, self.shape[1]), dtype=self.dtype)
+        edges = np.searchsorted(ascending, self._starts)
+        for part, at, first, stop in zip(
+            self._parts, self._starts[:-1], edges[:-1], edges[1:], strict=True
+        ):
+            part.take(ascending[first:stop] - at, out[first:stop])
+        return out
+
+
+class _Compressed:
+    """A matrix that Zarr has to decode; rows are read as `Matrix` reads them."""
+
+    def __init__(self, uri: str, name: str) -> None:
+        self._array: Any = zarr.open_array(uri, path=name, mode="r")
+        self.shape, self.dtype = self._array.shape, self._array.dtype
+
+    def take(self, index: NDArray[np.integer[Any]], out: NDArray[Any]) -> None:
+        """Read the rows at ``index``, ascending and without repeats, into ``out (row, gene)``."""
+        if _is_range(index - index[:1]):
+            out[...] = self._array[index[0] : index[-1] + 1] if index.size else out
+        else:
+            out[...] = self._array.oindex[index]
+
+
+def _is_range(index: NDArray[np.integer[Any]]) -> bool:
+    """Return whether an index is 0, 1, 2 and so on."""
+    return bool((index == np.arange(index.size)).all())

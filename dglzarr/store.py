@@ -26,6 +26,7 @@ from dglzarr.errors import SchemaError, StoreError
 from dglzarr.files import open_filesystem, store_nbytes
 from dglzarr.graph import run_tasks
 from dglzarr.schema import SPECS, ArraySpec, StoreSpec, fill_value, layout, validate
+from dglzarr.shards import open_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -349,8 +350,12 @@ def write_region(uri: str, region: Region, arrays: Arrays) -> None:
             array.name,
             values.shape,
         )
+        direct = open_matrix(uri, array.name) if array.is_matrix else None
         try:
-            target.with_config({"write_empty_chunks": True})[rows] = values
+            if direct is not None:
+                direct.write(region.index, values)
+            else:
+                target.with_config({"write_empty_chunks": True})[rows] = values
         except OSError as error:
             raise StoreError(
                 f"{uri}, region {region.index}: cannot be written: {error}. "

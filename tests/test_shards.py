@@ -1,0 +1,165 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from zarr.codecs import BloscCodec
+
+from dglzarr.errors import StoreError
+from dglzarr.shards import open_matrix
+
+
+def create(folder, *, shape=(70, 23), chunks=(8, 6), shards=(32, 24), **options):
+    options = {"dtype": "float32", "fill_value": np.nan, "compressors": None} | options
+    group = zarr.open_group(str(folder / "x.zarr"), mode="w", zarr_format=3)
+    array = group.create_array("expression", shape=shape, chunks=chunks, shards=shards, **options)
+    return str(folder / "x.zarr"), array
+
+
+def values_of(shape, seed=0):
+    values = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    values.flat[::7] = np.nan
+    return values
+
+
+def write(matrix, values):
+    for start in range(0, len(values), matrix.shards[0]):
+        matrix.write(start // matrix.shards[0], values[start : start + matrix.shards[0]])
+
+
+def taken(matrix, index):
+    out = np.full((len(index), matrix.shape[1]), 7, np.float32)
+    matrix.take(np.asarray(index, dtype=np.int64), out)
+    return out
+
+
+layouts = st.tuples(
+    st.integers(1, 90), st.integers(1, 40), st.integers(1, 9), st.integers(1, 9), st.integers(1, 4)
+).map(
+    lambda t: {
+        "shape": t[:2],
+        "chunks": (t[2], t[3]),
+        "shards": (t[2] * t[4], t[3] * -(-t[1] // t[3])),
+    }
+)
+
+
+@settings(max_examples=40)
+@given(layouts, st.data())
+def test_matrix__zarr_reads_what_is_written(tmp_path_factory, layout, data):
+    uri, array = create(tmp_path_factory.mktemp("x"), **layout)
+    values = values_of(layout["shape"])
+    write(open_matrix(uri, "expression"), values)
+    np.testing.assert_array_equal(array[...], values)
+    rows = data.draw(st.slices(layout["shape"][0]))
+    np.testing.assert_array_equal(array[rows.start : rows.stop], values[rows.start : rows.stop])
+
+
+@settings(max_examples=40)
+@given(layouts, st.data())
+def test_matrix__reads_what_zarr_writes(tmp_path_factory, layout, data):
+    uri, array = create(tmp_path_factory.mktemp("x"), **layout)
+    values = values_of(layout["shape"])
+    array.with_config({"write_empty_chunks": True})[...] = values
+    index = sorted(data.draw(st.sets(st.integers(0, layout["shape"][0] - 1))))
+    np.testing.assert_array_equal(taken(open_matrix(uri, "expression"), index), values[index])
+
+
+def test_matrix__chunks_that_zarr_left_out_are_missing_values(tmp_path):
+    uri, array = create(tmp_path)
+    array[3:5] = 1
+    found = taken(open_matrix(uri, "expression"), range(32))
+    np.testing.assert_array_equal(found, array[:32])
+    assert np.isnan(found).sum() == 30 * 23
+
+
+def test_matrix_write__strided_block_and_other_dtype(tmp_path):
+    uri, array = create(tmp_path, shape=(32, 23))
+    values = np.arange(2 * 32 * 46).reshape(64, 46)[::2, ::2]
+    open_matrix(uri, "expression").write(0, values)
+    np.testing.assert_array_equal(array[...], values)
+
+
+def test_matrix_write__same_values_same_bytes(tmp_path):
+    uri, _ = create(tmp_path)
+    matrix = open_matrix(uri, "expression")
+    matrix.write(0, values_of((32, 23)))
+    path = Path(uri, "expression", "c", "0", "0")
+    before = path.read_bytes()
+    matrix.write(0, values_of((32, 23)))
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == ["0"]
+
+
+@pytest.mark.parametrize("written", [0, 100])
+def test_matrix_write__a_disk_that_refuses_leaves_the_shard_as_it_was(
+    tmp_path, monkeypatch, written
+):
+    uri, array = create(tmp_path)
+    matrix = open_matrix(uri, "expression")
+    matrix.write(0, np.ones((32, 23)))
+
+    def refuse(file, _pieces):
+        return os.write(file, bytes(written))
+
+    monkeypatch.setattr(os, "writev", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        matrix.write(0, np.zeros((32, 23)))
+    assert (array[:32] == 1).all()
+    assert [p.name for p in Path(uri, "expression", "c", "0").iterdir()] == ["0"]
+
+
+def test_matrix_take__missing_shard(tmp_path):
+    uri, _ = create(tmp_path)
+    matrix = open_matrix(uri, "expression")
+    matrix.write(0, np.ones((32, 23)))
+    with pytest.raises(StoreError, match=r"x\.zarr: region 1 of 'expression' is missing\. Run"):
+        taken(matrix, [3, 33])
+
+
+@pytest.mark.parametrize("kept", [0, 3, 100, 3000])
+def test_matrix_take__truncated_shard(tmp_path, kept):
+    uri, _ = create(tmp_path)
+    matrix = open_matrix(uri, "expression")
+    matrix.write(0, np.ones((32, 23)))
+    path = Path(uri, "expression", "c", "0", "0")
+    assert kept < path.stat().st_size
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(StoreError, match=r"expected a whole shard, got a damaged one\. Remove it"):
+        taken(matrix, [3])
+
+
+def test_matrix_take__chunk_beyond_the_end(tmp_path):
+    uri, _ = create(tmp_path)
+    matrix = open_matrix(uri, "expression")
+    matrix.write(0, np.ones((32, 23)))
+    path = Path(uri, "expression", "c", "0", "0")
+    tail = path.read_bytes()[-(16 * 16 + 4) :]
+    path.write_bytes(tail)
+    with pytest.raises(StoreError, match="damaged"):
+        taken(matrix, [31])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compressors": BloscCodec(cname="lz4")},
+        {"shards": None},
+        {"dtype": "float64"},
+        {"shards": (32, 12)},
+        {"shape": (70, 23, 2), "chunks": (8, 6, 2), "shards": (32, 24, 2)},
+        {"chunk_key_encoding": {"name": "default", "separator": "."}},
+        {"filters": [zarr.codecs.TransposeCodec(order=(1, 0))]},
+    ],
+    ids=lambda o: next(iter(o)),
+)
+def test_open_matrix__none_for_another_layout(tmp_path, options):
+    uri, _ = create(tmp_path, **options)
+    assert open_matrix(uri, "expression") is None
+
+
+def test_open_matrix__none_for_a_remote_store():
+    assert open_matrix("memory://x.zarr", "expression") is None
