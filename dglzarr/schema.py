@@ -147,6 +147,7 @@ EXPRESSION = StoreSpec(
         ArraySpec("n_missing", ("sample",), "int32", "missing genes", None, "region"),
         *_STUDY_COORDS,
     ),
+    compressed=False,
 )
 NORMALIZED = StoreSpec(
     "normalized",

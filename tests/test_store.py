@@ -147,7 +147,7 @@ def test_create_store__chunk_layout(tmp_path, n_samples, n_genes, chunks, shards
     assert padding <= 0.001 * n_genes
 
 
-@pytest.mark.parametrize(("spec", "n_codecs"), [(EXPRESSION, 1), (NORMALIZED, 0)])
+@pytest.mark.parametrize(("spec", "n_codecs"), [(RAW, 1), (EXPRESSION, 0), (NORMALIZED, 0)])
 def test_create_store__compresses_what_is_read_once(tmp_path, spec, n_codecs):
     study = Study(tmp_path / "x", spec).create()
     compressors = zarr.open_array(study.uri, path="expression", mode="r").compressors
