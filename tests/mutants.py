@@ -44,8 +44,8 @@ def _store(name: str, old: str, new: str, *tests: str, module: str = "store") ->
 MUTANTS = (
     _kernel(
         "quantile", "ties take their lowest rank",
-        "shared = _at_percentile(quantiles, (first + last) / 2, placed.size)",
-        "shared = _at_percentile(quantiles, first * 1.0, placed.size)",
+        "shared = _at_percentile(quantiles, (first + last) / 2, exact.size)",
+        "shared = _at_percentile(quantiles, first * 1.0, exact.size)",
     ),
     _kernel(
         "quantile", "a merge forgets the samples of one side",
@@ -54,7 +54,7 @@ MUTANTS = (
     ),
     _kernel(
         "quantile", "missing values become zeros",
-        "normalized[missing] = np.nan", "normalized[missing] = 0",
+        "normalized[order[n_valid:]] = np.nan", "normalized[order[n_valid:]] = 0",
     ),
     _kernel(
         "moments", "a merge forgets the gap between the means",

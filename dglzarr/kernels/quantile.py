@@ -9,6 +9,7 @@ References
 Bolstad et al. (2003), doi 10.1093/bioinformatics/19.2.185.
 """
 
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -22,8 +23,6 @@ Floats = NDArray[np.float32] | NDArray[np.float64]
 
 _SIGN = np.uint32(0x80000000)
 _LAST = np.uint32(0xFFFFFFFF)
-_LOW_BITS = np.uint64(0xFFFFFFFF)
-_SHIFT = np.uint64(32)
 
 
 @dataclass(frozen=True)
@@ -60,12 +59,17 @@ def sum_sorted(block: ArrayLike) -> QuantilePartial:
     n_samples = 0
     for rows in iter_slices(len(values), 16 * n_genes):
         ascending = np.sort(values[rows], axis=1)
-        n_valid = n_genes - np.count_nonzero(np.isnan(ascending), axis=1)
-        _refuse_infinite(ascending)
-        total += ascending[n_valid == n_genes].sum(axis=0, dtype=np.float64)
-        for i in np.flatnonzero((n_valid < n_genes) & (n_valid > 0)):
-            total += _resample(ascending[i, : n_valid[i]].astype(np.float64), n_genes)
-        n_samples += int(np.count_nonzero(n_valid))
+        is_complete = ~np.isnan(ascending[:, -1])
+        complete = ascending if is_complete.all() else ascending[is_complete]
+        _refuse_infinite(complete[:, [0, -1]])
+        total += complete.sum(axis=0, dtype=np.float64)
+        n_samples += len(complete)
+        for sample in ascending[~is_complete]:
+            known = sample[: n_genes - np.count_nonzero(np.isnan(sample))]
+            if known.size:
+                _refuse_infinite(known[[0, -1]])
+                total += _resample(known.astype(np.float64), n_genes)
+                n_samples += 1
     return QuantilePartial(total, n_samples)
 
 
@@ -122,9 +126,14 @@ def apply_quantile(block: ArrayLike, reference: ArrayLike, *, ties: Ties = "midr
     if (np.diff(quantiles) < 0).any():
         raise ValueError("quantile reference: expected ascending values.")
     result = np.empty_like(values)
-    keys = np.empty(values.shape[1], dtype=np.uint64)
+    rounded = quantiles.astype(values.dtype)
+    keys = np.empty((values.shape[1], 2), dtype=np.uint32)
     for sample, normalized in zip(values, result, strict=True):
-        _apply_to_sample(sample, quantiles, ties, keys, normalized)
+        order, n_valid = _ascending_order(sample, keys)
+        normalized[order[n_valid:]] = np.nan
+        if n_valid:
+            ascending = sample[order[:n_valid]]
+            normalized[order[:n_valid]] = _place(ascending, quantiles, rounded, ties)
     return result
 
 
@@ -155,70 +164,66 @@ def quantile_normalize(matrix: ArrayLike, *, ties: Ties = "midrank") -> Floats:
     return apply_quantile(matrix, finish_quantile(sum_sorted(matrix)), ties=ties)
 
 
-def _apply_to_sample(
-    sample: Floats,
-    quantiles: NDArray[np.float64],
-    ties: Ties,
-    keys: NDArray[np.uint64],
-    normalized: Floats,
-) -> None:
-    """Write the normalized values of one sample into ``normalized (gene,)``."""
-    missing = np.isnan(sample)
-    n_valid = sample.size - int(np.count_nonzero(missing))
-    normalized[missing] = np.nan
-    if n_valid == 0:
-        return
-    order = _ascending_order(sample, missing, keys)[:n_valid]
-    ascending = sample[order]
-    _refuse_infinite(ascending[[0, -1]])
-    placed = quantiles if n_valid == quantiles.size else _resample(quantiles, n_valid)
-    is_equal = ascending[1:] == ascending[:-1]
-    if is_equal.any():
-        placed = _share_ties(placed, quantiles, is_equal, ties)
-    normalized[order] = placed
-
-
-def _ascending_order(
-    sample: Floats, missing: NDArray[np.bool_], keys: NDArray[np.uint64]
-) -> NDArray[np.intp]:
-    """Return the ascending order, missing values last.
+def _ascending_order(sample: Floats, keys: NDArray[np.uint32]) -> tuple[NDArray[np.intp], int]:
+    """Return the ascending order, missing values last, and the number of the others.
 
     Sorting 64-bit keys, the bits of a value above its index, is faster than an argsort of float32;
-    ``keys (gene,)`` is their memory, used again for every sample.
+    ``keys (gene, 2)`` is their memory, used again for every sample.
     """
+    missing = np.isnan(sample)
+    n_valid = sample.size - int(np.count_nonzero(missing))
     if sample.dtype != np.float32:
-        return np.argsort(sample)
+        return np.argsort(sample), n_valid
     bits = sample.view(np.uint32)
-    ordered_bits = np.where(bits & _SIGN, ~bits, bits | _SIGN)
-    ordered_bits[missing] = _LAST
-    np.copyto(keys, ordered_bits)
-    keys <<= _SHIFT
-    keys |= np.arange(sample.size, dtype=np.uint32)
-    keys.sort()
-    keys &= _LOW_BITS
-    return keys.view(np.intp)
+    ordered_bits = (sample.view(np.int32) >> 31).view(np.uint32)  # all ones where negative
+    ordered_bits |= _SIGN
+    ordered_bits ^= bits
+    if n_valid < sample.size:
+        ordered_bits[missing] = _LAST
+    low, high = (0, 1) if sys.byteorder == "little" else (1, 0)
+    keys[:, high] = ordered_bits
+    keys[:, low] = np.arange(sample.size, dtype=np.uint32)
+    keys.view(np.uint64)[:, 0].sort()
+    return keys[:, low].astype(np.intp), n_valid
+
+
+def _place(
+    ascending: Floats, quantiles: NDArray[np.float64], rounded: Floats, ties: Ties
+) -> Floats:
+    """Return the normalized values of ascending ones, from the quantiles and those as stored."""
+    _refuse_infinite(ascending[[0, -1]])
+    is_whole = ascending.size == quantiles.size
+    exact = quantiles if is_whole else _resample(quantiles, ascending.size)
+    placed: Floats = rounded if is_whole else exact.astype(ascending.dtype)  # type: ignore[assignment]
+    equal_to_next = np.flatnonzero(ascending[1:] == ascending[:-1])
+    if not equal_to_next.size:
+        return placed
+    tied, shared = _share_ties(equal_to_next, exact, quantiles, ties)
+    placed = placed.copy()
+    placed[tied] = shared
+    return placed
 
 
 def _share_ties(
-    placed: NDArray[np.float64],
+    equal_to_next: NDArray[np.intp],
+    exact: NDArray[np.float64],
     quantiles: NDArray[np.float64],
-    is_equal: NDArray[np.bool_],
     ties: Ties,
-) -> NDArray[np.float64]:
-    """Return the placed quantiles with one value for every run of equal measurements."""
-    edges = np.flatnonzero(np.diff(is_equal, prepend=False, append=False))
-    first, last = edges[::2], edges[1::2]
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return the positions of equal measurements and one value for every run of them."""
+    edges = np.flatnonzero(np.diff(equal_to_next) != 1) + 1
+    first = equal_to_next[np.append(0, edges)]
+    last = equal_to_next[np.append(edges, 0) - 1] + 1
     lengths = last - first + 1
-    tied = np.append(is_equal, False) | np.append(False, is_equal)
+    begins = np.cumsum(lengths) - lengths
+    tied = np.arange(lengths.sum()) + np.repeat(first - begins, lengths)
     if ties == "midrank":
-        shared = _at_percentile(quantiles, (first + last) / 2, placed.size)
+        shared = _at_percentile(quantiles, (first + last) / 2, exact.size)
     elif ties == "tie-mean":
-        shared = np.add.reduceat(placed[tied], np.cumsum(lengths) - lengths) / lengths
+        shared = np.add.reduceat(exact[tied], begins) / lengths
     else:
-        shared = placed[(first + last) // 2]
-    result = placed.copy()
-    result[tied] = np.repeat(shared, lengths)
-    return result
+        shared = exact[(first + last) // 2]
+    return tied, np.repeat(shared, lengths)
 
 
 def _resample(ascending: NDArray[np.float64], length: int) -> NDArray[np.float64]:
@@ -232,7 +237,12 @@ def _at_percentile(
     """Return ascending values at the percentiles of zero-based ranks out of ``n_ranks``."""
     last = ascending.size - 1
     position = rank * last / (n_ranks - 1) if n_ranks > 1 else np.full(rank.shape, last / 2)
-    return np.interp(position, np.arange(ascending.size), ascending)
+    below = position.astype(np.intp)
+    above = np.minimum(below + 1, last)
+    interpolated: NDArray[np.float64] = ascending[below] + (position - below) * (
+        ascending[above] - ascending[below]
+    )
+    return interpolated
 
 
 def _as_matrix(block: ArrayLike) -> NDArray[Any]:
