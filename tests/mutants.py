@@ -126,7 +126,7 @@ MUTANTS = (
     ),
     _store(
         "rows come back in storage order",
-        "return out[inverse]", "return out[np.sort(inverse)]",
+        "else found[inverse]", "else found[np.sort(inverse)]",
         "rows_take__any_order_with_repeats_as_numpy",
         module="rows",
     ),
