@@ -311,6 +311,7 @@ for _name, _text in {
     "score": "Compute DeepLIFT contributions and gene scores.",
     "select": "Rank the genes and write the panels.",
     "evaluate": "Predict the other genes from each panel on held-out samples.",
+    "group": "Cluster labelled samples by latent units, components and panels of genes.",
     "enrich": "Test each panel for gene sets (GMT, or OBO and GAF) it holds more of than chance.",
     "report": "Write the HTML report.",
 }.items():

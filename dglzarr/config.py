@@ -119,6 +119,14 @@ class EvaluateSettings(_Section):
     cohort_scale: Literal["train", "cohort"] = "train"
 
 
+class GroupSettings(_Section):
+    """Samples of known groups that the latent units should keep apart. No label: no test."""
+
+    label: str = ""
+    series: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    linkage: Literal["ward", "average", "complete"] = "ward"
+
+
 class EnrichSettings(_Section):
     """Gene sets a panel is tested for: a GMT file, or OBO and GAF. Without either: no test."""
 
@@ -180,6 +188,7 @@ class Settings(_Section):
     score: ScoreSettings = ScoreSettings()
     select: SelectSettings = SelectSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    group: GroupSettings = GroupSettings()
     enrich: EnrichSettings = EnrichSettings()
     cluster: ClusterSettings = ClusterSettings()
 

@@ -93,6 +93,7 @@ def estimate(settings: Settings) -> list[Estimate]:
         ),
         "select": (75.0 * n_genes + 8.0 * panels * n_landmarks, _IMPORTS_NBYTES),
         "evaluate": (12.0 * panels * n_genes, region + 4 * sums),
+        "group": (32.0 * n_samples * (panels + 3), region + 4.0 * n_genes * _N_COMPONENTS * 16),
         "enrich": (200.0 * panels * _N_TERMS, _IMPORTS_NBYTES),
         "report": (_REPORT_NBYTES, _IMPORTS_NBYTES),
     }

@@ -21,6 +21,7 @@ from dglzarr.sources import source_name
 from dglzarr.stages.dedup import dedup, dedup_more
 from dglzarr.stages.enrich import enrich
 from dglzarr.stages.evaluate import evaluate
+from dglzarr.stages.group import group
 from dglzarr.stages.ingest import SourceFile, ingest
 from dglzarr.stages.normalize import normalize
 from dglzarr.stages.score import explain, score
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
 StepState = Literal["done", "to do", "other settings"]
 
-OPTIONAL_STAGES = ("enrich",)
+OPTIONAL_STAGES = ("group", "enrich")
 """Stages that a study has only where its settings ask for them."""
 
 STAGES = ("ingest", "normalize", "dedup", "train", "score", "select", "evaluate", "report")
@@ -88,7 +89,7 @@ class Step:
     @property
     def reports_progress(self) -> bool:
         """Whether the stage takes ``on_progress``."""
-        return self.name not in ("select", "enrich", "report")
+        return self.name not in ("select", "group", "enrich", "report")
 
     @property
     def state(self) -> StepState:
@@ -147,8 +148,10 @@ def plan(settings: Settings, *, study: Study | None = None, overwrite: bool = Fa
     options["shard_length"] = options.pop("shard_samples")
     cohorts = [s.raw for s in sources if s.role == "cohort"]
     judge = settings.evaluate.model_dump(exclude={"panels"})
-    optional = ("enrichment",) if settings.enrich.files else ()
-    stores = {name: study.uris(name) for name in (*REPORTED, *optional)}
+    wanted = {"group": bool(settings.group.label), "enrich": bool(settings.enrich.files)}
+    optional = {"group": "groups", "enrich": "enrichment"}
+    reported = (*REPORTED, *(optional[name] for name in OPTIONAL_STAGES if wanted[name]))
+    stores = {name: study.uris(name) for name in reported}
 
     def step(name: str, func: Callable[..., Any], writes: str, **arguments: Any) -> Step:  # noqa: ANN401
         return Step(name, func, arguments, writes)
@@ -186,6 +189,11 @@ def plan(settings: Settings, *, study: Study | None = None, overwrite: bool = Fa
             cohorts=cohorts, seed=seed, **judge, **common,
         ),
         step(
+            "group", group, base.uri("groups"), source=normalized, target=base.uri("groups"),
+            samples=samples, landmarks=base.uri("landmarks"), model=model,
+            **settings.group.model_dump(), **common,
+        ),
+        step(
             "enrich", enrich, base.uri("enrichment"), source=base.uri("landmarks"),
             target=base.uri("enrichment"), **settings.enrich.model_dump(), **common,
         ),
@@ -194,7 +202,6 @@ def plan(settings: Settings, *, study: Study | None = None, overwrite: bool = Fa
             sources=[s.raw for s in sources], title=settings.title,
         ),
     ]  # fmt: skip
-    wanted = {"enrich": bool(settings.enrich.files)}
     return [s for s in steps if wanted.get(s.name, True)]
 
 

@@ -352,12 +352,38 @@ ENRICHMENT = StoreSpec(
         _coord("term_name", "term", "the term in words"),
     ),
 )  # fmt: skip
+GROUPS = StoreSpec(
+    "groups",
+    1,
+    "Whether samples of known groups stay together in latent units, components and panels.",
+    (
+        ArraySpec(
+            "tree", ("representation", "merge", "node"), "float64",
+            "hierarchical clustering as scipy's linkage",
+        ),
+        ArraySpec(
+            "cluster", ("representation", "sample"), "int32",
+            "the tree cut into as many clusters as there are groups",
+        ),
+        ArraySpec("ari", ("representation",), "float64", "adjusted Rand index with the groups"),
+        ArraySpec("nmi", ("representation",), "float64", "normalized mutual information"),
+        ArraySpec("silhouette", ("representation",), "float64", "mean silhouette of the groups"),
+        ArraySpec("reason", ("representation",), "str", "why a measure is NaN, '' where none is"),
+        _SAMPLE,
+        _SERIES,
+        _SPLIT,
+        _coord("group", "sample", "value of the sample label that tells the groups"),
+        _index("representation", "latent, pca, all genes, or the genes of a panel"),
+        _index("merge", "number of the merge", "int32"),
+        _index("node", "what a merge joins, how far apart, and the samples below"),
+    ),
+)  # fmt: skip
 
 SPECS = {
     spec.name: spec
     for spec in (
         RAW, RAW_LINK, EXPRESSION, NORMALIZED, SAMPLES, CONTRIBUTIONS, SCORES, LANDMARKS,
-        EVALUATION, ENRICHMENT,
+        EVALUATION, GROUPS, ENRICHMENT,
     )
 }  # fmt: skip
 

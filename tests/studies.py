@@ -83,6 +83,7 @@ def write_matrix(
     symbols: Sequence[str] | None = None,
     ids: Sequence[str] | None = None,
     series: Sequence[str] | None = None,
+    tissues: Sequence[str] | None = None,
     details: dict[str, Any] | None = None,
 ) -> str:
     """A complete raw, expression or normalized store of chosen values."""
@@ -95,8 +96,8 @@ def write_matrix(
         "gene_symbol": text(symbols or [""] * n_genes),
         "series": text(["GSE1"] * n_samples if series is None else series),
         "platform": text(["GPL96"] * n_samples),
-        "label": text([]),
-        "sample_label": text([]).reshape(n_samples, 0),
+        "label": text(["tissue"] if tissues else []),
+        "sample_label": text(tissues or []).reshape(n_samples, -1 if tissues else 0),
     }
     if spec is not RAW:
         labels["gene_id"] = text(ids or [""] * n_genes)

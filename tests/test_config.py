@@ -12,6 +12,7 @@ from dglzarr.config import (
     DedupSettings,
     EnrichSettings,
     EvaluateSettings,
+    GroupSettings,
     IngestSettings,
     NormalizeSettings,
     ScoreSettings,
@@ -26,6 +27,7 @@ from dglzarr.pipeline import plan
 from dglzarr.stages.dedup import dedup
 from dglzarr.stages.enrich import enrich
 from dglzarr.stages.evaluate import evaluate
+from dglzarr.stages.group import group
 from dglzarr.stages.ingest import SourceFile, ingest
 from dglzarr.stages.normalize import normalize
 from dglzarr.stages.score import score
@@ -69,6 +71,7 @@ SECTIONS = {
     "score": (ScoreSettings, score),
     "select": (SelectSettings, select),
     "evaluate": (EvaluateSettings, evaluate),
+    "group": (GroupSettings, group),
     "enrich": (EnrichSettings, enrich),
     "cluster": (ClusterSettings, client),
 }

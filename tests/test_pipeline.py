@@ -27,6 +27,7 @@ TINY = {
 }
 
 
+GROUP = {"label": "tissue"}
 ENRICH = {"ontology": "go.obo", "associations": "go.gaf", "min_size": 1}
 
 
@@ -176,7 +177,7 @@ def test_source_files__patterns_and_sheets(tmp_path):
 
 
 def test_plan__optional_stages_only_where_settings_ask(tmp_path):
-    settings = tiny(tmp_path, enrich={"gene_sets": "sets.gmt"})
+    settings = tiny(tmp_path, group=GROUP, enrich={"gene_sets": "sets.gmt"})
     (tmp_path / "sets.gmt").write_text("T\tx\tA\n")
     assert [step.name for step in plan(settings)] == [*STAGES[:-1], *OPTIONAL_STAGES, STAGES[-1]]
 
@@ -268,6 +269,9 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
     "evaluate.neighbors": ((3,), "evaluate", "neighbors"),
     "evaluate.target_rule": ("feature", "evaluate", "target_rule 'gene' -> 'feature'"),
     "evaluate.cohort_scale": ("cohort", "evaluate", "cohort_scale 'train' -> 'cohort'"),
+    "group.label": ("series", "group", "label 'tissue' -> 'series'"),
+    "group.series": (["GSE900002"], "group", "series [] -> ['GSE900002']"),
+    "group.linkage": ("average", "group", "linkage 'ward' -> 'average'"),
     "enrich.namespace": ("biological_process", "enrich", "'molecular_function' -> 'biological"),
     "enrich.min_size": (2, "enrich", "min_size 1 -> 2"),
     "enrich.max_size": (20, "enrich", "max_size 500 -> 20"),
@@ -297,8 +301,8 @@ def changed(folder, name, value):
         return tiny(folder, sources=[{"uri": first, key: value}, *({"uri": f} for f in others)])
     if section == "sources":
         return tiny(folder, sources=[{"uri": "GSE*", key: value}])
-    if section == "enrich":
-        return tiny(folder, enrich={**ENRICH, key: value})
+    if section in (optional := {"group": GROUP, "enrich": ENRICH}):
+        return tiny(folder, **{section: {**optional[section], key: value}})
     return tiny(folder, **({section: {key: value}} if section else {key: value}))
 
 
@@ -310,7 +314,7 @@ def done(tmp_path_factory):
     ds = open_store(pipeline.open_study(settings.root).uri("expression"))
     genes = [str(g) for g in ds["gene"].values]
     write_ontology(folder, genes)
-    mine(tiny(folder, enrich=ENRICH))
+    mine(tiny(folder, group=GROUP, enrich=ENRICH))
     (folder / "probes.txt").write_text("\n".join(genes))
     (folder / "list.txt").write_text("\n".join(genes[:4]))
     (folder / "annotation.txt").write_text("ID\tGene symbol\n" + f"{genes[0]}\tABC\n")

@@ -1,0 +1,207 @@
+"""Group: whether samples of known groups stay together in the model's latent units.
+
+Reads ``normalized.zarr``, ``samples.zarr``, ``landmarks.zarr`` and the model; writes
+``groups.zarr``. The latent units stand beside as many principal components, all genes, and the
+genes of every panel, random ones too.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from dglzarr.errors import ConfigError
+from dglzarr.kernels.deeplift import forward
+from dglzarr.kernels.grouping import Grouping, Linkage, group_samples, principal_components
+from dglzarr.kernels.moments import standardize
+from dglzarr.models.files import encoder_layers, load_model
+from dglzarr.rows import Rows
+from dglzarr.schema import GROUPS, LANDMARKS, NORMALIZED, SAMPLES
+from dglzarr.store import (
+    StoreSummary,
+    claim_store,
+    create_store,
+    finish,
+    open_store,
+    store_input,
+    summarize,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import xarray as xr
+    from numpy.typing import NDArray
+
+    from dglzarr.models.files import SavedModel
+
+MAX_SAMPLES = 4096
+N_FITTED = 2048
+
+
+class Labelled(NamedTuple):
+    """The samples of known groups: their rows, names of groups, and number of each one's group."""
+
+    rows: NDArray[np.int64]
+    names: list[str]
+    groups: NDArray[np.int64]
+
+
+def group(
+    source: str,
+    target: str,
+    *,
+    samples: str,
+    landmarks: str,
+    model: str,
+    label: str = "",
+    series: Sequence[str] = (),
+    linkage: Linkage = "ward",
+    overwrite: bool = False,
+) -> StoreSummary:
+    """Write how labelled samples cluster in each representation, and summarize it.
+
+    Parameters
+    ----------
+    source, samples, landmarks
+        URIs of the normalized, samples and landmarks stores.
+    target
+        URI of the groups store.
+    model
+        Folder of the model.
+    label
+        The sample label that tells the groups; samples without it are left out.
+    series
+        Only samples of these studies; all by default.
+    linkage
+        How the distance of two clusters is taken: ``"ward"``, ``"average"`` or ``"complete"``.
+    overwrite
+        Replace a store made from other inputs or parameters.
+
+    Raises
+    ------
+    ConfigError
+        When no sample has the label, fewer than 3 or too many do.
+    StoreError, SchemaError
+        When an input cannot be used, or the model is of other genes.
+
+    Notes
+    -----
+    The components are those of at most 2,048 kept training samples, evenly spaced. Missing values
+    stand at the training mean.
+
+    References
+    ----------
+    Kong et al. 2021, doi:10.1186/s12859-021-03972-5: Figure 2B.
+    """
+    started = time.monotonic()
+    ds = open_store(source, NORMALIZED)
+    saved = load_model(Path(model), genes=[str(g) for g in ds["gene"].values])
+    claim = claim_store(
+        target,
+        GROUPS,
+        inputs=[store_input(uri) for uri in (source, samples, landmarks)],
+        parameters={
+            "label": label,
+            "series": list(series),
+            "linkage": linkage,
+            "n_fitted": N_FITTED,
+            "model_id": saved.model_id,
+        },
+        overwrite=overwrite,
+    )
+    if claim.state == "unchanged":
+        return summarize(target, claim.state)
+    labelled, rows = _labelled(ds, label, series), Rows(source)
+    is_fitted = open_store(samples, SAMPLES)["keep"].values & (ds["split"].values == 0)
+    z = _standardized(rows, labelled.rows, saved)
+    shown = _representations(z, _standardized(rows, _spaced(is_fitted), saved), saved)
+    shown |= _panels(z, ds, open_store(landmarks, LANDMARKS))
+    found = {name: group_samples(v, labelled.groups, method=linkage) for name, v in shown.items()}
+    if claim.state == "new":
+        create_store(claim, _labels(ds, labelled, list(shown)))
+    details = {
+        "n_samples": len(labelled.rows),
+        "groups": dict(zip(labelled.names, np.bincount(labelled.groups).tolist(), strict=True)),
+        "n_trained_on": int(is_fitted[labelled.rows].sum()),
+        "n_components": int(shown["pca"].shape[1]),
+    }
+    return finish(target, started=started, arrays=_arrays(found), details=details)
+
+
+def _labelled(ds: xr.Dataset, label: str, series: Sequence[str]) -> Labelled:
+    """Return the samples that have a label, of the series asked for.
+
+    Raises
+    ------
+    ConfigError
+        When there are fewer than 3, or more than a tree can be shown of.
+    """
+    known = [str(name) for name in ds["label"].values]
+    if label not in known:
+        raise ConfigError(
+            f"group.label: expected a label of the samples, one of {known[:12]!r}, got {label!r}. "
+            "Give it, or a sample sheet that has it."
+        )
+    values = ds["sample_label"].values[:, known.index(label)].astype(object)
+    of = ds["series"].values.astype(object)
+    if unknown := [s for s in series if s not in {*of}]:
+        raise ConfigError(f"group.series: expected series of the study, got {unknown!r}.")
+    rows = np.flatnonzero((values != "") & (np.isin(of, list(series)) if series else True))
+    if not 3 <= len(rows) <= MAX_SAMPLES:
+        raise ConfigError(
+            f"group.label: expected 3 to {MAX_SAMPLES} samples with a label {label!r}, got "
+            f"{len(rows)}. Choose another label or group.series."
+        )
+    names, groups = np.unique(values[rows].astype(str), return_inverse=True)
+    return Labelled(rows, names.tolist(), groups)
+
+
+def _standardized(rows: Rows, index: NDArray[np.int64], saved: SavedModel) -> NDArray[np.float32]:
+    """Return samples in z units, missing values at the training mean."""
+    return standardize(rows.take(index), saved.gene_mean, saved.gene_std)
+
+
+def _spaced(chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return where evenly spaced ones of the chosen samples stand."""
+    index = np.flatnonzero(chosen)
+    return index[np.linspace(0, len(index) - 1, min(N_FITTED, len(index))).astype(np.int64)]
+
+
+def _representations(
+    z: NDArray[np.float32], fitted: NDArray[np.float32], saved: SavedModel
+) -> dict[str, NDArray[Any]]:
+    latent = forward(encoder_layers(saved), z)[-1][1]
+    components = principal_components(fitted, z, latent.shape[1])
+    return {"latent": latent, "pca": components, "all genes": z}
+
+
+def _panels(
+    z: NDArray[np.float32], ds: xr.Dataset, chosen: xr.Dataset
+) -> dict[str, NDArray[np.float32]]:
+    """Return the samples in the genes of each panel."""
+    index = ds.indexes["gene"]
+    genes = {
+        str(name): index.get_indexer(row[row != ""])
+        for name, row in zip(chosen["panel"].values, chosen["panel_gene"].values, strict=True)
+    }
+    return {f"panel {name}": z[:, places] for name, places in genes.items()}
+
+
+def _labels(ds: xr.Dataset, labelled: Labelled, names: list[str]) -> dict[str, NDArray[Any]]:
+    text = np.dtypes.StringDType()
+    return {
+        **{name: ds[name].values[labelled.rows] for name in ("sample", "series", "split")},
+        "group": np.array([labelled.names[i] for i in labelled.groups], dtype=text),
+        "representation": np.array(names, dtype=text),
+        "merge": np.arange(len(labelled.rows) - 1, dtype=np.int32),
+        "node": np.array(["left", "right", "distance", "samples"], dtype=text),
+    }
+
+
+def _arrays(found: Mapping[str, Grouping]) -> dict[str, NDArray[Any]]:
+    names = ("tree", "cluster", "ari", "nmi", "silhouette", "reason")
+    return {name: np.array([getattr(f, name) for f in found.values()]) for name in names}

@@ -1,0 +1,135 @@
+"""Group: known groups beside clusters of latent units, components and panels; nothing invented."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.metrics import silhouette_score
+
+from dglzarr.errors import ConfigError, SchemaError, StoreError
+from dglzarr.kernels.deeplift import forward
+from dglzarr.kernels.moments import standardize
+from dglzarr.models.files import encoder_layers, load_model
+from dglzarr.schema import NORMALIZED, SCORES
+from dglzarr.stages.group import group
+from dglzarr.stages.select import select
+from dglzarr.store import claim_store, create_store, finish, open_store
+from tests.studies import text, times, write_matrix, write_model, write_samples
+
+N_SAMPLES, N_GENES = 60, 30
+TISSUE = np.array(["liver", "skin", "lung"])[np.arange(N_SAMPLES) % 3].tolist()
+
+
+class Study:
+    def __init__(self, folder, tissues=TISSUE):
+        rng = np.random.default_rng(1)
+        values = rng.normal(8, 1, (N_SAMPLES, N_GENES)).astype(np.float32)
+        values[:, :10] += 4 * (np.arange(N_SAMPLES) % 3)[:, None]
+        values[5, 20] = np.nan
+        self.source = write_matrix(folder / "n.zarr", NORMALIZED, values, tissues=tissues)
+        keep = np.ones(N_SAMPLES, dtype=bool)
+        keep[7] = False
+        self.samples = write_samples(folder / "s.zarr", self.source, keep=keep)
+        self.model = write_model(folder / "model", self.source, self.samples)
+        scores, self.landmarks = str(folder / "scores.zarr"), str(folder / "landmarks.zarr")
+        genes = open_store(self.source)["gene"].values
+        labels = {name: text([""] * N_GENES) for name in ("gene_symbol", "gene_id")}
+        claim = claim_store(scores, SCORES, inputs=[], parameters={})
+        create_store(claim, {**labels, "gene": genes, "latent": np.arange(1, dtype=np.int32)})
+        score = np.linspace(1, 0, N_GENES)
+        finish(scores, started=0.0, arrays={"score": score, "latent_score": score[None]})
+        select(scores, self.landmarks, n_landmarks=10, n_random=2)
+        self.target = str(folder / "groups.zarr")
+
+    def group(self, **options):
+        given = {"samples": self.samples, "landmarks": self.landmarks, "model": self.model}
+        return group(self.source, self.target, **{**given, "label": "tissue", **options})
+
+
+@pytest.fixture
+def study(tmp_path):
+    return Study(tmp_path)
+
+
+def test_group__every_representation_of_the_same_samples(study):
+    summary = study.group()
+    ds = open_store(study.target)
+    names = ["latent", "pca", "all genes", "panel mined", "panel random-0", "panel random-1"]
+    assert ds["representation"].values.tolist() == names
+    assert ds["group"].values.tolist() == TISSUE
+    assert summary.details["groups"] == {"liver": 20, "lung": 20, "skin": 20}
+    assert summary.details["n_components"] == 4
+    assert 0 < summary.details["n_trained_on"] < N_SAMPLES
+    assert (ds["reason"].values == "").all()
+    # the planted genes are the mined panel's
+    assert float(ds["ari"].sel(representation="panel mined")) == 1.0
+    silhouette = dict(zip(names, ds["silhouette"].values.tolist(), strict=True))
+    assert silhouette["panel mined"] > silhouette["panel random-0"] > 0
+
+
+def test_group__silhouettes_equal_scikit_learn(study):
+    study.group()
+    ds, source = open_store(study.target), open_store(study.source)
+    saved = load_model(Path(study.model))
+    z = standardize(source["expression"].values, saved.gene_mean, saved.gene_std)
+    fitted = open_store(study.samples)["keep"].values & (source["split"].values == 0)
+    expected = {
+        "latent": forward(encoder_layers(saved), z)[-1][1],
+        "pca": PCA(4).fit(z[fitted]).transform(z),
+        "all genes": z,
+        "panel mined": z[:, :10],
+    }
+    for name, features in expected.items():
+        found = float(ds["silhouette"].sel(representation=name))
+        assert found == pytest.approx(silhouette_score(features, TISSUE), abs=1e-5), name
+
+
+def test_group__one_group_is_nan_with_a_reason(tmp_path):
+    study = Study(tmp_path, tissues=["liver"] * N_SAMPLES)
+    study.group()
+    ds = open_store(study.target)
+    for name in ("ari", "nmi", "silhouette"):
+        assert np.isnan(ds[name].values).all()
+    assert set(ds["reason"].values.tolist()) == {"all samples are of one group"}
+
+
+def test_group__samples_without_the_label_are_left_out(tmp_path):
+    tissues = [t if i > 9 else "" for i, t in enumerate(TISSUE)]
+    study = Study(tmp_path, tissues=tissues)
+    assert study.group().sizes["sample"] == N_SAMPLES - 10
+    assert open_store(study.target)["sample"].values.tolist()[0] == "s010"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label": "organ"}, r"group\.label: .* one of \['tissue'\], got 'organ'"),
+        ({"series": ["GSE7"]}, r"group\.series: expected series of the study, got \['GSE7'\]"),
+    ],
+)
+def test_group__unknown_label_or_series(study, options, message):
+    with pytest.raises(ConfigError, match=message):
+        study.group(**options)
+
+
+def test_group__too_few_samples(tmp_path):
+    study = Study(tmp_path, tissues=["a", "b"] + [""] * (N_SAMPLES - 2))
+    with pytest.raises(ConfigError, match=r"expected 3 to 4096 samples with a label .* got 2"):
+        study.group()
+
+
+def test_group__second_call_touches_nothing(study):
+    study.group()
+    before = times(study.target)
+    assert study.group().state == "unchanged"
+    assert times(study.target) == before
+    with pytest.raises(StoreError, match="linkage 'ward' -> 'average'"):
+        study.group(linkage="average")
+
+
+def test_group__model_of_other_genes(study, tmp_path):
+    other = write_matrix(tmp_path / "o.zarr", NORMALIZED, np.ones((16, 5)), tissues=["a"] * 16)
+    with pytest.raises(SchemaError, match="expected the 30 genes"):
+        group(other, study.target, samples=study.samples, landmarks=study.landmarks,
+              model=study.model, label="tissue")  # fmt: skip
