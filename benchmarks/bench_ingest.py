@@ -14,7 +14,7 @@ import zarr
 from common import SIZES, Bench, Case, Timed, labels, main, run_here, run_stage, simulated_matrix
 from zarr.codecs import BloscCodec
 
-from dglzarr.schema import CHUNK_SAMPLES, chunk_genes, shard_samples
+from dglzarr.layout import CHUNK_SAMPLES, chunk_genes, shard_samples
 from dglzarr.sources import read_source
 from dglzarr.stages.ingest import SourceFile, ingest
 from dglzarr.testing import write_gctx, write_series_matrix

@@ -28,7 +28,8 @@ from threadpoolctl import threadpool_limits
 
 from dglzarr.cluster import client
 from dglzarr.graph import run_tasks
-from dglzarr.schema import EXPRESSION, shard_samples
+from dglzarr.layout import shard_samples
+from dglzarr.schema import EXPRESSION
 from dglzarr.stages.dedup import dedup
 from dglzarr.stages.normalize import normalize
 from dglzarr.store import (

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dglzarr.genes import read_gene_list
+from dglzarr.layout import shard_samples
 from dglzarr.pipeline import Step, StepState, plan, source_files
-from dglzarr.schema import shard_samples
 from dglzarr.sources.peek import peek_size
 from dglzarr.study import planned_study
 

@@ -1,29 +1,21 @@
 """What each store holds: one declaration that gives layout, validation and documentation.
 
-Owns the names, dims, dtypes and units of every array, and the chunk arithmetic. It reads and
-writes nothing; ``store`` does. ``docs/stores.md`` is generated from the specs below.
+Owns the names, dims, dtypes and units of every array; ``layout`` and ``validation`` work from it.
+It reads and writes nothing; ``store`` does. ``docs/stores.md`` is generated from the specs below.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from dglzarr.errors import SchemaError
 from dglzarr.kernels.split import SPLITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import xarray as xr
 
 Written = Literal["create", "region", "finish"]
-
-CHUNK_SAMPLES = 256
-CHUNK_GENES = 2048
-SHARD_SAMPLES = 2048
-MIN_REGIONS = 8
 
 
 @dataclass(frozen=True)
@@ -386,112 +378,3 @@ SPECS = {
         EVALUATION, GROUPS, ENRICHMENT,
     )
 }  # fmt: skip
-
-
-def shard_samples(n_samples: int, *, largest: int = SHARD_SAMPLES) -> int:
-    """Return how many samples a shard holds: whole chunks, about eight regions or more.
-
-    Examples
-    --------
-    >>> shard_samples(129158), shard_samples(2000), shard_samples(300), shard_samples(40)
-    (2048, 256, 256, 48)
-    """
-    chunk = chunk_samples(n_samples)
-    wanted = chunk * max(1, n_samples // (MIN_REGIONS * chunk))
-    return max(chunk, min(wanted, largest // chunk * chunk))
-
-
-def chunk_samples(n_samples: int) -> int:
-    """Return how many samples an inner chunk holds, smaller only for tiny stores."""
-    return min(CHUNK_SAMPLES, 16 * math.ceil(n_samples / 16))
-
-
-def chunk_genes(n_genes: int) -> int:
-    """Return how many genes an inner chunk holds: near 2048 and balanced.
-
-    Examples
-    --------
-    >>> chunk_genes(22268), chunk_genes(10463), chunk_genes(100)
-    (2025, 2093, 100)
-    """
-    return math.ceil(n_genes / max(1, round(n_genes / CHUNK_GENES)))
-
-
-def layout(
-    array: ArraySpec, shape: tuple[int, ...], region_length: int | None
-) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
-    """Return inner chunks and shards; whatever a region task writes is one object a region.
-
-    Examples
-    --------
-    >>> layout(NORMALIZED["expression"], (129158, 22268), 2048)
-    ((256, 2025), (2048, 22275))
-    """
-    if array.is_matrix:
-        assert region_length is not None
-        genes = chunk_genes(shape[1])
-        chunk = (min(chunk_samples(shape[0]), region_length), genes)
-        return chunk, (region_length, genes * math.ceil(shape[1] / genes))
-    first = 1 if array.dims[0] == "region" else region_length
-    whole = tuple(max(1, n) for n in shape)
-    if array.written == "region" and first is not None:
-        return (first, *whole[1:]), None
-    return whole, None
-
-
-def fill_value(dtype: str) -> float | int | str | bool:
-    """Return what stands for a value that was never written."""
-    if dtype.startswith("float"):
-        return math.nan
-    if dtype == "str":
-        return ""
-    return False if dtype == "bool" else -1
-
-
-def validate(ds: xr.Dataset, spec: StoreSpec) -> None:
-    """Check metadata and labels of a Dataset against its spec; the matrix is not read.
-
-    Raises
-    ------
-    SchemaError
-        Listing every problem at once.
-    """
-    problems = [*_name_problems(ds, spec)]
-    for array in spec.arrays:
-        if array.name in ds.variables:
-            problems += _array_problems(ds, array)
-    if problems:
-        raise SchemaError(f"store {spec.name!r} version {spec.version}: " + "; ".join(problems))
-
-
-def _name_problems(ds: xr.Dataset, spec: StoreSpec) -> list[str]:
-    known = {a.name: a for a in spec.arrays}
-    missing = [a.name for a in spec.arrays if a.required and a.name not in ds.variables]
-    unknown = [str(name) for name in ds.variables if name not in known]
-    return [f"missing {name!r}" for name in missing] + [f"unknown {name!r}" for name in unknown]
-
-
-def _array_problems(ds: xr.Dataset, array: ArraySpec) -> list[str]:
-    values = ds.variables[array.name]
-    problems = []
-    if values.dims != array.dims:
-        problems.append(f"{array.name}: expected dims {array.dims!r}, got {values.dims!r}")
-    if not _same_dtype(str(values.dtype), values.dtype.kind, array.dtype):
-        problems.append(f"{array.name}: expected dtype {array.dtype!r}, got {str(values.dtype)!r}")
-    if array.units is not None and values.attrs.get("units") != array.units:
-        got = values.attrs.get("units")
-        problems.append(f"{array.name}: expected units {array.units!r}, got {got!r}")
-    if array.dims == (array.name,) and array.dtype == "str":
-        problems += _label_problems(ds, array.name)
-    return problems
-
-
-def _same_dtype(name: str, kind: str, expected: str) -> bool:
-    return kind in "TUO" if expected == "str" else name == expected
-
-
-def _label_problems(ds: xr.Dataset, dim: str) -> list[str]:
-    labels = ds.indexes[dim]
-    if labels.has_duplicates:
-        return [f"{dim}: labels repeat, for example {labels[labels.duplicated()][0]!r}"]
-    return [f"{dim}: empty label"] if "" in labels else []

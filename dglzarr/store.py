@@ -25,8 +25,10 @@ from zarr.codecs import BloscCodec
 from dglzarr.errors import SchemaError, StoreError
 from dglzarr.files import open_filesystem, store_nbytes
 from dglzarr.graph import run_tasks
-from dglzarr.schema import SPECS, ArraySpec, StoreSpec, fill_value, layout, validate
+from dglzarr.layout import fill_value, layout
+from dglzarr.schema import SPECS, ArraySpec, StoreSpec
 from dglzarr.shards import open_matrix
+from dglzarr.validation import validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

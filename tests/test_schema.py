@@ -8,7 +8,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dglzarr import schema
+from dglzarr import layout, schema, validation
 from dglzarr.errors import SchemaError
 from dglzarr.schema import SPECS, ArraySpec, StoreSpec
 
@@ -39,11 +39,11 @@ def dataset():
 
 
 def test_validate__accepts_what_matches(dataset):
-    schema.validate(dataset, SPEC)
+    validation.validate(dataset, SPEC)
 
 
 def test_validate__optional_array_may_be_present(dataset):
-    schema.validate(dataset.assign(note=("sample", np.zeros(2, dtype=np.int32))), SPEC)
+    validation.validate(dataset.assign(note=("sample", np.zeros(2, dtype=np.int32))), SPEC)
 
 
 def drop_expression(ds):
@@ -101,13 +101,13 @@ def empty_label(ds):
 )
 def test_validate__names_each_problem(dataset, spoil, message):
     with pytest.raises(SchemaError, match=f"^store 'toy' version 3: {message}$"):
-        schema.validate(spoil(dataset), SPEC)
+        validation.validate(spoil(dataset), SPEC)
 
 
 def test_validate__lists_all_problems_at_once(dataset):
     spoilt = add_unknown(repeat_gene(empty_label(change_units(widen(dataset)))))
     with pytest.raises(SchemaError) as error:
-        schema.validate(spoilt, replace(SPEC, arrays=(*SPEC.arrays, schema.RAW["series"])))
+        validation.validate(spoilt, replace(SPEC, arrays=(*SPEC.arrays, schema.RAW["series"])))
     text = str(error.value)
     for part in (
         "missing 'series'",
@@ -131,7 +131,9 @@ def test_validate__does_not_read_the_matrix(dataset):
     lazy = da.map_blocks(
         fail, da.zeros((2, 3), dtype="float32"), dtype="float32", meta=np.empty((0, 0), "f4")
     )
-    schema.validate(dataset.assign(expression=(("sample", "gene"), lazy, {"units": "log2"})), SPEC)
+    validation.validate(
+        dataset.assign(expression=(("sample", "gene"), lazy, {"units": "log2"})), SPEC
+    )
 
 
 # ---------------------------------------------------------------- specs
@@ -187,25 +189,25 @@ def test_is_matrix__only_what_regions_write_by_sample_and_gene():
     ],
 )
 def test_shard_samples__known_sizes(n_samples, chunk, shard):
-    assert schema.chunk_samples(n_samples) == chunk
-    assert schema.shard_samples(n_samples) == shard
+    assert layout.chunk_samples(n_samples) == chunk
+    assert layout.shard_samples(n_samples) == shard
 
 
 @given(st.integers(1, 500_000), st.integers(256, 5_000))
 def test_shard_samples__whole_chunks_and_enough_regions(n_samples, largest):
-    chunk = schema.chunk_samples(n_samples)
-    shard = schema.shard_samples(n_samples, largest=largest)
+    chunk = layout.chunk_samples(n_samples)
+    shard = layout.shard_samples(n_samples, largest=largest)
     assert shard % chunk == 0
     assert chunk <= shard <= largest or shard == chunk
-    if n_samples >= schema.MIN_REGIONS * chunk:
-        assert -(-n_samples // shard) >= schema.MIN_REGIONS
+    if n_samples >= layout.MIN_REGIONS * chunk:
+        assert -(-n_samples // shard) >= layout.MIN_REGIONS
     if shard > chunk:
-        assert n_samples // shard >= schema.MIN_REGIONS
+        assert n_samples // shard >= layout.MIN_REGIONS
 
 
 @given(st.integers(1, 500_000))
 def test_chunk_samples__covers_tiny_stores_and_no_more(n_samples):
-    chunk = schema.chunk_samples(n_samples)
+    chunk = layout.chunk_samples(n_samples)
     assert chunk % 16 == 0
     assert chunk == 256 if n_samples > 240 else n_samples <= chunk < n_samples + 16
 
@@ -215,12 +217,12 @@ def test_chunk_samples__covers_tiny_stores_and_no_more(n_samples):
     [(1, 1), (100, 100), (2_048, 2_048), (3_072, 1_536), (10_463, 2_093), (22_268, 2_025)],
 )
 def test_chunk_genes__known_sizes(n_genes, chunk):
-    assert schema.chunk_genes(n_genes) == chunk
+    assert layout.chunk_genes(n_genes) == chunk
 
 
 @given(st.integers(1, 100_000))
 def test_chunk_genes__balanced_with_little_padding(n_genes):
-    chunk = schema.chunk_genes(n_genes)
+    chunk = layout.chunk_genes(n_genes)
     count = -(-n_genes // chunk)
     assert chunk <= 3_072
     assert chunk * count - n_genes < count

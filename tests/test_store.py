@@ -18,7 +18,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dglzarr import files, schema, store
+from dglzarr import files, layout, store
 from dglzarr.errors import SchemaError, StoreError
 from dglzarr.rows import Rows, read_array
 from dglzarr.schema import CONTRIBUTIONS, EXPRESSION, NORMALIZED, RAW, SAMPLES, SPECS
@@ -132,7 +132,7 @@ def digests(uri, name="expression"):
     ],
 )
 def test_create_store__chunk_layout(tmp_path, n_samples, n_genes, chunks, shards):
-    length = schema.shard_samples(n_samples)
+    length = layout.shard_samples(n_samples)
     study = Study(
         tmp_path / "x", EXPRESSION, n_samples=n_samples, region_length=length, n_genes=n_genes
     )

@@ -23,8 +23,9 @@ from dglzarr.genes import read_annotation_table, read_gene_list
 from dglzarr.graph import run_tasks
 from dglzarr.kernels.scale import Scale, detect_scale, to_log2, value_quantiles
 from dglzarr.kernels.split import SPLITS, SplitBy, assign_split, hashed_split
+from dglzarr.layout import chunk_samples, shard_samples
 from dglzarr.rows import Rows, read_array
-from dglzarr.schema import EXPRESSION, RAW, RAW_LINK, chunk_samples, shard_samples
+from dglzarr.schema import EXPRESSION, RAW, RAW_LINK
 from dglzarr.sources import read_source
 from dglzarr.store import (
     Region,
