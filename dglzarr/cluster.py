@@ -40,7 +40,8 @@ def client(
         return
     from distributed import Client, LocalCluster  # noqa: PLC0415  (takes a second to import)
 
-    logging.getLogger("distributed").setLevel(logging.WARNING)
+    for name in ("distributed", "distributed.client", "tornado.application"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # an error that matters is raised
 
     if kind == "address":
         where = address or os.environ.get("DASK_SCHEDULER_ADDRESS", "")
@@ -50,12 +51,12 @@ def client(
             raise ConfigError(
                 f"cluster.address: no Dask scheduler answers at {where!r}: {error}."
             ) from error
-        with opened as connected:
+        with dask.config.set(scheduler="distributed"), opened as connected:
             yield connected
         return
     with (
         _main_module_hidden(),
-        dask.config.set({"distributed.worker.daemon": True}),
+        dask.config.set({"distributed.worker.daemon": True}, scheduler="distributed"),
         LocalCluster(
             n_workers=n_workers,
             threads_per_worker=threads_per_worker,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_SECONDS_BETWEEN_LOOKS = 0.005
+
 
 def run_tasks(
     func: Callable[..., Any],
@@ -32,6 +35,11 @@ def run_tasks(
 
     The one place where a graph is made. With a distributed client, tasks run on its workers and
     are tried again when a worker dies; otherwise Dask's configured local scheduler runs them.
+
+    Raises
+    ------
+    DglzarrError
+        When the scheduler is gone, or a task ends one worker after another.
     """
     report = on_progress or _no_progress
     report(what, 0, len(tasks))
@@ -45,7 +53,7 @@ def run_tasks(
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "4 GiB"}):
         futures = client.compute(graph, retries=retries, sync=False)
     results = dict.fromkeys(future.key for future in futures)
-    for done, (key, result) in enumerate(_as_completed(futures, what), start=1):
+    for done, (key, result) in enumerate(_as_completed(client, futures, what), start=1):
         if isinstance(result, DglzarrError):
             raise result
         results[key] = result
@@ -88,17 +96,40 @@ def _active_client() -> Any:  # noqa: ANN401
 
     try:
         return get_client()
-    except ValueError:
+    except ValueError as error:
+        if dask.config.get("scheduler", None) == "distributed":
+            raise _gone("cluster") from error
         return None
 
 
-def _as_completed(futures: Iterable[Any], what: str) -> Iterator[tuple[str, Any]]:
-    """Yield key and result of each future as it ends."""
+def _gone(what: str) -> DglzarrError:
+    return DglzarrError(
+        f"{what}: the Dask scheduler is gone. Start it and its workers, and run again; finished "
+        "work is kept."
+    )
+
+
+def _as_completed(client: Any, futures: Iterable[Any], what: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+    """Yield key and result of each future as it ends.
+
+    A future is let go with its result, so that it is not computed again when its worker dies. An
+    iterator of Dask's waits for ever when the scheduler is gone, so the client is asked meanwhile.
+    """
     from distributed import KilledWorker, as_completed  # noqa: PLC0415
 
+    waiting = as_completed(futures, with_results=True)
     try:
-        for future, result in as_completed(futures, with_results=True):
-            yield future.key, result
+        while not waiting.is_empty():
+            if waiting.has_ready():
+                future, result = next(waiting)
+                if future.cancelled():
+                    raise _gone(what)
+                yield future.key, result
+                future.release()
+            elif client.status != "running":
+                raise _gone(what)
+            else:
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
     except KilledWorker as error:
         raise DglzarrError(
             f"{what}: expected workers to live, but a task ended several of them. Give each more "
