@@ -1,0 +1,60 @@
+"""A worker, the scheduler or the coordinating process dies; the run ends as an undisturbed one.
+
+`make kills` runs twenty trials at real size; here is one of each kind.
+"""
+
+import re
+
+import pytest
+
+from tests.kills import VICTIMS, Kill, MissedError, compare, prepare, trial, undisturbed
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+SHARD = 16
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("source")
+    return prepare(folder, n_samples=96, n_genes=22_268)
+
+
+@pytest.fixture(scope="module")
+def reference(source, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
+    undisturbed(folder, source, shard=SHARD, n_workers=2)
+    return folder
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+@pytest.mark.parametrize("in_write", [False, True])
+def test_killed__same_objects_as_undisturbed(source, reference, tmp_path, victim, in_write):
+    kill = Kill(victim, 2 if in_write else 20, in_write, n_workers=1 + in_write)
+    try:
+        found = trial(tmp_path / "trial", source, kill, shard=SHARD, reference=reference)
+    except MissedError:
+        pytest.skip("no temporary file was seen: each stands for some milliseconds")
+    assert found.difference == ""
+    assert found.n_kept >= found.n_finished - (victim == "worker")
+    if victim == "scheduler":
+        assert found.status == 1
+        line = r"[a-z ]+: the Dask scheduler is gone\. Start it and its workers, and run again; .*"
+        assert re.fullmatch(line, found.said)
+    elif victim == "worker":
+        assert (found.status, found.said) == (0, "")
+
+
+def test_one_worker__same_objects_as_two(source, reference, tmp_path):
+    undisturbed(tmp_path / "one", source, shard=SHARD, n_workers=1)
+    assert compare(tmp_path / "one" / "study", reference / "study") == ""
+
+
+@pytest.mark.parametrize("shard", [32, 96])
+def test_other_shards__same_values(source, reference, tmp_path, shard):
+    """Expression and duplicates to the bit; what dedup projects and averages, to rounding."""
+    undisturbed(tmp_path / "other", source, shard=shard, n_workers=2)
+    names = ("expression", "quantile_reference", "keep", "duplicate_of", "nearest_distance")
+    roots = (tmp_path / "other" / "study", reference / "study")
+    assert compare(*roots, values_only=names) == ""
+    assert compare(*roots) != "", "other shards are other objects"
