@@ -50,8 +50,9 @@ class SourceSettings(_Section):
 
 
 class IngestSettings(_Section):
-    """How sources become one expression matrix."""
+    """How sources become one expression matrix; feature_kind "gene" joins platforms by symbol."""
 
+    feature_kind: Literal["probe", "gene"] = "probe"
     probes: str | None = None
     annotation: str | None = None
     split_by: Literal["series", "sample"] = "series"

@@ -1,7 +1,7 @@
 """Gene labels: lists of ids, probe annotation, published panels, and matching across studies.
 
-Reads small text files whole; writes no store. Never averages probes of a study into genes: that
-is a stage's decision.
+Reads small text files whole; writes no store. Whether a study is of probes or of genes is a
+setting of ingest.
 """
 
 import csv
@@ -160,6 +160,49 @@ def read_annotation_table(path: str | Path) -> Annotation:
     return annotation
 
 
+def feature_symbols(
+    labels: Sequence[str], symbols: Sequence[str], annotation: Annotation | None = None
+) -> list[str]:
+    """Return the gene symbol of each feature of a source, "" where it is unknown.
+
+    The annotation's by label; else the source's own; else the annotation's by Ensembl or Entrez
+    id. A source of which no symbol is known has its labels taken for symbols.
+
+    Parameters
+    ----------
+    labels, symbols
+        Label and own symbol ("" none) of each feature.
+    annotation
+        What probes measure.
+
+    Examples
+    --------
+    >>> feature_symbols(["1007_s_at", "x_at"], ["DDR1 /// MIR4640", ""])
+    ['DDR1', '']
+    >>> feature_symbols(["TP53", "MYC"], ["", ""])
+    ['TP53', 'MYC']
+    """
+    known = annotation or Annotation({}, {})
+    by_id = {_key(i): known.symbol.get(p, "") for p, i in known.gene_id.items() if i}
+    found = [
+        known.symbol.get(label) or first_symbol(own) or by_id.get(_key(label), "")
+        for label, own in zip(labels, symbols, strict=True)
+    ]
+    return found if any(found) else [first_symbol(label) for label in labels]
+
+
+def same_spelling(*lists: Sequence[str]) -> list[list[str]]:
+    """Return lists of symbols in which a symbol is written as where it comes first.
+
+    Examples
+    --------
+    >>> same_spelling(["C1orf112"], ["TP53", "C1ORF112"])
+    [['C1orf112'], ['TP53', 'C1orf112']]
+    """
+    first: dict[str, str] = {}
+    return [[first.setdefault(name.upper(), name) for name in names] for names in lists]
+
+
 @dataclass(frozen=True)
 class PanelMatch:
     """A published panel in a study: labels found, in the file's order, and entries missing."""
@@ -252,7 +295,9 @@ class GeneMatch:
         array([[ 2., nan]], dtype=float32)
         """
         matched = np.full((len(block), self.n_study), np.nan, np.float32)
-        if self.study.size:
+        if (np.diff(self.study) > 0).all():
+            matched[:, self.study] = block[:, self.query]
+        else:
             picked = np.asarray(block, np.float64)[:, self.query]
             known = ~np.isnan(picked)
             genes, starts = np.unique(self.study, return_index=True)

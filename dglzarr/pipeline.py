@@ -375,7 +375,10 @@ def _growth(
 ) -> list[Step]:
     """Return the steps that write a new segment; an abandoned one that nobody lists is replaced."""
     found = open_store(study.uris("expression")[0]).attrs["parameters"]
-    options = ("split_by", "test_fraction", "validation_fraction", "min_coverage", "seed")
+    options = (
+        "feature_kind", "split_by", "test_fraction", "validation_fraction", "min_coverage", "seed",
+    )  # fmt: skip
+    is_gene = found["feature_kind"] == "gene"
     frozen = open_store(study.uris("normalized")[0]).attrs["parameters"]
     new = {name: grown.uri(name) for name in SEGMENTED}
     pairs = zip(study.uris("normalized"), study.uris("samples"), strict=True)
@@ -386,6 +389,7 @@ def _growth(
             {
                 "sources": sources,
                 "like": study.uris("expression"),
+                "annotation": settings.ingest.annotation if is_gene else None,
                 **{o: found[o] for o in options},
             },
         ),

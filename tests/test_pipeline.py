@@ -236,6 +236,7 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
     "sources.role": ("cohort", "ingest", "role 'train' -> 'cohort'"),
     "sources.sample_sheet": ("sheet.tsv", "ingest", "other inputs"),
     "sources.join_column": ("Sample", "ingest", "sample_column None -> 'Sample'"),
+    "ingest.feature_kind": ("gene", "ingest", "feature_kind 'probe' -> 'gene'"),
     "ingest.probes": ("probes.txt", "ingest", "gene_space 'intersection' -> 'list'"),
     "ingest.annotation": ("annotation.txt", "ingest", "other inputs"),
     "ingest.split_by": ("series", "ingest", "split_by 'sample' -> 'series'"),

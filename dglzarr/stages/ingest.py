@@ -19,7 +19,15 @@ import pandas as pd
 
 from dglzarr.errors import SourceError
 from dglzarr.files import file_input
-from dglzarr.genes import read_annotation_table, read_gene_list
+from dglzarr.genes import (
+    Annotation,
+    GeneMatch,
+    feature_symbols,
+    match_genes,
+    read_annotation_table,
+    read_gene_list,
+    same_spelling,
+)
 from dglzarr.graph import run_tasks
 from dglzarr.kernels.scale import Scale, detect_scale, to_log2, value_quantiles
 from dglzarr.kernels.split import SPLITS, SplitBy, assign_split, hashed_split
@@ -50,6 +58,7 @@ if TYPE_CHECKING:
     from dglzarr.graph import Progress
     from dglzarr.sources import Source
 
+FeatureKind = Literal["probe", "gene"]
 Scaled = tuple["Source", dict[str, float], Scale]
 
 _SCALE_WINDOWS, _SCALE_WINDOW = 16, 32
@@ -77,6 +86,7 @@ def ingest(
     sources: Sequence[SourceFile],
     target: str,
     *,
+    feature_kind: FeatureKind = "probe",
     probes: str | None = None,
     annotation: str | None = None,
     split_by: SplitBy = "series",
@@ -97,11 +107,15 @@ def ingest(
         Files and their raw stores.
     target
         URI of the expression store.
+    feature_kind
+        What the study's genes are. ``"probe"``: the features of the sources, by label.
+        ``"gene"``: gene symbols, so that platforms with other features, microarrays and RNA-seq,
+        are joined; the log2 values of several features of one gene are averaged.
     probes
-        File with one probe a line: the genes of the study, in that order. Without it the common
-        probes of all training sources, sorted.
+        File with one probe (or symbol) a line: the genes of the study, in that order. Without it
+        those common to all training sources, sorted.
     annotation
-        Table probe -> gene symbol (and gene ID).
+        Table probe -> gene symbol (and gene ID). Symbols that it does not tell are the sources'.
     split_by
         ``"series"`` keeps a study on one side; ``"sample"`` is the papers' way.
     test_fraction, validation_fraction
@@ -138,7 +152,7 @@ def ingest(
         EXPRESSION,
         inputs=[*inputs, *files, *(store_input(uri) for uri in like)],
         parameters={
-            "feature_kind": "probe",
+            "feature_kind": feature_kind,
             "gene_space": "study" if like else "list" if probes else "intersection",
             "split_by": split_by,
             "test_fraction": test_fraction,
@@ -152,7 +166,7 @@ def ingest(
     if claim.state == "unchanged":
         return summarize(target, claim.state)
     if claim.state == "new":
-        labels = _study_labels(raws, like, probes, annotation, min_coverage)
+        labels = _study_labels(raws, like, probes, annotation, min_coverage, feature_kind)
         key = labels["series"] if split_by == "series" else labels["sample"]
         assign = hashed_split if like else partial(assign_split, split_by=split_by)
         labels["split"] = assign(
@@ -160,17 +174,15 @@ def ingest(
         )
         length = _whole_chunks(shard_length, labels["sample"].size)
         create_store(claim, labels, region_length=length)
-    parts = [(raw["uri"], raw["store_id"]) for raw in inputs]
-    target_id = (read_attributes(target) or {})["store_id"]
-    map_regions(
-        _join_region,
+    join = _Join(
         target,
-        parts=parts,
-        target_id=target_id,
-        what="joining sources",
-        on_progress=on_progress,
+        (read_attributes(target) or {})["store_id"],
+        tuple((raw["uri"], raw["store_id"]) for raw in inputs),
+        feature_kind,
+        annotation,
     )
-    return finish(target, started=started, details=_join_details(target, target_id, parts))
+    map_regions(_join_region, target, join=join, what="joining sources", on_progress=on_progress)
+    return finish(target, started=started, details=_join_details(join))
 
 
 # ---------------------------------------------------------------- one source
@@ -289,6 +301,17 @@ def _text(values: Sequence[Any]) -> NDArray[Any]:
 # ---------------------------------------------------------------- the join
 
 
+@dataclass(frozen=True)
+class _Join:
+    """What is joined into what; the store ids make the caches see a replaced store."""
+
+    target: str
+    target_id: str
+    parts: tuple[tuple[str, str], ...]
+    feature_kind: FeatureKind
+    annotation: str | None
+
+
 def _whole_chunks(shard_length: int | None, n_samples: int) -> int:
     """Return the length of a shard: a chunk or less, or a multiple of a chunk."""
     if shard_length is None:
@@ -303,17 +326,21 @@ def _study_labels(
     probes: str | None,
     annotation: str | None,
     min_coverage: float,
+    feature_kind: FeatureKind,
 ) -> dict[str, NDArray[Any]]:
     """Return every coordinate of the joined matrix but the split."""
     tables = [open_store(raw) for raw in raws]
-    genes_of = [list(map(str, t["gene"].values)) for t in tables]
+    genes_of = [_features(raw, feature_kind, annotation) for raw in raws]
+    listed = read_gene_list(probes) if probes is not None else None
     if like:
         study = open_store(like[0], EXPRESSION)
-        genes, symbols, ids = ([str(v) for v in study[n].values] for n in _GENE_COORDS)
-        _check_coverage(raws, genes_of, genes, min_coverage)
-    else:
-        genes = _canonical_genes(raws, genes_of, probes, min_coverage)
-        symbols, ids = _gene_names(genes, tables, annotation)
+        listed, symbols, ids = ([str(v) for v in study[n].values] for n in _GENE_COORDS)
+    if feature_kind == "gene":
+        _, *genes_of = same_spelling(listed or [], *genes_of)
+        genes_of = [[name for name in names if name] for names in genes_of]
+    genes = _canonical_genes(raws, genes_of, listed, min_coverage)
+    if not like:
+        symbols, ids = _gene_names(genes, tables, annotation, feature_kind)
     samples = np.concatenate([t["sample"].values for t in tables])
     _refuse_repeated(
         [*like, *raws],
@@ -344,15 +371,23 @@ def _name(raw: str) -> str:
     return raw.rsplit("/", 1)[-1].removesuffix(".zarr")
 
 
+def _features(raw: str, feature_kind: FeatureKind, annotation: str | None) -> list[str]:
+    """Return what each feature of a source is called in the study, "" where it has no gene."""
+    labels = [str(g) for g in read_array(raw, "gene")]
+    if feature_kind == "probe":
+        return labels
+    own = [str(s) for s in read_array(raw, "gene_symbol")]
+    return feature_symbols(labels, own, read_annotation_table(annotation) if annotation else None)
+
+
 def _canonical_genes(
     raws: Sequence[str],
     genes_of: Sequence[Sequence[str]],
-    probes: str | None,
+    listed: list[str] | None,
     min_coverage: float,
 ) -> list[str]:
     """Return the genes of the study: the listed ones, else those common to all sources, sorted."""
-    if probes is not None:
-        listed = read_gene_list(probes)
+    if listed is not None:
         _check_coverage(raws, genes_of, listed, min_coverage)
         return listed
     common = set(genes_of[0]).intersection(*genes_of[1:])
@@ -389,14 +424,19 @@ def _refuse_outlier(raws: Sequence[str], genes_of: Sequence[Sequence[str]], n_co
         f"{_name(raws[worst])}: shares {n_common} probes with all the other training sources "
         f"together, which share {without[worst]} among themselves (first probes: "
         f"{', '.join(genes_of[worst][:3])}). Unknown platform: remove it, give it "
-        "role = 'cohort', or list the probes to use (ingest.probes)."
+        "role = 'cohort', list the probes to use (ingest.probes), or join sources by gene "
+        "(ingest.feature_kind = 'gene', with ingest.annotation)."
     )
 
 
 def _gene_names(
-    genes: Sequence[str], tables: Sequence[Any], annotation: str | None
+    genes: list[str], tables: Sequence[Any], annotation: str | None, feature_kind: FeatureKind
 ) -> tuple[list[str], list[str]]:
     """Return symbol and ID of each gene: from the annotation, else from the sources."""
+    if feature_kind == "gene":
+        found = read_annotation_table(annotation) if annotation else Annotation({}, {})
+        id_of = {s.upper(): found.gene_id.get(p, "") for p, s in found.symbol.items()}
+        return genes, [id_of.get(gene.upper(), "") for gene in genes]
     if annotation is not None:
         found = read_annotation_table(annotation)
         return [found.symbol.get(g, "") for g in genes], [found.gene_id.get(g, "") for g in genes]
@@ -418,20 +458,16 @@ def _refuse_repeated(raws: Sequence[str], samples_of: Sequence[Sequence[str]]) -
         seen |= dict.fromkeys(samples, raw)
 
 
-def _join_region(
-    uri: str, region: Region, *, parts: Sequence[tuple[str, str]], target_id: str
-) -> None:
+def _join_region(uri: str, region: Region, *, join: _Join) -> None:
     """Write one region of the join: the rows of each source it meets, in log2."""
     start = 0
     pieces = []
-    for raw, raw_id in parts:
-        index, n_samples, scale = _gene_index(raw, raw_id, uri, target_id)
+    for raw, raw_id in join.parts:
+        match, n_samples, scale = _matched(raw, raw_id, join)
         lo, hi = max(region.start - start, 0), min(region.stop - start, n_samples)
         if lo < hi:
             block, _ = to_log2(_read_rows(raw, raw_id, lo, hi), scale)
-            piece = np.full((hi - lo, index.size), np.nan, dtype=np.float32)
-            piece[:, index >= 0] = block[:, index[index >= 0]]
-            pieces.append(piece)
+            pieces.append(match.apply(block))
         start += n_samples
     expression = np.concatenate(pieces)
     n_missing = np.isnan(expression).sum(axis=1)
@@ -460,24 +496,28 @@ def _opened_link(raw: str, raw_id: str) -> Source | None:  # noqa: ARG001  (part
 
 
 @lru_cache(maxsize=1024)
-def _gene_index(
+def _matched(
     raw: str,
-    raw_id: str,  # noqa: ARG001  (the ids make the cache see a replaced store)
-    target: str,
-    target_id: str,  # noqa: ARG001
-) -> tuple[NDArray[np.int64], int, Scale]:
-    """Return where each study gene stands in a raw store (-1 absent), its length and scale."""
+    raw_id: str,  # noqa: ARG001  (part of the cache key)
+    join: _Join,
+) -> tuple[GeneMatch, int, Scale]:
+    """Return which features of a raw store measure which study genes, its length and scale."""
     table = open_store(raw)
-    genes = pd.Index(read_array(target, "gene"))
-    index = table.indexes["gene"].get_indexer(genes).astype(np.int64)
-    return index, table.sizes["sample"], table.attrs["details"]["scale"]
+    genes = read_array(join.target, "gene")
+    if join.feature_kind == "gene":
+        features = _features(raw, join.feature_kind, join.annotation)
+        match = match_genes(features, None, [str(gene) for gene in genes])
+    else:
+        index = table.indexes["gene"].get_indexer(pd.Index(genes)).astype(np.int64)
+        match = GeneMatch(np.flatnonzero(index >= 0), index[index >= 0], len(genes))
+    return match, table.sizes["sample"], table.attrs["details"]["scale"]
 
 
-def _join_details(target: str, target_id: str, parts: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    split = read_array(target, "split")
+def _join_details(join: _Join) -> dict[str, Any]:
+    split = read_array(join.target, "split")
     per_source = []
-    for raw, raw_id in parts:
-        index, n_samples, scale = _gene_index(raw, raw_id, target, target_id)
+    for raw, raw_id in join.parts:
+        match, n_samples, scale = _matched(raw, raw_id, join)
         table = open_store(raw)
         per_source.append(
             {
@@ -485,13 +525,13 @@ def _join_details(target: str, target_id: str, parts: Sequence[tuple[str, str]])
                 "series": str(table["series"].values[0]),
                 "n_samples": n_samples,
                 "scale": scale,
-                "coverage": float((index >= 0).mean()),
-                "n_missing_genes": int((index < 0).sum()),
+                "coverage": float(match.found.mean()),
+                "n_missing_genes": int((~match.found).sum()),
                 "n_negative": table.attrs["details"]["n_negative"],
             }
         )
     return {
         "per_source": per_source,
-        "n_missing": int(read_array(target, "n_missing").sum()),
+        "n_missing": int(read_array(join.target, "n_missing").sum()),
         "split_counts": {name: int((split == i).sum()) for i, name in enumerate(SPLITS)},
     }
