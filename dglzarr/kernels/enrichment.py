@@ -13,6 +13,8 @@ from scipy.sparse import csr_array
 from scipy.stats import false_discovery_control, hypergeom
 
 QVALUE_LAMBDA = 0.05
+P_CUTOFF, Q_CUTOFF = 0.05, 0.2
+"""clusterProfiler's: a term counts as enriched under both."""
 
 
 class Enrichment(NamedTuple):
@@ -99,3 +101,8 @@ def storey_qvalue(p_value: NDArray[np.float64]) -> NDArray[np.float64]:
     if p_value.size < 2 or not null_share:
         return np.full(p_value.size, np.nan)
     return np.asarray(null_share * false_discovery_control(p_value), dtype=np.float64)
+
+
+def is_enriched(p_adjusted: NDArray[np.float64], q_value: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which terms clusterProfiler would list; a q-value that is NaN does not matter."""
+    return np.asarray((p_adjusted < P_CUTOFF) & ~(q_value >= Q_CUTOFF))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MINED, PUBLISHED, RANDOM, INK = "#c2410c", "#1d5fa8", "#8b939e", "#1f2933"
 MARKERS = "sD^vP"
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "dglzarr",
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -45,7 +45,7 @@ _STYLE: dict[Any, Any] = {
 def _axes(width: float, height: float) -> Iterator[tuple[Axes, io.StringIO]]:
     """Yield the axes of a new figure and the text it is written to at the end, sizes in inches."""
     svg = io.StringIO()
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure.subplots(), svg
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})

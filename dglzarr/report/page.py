@@ -24,6 +24,7 @@ from dglzarr.kernels.split import SPLITS
 from dglzarr.models.files import MODEL, read_history
 from dglzarr.report import figures
 from dglzarr.report.panels import PanelRow, cohorts, panel_rows, shown_rows, texts, verdict
+from dglzarr.report.paper import Overlap, group_rows, overlaps, paper_figures, term_rows
 from dglzarr.schema import SPECS
 from dglzarr.store import open_store, read_attributes
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     Stores = Mapping[str, str | Sequence[str]]
 
 REQUIRED = ("expression", "samples", "scores", "landmarks", "evaluation")
+OPTIONAL = ("reconstruction", "groups", "enrichment")
 N_TABLE, N_BARS, N_SERIES = 50, 30, 40
 LONGEST_VALUE = 300
 SOURCE_FIELDS = (
@@ -63,7 +65,7 @@ def write_report(
 ) -> str:
     """Return the URI of the HTML report written to `target`.
 
-    ``landmarks.tsv`` and ``panels.tsv`` are written beside it. The same stores give the same bytes.
+    Tables and the paper's figures are written beside it. The same stores give the same bytes.
 
     Parameters
     ----------
@@ -87,7 +89,9 @@ def write_report(
     """
     if missing := [name for name in REQUIRED if name not in stores]:
         raise ValueError(f"stores: expected {', '.join(REQUIRED)}, got no {missing[0]!r}.")
-    opened = {name: open_store(stores[name], SPECS[name]) for name in REQUIRED}
+    known = (*REQUIRED, *(name for name in OPTIONAL if name in stores))
+    opened = {name: open_store(stores[name], SPECS[name]) for name in known}
+    folder = target.rpartition("/")[0] or "."
     learning, model_lineage = _learning_picture(model), _model_lineage(model)
     rows = panel_rows(opened["evaluation"], opened["landmarks"])
     context = {
@@ -100,13 +104,14 @@ def write_report(
         ],
         "panel_pictures": _panel_pictures(rows, opened["evaluation"]),
         **_landmark_context(opened["landmarks"]),
+        "paper": _paper_context(opened, folder),
         "learning": learning,
         **_data_context(opened, sources),
         "lineage": [*_lineage(stores), model_lineage, *_lineage({"raw": sources})],
         "max_delta_error": _details(opened["scores"]).get("max_delta_error"),
     }
-    folder = target.rpartition("/")[0] or "."
-    write_landmark_table(f"{folder}/landmarks.tsv", _uris(stores["landmarks"])[0])
+    for table in ("landmarks.tsv", "sorted_genes.csv"):
+        write_landmark_table(f"{folder}/{table}", _uris(stores["landmarks"])[0])
     names = [field.name for field in fields(PanelRow)]
     _write(f"{folder}/panels.tsv", _tsv(names, (asdict(row).values() for row in rows)))
     _write(target, _environment().get_template("report.html").render(context))
@@ -114,7 +119,9 @@ def write_report(
 
 
 def write_landmark_table(target: str, landmarks: str) -> None:
-    """Write every gene by rank as tab-separated text, so that the panel can be used elsewhere.
+    """Write every gene by rank as separated text, so that the panel can be used elsewhere.
+
+    A name that ends in ``.csv`` is written with commas, any other with tabs.
 
     Raises
     ------
@@ -123,7 +130,8 @@ def write_landmark_table(target: str, landmarks: str) -> None:
     """
     ds = open_store(landmarks, SPECS["landmarks"])
     header = ["rank", "gene", "gene_symbol", "gene_id", "score", "is_landmark"]
-    _write(target, _tsv(header, ([row[name] for name in header] for row in _ranked(ds))))
+    rows = ([row[name] for name in header] for row in _ranked(ds))
+    _write(target, _tsv(header, rows, separator="," if target.endswith(".csv") else "\t"))
 
 
 # ---------------------------------------------------------------- parts of the page
@@ -242,6 +250,28 @@ def _landmark_context(landmarks: xr.Dataset) -> dict[str, object]:
                 "genes matter; a smooth slope says that the panel's end is a matter of choice.",
             ),
         ],
+    }
+
+
+def _paper_context(opened: Mapping[str, xr.Dataset], folder: str) -> dict[str, object]:
+    """Write the paper's figures and the overlap of panels; return what the page shows of them."""
+    pictures = []
+    for figure in paper_figures(opened):
+        _write(f"{folder}/figures/{figure.name}.svg", figure.drawing.svg)
+        _write(f"{folder}/figures/{figure.name}.png", figure.drawing.png)
+        picture = _picture(figure.drawing.svg, figure.alt, figure.caption)
+        pictures.append((figure.title, picture))
+    shared = overlaps(opened["landmarks"])
+    names = [field.name for field in fields(Overlap)]
+    _write(f"{folder}/overlaps.tsv", _tsv(names, (asdict(row).values() for row in shared)))
+    return {
+        "pictures": pictures,
+        "overlaps": shared,
+        "groups": group_rows(opened["groups"]) if "groups" in opened else [],
+        "terms": term_rows(opened["enrichment"]) if "enrichment" in opened else [],
+        "n_query": _details(opened["enrichment"])["panels"]["mined"]["n_query"]
+        if "enrichment" in opened
+        else None,
     }
 
 
@@ -412,20 +442,22 @@ def _picture(svg: str, alt: str, caption: str) -> Picture:
     return Picture(f"data:image/svg+xml;base64,{encoded}", alt, caption)
 
 
-def _tsv(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+def _tsv(header: Sequence[str], rows: Iterable[Iterable[object]], *, separator: str = "\t") -> str:
     text = io.StringIO()
-    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer = csv.writer(text, delimiter=separator, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue()
 
 
-def _write(target: str, text: str) -> None:
-    """Write a text file, making its folder."""
+def _write(target: str, content: str | bytes) -> None:
+    """Write a file, making its folder."""
     filesystem, path = fsspec.core.url_to_fs(target)
     try:
         filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
-        filesystem.pipe_file(f"{path}.part", text.encode())
+        filesystem.pipe_file(
+            f"{path}.part", content.encode() if isinstance(content, str) else content
+        )
         filesystem.mv(f"{path}.part", path)
     except OSError as error:
         raise StoreError(

@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 from dglzarr.errors import ConfigError, SourceError
 from dglzarr.files import file_input
 from dglzarr.genes import first_symbol, strip_version
-from dglzarr.kernels.enrichment import Enrichment, enrich_terms
+from dglzarr.kernels.enrichment import Enrichment, enrich_terms, is_enriched
 from dglzarr.schema import ENRICHMENT, LANDMARKS
 from dglzarr.sources.terms import Terms, read_gmt, read_ontology
 from dglzarr.store import (
@@ -31,9 +31,6 @@ from dglzarr.store import (
 if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
-
-P_CUTOFF, Q_CUTOFF = 0.05, 0.2
-"""clusterProfiler's: a term counts as enriched under both."""
 
 
 def enrich(
@@ -135,11 +132,6 @@ def enrich(
         "panels": {p: _counts(f) for p, f in zip(panels, found, strict=True)},
     }
     return finish(target, started=started, arrays=arrays, details=details)
-
-
-def is_enriched(p_adjusted: NDArray[np.float64], q_value: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which terms clusterProfiler would list; a q-value that is NaN does not matter."""
-    return (p_adjusted < P_CUTOFF) & ~(q_value >= Q_CUTOFF)
 
 
 def _counts(found: Enrichment) -> dict[str, int]:

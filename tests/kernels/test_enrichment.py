@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.sparse import csr_array
 from scipy.stats import fisher_exact, hypergeom
 
-from dglzarr.kernels.enrichment import enrich_terms, storey_qvalue
+from dglzarr.kernels.enrichment import enrich_terms, is_enriched, storey_qvalue
 
 FIXTURE = json.loads(
     (Path(__file__).parents[1] / "data" / "enrichment.json").read_text(encoding="utf-8")
@@ -126,3 +126,9 @@ def test_storey_qvalue__naive_loop(p):
     for i in range(p.size):
         rates = [min(1, null_share * t * p.size / (p <= t).sum()) for t in p if t >= p[i]]
         assert q[i] == pytest.approx(min(*rates, null_share))
+
+
+def test_is_enriched__both_limits():
+    p = np.array([0.01, 0.04, 0.06, 0.01, np.nan])
+    q = np.array([0.1, 0.2, 0.1, np.nan, np.nan])
+    assert is_enriched(p, q).tolist() == [True, False, False, True, False]

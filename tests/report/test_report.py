@@ -371,7 +371,7 @@ def test_write_report__self_contained_with_every_figure(written, page):
     html = written.read_text()
     assert not re.search(r"(src|href)=\"(?!data:image/svg\+xml;base64,|#)", html)
     assert "@import" not in html
-    assert len(page.images) == 6
+    assert len(page.images) == 8
     assert all(len(image["alt"]) > 20 for image in page.images)
     for image in page.images:
         assert "<svg" in base64.b64decode(image["src"].partition(",")[2]).decode()
@@ -390,7 +390,15 @@ def test_write_report__self_contained_with_every_figure(written, page):
 def test_write_report__same_bytes_again(written, study, tmp_path):
     again = tmp_path / "report.html"
     write_report(str(again), title="Study <1>", **study)
-    for name in ("report.html", "panels.tsv", "landmarks.tsv"):
+    names = ["figure-3-panels.svg", "figure-3-panels.png", "figure-4-1-cohort.svg"]
+    for name in (
+        "report.html",
+        "panels.tsv",
+        "landmarks.tsv",
+        "sorted_genes.csv",
+        "overlaps.tsv",
+        *(f"figures/{figure}" for figure in names),
+    ):
         assert (tmp_path / name).read_bytes() == (written.parent / name).read_bytes()
 
 
@@ -465,6 +473,11 @@ def test_write_landmark_table__all_genes_by_rank(study, tmp_path):
     assert [row["gene"] for row in rows] == [GENES[i] for i in order]
     assert [float(row["score"]) for row in rows] == score[order].tolist()
     assert [row["is_landmark"] for row in rows] == ["True"] * 8 + ["False"] * 52
+
+
+def test_write_landmark_table__csv_is_the_same_with_commas(written):
+    text = (written.parent / "sorted_genes.csv").read_text()
+    assert text.replace(",", "\t") == (written.parent / "landmarks.tsv").read_text()
 
 
 def test_write_report__panels_tsv_holds_every_panel(written):

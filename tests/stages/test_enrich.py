@@ -6,7 +6,7 @@ from scipy.stats import hypergeom
 
 from dglzarr.errors import ConfigError, SourceError, StoreError
 from dglzarr.schema import SCORES
-from dglzarr.stages.enrich import enrich, is_enriched
+from dglzarr.stages.enrich import enrich
 from dglzarr.stages.select import select
 from dglzarr.store import claim_store, create_store, finish, open_store, read_attributes
 from tests.studies import text, times
@@ -121,9 +121,3 @@ def test_enrich__no_gene_of_the_study(source, target, tmp_path):
 def test_enrich__one_kind_of_sets(source, target, files):
     with pytest.raises(ConfigError, match=r"expected enrich\.gene_sets"):
         enrich(source, target, **files)
-
-
-def test_is_enriched__both_limits():
-    p = np.array([0.01, 0.04, 0.06, 0.01, np.nan])
-    q = np.array([0.1, 0.2, 0.1, np.nan, np.nan])
-    assert is_enriched(p, q).tolist() == [True, False, False, True, False]

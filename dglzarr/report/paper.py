@@ -1,0 +1,303 @@
+"""The figures and lists of Kong et al. 2021 for any study, from its finished stores.
+
+Figures 2 to 5, the sorted gene list (Additional file 1) and the overlap of panels. What a study
+lacks - a labelled series, gene sets, a cohort - has no figure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import hypergeom
+
+from dglzarr.kernels.enrichment import P_CUTOFF, Q_CUTOFF, is_enriched
+from dglzarr.query import gene_keys
+from dglzarr.report import drawings
+from dglzarr.report.panels import SIGNIFICANT, cohorts, panel_kind, texts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import xarray as xr
+    from numpy.typing import NDArray
+
+    from dglzarr.report.drawings import Drawing
+
+N_TERMS = 20
+LATENT, MINED = "latent", "mined"
+CIRCLES = {"latent": "latent units", "pca": "principal components", "panel mined": "mined panel"}
+
+
+@dataclass(frozen=True)
+class PaperFigure:
+    """One figure: the file it goes to, the drawing, what it shows and how to read it."""
+
+    name: str
+    title: str
+    drawing: Drawing
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Genes that two panels share, and how many random panels of their sizes would.
+
+    Attributes
+    ----------
+    n_shared
+        Distinct genes in both.
+    n_expected
+        Mean for two random sets of as many genes.
+    p_value
+        Chance of so many or more.
+    """
+
+    first: str
+    second: str
+    n_first: int
+    n_second: int
+    n_shared: int
+    n_expected: float
+    p_value: float
+
+
+def paper_figures(opened: Mapping[str, xr.Dataset]) -> list[PaperFigure]:
+    """Return the figures that a study's stores allow, in the paper's order."""
+    found: list[PaperFigure] = []
+    if "reconstruction" in opened:
+        found.append(reconstruction_figure(opened["reconstruction"]))
+    if "groups" in opened:
+        found.append(groups_figure(opened["groups"]))
+    evaluation = opened["evaluation"]
+    found += comparison_figure(evaluation)
+    for number, cohort in enumerate(cohorts(evaluation)[1:], start=1):
+        found += cohort_figure(evaluation, cohort, number)
+    if "enrichment" in opened:
+        found += enrichment_figure(opened["enrichment"])
+    return found
+
+
+def reconstruction_figure(reconstruction: xr.Dataset) -> PaperFigure:
+    """Return figure 2A: error and correlation of every gene rebuilt by the model."""
+    mae, pcc, null = (reconstruction[name].values for name in ("mae", "pcc", "null_fraction"))
+    n_known = int(np.isfinite(null).sum())
+    return PaperFigure(
+        "figure-2a-reconstruction",
+        "Figure 2A: reconstruction",
+        drawings.error_and_correlation({"": mae}, {"": pcc}),
+        "Density of the error and the correlation of every gene rebuilt by the autoencoder",
+        f"How well the autoencoder rebuilds held-out samples, gene by gene: mean error "
+        f"{_mean(mae):.4f}, mean correlation {_mean(pcc):.4f}. {int((null < SIGNIFICANT).sum()):,} "
+        f"of {n_known:,} genes pass the permutation test.",
+    )
+
+
+def groups_figure(groups: xr.Dataset) -> PaperFigure:
+    """Return figure 2B: labelled samples in a circle, by latent units and beside them."""
+    of = texts(groups, "representation")
+    trees, words = {}, []
+    for name, title in CIRCLES.items():
+        if name not in of:
+            continue
+        here = groups.isel(representation=of.index(name))
+        ari, nmi, silhouette = (float(here[m]) for m in ("ari", "nmi", "silhouette"))
+        told = f"ARI {ari:.3f}, NMI {nmi:.3f}, silhouette {silhouette:.3f}"
+        trees[f"{title}\n{told if np.isfinite(ari) else str(here['reason'].values)}"] = here[
+            "tree"
+        ].values
+        words.append(f"{title}: {told}")
+    random = [i for i, name in enumerate(of) if name.startswith("panel random-")]
+    if random:
+        drawn = groups["ari"].values[random]
+        words.append(f"{len(random)} random panels: ARI {drawn.min():.3f} to {drawn.max():.3f}")
+    parameters = groups.attrs["parameters"]
+    series = ", ".join(sorted(set(texts(groups, "series")))[:4])
+    n_trained = groups.attrs["details"]["n_trained_on"]
+    return PaperFigure(
+        "figure-2b-groups",
+        "Figure 2B: groups of samples",
+        drawings.circles(trees, texts(groups, "group")),
+        "Circular dendrograms of labelled samples by latent units, components and the panel",
+        f"{groups.sizes['sample']:,} samples of {series}, coloured by {parameters['label']!r}; "
+        f"the model was trained on {n_trained:,} of them. Hierarchical clustering "
+        f"({parameters['linkage']}), cut into as many clusters as there are groups; ARI and NMI "
+        f"are 1 for the groups themselves and near 0 by chance. {'; '.join(words)}.",
+    )
+
+
+def comparison_figure(evaluation: xr.Dataset) -> list[PaperFigure]:
+    """Return figure 3: the mined panel against the best published one, or else a random one."""
+    rival = _rival(evaluation)
+    if rival is None:
+        return []
+    names = (MINED, rival)
+    mae, pcc = ({n: _measure(evaluation, m, n) for n in names} for m in ("mae", "pcc"))
+    failed = {
+        n: int((_measure(evaluation, "null_fraction", n) >= SIGNIFICANT).sum()) for n in names
+    }
+    ranges = "; ".join(
+        f"{n}: error {np.nanmin(mae[n]):.4f} to {np.nanmax(mae[n]):.4f}, correlation "
+        f"{np.nanmin(pcc[n]):.4f} to {np.nanmax(pcc[n]):.4f}, "
+        + ("" if panel_kind(n) == "random" else f"{failed[n]:,} targets fail the permutation test")
+        for n in names
+    )
+    return [
+        PaperFigure(
+            "figure-3-panels",
+            f"Figure 3: mined panel and {rival}",
+            drawings.panel_against(mae, pcc, names=names),
+            f"Errors and correlations of target genes with the mined panel against {rival}",
+            f"Held-out samples, common target genes. {ranges.rstrip(', ')}.",
+        )
+    ]
+
+
+def cohort_figure(evaluation: xr.Dataset, cohort: str, number: int) -> list[PaperFigure]:
+    """Return figure 4: targets of another platform predicted from the panel's genes."""
+    rival = _rival(evaluation)
+    names = [MINED, *([rival] if rival else [])]
+    mae, pcc = ({n: _measure(evaluation, m, n, cohort) for n in names} for m in ("mae", "pcc"))
+    if not np.isfinite(mae[MINED]).any():
+        return []
+    null = _measure(evaluation, "null_fraction", MINED, cohort)
+    known = np.isfinite(null)
+    share = f"{(null[known] < SIGNIFICANT).mean():.2%}" if known.any() else "-"
+    return [
+        PaperFigure(
+            f"figure-4-{number}-cohort",
+            f"Figure 4: {cohort}",
+            drawings.error_and_correlation(mae, pcc),
+            f"Density of error and correlation of target genes in {cohort}",
+            f"Target genes of {cohort}, predicted by the mined panel with what was learned on the "
+            f"training samples: mean error {_mean(mae[MINED]):.4f}, mean correlation "
+            f"{_mean(pcc[MINED]):.4f}, {share} of {int(known.sum()):,} targets pass the "
+            "permutation test.",
+        )
+    ]
+
+
+def enrichment_figure(enrichment: xr.Dataset) -> list[PaperFigure]:
+    """Return figure 5: the terms that the mined panel holds most more of than chance."""
+    here = enrichment.isel(panel=texts(enrichment, "panel").index(MINED))
+    p = here["p_value"].values
+    best = np.argsort(p, kind="stable")[: min(N_TERMS, int(np.isfinite(p).sum()))]
+    if not best.size:
+        return []
+    counts = enrichment.attrs["details"]["panels"]
+    names, adjusted, q = texts(here, "term_name"), here["p_adjusted"].values, here["q_value"].values
+    n_hits = here["n_hits"].values
+    return [
+        PaperFigure(
+            "figure-5-enrichment",
+            "Figure 5: enriched terms",
+            drawings.enriched_terms(
+                [names[i] for i in best],
+                n_hits[best] / max(1, int(here["n_query"])),
+                n_hits[best],
+                adjusted[best],
+                is_enriched=is_enriched(adjusted, q)[best],
+            ),
+            f"The {best.size} terms of lowest p in the mined panel",
+            f"The {best.size} terms of lowest p of {counts[MINED]['n_tested']:,} tested; filled "
+            f"dots count as enriched (adjusted p < {P_CUTOFF}, q < {Q_CUTOFF}). "
+            f"{enrichment_words(enrichment)}",
+        )
+    ]
+
+
+def enrichment_words(enrichment: xr.Dataset) -> str:
+    """Return how many terms come up in the mined panel, published ones and random ones."""
+    counts: Mapping[str, Mapping[str, int]] = enrichment.attrs["details"]["panels"]
+    random = [c["n_enriched"] for n, c in counts.items() if panel_kind(n) == "random"]
+    named = [
+        f"{n}: {c['n_enriched']:,} of {c['n_tested']:,} tested terms are enriched"
+        for n, c in counts.items()
+        if panel_kind(n) != "random"
+    ]
+    chance = f"{len(random)} random panels: {min(random)} to {max(random)}" if random else ""
+    return "; ".join(filter(None, [*named, chance])) + "."
+
+
+def overlaps(landmarks: xr.Dataset) -> list[Overlap]:
+    """Return the genes shared by each pair of panels that are not random."""
+    keys = dict(zip(texts(landmarks, "gene"), gene_keys(landmarks).tolist(), strict=True))
+    n_genes = len(set(keys.values()))
+    held = {
+        name: {keys[str(g)] for g in row if g}
+        for name, row in zip(texts(landmarks, "panel"), landmarks["panel_gene"].values, strict=True)
+        if panel_kind(name) != "random"
+    }
+    found = []
+    for (first, a), (second, b) in combinations(held.items(), 2):
+        n_shared = len(a & b)
+        expected, p = len(a) * len(b) / n_genes, hypergeom.sf(n_shared - 1, n_genes, len(a), len(b))
+        found.append(Overlap(first, second, len(a), len(b), n_shared, expected, float(p)))
+    return found
+
+
+def _rival(evaluation: xr.Dataset) -> str | None:
+    """Return the published panel of lowest error, else the first random one."""
+    panels = texts(evaluation, "panel")
+    if MINED not in panels:
+        return None
+    errors = {
+        name: _mean(_measure(evaluation, "mae", name))
+        for name in panels
+        if panel_kind(name) == "published"
+    }
+    judged = {name: e for name, e in errors.items() if np.isfinite(e)}
+    if judged:
+        return min(judged, key=judged.__getitem__)
+    return next((name for name in panels if panel_kind(name) == "random"), None)
+
+
+def _measure(
+    evaluation: xr.Dataset, measure: str, panel: str, cohort: str | None = None
+) -> NDArray[np.floating]:
+    """Return a measure of the first predictor for each gene."""
+    here = evaluation[measure].isel(predictor=0)
+    at = texts(evaluation, "cohort").index(cohort or cohorts(evaluation)[0])
+    values: NDArray[np.floating] = here.isel(
+        panel=texts(evaluation, "panel").index(panel), cohort=at
+    ).values
+    return values
+
+
+def _mean(values: NDArray[np.floating]) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean(dtype=np.float64)) if known.size else float("nan")
+
+
+def group_rows(groups: xr.Dataset) -> list[dict[str, object]]:
+    """Return ARI, NMI and silhouette by representation, random panels as their mean."""
+    rows: list[dict[str, object]] = []
+    of = texts(groups, "representation")
+    measures = {m: groups[m].values for m in ("ari", "nmi", "silhouette")}
+    random = [i for i, name in enumerate(of) if name.startswith("panel random-")]
+    for i, name in enumerate(of):
+        if i not in random:
+            rows.append({"name": CIRCLES.get(name, name), **{m: v[i] for m, v in measures.items()}})
+    if random:
+        means: Sequence[float] = [float(v[random].mean()) for v in measures.values()]
+        name = f"random panels, mean of {len(random)}"
+        rows.append({"name": name, **dict(zip(measures, means, strict=True))})
+    return rows
+
+
+def term_rows(enrichment: xr.Dataset) -> list[dict[str, object]]:
+    """Return the mined panel's terms of lowest p."""
+    here = enrichment.isel(panel=texts(enrichment, "panel").index(MINED))
+    p = here["p_value"].values
+    best = np.argsort(p, kind="stable")[: min(N_TERMS, int(np.isfinite(p).sum()))]
+    columns = ("n_hits", "n_genes", "p_value", "p_adjusted", "q_value")
+    values = {name: here[name].values for name in columns}
+    terms, names, hits = (texts(here, name) for name in ("term", "term_name", "hits"))
+    return [
+        {"term": terms[i], "name": names[i], "hits": hits[i]}
+        | {name: column[i] for name, column in values.items()}
+        for i in best
+    ]
