@@ -54,6 +54,10 @@ def prepare(case: Case) -> None:
     select(
         scores,
         case.path("landmarks.zarr"),
+        normalized=case.path("normalized.zarr"),
+        samples=case.path("samples.zarr"),
+        selector="top-score",
+        selectors=(),
         n_landmarks=N_LANDMARKS[case.size],
         n_random=N_RANDOM[case.size],
     )

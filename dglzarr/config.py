@@ -33,6 +33,7 @@ Predictors = Annotated[
     Field(min_length=1, strict=False),
     AfterValidator(_distinct),
 ]
+Names = Annotated[tuple[str, ...], Field(strict=False)]
 _BYTES = r"^(\d+(\.\d+)? *[kMGT]i?B|auto)$"
 
 
@@ -101,10 +102,20 @@ class ScoreSettings(_Section):
 
 
 class SelectSettings(_Section):
-    """Panels."""
+    """Panels: how the mined one is chosen, and what it is compared with."""
 
+    selector: str = "greedy"
+    selectors: Names = ("top-score", "medoids")
     n_landmarks: Count = 943
     n_random: Count = 20
+    forced: Names | str = ()
+    excluded: Names | str = ()
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The lists that are files, by field."""
+        lists = {"forced": self.forced, "excluded": self.excluded}
+        return {name: value for name, value in lists.items() if isinstance(value, str)}
 
 
 class EvaluateSettings(_Section):
@@ -286,12 +297,14 @@ def _absolute(settings: Settings, folder: Path) -> Settings:
         }
     )
     panels = {name: anchor(uri) for name, uri in settings.evaluate.panels.items()}
+    lists = {name: anchor(uri) for name, uri in settings.select.files.items()}
     sets = {name: anchor(path) for name, path in settings.enrich.files.items()}
     return settings.model_copy(
         update={
             "root": anchor(settings.root),
             "sources": sources,
             "ingest": ingest,
+            "select": settings.select.model_copy(update=lists),
             "evaluate": settings.evaluate.model_copy(update={"panels": panels}),
             "enrich": settings.enrich.model_copy(update=sets),
         }

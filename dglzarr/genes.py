@@ -265,6 +265,31 @@ def read_panel(
     return PanelMatch(list(found), [entry for entry in entries if _key(entry) not in lookup])
 
 
+def find_genes(
+    names: Sequence[str],
+    *,
+    genes: Sequence[str],
+    symbols: Sequence[str],
+    gene_ids: Sequence[str],
+) -> list[list[int]]:
+    """Return where each name's features stand: those of that label, else symbol, else gene id.
+
+    Parameters
+    ----------
+    names
+        Labels, symbols, Entrez or Ensembl ids; letter case and Ensembl versions are ignored.
+    genes, symbols, gene_ids
+        Label, symbol and id of every feature.
+
+    Examples
+    --------
+    >>> find_genes(["B", "2", "c"], genes=["a", "b"], symbols=["C", "C"], gene_ids=["1", "2"])
+    [[1], [1], [0, 1]]
+    """
+    places = [_places([first_symbol(n) for n in of], _key) for of in (genes, symbols, gene_ids)]
+    return [next((p[_key(name)] for p in places if _key(name) in p), []) for name in names]
+
+
 @dataclass(frozen=True)
 class GeneMatch:
     """Which genes of a cohort measure which genes of a study.

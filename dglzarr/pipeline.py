@@ -89,7 +89,7 @@ class Step:
     @property
     def reports_progress(self) -> bool:
         """Whether the stage takes ``on_progress``."""
-        return self.name not in ("select", "group", "enrich", "report")
+        return self.name not in ("group", "enrich", "report")
 
     @property
     def state(self) -> StepState:
@@ -180,7 +180,8 @@ def plan(settings: Settings, *, study: Study | None = None, overwrite: bool = Fa
         ),
         step(
             "select", select, base.uri("landmarks"), source=base.uri("scores"),
-            target=base.uri("landmarks"), panels=settings.evaluate.panels, seed=seed,
+            target=base.uri("landmarks"), normalized=normalized, samples=samples,
+            panels=settings.evaluate.panels, seed=seed,
             **settings.select.model_dump(), **common,
         ),
         step(
@@ -255,6 +256,7 @@ def _check_files(settings: Settings) -> None:
         "ingest.probes": settings.ingest.probes,
         "ingest.annotation": settings.ingest.annotation,
         **{f"evaluate.panels.{name}": path for name, path in settings.evaluate.panels.items()},
+        **{f"select.{name}": path for name, path in settings.select.files.items()},
         **{f"enrich.{name}": path for name, path in settings.enrich.files.items()},
     }
     for name, path in named.items():

@@ -236,18 +236,19 @@ SCORES = StoreSpec(
 )  # fmt: skip
 LANDMARKS = StoreSpec(
     "landmarks",
-    1,
-    "Genes ranked by score, and the panels to be compared.",
+    2,
+    "The mined panel, and the panels it is compared with.",
     (
         ArraySpec("score", ("gene",), "float64", "DeepLIFT score of the gene"),
-        ArraySpec("rank", ("gene",), "int32", "rank by score, 1 = best"),
+        ArraySpec("rank", ("gene",), "int32", "the mined panel in order, then the rest by score"),
         ArraySpec("is_landmark", ("gene",), "bool", "whether the gene is in the mined panel"),
-        ArraySpec("panel_gene", ("panel", "position"), "str", "genes of a panel in order"),
+        ArraySpec("panel_gene", ("panel", "position"), "str", "genes of a panel, best first"),
         ArraySpec("n_missing", ("panel",), "int32", "listed, not measured"),
         _GENE,
         _GENE_ID,
         _GENE_SYMBOL,
-        _index("panel", "mined, random-0..., or the name of a published list"),
+        _index("panel", "mined, a selector, random-0..., or the name of a published list"),
+        _coord("selector", "panel", "how its genes were chosen: a selector, or 'published'"),
         _index("position", "position in the panel, 0 = first", "int32"),
     ),
 )  # fmt: skip

@@ -10,7 +10,6 @@ from pydantic import BaseModel
 from dglzarr import config, pipeline
 from dglzarr.config import Settings, load_settings
 from dglzarr.errors import ConfigError, DglzarrError, StoreError
-from dglzarr.kernels.panels import top_score_panel
 from dglzarr.pipeline import OPTIONAL_STAGES, STAGES, mine, plan
 from dglzarr.schema import SCORES
 from dglzarr.stages.select import select
@@ -104,15 +103,16 @@ def test_mine__shuffled_scores_find_few(mined, tmp_path, seed):
     create_store(claim_store(uri, SCORES, inputs=[], parameters={}), labels)
     shuffled = {n: np.take(ds[n].values, order, axis=-1) for n in ("score", "latent_score")}
     finish(uri, started=0.0, arrays=shuffled)
-    options = mined.settings.select.model_dump()
-    select(uri, str(tmp_path / "landmarks.zarr"), **options)
+    stores = {name: mined.study.uri(name) for name in ("normalized", "samples")}
+    options = mined.settings.select.model_dump() | {"selector": "top-score", "selectors": ()}
+    select(uri, str(tmp_path / "landmarks.zarr"), **stores, **options)
     assert not finds_most_hubs(mined, str(tmp_path / "landmarks.zarr"))
 
 
 @pytest.mark.slow
 def test_mine__variance_finds_few(mined):
     ds = mined.open("samples")
-    varying = top_score_panel(ds["gene_std"].values, len(mined.hubs))
+    varying = np.argsort(-ds["gene_std"].values)[: len(mined.hubs)]
     assert mined.n_hubs(ds["gene"].values[varying]) <= 0.1 * len(mined.hubs)
 
 
@@ -262,6 +262,10 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
     "train.patience": (1, "train", "patience None -> 1"),
     "score.deeplift_reference": ("zeros", "score", "deeplift_reference 'mean' -> 'zeros'"),
     "score.layer": ("pre-activation", "score", "layer 'latent' -> 'pre-activation'"),
+    "select.selector": ("variance", "select", "selector 'greedy' -> 'variance'"),
+    "select.selectors": (("random",), "select", "selectors"),
+    "select.forced": ("list.txt", "select", "forced [] -> "),
+    "select.excluded": ("list.txt", "select", "excluded [] -> "),
     "select.n_landmarks": (4, "select", "n_landmarks 5 -> 4"),
     "select.n_random": (1, "select", "n_random 2 -> 1"),
     "evaluate.panels": ({"l": "list.txt"}, "select", "panels"),

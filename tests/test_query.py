@@ -83,6 +83,7 @@ def write_landmarks(uri):
         "gene_id": text([""] * N_GENES),
         "gene_symbol": text(SYMBOLS),
         "panel": text(["mined"]),
+        "selector": text(["top-score"]),
         "position": np.arange(3, dtype=np.int32),
     }
     create_store(claim_store(str(uri), LANDMARKS, inputs=[], parameters={"seed": 3}), coords)

@@ -97,28 +97,28 @@ def top_genes(labels: Sequence[str], scores: NDArray[np.float64]) -> str:
     return svg.getvalue()
 
 
-def score_histogram(scores: NDArray[np.float64], cut: float, *, n_landmarks: int) -> str:
-    """Return how many genes have which score, with the lowest score that enters the panel."""
+def score_histogram(scores: NDArray[np.float64], inside: NDArray[np.bool_]) -> str:
+    """Return how many genes have which score, in all and in the panel."""
     with _axes(4.8, 3.2) as (axes, svg):
-        axes.hist(scores, bins=60, color=RANDOM)
-        axes.axvline(cut, color=MINED, label=f"cut: the {n_landmarks} best are right of it")
+        _, edges, _ = axes.hist(scores, bins=60, color=RANDOM, label="all genes")
+        axes.hist(scores[inside], bins=edges.tolist(), color=MINED, label="mined panel")
         axes.set(xlabel="DeepLIFT score", ylabel="genes")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.legend(loc="upper right")
     return svg.getvalue()
 
 
-def score_curve(scores: NDArray[np.float64], *, n_landmarks: int) -> str:
-    """Return the scores from best to worst, the panel shaded."""
-    ranked = np.sort(scores)[::-1]
+def score_curve(scores: NDArray[np.float64], inside: NDArray[np.bool_]) -> str:
+    """Return the scores from best to worst, the panel's genes marked."""
+    order = np.argsort(-scores, kind="stable")
     with _axes(4.8, 3.2) as (axes, svg):
-        rank = np.arange(1, ranked.size + 1)
-        inside = rank <= n_landmarks
+        rank, ranked = np.arange(1, scores.size + 1), scores[order]
         axes.plot(rank, ranked, color=INK, linewidth=1.2)
-        axes.fill_between(
-            rank[inside], ranked[inside], color=MINED, alpha=0.6, label="mined panel", linewidth=0
-        )
-        axes.set(xlabel="rank", ylabel="DeepLIFT score")
+        axes.vlines(
+            rank[inside[order]], 0, ranked[inside[order]], color=MINED, alpha=0.4, linewidth=0.5,
+            label="mined panel", rasterized=True,
+        )  # fmt: skip
+        axes.set(xlabel="rank by score", ylabel="DeepLIFT score")
         axes.set_ylim(bottom=min(0.0, float(ranked.min(initial=0.0))))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.legend(loc="upper right")

@@ -179,17 +179,19 @@ def _panel_pictures(rows: Sequence[PanelRow], evaluation: xr.Dataset) -> list[Pi
             for row in rows
             if row.cohort == held_out and row.kind == kind and math.isfinite(row.mean_mae)
         }
-        for kind in ("mined", "published", "random")
+        for kind in ("mined", "selected", "published", "random")
     }
     if not by_kind["mined"]:
         return []
     strip = figures.panel_strip(
-        maes["mined"], by_kind["published"], np.array([*by_kind["random"].values()])
+        maes["mined"],
+        by_kind["selected"] | by_kind["published"],
+        np.array([*by_kind["random"].values()]),
     )
     pictures = [
         _picture(
             strip,
-            "Mean error of the mined panel, published lists and each random panel",
+            "Mean error of the mined panel, other selectors, published lists and random panels",
             "Each dot is one panel of landmark genes, judged on held-out samples. Further left is "
             "better. If the mined panel lies among the grey dots, a random draw does as well.",
         )
@@ -221,7 +223,6 @@ def _landmark_context(landmarks: xr.Dataset) -> dict[str, object]:
     top = ranked[:N_BARS]
     scores = landmarks["score"].values
     inside = landmarks["is_landmark"].values
-    n_landmarks = int(inside.sum())
     labels = [
         f"{row['gene_symbol']} ({row['gene']})"
         if row["gene_symbol"] not in ("", row["gene"])
@@ -232,22 +233,21 @@ def _landmark_context(landmarks: xr.Dataset) -> dict[str, object]:
         "top": ranked[:N_TABLE],
         "top_picture": _picture(
             figures.top_genes(labels, np.array([row["score"] for row in top])),
-            f"Scores of the {len(top)} best genes",
-            f"The {len(top)} genes with the highest score.",
+            f"Scores of the first {len(top)} genes of the panel",
+            f"DeepLIFT scores of the first {len(top)} genes of the mined panel, in its order.",
         ),
         "score_pictures": [
             _picture(
-                figures.score_histogram(
-                    scores, float(scores[inside].min()), n_landmarks=n_landmarks
-                ),
-                "How many genes have which score, and the cut of the panel",
-                "How the scores are spread. The line is the lowest score in the mined panel.",
+                figures.score_histogram(scores, inside),
+                "How many genes have which score, in all and in the panel",
+                "How the scores are spread over all genes, and over those of the mined panel.",
             ),
             _picture(
-                figures.score_curve(scores, n_landmarks=n_landmarks),
-                "Scores of all genes from best to worst",
-                "All genes from best to worst. A steep fall followed by a flat tail says that few "
-                "genes matter; a smooth slope says that the panel's end is a matter of choice.",
+                figures.score_curve(scores, inside),
+                "Scores of all genes from best to worst, those of the panel marked",
+                "All genes from best to worst, the mined panel marked. A steep fall followed by a "
+                "flat tail says that few genes matter; a smooth slope says that the scores alone "
+                "draw no line.",
             ),
         ],
     }

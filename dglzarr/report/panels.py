@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from dglzarr.kernels.panels import SELECTORS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import xarray as xr
     from numpy.typing import NDArray
 
-Kind = Literal["baseline", "mined", "published", "random"]
+Kind = Literal["baseline", "mined", "selected", "published", "random"]
 
-KINDS: tuple[Kind, ...] = ("baseline", "mined", "published", "random")
+KINDS: tuple[Kind, ...] = ("baseline", "mined", "selected", "published", "random")
 SIGNIFICANT = 0.01
 
 
@@ -76,11 +78,13 @@ def panel_kind(panel: str) -> Kind:
 
     Examples
     --------
-    >>> [panel_kind(p) for p in ("mean", "mined", "random-3", "l1000")]
-    ['baseline', 'mined', 'random', 'published']
+    >>> [panel_kind(p) for p in ("mean", "mined", "greedy", "random-3", "l1000")]
+    ['baseline', 'mined', 'selected', 'random', 'published']
     """
     if panel in ("mean", "mined"):
         return "baseline" if panel == "mean" else "mined"
+    if panel in SELECTORS:
+        return "selected"
     return "random" if re.fullmatch(r"random-\d+", panel) else "published"
 
 
@@ -167,9 +171,10 @@ def verdict(rows: Sequence[PanelRow]) -> list[str]:
     if not np.isfinite(mined):
         return ["The mined panel could not be judged here: no target gene has an error."]
     random = np.array([row.mean_mae for row in rows if row.kind == "random"])
-    published = [row for row in rows if row.kind == "published"]
+    selected, published = ([r for r in rows if r.kind == k] for k in ("selected", "published"))
     return [
         *_against_random(mined, random[np.isfinite(random)]),
+        *(_against(f"The {row.panel} panel", row.mean_mae, mined) for row in selected),
         *(_against(f"The published list {row.panel}", row.mean_mae, mined) for row in published),
         *(
             _against("Predicting the training mean of each gene, with no panel,", mae, mined)

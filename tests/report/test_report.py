@@ -222,7 +222,10 @@ def study(tmp_path_factory):
     panel_gene[0] = text(GENES)[np.argsort(rank)[:N_LANDMARKS]]
     landmarks = write_store(
         folder, "landmarks",
-        {**gene_coords, "panel": text(PANELS), "position": np.arange(N_LANDMARKS, dtype="i4")},
+        {
+            **gene_coords, "panel": text(PANELS), "position": np.arange(N_LANDMARKS, dtype="i4"),
+            "selector": text(["greedy", "published", *["random"] * 4]),
+        },
         finished={
             "score": score, "rank": rank, "is_landmark": rank <= N_LANDMARKS,
             "panel_gene": panel_gene, "n_missing": np.array([0, 3, 0, 0, 0, 0], "i4"),

@@ -5,11 +5,11 @@ import pytest
 from scipy.stats import hypergeom
 
 from dglzarr.errors import ConfigError, SourceError, StoreError
-from dglzarr.schema import SCORES
+from dglzarr.schema import NORMALIZED, SCORES
 from dglzarr.stages.enrich import enrich
 from dglzarr.stages.select import select
 from dglzarr.store import claim_store, create_store, finish, open_store, read_attributes
-from tests.studies import text, times
+from tests.studies import text, times, write_matrix, write_samples
 
 GENES = [f"{i}_at" for i in range(12)]
 SYMBOLS = ["A", "A", "B", "C", "D", "E", "F", "G /// X", "", "H", "I", "J"]
@@ -25,7 +25,13 @@ def source(tmp_path):
     create_store(claim_store(scores, SCORES, inputs=[], parameters={}), labels)
     arrays = {"score": SCORE, "latent_score": np.stack([SCORE, SCORE]).astype(np.float32)}
     finish(scores, started=0.0, arrays=arrays)
-    select(scores, uri, n_landmarks=5, n_random=2)
+    values = np.random.default_rng(0).normal(8, 1, (60, 12)).astype(np.float32)
+    normalized = write_matrix(tmp_path / "normalized.zarr", NORMALIZED, values, genes=GENES)
+    samples = write_samples(tmp_path / "samples.zarr", normalized, keep=np.ones(60, dtype=bool))
+    select(
+        scores, uri, normalized=normalized, samples=samples, selector="top-score", selectors=(),
+        n_landmarks=5, n_random=2,
+    )  # fmt: skip
     return uri
 
 

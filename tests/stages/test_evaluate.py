@@ -48,7 +48,8 @@ ALPHAS = (0.1, 10.0, 1000.0)
 def write_landmarks(uri, panels=PANELS):
     labels = {"gene": text(GENES), "gene_symbol": text(SYMBOLS), "gene_id": text([""] * N_GENES)}
     longest = max(map(len, panels.values()))
-    labels |= {"panel": text(list(panels)), "position": np.arange(longest, dtype=np.int32)}
+    labels |= {"panel": text(list(panels)), "selector": text(["random"] * len(panels))}
+    labels["position"] = np.arange(longest, dtype=np.int32)
     create_store(claim_store(str(uri), LANDMARKS, inputs=[], parameters={}), labels)
     rows = [[GENES[i] for i in p] + [""] * (longest - len(p)) for p in panels.values()]
     arrays = {

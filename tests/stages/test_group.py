@@ -39,7 +39,10 @@ class Study:
         create_store(claim, {**labels, "gene": genes, "latent": np.arange(1, dtype=np.int32)})
         score = np.linspace(1, 0, N_GENES)
         finish(scores, started=0.0, arrays={"score": score, "latent_score": score[None]})
-        select(scores, self.landmarks, n_landmarks=10, n_random=2)
+        select(
+            scores, self.landmarks, normalized=self.source, samples=self.samples,
+            selector="top-score", selectors=(), n_landmarks=10, n_random=2,
+        )  # fmt: skip
         self.target = str(folder / "groups.zarr")
 
     def group(self, **options):

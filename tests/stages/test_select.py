@@ -1,10 +1,13 @@
+import functools
+
 import numpy as np
 import pytest
 
 from dglzarr.errors import ConfigError, SourceError, StoreError
-from dglzarr.schema import SCORES
+from dglzarr.kernels.panels import RIDGE, SELECTORS
+from dglzarr.schema import NORMALIZED, SCORES
 from dglzarr.stages import select as stage
-from dglzarr.stages.select import select
+from dglzarr.stages.select import select as any_select
 from dglzarr.store import (
     claim_store,
     create_store,
@@ -13,7 +16,7 @@ from dglzarr.store import (
     open_store,
     read_attributes,
 )
-from tests.studies import Breaks, BrokenError, digests, text, times
+from tests.studies import Breaks, BrokenError, digests, text, times, write_matrix, write_samples
 
 SCORE = np.array([0.1, 0.9, 0.4, 0.9, 0.3, 0.0, 0.8, 0.4])
 GENES = [f"{i}_at" for i in range(8)]
@@ -32,6 +35,29 @@ def source(tmp_path):
     return uri
 
 
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """A normalized store of 40 samples, 30 of them for training, and its samples store."""
+    folder = tmp_path_factory.mktemp("stores")
+    values = 8 + np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)
+    values[:, 4:] += values[:, :4]
+    split = np.repeat(np.array([0, 2], np.int8), [30, 10])
+    normalized = write_matrix(
+        folder / "normalized.zarr", NORMALIZED, values, split=split, genes=GENES
+    )
+    keep = np.arange(40) != 3
+    return {
+        "normalized": normalized,
+        "samples": write_samples(folder / "samples.zarr", normalized, keep=keep),
+    }
+
+
+@pytest.fixture
+def select(stores):
+    """The stage on these stores, with the paper's selector alone unless asked."""
+    return functools.partial(any_select, **stores, selector="top-score", selectors=())
+
+
 @pytest.fixture
 def target(tmp_path):
     return str(tmp_path / "landmarks.zarr")
@@ -43,22 +69,25 @@ def panels(uri):
     return {str(name): [str(g) for g in row if g] for name, row in rows}
 
 
-def test_select__ranks_and_breaks_ties_by_order(source, target):
+def test_select__ranks_and_breaks_ties_by_order(select, source, target):
     summary = select(source, target, n_landmarks=4, n_random=0)
     ds = open_store(target)
     assert panels(target) == {"mined": ["1_at", "3_at", "6_at", "2_at"]}
     np.testing.assert_array_equal(ds["rank"].values, [7, 1, 4, 2, 6, 8, 3, 5])
     np.testing.assert_array_equal(ds["is_landmark"].values, ds["rank"].values <= 4)
     np.testing.assert_array_equal(ds["score"].values, SCORE)
-    assert summary.details == {"n_landmarks": 4, "n_distinct_genes": 3, "n_unnamed": 0}
+    assert summary.details == {
+        "n_landmarks": 4, "n_distinct_genes": 3, "n_unnamed": 0, "n_forced": 0, "n_excluded": 0,
+        "n_sketch_rows": 29,
+    }  # fmt: skip
 
 
-def test_select__unnamed_features_are_no_distinct_genes(source, target):
+def test_select__unnamed_features_are_no_distinct_genes(select, source, target):
     details = select(source, target, n_landmarks=7, n_random=0).details
     assert (details["n_distinct_genes"], details["n_unnamed"]) == (5, 1)
 
 
-def test_select__random_panels_by_seed(source, tmp_path):
+def test_select__random_panels_by_seed(select, source, tmp_path):
     found = []
     for name, seed, n_random in (("a", 0, 3), ("b", 0, 5), ("c", 1, 3)):
         select(source, str(tmp_path / name), n_landmarks=4, n_random=n_random, seed=seed)
@@ -68,10 +97,9 @@ def test_select__random_panels_by_seed(source, tmp_path):
     assert all(b[name] == a[name] for name in a)
     assert any(c[name] != a[name] for name in a)
     assert a["mined"] == c["mined"]
-    for name, genes in b.items():
+    for genes in b.values():
         assert len(set(genes)) == len(genes) == 4
         assert set(genes) <= set(GENES)
-        assert name == "mined" or genes == sorted(genes)
     assert len({tuple(genes) for genes in b.values()}) > 2
 
 
@@ -85,7 +113,7 @@ def test_select__random_panels_by_seed(source, tmp_path):
     ],
     ids=["probe", "symbol", "column", "gene ID"],
 )
-def test_select__published_panel(tmp_path, source, target, content, genes, n_missing):
+def test_select__published_panel(select, tmp_path, source, target, content, genes, n_missing):
     (tmp_path / "list.txt").write_text(content)
     select(source, target, n_landmarks=3, n_random=1, panels={"l1000": str(tmp_path / "list.txt")})
     assert list(panels(target)) == ["mined", "l1000", "random-0"]
@@ -93,34 +121,34 @@ def test_select__published_panel(tmp_path, source, target, content, genes, n_mis
     assert open_store(target)["n_missing"].values.tolist() == [0, n_missing, 0]
 
 
-def test_select__published_panel_larger_than_the_mined_one(tmp_path, source, target):
+def test_select__published_panel_larger_than_the_mined_one(select, tmp_path, source, target):
     (tmp_path / "list.txt").write_text("\n".join(GENES[:6]))
     select(source, target, n_landmarks=2, n_random=0, panels={"l": str(tmp_path / "list.txt")})
     assert panels(target) == {"mined": ["1_at", "3_at"], "l": GENES[:6]}
 
 
 @pytest.mark.parametrize("n_landmarks", [0, 8, 9, 943])
-def test_select__impossible_size(source, target, n_landmarks):
+def test_select__impossible_size(select, source, target, n_landmarks):
     with pytest.raises(ConfigError, match=f"n_landmarks: expected 1 to 7, got {n_landmarks}"):
         select(source, target, n_landmarks=n_landmarks)
     assert read_attributes(target) is None
 
 
-@pytest.mark.parametrize("name", ["mined", "mean", "random-3"])
-def test_select__names_that_are_taken(tmp_path, source, target, name):
+@pytest.mark.parametrize("name", ["mined", "mean", "random-3", "greedy"])
+def test_select__names_that_are_taken(select, tmp_path, source, target, name):
     (tmp_path / "list.txt").write_text("1_at\n")
     with pytest.raises(ConfigError, match=rf"evaluate.panels: .*got \['{name}'\]. Rename"):
         select(source, target, n_landmarks=3, panels={name: str(tmp_path / "list.txt")})
 
 
-def test_select__list_of_other_genes(tmp_path, source, target):
+def test_select__list_of_other_genes(select, tmp_path, source, target):
     (tmp_path / "list.txt").write_text("ILMN_1\nILMN_2\n")
     with pytest.raises(SourceError, match=r"list.txt.*ingest.annotation"):
         select(source, target, n_landmarks=3, panels={"l": str(tmp_path / "list.txt")})
     assert not is_complete(target)
 
 
-def test_select__second_run_touches_nothing(tmp_path, source, target):
+def test_select__second_run_touches_nothing(select, tmp_path, source, target):
     first = select(source, target, n_landmarks=3)
     before = times(tmp_path)
     second = select(source, target, n_landmarks=3)
@@ -133,7 +161,7 @@ def test_select__second_run_touches_nothing(tmp_path, source, target):
     [{"n_landmarks": 4}, {"n_random": 1}, {"seed": 1}, {"panels": {"l": "list.txt"}}],
     ids=lambda changed: next(iter(changed)),
 )
-def test_select__other_parameters(tmp_path, source, target, changed, monkeypatch):
+def test_select__other_parameters(select, tmp_path, source, target, changed, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.txt").write_text("1_at\n")
     select(source, target, n_landmarks=3)
@@ -143,7 +171,7 @@ def test_select__other_parameters(tmp_path, source, target, changed, monkeypatch
     assert select(source, target, **options, overwrite=True).state == "new"
 
 
-def test_select__a_changed_list_is_another_input(tmp_path, source, target):
+def test_select__a_changed_list_is_another_input(select, tmp_path, source, target):
     file = tmp_path / "list.txt"
     file.write_text("1_at\n")
     select(source, target, n_landmarks=3, panels={"l": str(file)})
@@ -154,7 +182,7 @@ def test_select__a_changed_list_is_another_input(tmp_path, source, target):
     assert panels(target)["l"] == ["2_at", "3_at"]
 
 
-def test_select__fails_before_the_end_and_goes_on(tmp_path, source, target, monkeypatch):
+def test_select__fails_before_the_end_and_goes_on(select, tmp_path, source, target, monkeypatch):
     select(source, whole := str(tmp_path / "whole"), n_landmarks=3)
     with monkeypatch.context() as broken:
         broken.setattr(stage, "finish", Breaks(stage.finish, 0))
@@ -164,3 +192,96 @@ def test_select__fails_before_the_end_and_goes_on(tmp_path, source, target, monk
         open_store(target)
     select(source, target, n_landmarks=3)
     assert digests(target) == digests(whole)
+
+
+# ---------------------------------------------------------------- selectors and rules
+
+
+def test_select__every_selector_is_a_panel_of_its_own(select, source, target):
+    names = [name for name in SELECTORS if name != "peel-off"]
+    select(source, target, n_landmarks=3, n_random=1, selector="greedy", selectors=names)
+    ds, found = open_store(target), panels(target)
+    assert list(found) == ["mined", *names, "random-0"]
+    assert ds["selector"].values.tolist() == ["greedy", *names, "random"]
+    assert found["mined"] == found["greedy"]
+    assert found["top-score"] == ["1_at", "3_at", "6_at"]
+    assert all(len(set(genes)) == 3 for genes in found.values())
+
+
+def test_select__rank_is_the_panel_in_order_then_the_rest_by_score(select, source, target):
+    select(source, target, n_landmarks=3, n_random=0, selector="greedy")
+    ds = open_store(target)
+    by_rank = [str(g) for g in ds["gene"].values[np.argsort(ds["rank"].values)]]
+    assert by_rank[:3] == panels(target)["mined"]
+    rest = [g for g in (GENES[i] for i in np.argsort(-SCORE, kind="stable")) if g in by_rank[3:]]
+    assert by_rank[3:] == rest
+    np.testing.assert_array_equal(ds["is_landmark"].values, ds["rank"].values <= 3)
+
+
+def test_select__is_fitted_on_kept_training_samples(select, stores, source, tmp_path):
+    kept = open_store(stores["normalized"])["expression"].values[:30]
+    z = np.delete(kept, 3, axis=0)
+    z = (z - z.mean(axis=0)) / z.std(axis=0)
+    select(source, str(tmp_path / "l.zarr"), n_landmarks=3, n_random=0, selector="greedy")
+    products = z.T @ z
+    gain = (products**2).sum(axis=0) / (RIDGE * 29 + products.diagonal())
+    assert panels(str(tmp_path / "l.zarr"))["mined"][0] == GENES[gain.argmax()]
+
+
+@pytest.mark.parametrize("selector", ["top-score", "greedy", "medoids", "random"])
+def test_select__forced_and_excluded_by_any_name(select, source, target, selector):
+    select(
+        source, target, n_landmarks=4, n_random=2, selector=selector, selectors=["variance"],
+        forced=["f", "11"], excluded=["0_AT", "C", "nobody"],
+    )  # fmt: skip
+    for genes in panels(target).values():
+        assert genes[:2] == ["7_at", "1_at"]
+        assert not {"0_at", "3_at"} & set(genes)
+
+
+def test_select__excluded_symbol_with_all_its_features(select, source, target):
+    select(source, target, n_landmarks=5, n_random=0, excluded=["b"])
+    assert panels(target)["mined"] == ["3_at", "6_at", "7_at", "4_at", "0_at"]
+
+
+def test_select__lists_from_files(select, source, target, tmp_path):
+    (tmp_path / "forced.txt").write_text("E\n0_at\n")
+    (tmp_path / "excluded.txt").write_text("# not these\nC\n")
+    files = {"forced": str(tmp_path / "forced.txt"), "excluded": str(tmp_path / "excluded.txt")}
+    summary = select(source, target, n_landmarks=3, n_random=0, **files)
+    assert panels(target)["mined"] == ["6_at", "0_at", "1_at"]
+    assert (summary.details["n_forced"], summary.details["n_excluded"]) == (2, 1)
+    (tmp_path / "forced.txt").write_text("E\n")
+    with pytest.raises(StoreError, match="was made from other inputs"):
+        select(source, target, n_landmarks=3, n_random=0, **files)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"forced": ["A", "XYZ"]}, r"select.forced: expected genes of the study, got \['XYZ'\]"),
+        ({"forced": ["A"], "excluded": ["10"]}, r"select.forced: \['A'\] stand in .* too"),
+        ({"excluded": ["A", "B", "C"]}, "n_landmarks: expected 1 to 4, got 5: .* 4 excluded"),
+        ({"forced": ["A", "C"], "n_landmarks": 1}, "n_landmarks: expected 2 to 7, got 1"),
+        ({"selector": "best"}, r"select.selector: expected any of .* got \['best'\]"),
+        ({"selectors": ["greedy", "x"]}, r"select.selectors: expected any of .* got \['x'\]"),
+    ],
+)
+def test_select__impossible_rules(select, source, target, options, message):
+    with pytest.raises(ConfigError, match=message):
+        select(source, target, **{"n_landmarks": 5, **options})
+    assert read_attributes(target) is None
+
+
+def test_select__genes_that_do_not_vary_are_never_chosen(select, source, target, tmp_path):
+    values = 8 + np.random.default_rng(1).standard_normal((20, 8)).astype(np.float32)
+    values[:, [1, 6]] = 7
+    normalized = write_matrix(
+        tmp_path / "n.zarr", NORMALIZED, values, split=np.zeros(20, np.int8), genes=GENES
+    )
+    samples = write_samples(tmp_path / "s.zarr", normalized, keep=np.ones(20, dtype=bool))
+    options = {"normalized": normalized, "samples": samples, "n_random": 3}
+    select(source, target, n_landmarks=6, **options, selectors=["greedy", "medoids"])
+    assert all(not {"1_at", "6_at"} & set(genes) for genes in panels(target).values())
+    with pytest.raises(ConfigError, match=r"expected 1 to 6, got 7: .* 2 do not vary"):
+        select(source, target, n_landmarks=7, **options, overwrite=True)
