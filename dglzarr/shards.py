@@ -1,8 +1,9 @@
-"""Reads and writes shards of uncompressed matrices: a system call a chunk, and no copies between.
+"""Reads and writes shards of uncompressed matrices with few system calls and no copies between.
 
 A shard here is a Zarr v3 shard of plain little-endian chunks with its index at the end. Zarr reads
 what is written here and the other way round; this is about ten times faster, since rows go straight
-between the page cache and the caller's array. Only ``store`` writes with it, only ``rows`` reads.
+from the page cache to the caller's array, and a large shard straight to the disk. Only ``store``
+writes with it, only ``rows`` reads.
 
 References
 ----------
@@ -14,6 +15,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import mmap
 import os
 import uuid
 from contextlib import contextmanager
@@ -28,7 +30,7 @@ import numpy as np
 from dglzarr.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 _ABSENT = np.iinfo(np.uint64).max
 _CRC_NBYTES = 4
+_PAGE = mmap.PAGESIZE
+_DIRECT_NBYTES = 2**24
 _PLAIN = [{"name": "bytes", "configuration": {"endian": "little"}}]
 _SHARDS = {
     "codecs": _PLAIN,
@@ -70,8 +74,10 @@ class Matrix:
                 inside = index[first:stop] % self.shards[0]
                 self._take_of_shard(shard, table, inside, out[first:stop])
 
-    def write(self, shard: int, block: NDArray[np.float32]) -> None:
-        """Write a whole shard: all rows of ``block (sample, gene)``, nothing or everything.
+    def write(self, shard: int, blocks: Iterable[NDArray[Any]]) -> None:
+        """Write a whole shard, nothing or everything: the rows of some blocks (sample, gene).
+
+        Every block but the last holds whole rows of chunks.
 
         Raises
         ------
@@ -82,12 +88,13 @@ class Matrix:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
         try:
-            with partial.open("wb", buffering=0) as file:
-                self._write_chunks(file.fileno(), np.ascontiguousarray(block, self.dtype))
+            with _create(partial, nbytes=math.prod(self.shards) * self.dtype.itemsize) as file:
+                n_written = self._write_chunks(file, blocks)
+            n_samples = min(self.shards[0], self.shape[0] - shard * self.shards[0])
+            assert n_written == n_samples, f"{path}: {n_written} samples of {n_samples}"
             partial.replace(path)
-        except OSError:
+        finally:
             partial.unlink(missing_ok=True)
-            raise
 
     @property
     def _grid(self) -> tuple[int, int]:
@@ -157,25 +164,45 @@ class Matrix:
         if os.preadv(shard, pieces, offset + skipped) != sum(map(_nbytes, pieces)):
             raise _damaged(self.path)
 
-    def _write_chunks(self, file: int, block: NDArray[np.float32]) -> None:
-        """Write the chunks that hold rows of the block, one after another, then their index."""
-        nan = np.full(self._chunk_nbytes // self.dtype.itemsize, np.nan, self.dtype)
+    def _write_chunks(self, file: int, blocks: Iterable[NDArray[Any]]) -> int:
+        """Write the chunks that hold rows, one after another, then their index; count the rows.
+
+        They are laid out in memory that begins at a page, a row of chunks at a time; what is less
+        than a page waits for the next.
+        """
         table = np.full((*self._grid, 2), _ABSENT, "<u8")
-        offset = 0
-        for row in range(math.ceil(len(block) / self.chunks[0])):
-            samples = block[row * self.chunks[0] : (row + 1) * self.chunks[0]]
-            below = nan[: (self.chunks[0] - len(samples)) * self.chunks[1]]
+        row_nbytes = self._grid[1] * self._chunk_nbytes
+        staged = _empty_pages(row_nbytes + table.nbytes + 2 * _PAGE)
+        written = waiting = n_samples = 0
+        for row, samples in enumerate(self._chunk_rows(blocks)):
+            chunks = staged[waiting : waiting + row_nbytes].view(self.dtype)
+            chunks = chunks.reshape(self._grid[1], *self.chunks)
+            chunks[-1] = np.nan
+            chunks[:, len(samples) :] = np.nan
             for column, genes in self._gene_chunks():
                 values = samples[:, genes]
-                beside = nan[: self.chunks[1] - values.shape[1]]
-                pieces: list[Any] = list(values)
-                if beside.size:
-                    pieces = [piece for sample in values for piece in (sample, beside)]
-                _write_all(file, [*pieces, below] if below.size else pieces)
-                table[row, column] = offset, self._chunk_nbytes
-                offset += self._chunk_nbytes
-        crc = google_crc32c.value(table.tobytes())
-        _write_all(file, [table, crc.to_bytes(_CRC_NBYTES, "little")])
+                chunks[column, : len(samples), : values.shape[1]] = values
+                table[row, column] = written + waiting, self._chunk_nbytes
+                waiting += self._chunk_nbytes
+            whole = waiting // _PAGE * _PAGE
+            _write_all(file, staged[:whole])
+            staged[: waiting - whole] = staged[whole:waiting]
+            written, waiting = written + whole, waiting - whole
+            n_samples += len(samples)
+        index = table.tobytes()
+        index += google_crc32c.value(index).to_bytes(_CRC_NBYTES, "little")
+        staged[waiting : waiting + len(index)] = np.frombuffer(index, np.uint8)
+        _write_all(file, staged[: math.ceil((waiting + len(index)) / _PAGE) * _PAGE])
+        os.ftruncate(file, written + waiting + len(index))
+        return n_samples
+
+    def _chunk_rows(self, blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+        """Yield the samples of one row of chunks after another."""
+        length = self.chunks[0]
+        for block in blocks:
+            assert block.shape[1] == self.shape[1], (block.shape, self.shape)
+            for start in range(0, len(block), length):
+                yield block[start : start + length]
 
 
 def open_matrix(uri: str, name: str) -> Matrix | None:
@@ -201,8 +228,34 @@ def open_matrix(uri: str, name: str) -> Matrix | None:
     return Matrix(path, tuple(shape), tuple(chunks), tuple(shards))
 
 
-def _write_all(file: int, pieces: list[Any]) -> None:
-    if os.writev(file, pieces) != sum(map(_nbytes, pieces)):
+def _empty_pages(nbytes: int) -> NDArray[np.uint8]:
+    """Return memory that begins at a page, as direct writes need it."""
+    memory = np.empty(nbytes + _PAGE, np.uint8)
+    return memory[-memory.ctypes.data % _PAGE :][:nbytes]
+
+
+@contextmanager
+def _create(path: Path, *, nbytes: int) -> Iterator[int]:
+    """Yield the descriptor of a new file; a large one goes to the disk, not through its cache.
+
+    What is renamed after is then on the disk, and memory is left to what is read.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    direct = getattr(os, "O_DIRECT", 0) if nbytes >= _DIRECT_NBYTES else 0
+    try:
+        file = os.open(path, flags | direct, 0o666)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system without direct writes
+            raise
+        file = os.open(path, flags & ~os.O_EXCL, 0o666)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _write_all(file: int, values: NDArray[np.uint8]) -> None:
+    if os.write(file, values.data) != values.size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

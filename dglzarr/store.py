@@ -25,13 +25,13 @@ from zarr.codecs import BloscCodec
 from dglzarr.errors import SchemaError, StoreError
 from dglzarr.files import open_filesystem, store_nbytes
 from dglzarr.graph import run_tasks
-from dglzarr.layout import fill_value, layout
+from dglzarr.layout import CHUNK_SAMPLES, fill_value, layout
 from dglzarr.schema import SPECS, ArraySpec, StoreSpec
 from dglzarr.shards import open_matrix
 from dglzarr.validation import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -58,6 +58,11 @@ class Region:
     def rows(self) -> slice:
         """The region as a slice of samples."""
         return slice(self.start, self.stop)
+
+    def windows(self) -> Iterator[slice]:
+        """Yield slices of whole chunks, so that a task holds little of its region."""
+        for start in range(self.start, self.stop, CHUNK_SAMPLES):
+            yield slice(start, min(start + CHUNK_SAMPLES, self.stop))
 
 
 @dataclass(frozen=True)
@@ -322,8 +327,13 @@ def missing_regions(uri: str) -> list[Region]:
     return [r for r in regions(uri) if not all(is_written(a, r) for a in spec.region_arrays)]
 
 
-def write_region(uri: str, region: Region, arrays: Arrays) -> None:
+def write_region(
+    uri: str, region: Region, arrays: Mapping[str, NDArray[Any] | Iterator[NDArray[Any]]]
+) -> None:
     """Write one region: each array whole, partial results before the matrix.
+
+    A matrix may also come as blocks of consecutive samples, one a window of the region, so that
+    little of it is in memory.
 
     Raises
     ------
@@ -345,24 +355,25 @@ def write_region(uri: str, region: Region, arrays: Arrays) -> None:
     names = {a.name for a in spec.region_arrays}
     assert set(arrays) == names, f"{sorted(arrays)} != {sorted(names)}"
     for array in sorted(spec.region_arrays, key=lambda a: a.is_matrix):
-        values = np.asarray(arrays[array.name], dtype=array.dtype)
-        rows = slice(region.index, region.index + 1) if array.dims[0] == "region" else region.rows
-        target: Any = group[array.name]
-        assert values.shape == (rows.stop - rows.start, *target.shape[1:]), (
-            array.name,
-            values.shape,
-        )
-        direct = open_matrix(uri, array.name) if array.is_matrix else None
+        values = arrays[array.name]
+        blocks = [values] if isinstance(values, np.ndarray) else values
         try:
-            if direct is not None:
-                direct.write(region.index, values)
+            if array.is_matrix and (matrix := open_matrix(uri, array.name)):
+                matrix.write(region.index, blocks)
             else:
-                target.with_config({"write_empty_chunks": True})[rows] = values
+                _write_whole(group[array.name], array, region, np.concatenate(list(blocks)))
         except OSError as error:
             raise StoreError(
                 f"{uri}, region {region.index}: cannot be written: {error}. "
                 "Free space and run again; finished regions are kept."
             ) from error
+
+
+def _write_whole(target: Any, array: ArraySpec, region: Region, values: NDArray[Any]) -> None:  # noqa: ANN401
+    rows = slice(region.index, region.index + 1) if array.dims[0] == "region" else region.rows
+    expected = (rows.stop - rows.start, *target.shape[1:])
+    assert values.shape == expected, (array.name, values.shape)
+    target.with_config({"write_empty_chunks": True})[rows] = values.astype(array.dtype, copy=False)
 
 
 def map_regions(

@@ -1,3 +1,4 @@
+import errno
 import os
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def values_of(shape, seed=0):
 
 def write(matrix, values):
     for start in range(0, len(values), matrix.shards[0]):
-        matrix.write(start // matrix.shards[0], values[start : start + matrix.shards[0]])
+        matrix.write(start // matrix.shards[0], [values[start : start + matrix.shards[0]]])
 
 
 def taken(matrix, index):
@@ -79,19 +80,42 @@ def test_matrix__chunks_that_zarr_left_out_are_missing_values(tmp_path):
 def test_matrix_write__strided_block_and_other_dtype(tmp_path):
     uri, array = create(tmp_path, shape=(32, 23))
     values = np.arange(2 * 32 * 46).reshape(64, 46)[::2, ::2]
-    open_matrix(uri, "expression").write(0, values)
+    open_matrix(uri, "expression").write(0, [values])
     np.testing.assert_array_equal(array[...], values)
 
 
 def test_matrix_write__same_values_same_bytes(tmp_path):
     uri, _ = create(tmp_path)
     matrix = open_matrix(uri, "expression")
-    matrix.write(0, values_of((32, 23)))
+    matrix.write(0, [values_of((32, 23))])
     path = Path(uri, "expression", "c", "0", "0")
     before = path.read_bytes()
-    matrix.write(0, values_of((32, 23)))
+    matrix.write(0, [values_of((32, 23))])
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["0"]
+
+
+@pytest.mark.parametrize("has_direct", [True, False])
+@pytest.mark.parametrize("chunks", [(8, 6), (8, 512), (7, 1023)])
+def test_matrix_write__large_shard_past_the_cache(tmp_path, monkeypatch, chunks, has_direct):
+    def open_file(path, flags, *mode):
+        asked.append(flags & os.O_DIRECT)
+        if asked[-1] and not has_direct:
+            raise OSError(errno.EINVAL, "no direct writes here")
+        return create_file(path, flags, *mode)
+
+    asked, create_file = [], os.open
+    shards = (4 * chunks[0], -(-2050 // chunks[1]) * chunks[1])
+    uri, array = create(tmp_path, shape=(70, 2050), chunks=chunks, shards=shards)
+    values = values_of((70, 2050))
+    write(open_matrix(uri, "expression"), values)
+    before = {p: p.read_bytes() for p in Path(uri).rglob("c/*/0")}
+    monkeypatch.setattr("dglzarr.shards._DIRECT_NBYTES", 0)
+    monkeypatch.setattr(os, "open", open_file)
+    write(open_matrix(uri, "expression"), values)
+    assert any(asked)
+    assert before == {p: p.read_bytes() for p in Path(uri).rglob("c/*/0")}
+    np.testing.assert_array_equal(array[...], values)
 
 
 @pytest.mark.parametrize("written", [0, 100])
@@ -100,14 +124,12 @@ def test_matrix_write__a_disk_that_refuses_leaves_the_shard_as_it_was(
 ):
     uri, array = create(tmp_path)
     matrix = open_matrix(uri, "expression")
-    matrix.write(0, np.ones((32, 23)))
+    matrix.write(0, [np.ones((32, 23))])
 
-    def refuse(file, _pieces):
-        return os.write(file, bytes(written))
-
-    monkeypatch.setattr(os, "writev", refuse)
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, _: write(file, bytes(written)))
     with pytest.raises(OSError, match="No space left"):
-        matrix.write(0, np.zeros((32, 23)))
+        matrix.write(0, [np.zeros((32, 23))])
     assert (array[:32] == 1).all()
     assert [p.name for p in Path(uri, "expression", "c", "0").iterdir()] == ["0"]
 
@@ -115,7 +137,7 @@ def test_matrix_write__a_disk_that_refuses_leaves_the_shard_as_it_was(
 def test_matrix_take__missing_shard(tmp_path):
     uri, _ = create(tmp_path)
     matrix = open_matrix(uri, "expression")
-    matrix.write(0, np.ones((32, 23)))
+    matrix.write(0, [np.ones((32, 23))])
     with pytest.raises(StoreError, match=r"x\.zarr: region 1 of 'expression' is missing\. Run"):
         taken(matrix, [3, 33])
 
@@ -124,7 +146,7 @@ def test_matrix_take__missing_shard(tmp_path):
 def test_matrix_take__truncated_shard(tmp_path, kept):
     uri, _ = create(tmp_path)
     matrix = open_matrix(uri, "expression")
-    matrix.write(0, np.ones((32, 23)))
+    matrix.write(0, [np.ones((32, 23))])
     path = Path(uri, "expression", "c", "0", "0")
     assert kept < path.stat().st_size
     path.write_bytes(path.read_bytes()[:kept])
@@ -135,7 +157,7 @@ def test_matrix_take__truncated_shard(tmp_path, kept):
 def test_matrix_take__chunk_beyond_the_end(tmp_path):
     uri, _ = create(tmp_path)
     matrix = open_matrix(uri, "expression")
-    matrix.write(0, np.ones((32, 23)))
+    matrix.write(0, [np.ones((32, 23))])
     path = Path(uri, "expression", "c", "0", "0")
     tail = path.read_bytes()[-(16 * 16 + 4) :]
     path.write_bytes(tail)
