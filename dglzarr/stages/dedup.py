@@ -41,14 +41,13 @@ from dglzarr.store import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from dglzarr.graph import Progress
 
 _N_COMPONENTS = 128
-_WINDOW = 256
 _SUM_GROUPS = 8
 _PAIRS_PER_TASK = 512
 
@@ -287,13 +286,7 @@ def _moments(
 
 def _moments_region(uri: str, region: Region, *, mask: NDArray[np.bool_]) -> Moments:
     rows = Rows(uri)
-    return reduce(merge_moments, (chunk_moments(rows[w][mask[w]]) for w in _windows(region)))
-
-
-def _windows(region: Region) -> Iterator[slice]:
-    """Yield a region in pieces, so that a task holds little of it."""
-    for start in range(region.start, region.stop, _WINDOW):
-        yield slice(start, min(start + _WINDOW, region.stop))
+    return reduce(merge_moments, (chunk_moments(rows[w][mask[w]]) for w in region.windows()))
 
 
 def _centred(block: NDArray[np.float32], center: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -337,7 +330,7 @@ def _project_region(
 ) -> tuple[NDArray[np.float32], float]:
     projected, largest = [], 0.0
     rows = Rows(uri)
-    for window in _windows(region):
+    for window in region.windows():
         block = _centred(rows[window], center)
         projected.append(block @ basis.T)
         largest = max(largest, float(np.einsum("sg,sg->s", block, block).max()) ** 0.5)
@@ -381,7 +374,7 @@ def _sum_group(
 ) -> NDArray[np.float64]:
     rows, every = Rows(source), regions(source)
     sums: NDArray[np.float64] = np.zeros((n_clusters, center.size))
-    for window in (w for i in group for w in _windows(every[i])):
+    for window in (w for i in group for w in every[i].windows()):
         block = _centred(rows[window], center)
         for cluster, sample in zip(members[window], block, strict=True):
             if cluster >= 0:

@@ -151,11 +151,14 @@ def _coordinates(ds: xr.Dataset) -> dict[str, NDArray[Any]]:
 
 
 def _fit_region(uri: str, region: Region, *, fitted: NDArray[np.bool_]) -> QuantilePartial:
-    return sum_sorted(Rows(uri)[region.rows][fitted[region.rows]])
+    rows = Rows(uri)
+    chosen = (window.start + np.flatnonzero(fitted[window]) for window in region.windows())
+    return reduce(merge_quantile, (sum_sorted(rows.take(index)) for index in chosen))
 
 
 def _apply_region(uri: str, region: Region, *, source: str, method: Method, ties: Ties) -> None:
-    block = Rows(source)[region.rows]
+    rows, quantiles = Rows(source), read_array(uri, "quantile_reference")
+    blocks = (rows[window] for window in region.windows())
     if method == "quantile":
-        block = apply_quantile(block, read_array(uri, "quantile_reference"), ties=ties)
-    write_region(uri, region, {"expression": block})
+        blocks = (apply_quantile(block, quantiles, ties=ties) for block in blocks)
+    write_region(uri, region, {"expression": blocks})
