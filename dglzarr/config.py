@@ -105,7 +105,7 @@ class SelectSettings(_Section):
     """Panels: how the mined one is chosen, and what it is compared with."""
 
     selector: str = "greedy"
-    selectors: Names = ("top-score", "medoids")
+    selectors: Names = ("top-score", "deeplift-greedy", "medoids")
     n_landmarks: Count = 943
     n_random: Count = 20
     forced: Names | str = ()

@@ -25,7 +25,10 @@ Mask = NDArray[np.bool_]
 Choose = Callable[[GeneSketch, int, Index, Mask, np.random.Generator], Index]
 
 RIDGE = 3.0
+"""Penalty of the greedy selectors, in numbers of samples; docs/reproduce.md says why."""
+
 VARIANCE_SHARE = 0.9
+"""Of the rows' squares that principal axes hold; L1000's."""
 
 
 class Selector(NamedTuple):
@@ -139,6 +142,17 @@ def _greedy(
     return greedy_order(sketch.rows, n, ridge=ridge, forced=forced, allowed=allowed)
 
 
+def _deeplift_greedy(
+    sketch: GeneSketch, n: int, forced: Index, allowed: Mask, rng: np.random.Generator
+) -> Index:
+    """Return the genes of `_greedy` when the error of each gene counts by its DeepLIFT score."""
+    del rng
+    ridge, weight = RIDGE * sketch.n_samples, np.nan_to_num(sketch.score)
+    return greedy_order(
+        sketch.rows, n, ridge=ridge, forced=forced, allowed=allowed, importance=weight
+    )
+
+
 def _medoids(
     sketch: GeneSketch, n: int, forced: Index, allowed: Mask, rng: np.random.Generator
 ) -> Index:
@@ -197,4 +211,5 @@ SELECTORS = {
     "medoids": Selector(_medoids, nested=False, uses_score=False),
     "peel-off": Selector(_peel_off, nested=True, uses_score=False),
     "greedy": Selector(_greedy, nested=True, uses_score=False),
+    "deeplift-greedy": Selector(_deeplift_greedy, nested=True, uses_score=True),
 }

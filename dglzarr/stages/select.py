@@ -68,7 +68,7 @@ def select(
     normalized: str,
     samples: str,
     selector: str = "greedy",
-    selectors: Sequence[str] = ("top-score", "medoids"),
+    selectors: Sequence[str] = ("top-score", "deeplift-greedy", "medoids"),
     n_landmarks: int = 943,
     n_random: int = 20,
     forced: str | Sequence[str] = (),

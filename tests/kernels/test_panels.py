@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dglzarr.kernels.greedy import greedy_order
 from dglzarr.kernels.panels import (
+    RIDGE,
     SELECTORS,
     principal_axes,
     select_panel,
@@ -112,6 +114,19 @@ def test_select_panel__forced_twice_or_excluded(forced):
 def test_select_panel__unknown_name():
     with pytest.raises(ValueError, match=r"selector: expected one of .*got 'best'"):
         select_panel("best", sketch(), 5)
+
+
+def test_select_panel__deeplift_greedy_counts_errors_by_score():
+    known = sketch()
+    order = [int(g) for g in select_panel("deeplift-greedy", known, 6)]
+    free = np.empty(0, dtype=np.int64)
+    expected = greedy_order(
+        known.rows, 6, ridge=RIDGE * 12, forced=free, allowed=known.varies, importance=known.score
+    )
+    assert order == expected.tolist()
+    known.score[:] = 0.3
+    alike = select_panel("deeplift-greedy", known, 6).tolist()
+    assert alike == select_panel("greedy", known, 6).tolist()
 
 
 def test_select_panel__variance_is_that_before_standardising():
