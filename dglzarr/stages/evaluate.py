@@ -294,8 +294,8 @@ def _judged_labels(
     source: str, names: Sequence[str], is_test: Mask, cohorts: Sequence[str]
 ) -> dict[str, NDArray[Any]]:
     """Return name, study and cohort of every sample that is judged, cohort by cohort."""
-    parts = [(read_array(source, n)[is_test] for n in ("sample", "series"))]
-    parts += [(read_array(c, n) for n in ("sample", "series")) for c in cohorts]
+    parts = [[read_array(source, n)[is_test] for n in ("sample", "series")]]
+    parts += [[read_array(c, n) for n in ("sample", "series")] for c in cohorts]
     sample, series = (list(v) for v in zip(*parts, strict=True))
     cohort = [name for name, values in zip(names, sample, strict=True) for _ in values]
     text = np.dtypes.StringDType()
