@@ -364,7 +364,7 @@ GROUPS = StoreSpec(
         ArraySpec("reason", ("representation",), "str", "why a measure is NaN, '' where none is"),
         _SAMPLE,
         _SERIES,
-        _SPLIT,
+        _coord("is_trained_on", "sample", "whether the model was trained on it", dtype="bool"),
         _coord("group", "sample", "value of the sample label that tells the groups"),
         _index("representation", "latent, pca, all genes, or the genes of a panel"),
         _index("merge", "number of the merge", "int32"),

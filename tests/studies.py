@@ -84,6 +84,7 @@ def write_matrix(
     ids: Sequence[str] | None = None,
     series: Sequence[str] | None = None,
     tissues: Sequence[str] | None = None,
+    prefix: str = "s",
     details: dict[str, Any] | None = None,
 ) -> str:
     """A complete raw, expression or normalized store of chosen values."""
@@ -91,7 +92,7 @@ def write_matrix(
     n_samples, n_genes = values.shape
     genes = list(genes or [f"{i:03d}_at" for i in range(n_genes)])
     labels: dict[str, NDArray[Any]] = {
-        "sample": text([f"s{i:03d}" for i in range(n_samples)]),
+        "sample": text([f"{prefix}{i:03d}" for i in range(n_samples)]),
         "gene": text(genes),
         "gene_symbol": text(symbols or [""] * n_genes),
         "series": text(["GSE1"] * n_samples if series is None else series),

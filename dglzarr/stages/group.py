@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from dglzarr.cohorts import Foreign
 from dglzarr.errors import ConfigError
 from dglzarr.kernels.deeplift import forward
 from dglzarr.kernels.grouping import Grouping, Linkage, group_samples, principal_components
 from dglzarr.kernels.moments import standardize
 from dglzarr.models.files import encoder_layers, load_model
 from dglzarr.rows import Rows
-from dglzarr.schema import GROUPS, LANDMARKS, NORMALIZED, SAMPLES
+from dglzarr.schema import GROUPS, LANDMARKS, NORMALIZED, RAW, SAMPLES
 from dglzarr.store import (
     StoreSummary,
     claim_store,
@@ -43,11 +44,12 @@ N_FITTED = 2048
 
 
 class Labelled(NamedTuple):
-    """The samples of known groups: their rows, names of groups, and number of each one's group."""
+    """Samples of known groups: which rows of which stores, and what is known of each sample."""
 
-    rows: NDArray[np.int64]
-    names: list[str]
-    groups: NDArray[np.int64]
+    rows: list[NDArray[np.int64]]
+    sample: NDArray[Any]
+    series: NDArray[Any]
+    group: NDArray[Any]
 
 
 def group(
@@ -57,6 +59,7 @@ def group(
     samples: str,
     landmarks: str,
     model: str,
+    cohorts: Sequence[str] = (),
     label: str = "",
     series: Sequence[str] = (),
     linkage: Linkage = "ward",
@@ -72,6 +75,8 @@ def group(
         URI of the groups store.
     model
         Folder of the model.
+    cohorts
+        Raw stores of cohorts, whose samples may be labelled too.
     label
         The sample label that tells the groups; samples without it are left out.
     series
@@ -84,7 +89,7 @@ def group(
     Raises
     ------
     ConfigError
-        When no sample has the label, fewer than 3 or too many do.
+        When no sample has the label, fewer than 3 or too many do, or one has it twice.
     StoreError, SchemaError
         When an input cannot be used, or the model is of other genes.
 
@@ -103,7 +108,7 @@ def group(
     claim = claim_store(
         target,
         GROUPS,
-        inputs=[store_input(uri) for uri in (source, samples, landmarks)],
+        inputs=[store_input(uri) for uri in (source, samples, landmarks, *cohorts)],
         parameters={
             "label": label,
             "series": list(series),
@@ -115,24 +120,36 @@ def group(
     )
     if claim.state == "unchanged":
         return summarize(target, claim.state)
-    labelled, rows = _labelled(ds, label, series), Rows(source)
+    labelled = _labelled([ds, *(open_store(uri, RAW) for uri in cohorts)], label, series)
+    names, groups = np.unique(labelled.group.astype(str), return_inverse=True)
     is_fitted = open_store(samples, SAMPLES)["keep"].values & (ds["split"].values == 0)
-    z = _standardized(rows, labelled.rows, saved)
+    rows = Rows(source)
+    z = np.concatenate(
+        [
+            _standardized(rows, labelled.rows[0], saved),
+            *(
+                _foreign(uri, source, samples, index)
+                for uri, index in zip(cohorts, labelled.rows[1:], strict=True)
+            ),
+        ]
+    )
     shown = _representations(z, _standardized(rows, _spaced(is_fitted), saved), saved)
     shown |= _panels(z, ds, open_store(landmarks, LANDMARKS))
-    found = {name: group_samples(v, labelled.groups, method=linkage) for name, v in shown.items()}
+    found = {name: group_samples(v, groups, method=linkage) for name, v in shown.items()}
+    is_trained_on = np.zeros(len(z), dtype=bool)
+    is_trained_on[: len(labelled.rows[0])] = is_fitted[labelled.rows[0]]
     if claim.state == "new":
-        create_store(claim, _labels(ds, labelled, list(shown)))
+        create_store(claim, _labels(labelled, is_trained_on, list(shown)))
     details = {
-        "n_samples": len(labelled.rows),
-        "groups": dict(zip(labelled.names, np.bincount(labelled.groups).tolist(), strict=True)),
-        "n_trained_on": int(is_fitted[labelled.rows].sum()),
+        "n_samples": len(z),
+        "groups": dict(zip(names.tolist(), np.bincount(groups).tolist(), strict=True)),
+        "n_trained_on": int(is_trained_on.sum()),
         "n_components": int(shown["pca"].shape[1]),
     }
     return finish(target, started=started, arrays=_arrays(found), details=details)
 
 
-def _labelled(ds: xr.Dataset, label: str, series: Sequence[str]) -> Labelled:
+def _labelled(parts: Sequence[xr.Dataset], label: str, series: Sequence[str]) -> Labelled:
     """Return the samples that have a label, of the series asked for.
 
     Raises
@@ -140,29 +157,66 @@ def _labelled(ds: xr.Dataset, label: str, series: Sequence[str]) -> Labelled:
     ConfigError
         When there are fewer than 3, or more than a tree can be shown of.
     """
-    known = [str(name) for name in ds["label"].values]
+    known = sorted({str(name) for ds in parts for name in ds["label"].values})
     if label not in known:
         raise ConfigError(
             f"group.label: expected a label of the samples, one of {known[:12]!r}, got {label!r}. "
             "Give it, or a sample sheet that has it."
         )
-    values = ds["sample_label"].values[:, known.index(label)].astype(object)
-    of = ds["series"].values.astype(object)
-    if unknown := [s for s in series if s not in {*of}]:
+    of = {str(name) for ds in parts for name in ds["series"].values}
+    if unknown := [s for s in series if s not in of]:
         raise ConfigError(f"group.series: expected series of the study, got {unknown!r}.")
-    rows = np.flatnonzero((values != "") & (np.isin(of, list(series)) if series else True))
-    if not 3 <= len(rows) <= MAX_SAMPLES:
+    rows = [_rows(ds, label, series) for ds in parts]
+    n = sum(map(len, rows))
+    if not 3 <= n <= MAX_SAMPLES:
         raise ConfigError(
             f"group.label: expected 3 to {MAX_SAMPLES} samples with a label {label!r}, got "
-            f"{len(rows)}. Choose another label or group.series."
+            f"{n}. Choose another label or group.series."
         )
-    names, groups = np.unique(values[rows].astype(str), return_inverse=True)
-    return Labelled(rows, names.tolist(), groups)
+    columns = zip(
+        *((ds["sample"].values, ds["series"].values, _values(ds, label)) for ds in parts),
+        strict=True,
+    )
+    sample, study, value = (
+        np.concatenate([v.astype(object)[r] for v, r in zip(values, rows, strict=True)])
+        for values in columns
+    )
+    names, counts = np.unique(sample.astype(str), return_counts=True)
+    if (counts > 1).any():
+        raise ConfigError(
+            f"group.series: expected each labelled sample once, got {str(names[counts > 1][0])!r} "
+            "of two sources. Name the series of one of them."
+        )
+    return Labelled(rows, sample, study, value)
+
+
+def _values(ds: xr.Dataset, label: str) -> NDArray[Any]:
+    """Return the value of a label for each sample, "" where there is none."""
+    names = [str(name) for name in ds["label"].values]
+    if label not in names:
+        return np.full(ds.sizes["sample"], "", dtype=object)
+    return np.asarray(ds["sample_label"].values[:, names.index(label)].astype(object))
+
+
+def _rows(ds: xr.Dataset, label: str, series: Sequence[str]) -> NDArray[np.int64]:
+    is_asked_for = np.isin(ds["series"].values.astype(object), list(series)) if series else True
+    return np.flatnonzero((_values(ds, label) != "") & is_asked_for)
 
 
 def _standardized(rows: Rows, index: NDArray[np.int64], saved: SavedModel) -> NDArray[np.float32]:
     """Return samples in z units, missing values at the training mean."""
     return standardize(rows.take(index), saved.gene_mean, saved.gene_std)
+
+
+def _foreign(
+    cohort: str, source: str, samples: str, index: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return samples of a cohort in the study's genes and z units, 0 where unmeasured."""
+    n_genes = Rows(source).shape[1]
+    if not index.size:
+        return np.empty((0, n_genes), dtype=np.float32)
+    z = Foreign(cohort, source, samples, "train").columns(np.arange(n_genes))
+    return np.nan_to_num(z[index])
 
 
 def _spaced(chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -191,13 +245,15 @@ def _panels(
     return {f"panel {name}": z[:, places] for name, places in genes.items()}
 
 
-def _labels(ds: xr.Dataset, labelled: Labelled, names: list[str]) -> dict[str, NDArray[Any]]:
+def _labels(
+    labelled: Labelled, is_trained_on: NDArray[np.bool_], names: list[str]
+) -> dict[str, NDArray[Any]]:
     text = np.dtypes.StringDType()
     return {
-        **{name: ds[name].values[labelled.rows] for name in ("sample", "series", "split")},
-        "group": np.array([labelled.names[i] for i in labelled.groups], dtype=text),
+        **{name: getattr(labelled, name).astype(text) for name in ("sample", "series", "group")},
+        "is_trained_on": is_trained_on,
         "representation": np.array(names, dtype=text),
-        "merge": np.arange(len(labelled.rows) - 1, dtype=np.int32),
+        "merge": np.arange(len(is_trained_on) - 1, dtype=np.int32),
         "node": np.array(["left", "right", "distance", "samples"], dtype=text),
     }
 

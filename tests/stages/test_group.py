@@ -11,7 +11,7 @@ from dglzarr.errors import ConfigError, SchemaError, StoreError
 from dglzarr.kernels.deeplift import forward
 from dglzarr.kernels.moments import standardize
 from dglzarr.models.files import encoder_layers, load_model
-from dglzarr.schema import NORMALIZED, SCORES
+from dglzarr.schema import NORMALIZED, RAW, SCORES
 from dglzarr.stages.group import group
 from dglzarr.stages.select import select
 from dglzarr.store import claim_store, create_store, finish, open_store
@@ -86,6 +86,29 @@ def test_group__silhouettes_equal_scikit_learn(study):
     for name, features in expected.items():
         found = float(ds["silhouette"].sel(representation=name))
         assert found == pytest.approx(silhouette_score(features, TISSUE), abs=1e-5), name
+
+
+def test_group__samples_of_a_cohort_by_its_own_gene_names(study, tmp_path):
+    rng = np.random.default_rng(2)
+    values = rng.normal(8, 1, (6, N_GENES)).astype(np.float32)
+    genes = [str(g) for g in open_store(study.source)["gene"].values]
+    raw = write_matrix(
+        tmp_path / "GSE9.zarr", RAW, values, tissues=["lung", "skin", "", "bone", "lung", "skin"],
+        genes=genes[::-1], details={"scale": "log2"}, prefix="c",
+    )  # fmt: skip
+    summary = study.group(cohorts=[raw], series=["GSE1"])
+    assert summary.sizes["sample"] == N_SAMPLES + 5
+    ds = open_store(study.target)
+    assert ds["group"].values.tolist()[-5:] == ["lung", "skin", "bone", "lung", "skin"]
+    assert not ds["is_trained_on"].values[-5:].any()
+    assert summary.details["groups"] == {"bone": 1, "liver": 20, "lung": 22, "skin": 22}
+
+
+def test_group__a_sample_of_two_sources(study, tmp_path):
+    values = np.ones((3, N_GENES), dtype=np.float32)
+    raw = write_matrix(tmp_path / "GSE9.zarr", RAW, values, tissues=["lung", "skin", "lung"])
+    with pytest.raises(ConfigError, match=r"expected each labelled sample once, got 's000' of two"):
+        study.group(cohorts=[raw])
 
 
 def test_group__one_group_is_nan_with_a_reason(tmp_path):
