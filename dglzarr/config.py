@@ -46,6 +46,7 @@ class SourceSettings(_Section):
 
     uri: Annotated[str, Field(min_length=1)]
     role: Literal["train", "cohort"] = "train"
+    unit: Literal["log2", "intensity", "counts", "rpkm", "tpm"] | None = None
     sample_sheet: str | None = None
     join_column: str | None = None
 

@@ -191,7 +191,7 @@ def plan(settings: Settings, *, study: Study | None = None, overwrite: bool = Fa
         ),
         step(
             "group", group, base.uri("groups"), source=normalized, target=base.uri("groups"),
-            samples=samples, landmarks=base.uri("landmarks"), model=model,
+            samples=samples, landmarks=base.uri("landmarks"), model=model, cohorts=cohorts,
             **settings.group.model_dump(), **common,
         ),
         step(
@@ -244,6 +244,7 @@ def source_files(settings: Settings, study: Study) -> list[SourceFile]:
                 path=path,
                 raw=study.raw(name),
                 role=source.role,
+                unit=source.unit,
                 sample_sheet=sheet.replace("{stem}", name) if sheet else None,
                 sample_column=source.join_column,
             )

@@ -234,6 +234,7 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
     "seed": (5, "ingest", "seed 0 -> 5"),
     "sources.uri": ("GSE*[12]_*", "ingest", "other inputs"),
     "sources.role": ("cohort", "ingest", "role 'train' -> 'cohort'"),
+    "sources.unit": ("log2", "ingest", "unit None -> 'log2'"),
     "sources.sample_sheet": ("sheet.tsv", "ingest", "other inputs"),
     "sources.join_column": ("Sample", "ingest", "sample_column None -> 'Sample'"),
     "ingest.feature_kind": ("gene", "ingest", "feature_kind 'probe' -> 'gene'"),

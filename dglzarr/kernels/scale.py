@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 Scale = Literal["raw", "log2"]
 
+Unit = Literal["log2", "intensity", "counts", "rpkm", "tpm"]
+
 SCALE_QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.99, 1.0)
 
 
@@ -95,3 +97,15 @@ def to_log2(block: NDArray[np.floating], scale: Scale) -> tuple[NDArray[np.float
     np.maximum(values, 0, out=values)
     values += 1
     return np.log2(values, out=values), n_negative
+
+
+def looks_like_counts(values: NDArray[np.floating]) -> bool:
+    """Return whether values may be read counts: whole numbers from 0, some of them 0.
+
+    Examples
+    --------
+    >>> looks_like_counts(np.array([0.0, 7.0, np.nan])), looks_like_counts(np.array([0.0, 0.5]))
+    (True, False)
+    """
+    known = values[~np.isnan(values)]
+    return bool(known.size and known.min() == 0 and (known == np.floor(known)).all())

@@ -25,6 +25,7 @@ from dglzarr.models.files import MODEL, read_history
 from dglzarr.report import figures
 from dglzarr.report.panels import PanelRow, cohorts, panel_rows, shown_rows, texts, verdict
 from dglzarr.report.paper import Overlap, group_rows, overlaps, paper_figures, term_rows
+from dglzarr.report.text import UNITS
 from dglzarr.schema import SPECS
 from dglzarr.store import open_store, read_attributes
 
@@ -40,7 +41,7 @@ OPTIONAL = ("reconstruction", "groups", "enrichment")
 N_TABLE, N_BARS, N_SERIES = 50, 30, 40
 LONGEST_VALUE = 300
 SOURCE_FIELDS = (
-    "source", "series", "n_samples", "n_genes", "role", "format", "scale", "n_negative",
+    "source", "series", "n_samples", "n_genes", "role", "format", "scale", "unit", "n_negative",
     "coverage", "n_missing_genes", "quantiles",
 )  # fmt: skip
 QUANTILES = ("min", "median", "q99", "max")
@@ -96,6 +97,7 @@ def write_report(
     rows = panel_rows(opened["evaluation"], opened["landmarks"])
     context = {
         "title": title,
+        "units": UNITS,
         "headline": _headline(opened),
         "cohorts": [
             _cohort(name, predictor, rows, opened["evaluation"])

@@ -135,6 +135,16 @@ def _row(
     )
 
 
+def measure(
+    evaluation: xr.Dataset, name: str, panel: str, cohort: str | None = None
+) -> NDArray[np.floating]:
+    """Return a measure of the first predictor for each gene, on held-out samples by default."""
+    at = texts(evaluation, "cohort").index(cohort or cohorts(evaluation)[0])
+    here = evaluation[name].isel(predictor=0, cohort=at)
+    values: NDArray[np.floating] = here.isel(panel=texts(evaluation, "panel").index(panel)).values
+    return values
+
+
 def cohorts(evaluation: xr.Dataset) -> list[str]:
     """Return the cohorts, held-out samples first."""
     return sorted(texts(evaluation, "cohort"), key=lambda name: name != "test")

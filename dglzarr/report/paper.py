@@ -16,7 +16,7 @@ from scipy.stats import hypergeom
 from dglzarr.kernels.enrichment import P_CUTOFF, Q_CUTOFF, is_enriched
 from dglzarr.query import gene_keys
 from dglzarr.report import drawings
-from dglzarr.report.panels import SIGNIFICANT, cohorts, panel_kind, texts
+from dglzarr.report.panels import SIGNIFICANT, cohorts, measure, panel_kind, texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -135,10 +135,8 @@ def comparison_figure(evaluation: xr.Dataset) -> list[PaperFigure]:
     if rival is None:
         return []
     names = (MINED, rival)
-    mae, pcc = ({n: _measure(evaluation, m, n) for n in names} for m in ("mae", "pcc"))
-    failed = {
-        n: int((_measure(evaluation, "null_fraction", n) >= SIGNIFICANT).sum()) for n in names
-    }
+    mae, pcc = ({n: measure(evaluation, m, n) for n in names} for m in ("mae", "pcc"))
+    failed = {n: int((measure(evaluation, "null_fraction", n) >= SIGNIFICANT).sum()) for n in names}
     ranges = "; ".join(
         f"{n}: error {np.nanmin(mae[n]):.4f} to {np.nanmax(mae[n]):.4f}, correlation "
         f"{np.nanmin(pcc[n]):.4f} to {np.nanmax(pcc[n]):.4f}, "
@@ -160,10 +158,10 @@ def cohort_figure(evaluation: xr.Dataset, cohort: str, number: int) -> list[Pape
     """Return figure 4: targets of another platform predicted from the panel's genes."""
     rival = _rival(evaluation)
     names = [MINED, *([rival] if rival else [])]
-    mae, pcc = ({n: _measure(evaluation, m, n, cohort) for n in names} for m in ("mae", "pcc"))
+    mae, pcc = ({n: measure(evaluation, m, n, cohort) for n in names} for m in ("mae", "pcc"))
     if not np.isfinite(mae[MINED]).any():
         return []
-    null = _measure(evaluation, "null_fraction", MINED, cohort)
+    null = measure(evaluation, "null_fraction", MINED, cohort)
     known = np.isfinite(null)
     share = f"{(null[known] < SIGNIFICANT).mean():.2%}" if known.any() else "-"
     return [
@@ -245,7 +243,7 @@ def _rival(evaluation: xr.Dataset) -> str | None:
     if MINED not in panels:
         return None
     errors = {
-        name: _mean(_measure(evaluation, "mae", name))
+        name: _mean(measure(evaluation, "mae", name))
         for name in panels
         if panel_kind(name) == "published"
     }
@@ -253,18 +251,6 @@ def _rival(evaluation: xr.Dataset) -> str | None:
     if judged:
         return min(judged, key=judged.__getitem__)
     return next((name for name in panels if panel_kind(name) == "random"), None)
-
-
-def _measure(
-    evaluation: xr.Dataset, measure: str, panel: str, cohort: str | None = None
-) -> NDArray[np.floating]:
-    """Return a measure of the first predictor for each gene."""
-    here = evaluation[measure].isel(predictor=0)
-    at = texts(evaluation, "cohort").index(cohort or cohorts(evaluation)[0])
-    values: NDArray[np.floating] = here.isel(
-        panel=texts(evaluation, "panel").index(panel), cohort=at
-    ).values
-    return values
 
 
 def _mean(values: NDArray[np.floating]) -> float:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from dglzarr.query import table
+from dglzarr.report.panels import SIGNIFICANT, measure
 from dglzarr.store import open_store
 from dglzarr.study import open_study
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+UNITS = {"counts": "read counts", "rpkm": "RPKM", "tpm": "TPM", "intensity": "intensities"}
+"""Units in words; an unstated one that is not seen is "raw"."""
 
 
 def top_landmarks(root: str, n: int = 50) -> list[dict[str, Any]]:
@@ -27,7 +37,8 @@ def source_lines(root: str) -> list[str]:
         raw = open_store(uri)
         details = raw.attrs["details"]
         found = details["quantiles"]
-        scale = "raw -> log2(x + 1)" if details["scale"] == "raw" else "log2 already"
+        unit = UNITS.get(details.get("unit"), "raw")
+        scale = f"{unit} -> log2(x + 1)" if details["scale"] == "raw" else "log2 already"
         negative = (
             f", {details['n_negative']} negative values set to 0" if details["n_negative"] else ""
         )
@@ -103,7 +114,8 @@ def headline(root: str, *, truth: str | Path | None = None) -> list[str]:
 def _cohort_lines(evaluation: str) -> list[str]:
     """Return how well the mined panel does on each cohort, a line each."""
     lines = []
-    for cohort, found in open_store(evaluation).attrs["details"]["cohorts"].items():
+    ds = open_store(evaluation)
+    for cohort, found in ds.attrs["details"]["cohorts"].items():
         share = f"{found['n_measured']} of {found['n_genes']} genes measured"
         if found["mined"] is None:
             lines.append(f"Cohort {cohort}: {share}: too few to judge. Give ingest.annotation.")
@@ -111,6 +123,16 @@ def _cohort_lines(evaluation: str) -> list[str]:
             lines.append(
                 f"Cohort {cohort}: {share}, {found['n_landmarks']} of the mined panel; error "
                 f"mined {found['mined']:.4f}, mean of random {found['random']:.4f}, "
-                f"training mean {found['mean']:.4f}"
+                f"training mean {found['mean']:.4f}; {_agreement(ds, cohort)}"
             )
     return lines
+
+
+def _agreement(evaluation: xr.Dataset, cohort: str) -> str:
+    """Return how well the mined panel's predictions of a cohort's targets agree with the truth."""
+    pcc, null = (measure(evaluation, n, "mined", cohort) for n in ("pcc", "null_fraction"))
+    pcc, null = pcc[np.isfinite(pcc)], null[np.isfinite(null)]
+    if not (pcc.size and null.size):
+        return "correlation undefined"
+    share = (null < SIGNIFICANT).mean()
+    return f"mean correlation {pcc.mean():.4f}, {share:.2%} of {null.size} targets significant"

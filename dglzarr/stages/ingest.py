@@ -29,12 +29,13 @@ from dglzarr.genes import (
     same_spelling,
 )
 from dglzarr.graph import run_tasks
-from dglzarr.kernels.scale import Scale, detect_scale, to_log2, value_quantiles
+from dglzarr.kernels.scale import Scale, Unit, to_log2
 from dglzarr.kernels.split import SPLITS, SplitBy, assign_split, hashed_split
 from dglzarr.layout import chunk_samples, shard_samples
 from dglzarr.rows import Rows, read_array
 from dglzarr.schema import EXPRESSION, RAW, RAW_LINK
 from dglzarr.sources import read_source
+from dglzarr.sources.scaled import Scaled, find_scale
 from dglzarr.store import (
     Region,
     StoreSummary,
@@ -59,9 +60,7 @@ if TYPE_CHECKING:
     from dglzarr.sources import Source
 
 FeatureKind = Literal["probe", "gene"]
-Scaled = tuple["Source", dict[str, float], Scale]
 
-_SCALE_WINDOWS, _SCALE_WINDOW = 16, 32
 _GENE_COORDS = ("gene", "gene_symbol", "gene_id")
 SERIES_LABELS = ("series_id", "series", "gse")  # name the study of each sample, where given
 
@@ -73,6 +72,7 @@ class SourceFile:
     path: str
     raw: str
     role: Literal["train", "cohort"] = "train"
+    unit: Unit | None = None
     sample_sheet: str | None = None
     sample_column: str | None = None
 
@@ -202,7 +202,11 @@ def ingest_source(source: SourceFile, overwrite: bool) -> StoreSummary:
         inputs = [file_input(f, known=read_attributes(source.raw)) for f in files]
     except OSError as error:
         raise SourceError(f"{error.filename or source.path}: no such file.") from error
-    parameters = {"sample_column": source.sample_column, "role": source.role}
+    parameters = {
+        "sample_column": source.sample_column,
+        "role": source.role,
+        "unit": source.unit,
+    }
     linked = _linked(source)
     claim = claim_store(
         source.raw,
@@ -213,12 +217,13 @@ def ingest_source(source: SourceFile, overwrite: bool) -> StoreSummary:
     )
     if claim.state == "unchanged":
         return summarize(source.raw, claim.state)
-    table, quantiles, scale = linked or _scaled(_open_source(source))
+    table, quantiles, scale, unit = linked or find_scale(_open_source(source), source.unit)
     if claim.state == "new":
         length = shard_samples(len(table.samples)) if linked is None else None
         create_store(claim, _raw_labels(table), region_length=length)
     details = {
         "scale": scale,
+        "unit": unit,
         "quantiles": quantiles,
         "n_negative": 0,
         "format": table.format,
@@ -243,8 +248,8 @@ def _linked(source: SourceFile) -> Scaled | None:
     """Return a source that is joined from its own file: a GCTX for training, in log2."""
     if source.role != "train" or not h5py.is_hdf5(source.path):
         return None
-    scaled = _scaled(_open_source(source))
-    return scaled if scaled[2] == "log2" else None
+    scaled = find_scale(_open_source(source), source.unit)
+    return scaled if scaled.scale == "log2" else None
 
 
 def _copy_values(table: Source, raw: str, scale: Scale) -> dict[str, int]:
@@ -256,26 +261,6 @@ def _copy_values(table: Source, raw: str, scale: Scale) -> dict[str, int]:
         n_negative += int((block < 0).sum()) if scale == "raw" else 0
         write_region(raw, region, {"expression": block})
     return {"n_missing": n_missing, "n_negative": n_negative}
-
-
-def _scaled(table: Source) -> Scaled:
-    """Return a source, the quantiles of its values, and the scale they show.
-
-    Of a large source a few windows of samples are looked at, spread evenly: a row alone costs as
-    much as its whole chunk where the file is compressed.
-    """
-    n = len(table.samples)
-    starts = np.linspace(0, max(0, n - _SCALE_WINDOW), _SCALE_WINDOWS).astype(int)
-    is_small = n <= _SCALE_WINDOW * _SCALE_WINDOWS
-    windows = [(0, n)] if is_small else [(int(s), int(s) + _SCALE_WINDOW) for s in starts]
-    values = np.concatenate([table.read(*window) for window in windows])
-    try:
-        quantiles = value_quantiles(values)
-        scale = detect_scale(quantiles)
-    except ValueError as error:
-        raise SourceError(f"{table.path.name}: {error}") from error
-    names = ("min", "q25", "median", "q75", "q99", "max")
-    return table, dict(zip(names, (float(q) for q in quantiles), strict=True)), scale
 
 
 def _raw_labels(table: Source) -> dict[str, NDArray[Any]]:

@@ -510,5 +510,6 @@ def test_ingest__opening_computes_nothing(sources, target):
 def test_source_file__is_plain_data():
     source = SourceFile("a", "b")
     assert dataclasses.asdict(source) == {
-        "path": "a", "raw": "b", "role": "train", "sample_sheet": None, "sample_column": None,
+        "path": "a", "raw": "b", "role": "train", "unit": None, "sample_sheet": None,
+        "sample_column": None,
     }  # fmt: skip
