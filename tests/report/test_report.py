@@ -383,7 +383,7 @@ def test_write_report__self_contained_with_every_figure(written, page):
         "lower is better",
         "error with mined",
         "DeepLIFT score",
-        "cut: the 8",
+        "mined panel",
         "rank",
         "epoch 3",
     ):
