@@ -178,8 +178,9 @@ def batch_partial(
         squared = _squared_distances(shifted, centred, squares)
         nearest = squared.argmin(axis=1)
         inertia += float(squared.min(axis=1).sum(dtype=np.float64))
-        for cluster, sample in zip(nearest, batch[rows], strict=True):
-            sums[cluster] += sample
+        order = np.argsort(nearest, kind="stable")
+        found, starts = np.unique(nearest[order], return_index=True)
+        sums[found] += np.add.reduceat(batch[rows][order], starts, axis=0, dtype=np.float64)
         counts += np.bincount(nearest, minlength=n_clusters)
     return sums, counts, inertia
 
