@@ -12,7 +12,6 @@ import h5py
 import pandas as pd
 import zarr
 from common import SIZES, Bench, Case, Timed, labels, main, run_here, run_stage, simulated_matrix
-from zarr.codecs import BloscCodec
 
 from dglzarr.layout import CHUNK_SAMPLES, chunk_genes, shard_samples
 from dglzarr.sources import read_source
@@ -115,7 +114,7 @@ def with_plain_loop(case: Case) -> Timed:
                 dtype="float32",
                 chunks=(min(CHUNK_SAMPLES, length), genes),
                 shards=(length, genes * -(-case.n_genes // genes)),
-                compressors=BloscCodec(cname="lz4", shuffle="shuffle"),
+                compressors=None,
                 overwrite=True,
             )
             for start in range(0, case.n_samples, length):

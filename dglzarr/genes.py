@@ -307,6 +307,11 @@ class GeneMatch:
         """Whether each study gene is measured `(gene,)`."""
         return np.isin(np.arange(self.n_study), self.study)
 
+    @property
+    def _is_identity(self) -> bool:
+        every = np.arange(self.n_study)
+        return np.array_equal(self.study, every) and np.array_equal(self.query, every)
+
     def apply(self, block: NDArray[np.floating]) -> NDArray[np.float32]:
         """Return a cohort's block in the study's genes `(sample, gene)`.
 
@@ -319,6 +324,8 @@ class GeneMatch:
         >>> match.apply(np.array([[1.0, 2.0, 3.0]]))
         array([[ 2., nan]], dtype=float32)
         """
+        if block.shape[1] == self.n_study and self._is_identity:
+            return np.asarray(block, np.float32)
         matched = np.full((len(block), self.n_study), np.nan, np.float32)
         if (np.diff(self.study) > 0).all():
             matched[:, self.study] = block[:, self.query]

@@ -83,16 +83,16 @@ def detect_scale(quantiles: Sequence[float] | NDArray[np.float64]) -> Scale:
 def to_log2(block: NDArray[np.floating], scale: Scale) -> tuple[NDArray[np.float32], int]:
     """Return a block on the log2 scale, and how many negative values were set to 0 for that.
 
-    Raw values become log2(x + 1); log2 values stay as they are.
+    Raw values become log2(x + 1); log2 values stay as they are, without a copy.
 
     Examples
     --------
     >>> to_log2(np.array([[7.0, -2.0, np.nan]]), "raw")
     (array([[ 3.,  0., nan]], dtype=float32), 1)
     """
-    values = np.array(block, dtype=np.float32)
     if scale == "log2":
-        return values, 0
+        return np.asarray(block, dtype=np.float32), 0
+    values = np.array(block, dtype=np.float32)
     n_negative = int(np.count_nonzero(values < 0))
     np.maximum(values, 0, out=values)
     values += 1

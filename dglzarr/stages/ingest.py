@@ -454,7 +454,7 @@ def _join_region(uri: str, region: Region, *, join: _Join) -> None:
             block, _ = to_log2(_read_rows(raw, raw_id, lo, hi), scale)
             pieces.append(match.apply(block))
         start += n_samples
-    expression = np.concatenate(pieces)
+    expression = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
     n_missing = np.isnan(expression).sum(axis=1)
     if (empty := np.flatnonzero(n_missing == expression.shape[1])).size:
         name = read_array(uri, "sample")[region.start + empty[0]]
