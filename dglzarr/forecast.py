@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dglzarr.genes import read_gene_list
 from dglzarr.layout import shard_samples
 from dglzarr.pipeline import Step, StepState, plan, source_files
+from dglzarr.sketch import SKETCH_ROWS
 from dglzarr.sources.peek import peek_size
 from dglzarr.study import planned_study
 
@@ -23,6 +24,7 @@ _SECONDS_PER_CELL = {  # measured on two cores, see docs/reproduce.md
     "dedup": 2.5e-7,
     "evaluate": 5e-9,
 }
+_SECONDS_PER_SKETCH_BYTE = 3e-10
 _FLOPS = 4e10
 _IMPORTS_NBYTES = 4e8
 _KERAS_NBYTES = 9e8
@@ -68,9 +70,11 @@ def estimate(settings: Settings) -> list[Estimate]:
     cells, shard = float(n_samples * n_genes), 4.0 * n_genes * shard_samples(n_samples)
     layers = settings.train
     weights = 2 * (n_genes * layers.hidden + layers.hidden * layers.n_latent)
-    panels = 1 + settings.select.n_random + len(settings.evaluate.panels)
+    chosen = 1 + len(settings.select.selectors)
+    panels = chosen + settings.select.n_random + len(settings.evaluate.panels)
     n_landmarks = settings.select.n_landmarks
     components = min(_N_COMPONENTS, n_samples)
+    sketch = 4.0 * n_genes * min(SKETCH_ROWS, n_samples)
     sums = 8.0 * n_landmarks * n_genes
     latent_nbytes = 8.0 * n_genes * layers.n_latent
     largest = 4.0 * max(samples * genes for samples, genes in sizes.values())
@@ -91,7 +95,7 @@ def estimate(settings: Settings) -> list[Estimate]:
             4.0 * cells + latent_nbytes * (n_samples // shard_samples(n_samples) + 1),
             region + 2 * latent_nbytes + 2**27,
         ),
-        "select": (75.0 * n_genes + 8.0 * panels * n_landmarks, _IMPORTS_NBYTES),
+        "select": (75.0 * n_genes + 8.0 * panels * n_landmarks, _IMPORTS_NBYTES + 4 * sketch),
         "evaluate": (12.0 * panels * n_genes, region + 4 * sums),
         "group": (32.0 * n_samples * (panels + 3), region + 4.0 * n_genes * _N_COMPONENTS * 16),
         "enrich": (200.0 * panels * _N_TERMS, _IMPORTS_NBYTES),
@@ -102,6 +106,7 @@ def estimate(settings: Settings) -> list[Estimate]:
     seconds["train"] = 10 + 6.0 * weights * n_samples * layers.epochs / _FLOPS
     seconds["score"] = 2.0 * n_genes * layers.hidden * layers.n_latent * n_samples / _FLOPS
     seconds["evaluate"] += judging
+    seconds["select"] = 5 + chosen * n_landmarks * sketch * _SECONDS_PER_SKETCH_BYTE
     named = max(1, 1 + len(settings.evaluate.panels))
     cohorts = 1 + sum(source.role == "cohort" for source in sources)
     seconds["evaluate"] += cohorts * (panels * 3e-5 * n_genes + named * 4e-9 * n_genes**2)

@@ -82,6 +82,26 @@ MUTANTS = (
         "difference >= np.finfo(dtype).tiny", "difference >= 1e-3",
     ),
     _kernel(
+        "greedy", "what is explained is not taken off",
+        "self._norms -= along**2", "self._norms -= 0",
+    ),
+    _kernel(
+        "greedy", "a forced gene explains nothing",
+        "for gene in forced:", "for gene in forced[:0]:",
+    ),
+    _kernel(
+        "sketch", "samples enter with one sign",
+        "signs[row] * block[sample]", "block[sample]",
+    ),
+    _kernel(
+        "panels", "excluded genes are chosen",
+        "allowed[never] = allowed[first] = False", "allowed[first] = False",
+    ),
+    _kernel(
+        "medoids", "a shared absence makes partners",
+        "(trial[seeds, None] == trial) & (trial >= 0)", "trial[seeds, None] == trial",
+    ),
+    _kernel(
         "metrics", "a gene is among its own wrong genes",
         "correlation[is_here, own[is_here] - genes.start] = np.nan", "pass",
     ),

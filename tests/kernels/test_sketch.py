@@ -31,7 +31,7 @@ def test_fold_samples__each_sample_enters_one_row_rows_are_even():
 
 
 def test_fold_samples__products_of_genes_are_right_on_average():
-    block = rng(1).standard_normal((40, 6)).astype(np.float32)
+    block = 1 + rng(1).standard_normal((40, 6)).astype(np.float32)
     block[:, 3:] += block[:, :3]
     exact = block.T @ block
     folds = [fold_samples(block, 8, rng(2, i)) for i in range(2000)]
