@@ -310,6 +310,7 @@ def test_source__wrong_extension(study, data_dir):
         ("train.dropout", 1, r"study\.toml: train\.dropout"),
         ("ingest.probes", "absent.txt", r"ingest\.probes: no such file: .*absent\.txt"),
         ("ingest.annotation", "absent.txt", r"ingest\.annotation: no such file: .*absent\.txt"),
+        ("enrich.gene_sets", "absent.gmt", r"enrich\.gene_sets: no such file: .*absent\.gmt"),
         ("evaluate.panels.l", "absent.txt", r"evaluate\.panels\.l: no such file: .*absent\.txt"),
     ],
 )  # fmt: skip

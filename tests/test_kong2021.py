@@ -73,6 +73,7 @@ def test_kong2021__states_what_the_paper_states(tmp_path):
     names = [step.name for step in plan(settings)]
     assert names == [*STAGES[:-1], *OPTIONAL_STAGES, "report"]
     assert settings.normalize.method == "none"
+    assert (settings.select.selector, settings.select.selectors) == ("top-score", ())
     ingest, train = settings.ingest, settings.train
     assert (ingest.split_by, ingest.test_fraction) == ("sample", 0.1)
     assert (train.hidden, train.n_latent, train.dropout, train.l2) == (500, 100, 0.1, 1e-6)
