@@ -203,6 +203,53 @@ def same_spelling(*lists: Sequence[str]) -> list[list[str]]:
     return [[first.setdefault(name.upper(), name) for name in names] for names in lists]
 
 
+def check_coverage(
+    names: Sequence[str],
+    genes_of: Sequence[Sequence[str]],
+    listed: Sequence[str],
+    min_coverage: float,
+) -> None:
+    """Refuse a source that measures too few of the listed genes.
+
+    Raises
+    ------
+    SourceError
+        Naming the source, and how many it measures.
+    """
+    for name, genes in zip(names, genes_of, strict=True):
+        found = len(set(listed).intersection(genes))
+        if found < min_coverage * len(listed):
+            raise SourceError(
+                f"{name}: expected at least {min_coverage:.0%} of the {len(listed)} "
+                f"listed probes, got {found} (first probes: {', '.join(genes[:3])}). Its "
+                "platform is not the list's: remove it, or give it role = 'cohort'."
+            )
+
+
+def refuse_outlier(names: Sequence[str], genes_of: Sequence[Sequence[str]]) -> None:
+    """Refuse the source without which the others share most, where that is twice as much.
+
+    Raises
+    ------
+    SourceError
+        Naming the source and what it shares with the others.
+    """
+    sets = [set(genes) for genes in genes_of]
+    n_common = len(set.intersection(*sets))
+    without = [len(set.intersection(*sets[:i], *sets[i + 1 :])) for i in range(len(sets))]
+    possible = [min(n, len(genes)) for n, genes in zip(without, sets, strict=True)]
+    worst = int(np.argmax(possible))
+    if n_common and n_common >= 0.5 * possible[worst]:
+        return
+    raise SourceError(
+        f"{names[worst]}: shares {n_common} probes with all the other training sources "
+        f"together, which share {without[worst]} among themselves (first probes: "
+        f"{', '.join(genes_of[worst][:3])}). Unknown platform: remove it, give it "
+        "role = 'cohort', list the probes to use (ingest.probes), or join sources by gene "
+        "(ingest.feature_kind = 'gene', with ingest.annotation)."
+    )
+
+
 @dataclass(frozen=True)
 class PanelMatch:
     """A published panel in a study: labels found, in the file's order, and entries missing."""

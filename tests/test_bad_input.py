@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from dglzarr.cli import main
+from dglzarr.rows import read_array
 from dglzarr.store import is_complete
 from dglzarr.testing import write_gct, write_gctx, write_series_matrix, write_soft, write_table
 from tests.studies import digests
@@ -294,6 +296,74 @@ def test_source__wrong_extension(study, data_dir):
     study.expect(1, r"test_l1000\.gctx: .*median-centred.*before centring")
 
 
+# ---------------------------------------------------------------- odd values
+
+
+def in_first_series(study, sample, gene, value):
+    values = study.values[:8].copy()
+    values[sample, gene] = value
+    study.write("GSE1", values)
+
+
+@pytest.mark.parametrize("value", [3e38, 900.0, -900.0])
+def test_value__huge_among_log2_values(study, value):
+    large(study)
+    names = [f"{i:03d}_at" for i in range(400)]
+    values = np.random.default_rng(1).uniform(4, 14, (32, 400))
+    values[2, 3] = value
+    study.write("GSE1", values, names)
+    study.expect(1, r"GSE1_series_matrix\.txt: .*one scale, got log2 .*Take the outliers out")
+    assert not is_complete(str(study.root / "raw" / "GSE1.zarr"))
+
+
+@pytest.mark.parametrize("value", [3e38, -900.0])
+def test_value__huge_where_the_scale_is_not_looked_at(study, value):
+    """Of a large file a few windows tell the scale; the value stands between two of them."""
+    values = np.tile(study.values[:8], (75, 1))
+    values[34, 3] = value
+    names = [f"x{i}" for i in range(600)]
+    write_gctx(study.folder / "GSE3_x.gctx", values, samples=names, genes=GENES)
+    study.expect(1, r"sample 'x34', gene '03_at': expected a log2 value, got -?[39]")
+
+
+def test_value__a_little_below_zero_is_a_log2_value(study):
+    in_first_series(study, 2, 3, -0.5)
+    assert study.run().status == 0
+    assert read_array(f"{study.root}/segments/0000/expression.zarr", "expression").min() == -0.5
+
+
+def test_sample__without_values(study):
+    in_first_series(study, 2, slice(None), np.nan)
+    study.expect(1, r"sample 'GSE1-2': expected values, got none for any gene of the study")
+
+
+def test_sample__constant_gets_the_middle_of_the_reference(study):
+    in_first_series(study, 2, slice(None), 8.0)
+    assert study.run().status == study.run("normalize").status == study.run("dedup").status == 0
+    store = f"{study.root}/segments/0000/normalized.zarr"
+    reference = read_array(store, "quantile_reference")
+    found = read_array(store, "expression")[2]
+    np.testing.assert_array_equal(found, np.float32((reference[5] + reference[6]) / 2))
+
+
+@pytest.mark.slow
+def test_gene__without_values(study):
+    """It stays missing, its score is 0 and its rank the last."""
+    study.values[:, 3] = np.nan
+    study.write("GSE1", study.values[:8])
+    study.write("GSE2", study.values[8:])
+    study.settings |= {"train.hidden": 6, "train.n_latent": 2, "train.epochs": 2}
+    study.settings["select.n_random"] = 1
+    assert study.run("mine").status == 0
+    for name in ("expression", "normalized"):
+        values = read_array(f"{study.root}/segments/0000/{name}.zarr", "expression")
+        np.testing.assert_array_equal(np.isnan(values).all(axis=0), np.arange(12) == 3)
+    contribution = read_array(f"{study.root}/segments/0000/contributions.zarr", "contribution")
+    np.testing.assert_array_equal(np.isnan(contribution).all(axis=0), np.arange(12) == 3)
+    assert read_array(f"{study.root}/scores.zarr", "score")[3] == 0
+    assert read_array(f"{study.root}/landmarks.zarr", "rank")[3] == 12
+
+
 # ---------------------------------------------------------------- settings
 
 
@@ -509,28 +579,39 @@ def test_disk_full(study, kib):
         assert study.complete == ["segments/0000/expression.zarr"]
 
 
+WRITES = {
+    "ingest": "raw|expression",
+    "normalize": "normalized",
+    "dedup": "samples",
+    "train": "models",
+    "score": "contributions|scores",
+    "select": "landmarks",
+    "evaluate": "evaluation",
+    "report": "report|landmarks|panels",
+}
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_disk_full__in_every_stage(study):
-    """The disk grows a little whenever it is full, until the run is through."""
+    """Each stage finds 16 KiB; the disk grows a little whenever it is full, until it is through."""
     large(study)
     study.settings |= {"train.hidden": 24, "train.n_latent": 4, "train.epochs": 3}
-    place, complaints = study.folder / "disk", []
-    with disk(place, "size=300k"):
+    place = study.folder / "disk"
+    with disk(place, "size=16k"):
         study.root = place / "study"
-        for kib in range(380, 8000, 80):
-            run = study.run("mine")
-            if not run.status:
-                break
-            assert run.status == 1, run.err
-            complaints.append(run.complaint)
-            resize(place, kib)
-        assert not run.status
+        for verb, names in WRITES.items():
+            complaints = []
+            resize(place, shutil.disk_usage(place).used // 1024 + 16)
+            while (run := study.run(verb)).status:
+                assert run.status == 1, run.err
+                complaints.append(run.complaint)
+                resize(place, shutil.disk_usage(place).total // 1024 + 160)
+            assert complaints, f"{verb} fits into 16 KiB"
+            assert [line for line in complaints if not re.search(NO_SPACE, line)] == []
+            assert re.search(rf"disk/study/.*({names})", "\n".join(complaints)), complaints
         assert len(study.complete) == 7
         found = stores(study.root)
-    assert [line for line in complaints if not re.search(NO_SPACE, line)] == []
-    text = "\n".join(complaints)
-    for name in ("expression", "normalized", "samples", "models"):
-        assert name in text, text
     study.root = study.folder / "undisturbed"
     assert study.run("mine").status == 0
     assert found == stores(study.root)

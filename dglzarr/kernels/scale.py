@@ -50,7 +50,8 @@ def detect_scale(quantiles: Sequence[float] | NDArray[np.float64]) -> Scale:
     Raises
     ------
     ValueError
-        If the values look median-centred or are mostly negative: neither scale can be restored.
+        If the values look median-centred or are mostly negative: neither scale can be restored. If
+        they look like log2 values but for a few that span more than 50.
 
     References
     ----------
@@ -64,6 +65,11 @@ def detect_scale(quantiles: Sequence[float] | NDArray[np.float64]) -> Scale:
     'log2'
     """
     lowest, lower, median, upper, top, highest = (float(value) for value in quantiles)
+    if lower > 1 and top <= 32 and highest - lowest > 50:
+        raise ValueError(
+            f"expression values: expected one scale, got log2 (99 % of the values up to {top:.3g}) "
+            f"and others from {lowest:.3g} to {highest:.3g}. Take the outliers out of the file."
+        )
     if top > 100 or (highest - lowest > 50 and lower >= 0):
         return "raw"
     if abs(median) < 0.5 and lower < 0 < upper:

@@ -22,10 +22,12 @@ from dglzarr.files import file_input
 from dglzarr.genes import (
     Annotation,
     GeneMatch,
+    check_coverage,
     feature_symbols,
     match_genes,
     read_annotation_table,
     read_gene_list,
+    refuse_outlier,
     same_spelling,
 )
 from dglzarr.graph import run_tasks
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
 
 FeatureKind = Literal["probe", "gene"]
 
+_LARGEST_LOG2 = 150  # float32 holds 2 ** -149 to 2 ** 128
 _GENE_COORDS = ("gene", "gene_symbol", "gene_id")
 SERIES_LABELS = ("series_id", "series", "gse")  # name the study of each sample, where given
 
@@ -182,7 +185,7 @@ def ingest(
         annotation,
     )
     map_regions(_join_region, target, join=join, what="joining sources", on_progress=on_progress)
-    return finish(target, started=started, details=_join_details(join))
+    return finish(target, started=started, details=_join_details(join), state=claim.state)
 
 
 # ---------------------------------------------------------------- one source
@@ -232,7 +235,7 @@ def ingest_source(source: SourceFile, overwrite: bool) -> StoreSummary:
     }
     if linked is None:
         details |= _copy_values(table, source.raw, scale)
-    return finish(source.raw, started=started, details=details)
+    return finish(source.raw, started=started, details=details, state=claim.state)
 
 
 def _open_source(source: SourceFile) -> Source:
@@ -323,7 +326,7 @@ def _study_labels(
     if feature_kind == "gene":
         _, *genes_of = same_spelling(listed or [], *genes_of)
         genes_of = [[name for name in names if name] for names in genes_of]
-    genes = _canonical_genes(raws, genes_of, listed, min_coverage)
+    genes = _canonical_genes([_name(r) for r in raws], genes_of, listed, min_coverage)
     if not like:
         symbols, ids = _gene_names(genes, tables, annotation, feature_kind)
     samples = np.concatenate([t["sample"].values for t in tables])
@@ -366,52 +369,18 @@ def _features(raw: str, feature_kind: FeatureKind, annotation: str | None) -> li
 
 
 def _canonical_genes(
-    raws: Sequence[str],
+    names: Sequence[str],
     genes_of: Sequence[Sequence[str]],
     listed: list[str] | None,
     min_coverage: float,
 ) -> list[str]:
     """Return the genes of the study: the listed ones, else those common to all sources, sorted."""
     if listed is not None:
-        _check_coverage(raws, genes_of, listed, min_coverage)
+        check_coverage(names, genes_of, listed, min_coverage)
         return listed
-    common = set(genes_of[0]).intersection(*genes_of[1:])
-    if len(raws) > 1:
-        _refuse_outlier(raws, genes_of, len(common))
-    return sorted(common)
-
-
-def _check_coverage(
-    raws: Sequence[str],
-    genes_of: Sequence[Sequence[str]],
-    listed: Sequence[str],
-    min_coverage: float,
-) -> None:
-    for raw, genes in zip(raws, genes_of, strict=True):
-        found = len(set(listed).intersection(genes))
-        if found < min_coverage * len(listed):
-            raise SourceError(
-                f"{_name(raw)}: expected at least {min_coverage:.0%} of the {len(listed)} "
-                f"listed probes, got {found} (first probes: {', '.join(genes[:3])}). Its "
-                "platform is not the list's: remove it, or give it role = 'cohort'."
-            )
-
-
-def _refuse_outlier(raws: Sequence[str], genes_of: Sequence[Sequence[str]], n_common: int) -> None:
-    """Refuse the source without which the others share most, where that is twice as much."""
-    sets = [set(genes) for genes in genes_of]
-    without = [len(set.intersection(*sets[:i], *sets[i + 1 :])) for i in range(len(sets))]
-    possible = [min(n, len(genes)) for n, genes in zip(without, sets, strict=True)]
-    worst = int(np.argmax(possible))
-    if n_common and n_common >= 0.5 * possible[worst]:
-        return
-    raise SourceError(
-        f"{_name(raws[worst])}: shares {n_common} probes with all the other training sources "
-        f"together, which share {without[worst]} among themselves (first probes: "
-        f"{', '.join(genes_of[worst][:3])}). Unknown platform: remove it, give it "
-        "role = 'cohort', list the probes to use (ingest.probes), or join sources by gene "
-        "(ingest.feature_kind = 'gene', with ingest.annotation)."
-    )
+    if len(names) > 1:
+        refuse_outlier(names, genes_of)
+    return sorted(set(genes_of[0]).intersection(*genes_of[1:]))
 
 
 def _gene_names(
@@ -455,6 +424,7 @@ def _join_region(uri: str, region: Region, *, join: _Join) -> None:
             pieces.append(match.apply(block))
         start += n_samples
     expression = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    _refuse_impossible(uri, region, expression)
     n_missing = np.isnan(expression).sum(axis=1)
     if (empty := np.flatnonzero(n_missing == expression.shape[1])).size:
         name = read_array(uri, "sample")[region.start + empty[0]]
@@ -463,6 +433,17 @@ def _join_region(uri: str, region: Region, *, join: _Join) -> None:
             "Take it out of its file."
         )
     write_region(uri, region, {"expression": expression, "n_missing": n_missing})
+
+
+def _refuse_impossible(uri: str, region: Region, expression: NDArray[np.float32]) -> None:
+    """Refuse values that are no logarithm of any measurement."""
+    if (expression > _LARGEST_LOG2).any() or (expression < -_LARGEST_LOG2).any():
+        sample, gene = np.argwhere(np.abs(expression) > _LARGEST_LOG2)[0]
+        names = read_array(uri, "sample")[region.start + sample], read_array(uri, "gene")[gene]
+        raise SourceError(
+            f"sample {str(names[0])!r}, gene {str(names[1])!r}: expected a log2 value, got "
+            f"{expression[sample, gene]:.3g}. Take it out of its file."
+        )
 
 
 def _read_rows(raw: str, raw_id: str, start: int, stop: int) -> NDArray[np.float32]:
