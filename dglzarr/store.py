@@ -385,7 +385,9 @@ def map_regions(
     **arguments: Any,  # noqa: ANN401
 ) -> list[Any]:
     """Run ``func(uri, region, **arguments)`` for every missing region; return what it returns."""
-    todo = missing_regions(uri)
+    todo, n_regions = missing_regions(uri), len(regions(uri))
+    if len(todo) < n_regions:
+        what = f"{what}, {n_regions - len(todo)} of {n_regions} regions kept"
     return run_tasks(
         func, [(uri, region) for region in todo], what=what, on_progress=on_progress, **arguments
     )
@@ -418,8 +420,11 @@ def finish(
     started: float,
     arrays: Arrays | None = None,
     details: Mapping[str, Any] | None = None,
+    state: State = "new",
 ) -> StoreSummary:
     """Return the summary of a store after writing merged results and marking it complete.
+
+    ``state`` is the claim's: ``"resumed"`` where finished regions of an earlier call were kept.
 
     Raises
     ------
@@ -445,7 +450,7 @@ def finish(
     group.attrs.update(
         {"complete": True, "details": json.loads(json.dumps(dict(details or {}), default=float))}
     )
-    return summarize(uri, "new", seconds=time.monotonic() - started)
+    return summarize(uri, state, seconds=time.monotonic() - started)
 
 
 def _dims(array: Any) -> tuple[str, ...]:  # noqa: ANN401

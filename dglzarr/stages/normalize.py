@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from dglzarr.errors import SchemaError
 from dglzarr.kernels.quantile import (
     QuantilePartial,
     Ties,
@@ -96,6 +97,8 @@ def normalize(
     started = time.monotonic()
     ds = open_store(source, EXPRESSION)
     frozen = [] if reference is None else [store_input(reference)]
+    if reference is not None:
+        quantiles = _frozen_reference(reference, ds.sizes["gene"])
     claim = claim_store(
         target,
         NORMALIZED,
@@ -109,7 +112,6 @@ def normalize(
     fitted = np.ones(ds.sizes["sample"], bool) if is_all else ds["split"].values == 0
     details: dict[str, Any] = {"fitted_on": SPLITS[0] if fit_on == "train" else "all"}
     if reference is not None:
-        quantiles = read_array(reference, "quantile_reference")
         drift = _fit(source, fitted, on_progress) - quantiles
         details["fitted_on"] = reference
         details["drift_rms"] = float(np.sqrt(np.mean(drift**2)))
@@ -132,7 +134,18 @@ def normalize(
     quantiles = read_array(target, "quantile_reference")
     details["n_fitted"] = 0 if reference else int(fitted.sum())
     details |= {"lowest": float(quantiles[0]), "highest": float(quantiles[-1])}
-    return finish(target, started=started, details=details)
+    return finish(target, started=started, details=details, state=claim.state)
+
+
+def _frozen_reference(reference: str, n_genes: int) -> NDArray[np.float64]:
+    """Return the reference of a normalized store, to be applied to samples of the same genes."""
+    quantiles: NDArray[np.float64] = open_store(reference, NORMALIZED)["quantile_reference"].values
+    if quantiles.size != n_genes:
+        raise SchemaError(
+            f"{reference}: expected a quantile reference of {n_genes} genes, got {quantiles.size}. "
+            "Use one of the same genes."
+        )
+    return quantiles
 
 
 def _fit(

@@ -163,7 +163,7 @@ def explain(
             f"within {_LARGEST_DELTA_ERROR}, got a gap of {worst!r}. "
             "The model's weights or the matrix are not finite."
         )
-    return finish(target, started=started, details={"max_delta_error": worst})
+    return finish(target, started=started, details={"max_delta_error": worst}, state=claim.state)
 
 
 def _labels(ds: Any, saved: SavedModel) -> dict[str, NDArray[Any]]:  # noqa: ANN401

@@ -88,6 +88,20 @@ def test_normalize__frozen_reference_of_another_store(tmp_path, source, values):
         normalize(other, target)
 
 
+def test_normalize__reference_of_other_genes(tmp_path, source, values):
+    other = write_matrix(tmp_path / "e2", EXPRESSION, values[:, :33])
+    normalize(other, first := str(tmp_path / "first"))
+    target = str(tmp_path / "n")
+    normalize(source, target)
+    before = digests(target)
+    message = "first: expected a quantile reference of 40 genes, got 33. Use one of the same genes"
+    with pytest.raises(SchemaError, match=message):
+        normalize(source, target, reference=first, overwrite=True)
+    assert digests(target) == before
+    with pytest.raises(SchemaError, match="expected schema 'normalized', got 'expression'"):
+        normalize(source, target, reference=other, overwrite=True)
+
+
 def test_normalize__missing_stays_missing_and_labels_are_carried(tmp_path, source, values):
     summary = normalize(source, target := str(tmp_path / "n"))
     ds, before = open_store(target), open_store(source)
@@ -133,7 +147,10 @@ def test_normalize__resumes_with_the_same_bytes(tmp_path, source):
     normalize(source, target := str(tmp_path / "n"))
     before, kept = digests(target), times(target)
     remove_regions(target, ["expression"], [0, 3, 6])
-    summary = normalize(source, target)
+    said = []
+    summary = normalize(source, target, on_progress=lambda what, *_: said.append(what))
+    assert summary.state == "resumed"
+    assert "normalizing, 4 of 7 regions kept" in said
     assert (digests(target), is_complete(target)) == (before, True)
     assert summary.sizes["sample"] == 100
     after = times(target)
