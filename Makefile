@@ -16,7 +16,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint mutants kills real docs bench bench-full
+.PHONY: help demo test check lint mutants kills real grow docs bench bench-full
 
 help:  ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -45,6 +45,9 @@ kills: $(READY)  ## kill -9 workers, scheduler and runs at 20 moments; the resul
 
 real: $(READY)  ## mine the real series in DATA (default ../shared/data) into ./real
 	$(RUN) flows/mine.py deploy/settings/real.toml --folder $(DATA) --set root=$(CURDIR)/real
+
+grow: $(READY)  ## mine the real series but two into ./grown, grow by the two, show what changed
+	$(RUN) benchmarks/grow_real.py --folder $(DATA) --root $(CURDIR)/grown
 
 docs: $(READY)  ## write docs/stores.md from the store specs
 	$(RUN) docs/make_stores.py

@@ -30,7 +30,7 @@ from dglzarr.config import load_settings
 from dglzarr.errors import ConfigError, DglzarrError
 from dglzarr.forecast import estimate
 from dglzarr.pipeline import OPTIONAL_STAGES, STAGES, grow, mine, refit
-from dglzarr.report.text import drift_lines, headline
+from dglzarr.report.text import growth_lines, headline
 from dglzarr.testing import write_compendium, write_study
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ def grow_command(
         results = grow(loaded, on_progress=bars)
     _show(results, as_json=as_json)
     if not as_json:
-        done = drift_lines(loaded.root) if results else ["Nothing to add: all sources are known."]
+        done = growth_lines(loaded.root) if results else ["Nothing to add: all sources are known."]
         typer.echo("\n".join(done))
 
 

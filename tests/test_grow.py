@@ -1,6 +1,7 @@
 """A finished study grows by new segments: nothing old is touched, readers see all or nothing."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from scipy.spatial.distance import cdist
 
 import dglzarr
@@ -17,7 +19,7 @@ from dglzarr.config import build_settings
 from dglzarr.errors import SourceError, StoreError
 from dglzarr.kernels.quantile import apply_quantile, finish_quantile, sum_sorted
 from dglzarr.pipeline import grow, mine, refit
-from dglzarr.report.text import drift_lines
+from dglzarr.report.text import drift_lines, growth_lines
 from dglzarr.store import open_store
 from dglzarr.study import open_study
 from tests.studies import digests, simulate, write_files
@@ -92,6 +94,11 @@ def test_grow__normalizes_with_the_frozen_reference_and_measures_drift(study):
     drift = finish_quantile(sum_sorted(raw)) - reference
     assert new.attrs["details"]["drift_rms"] == pytest.approx(np.sqrt(np.mean(drift**2)))
     (line,) = drift_lines(str(study / "study"))
+    added, *_ = growth_lines(str(study / "study"))
+    n_dropped = int((~open_store(open_study(str(study / "study")).uri("samples"))["keep"]).sum())
+    held = "|".join(sorted(set(new["source"].values)))
+    assert re.search(rf"segment 0001: {len(raw)} samples of ({held}).*; 120 in all", added)
+    assert added.endswith(f"Near-duplicates: {n_dropped}")
     assert f"{np.sqrt(np.mean(drift**2)):.3f}" in line
 
 
@@ -162,6 +169,26 @@ def test_grow__an_unfinished_study_is_refused(study):
     assert open_study(str(study / "study")).segments == ("0000",)
 
 
+@pytest.mark.parametrize("name", ["expression", "normalized", "samples", "contributions"])
+def test_grow__a_segment_that_is_not_complete_is_refused(study, name):
+    """As a killed run leaves it; 'mine' goes on, and then it grows."""
+    store = study / "study" / "segments" / "0000" / f"{name}.zarr"
+    known = known_series(study)
+    zarr.open_group(str(store), mode="r+").attrs.update({"complete": False})
+    with pytest.raises(StoreError, match=rf"{name}\.zarr: not complete. Run the stage"):
+        grow(settings(study))
+    assert not (study / "study" / "segments" / "0001").exists()
+    old = settings(study, *(f"{s}_series_matrix.txt" for s in known))
+    mine(old)
+    grow(settings(study))
+    assert open_study(str(study / "study")).segments == ("0000", "0001")
+
+
+def known_series(folder):
+    """The series of the first segment."""
+    return sorted(set(dglzarr.open(f"{folder}/study#expression")["series"].values))
+
+
 def test_grow__other_genes_are_refused(study):
     (study / "GSE77_expr.tsv").write_text("ID_REF\tX1\tX2\nfoo\t5\t6\nbar\t7\t8\n")
     with pytest.raises(SourceError, match="GSE77: expected at least 90%"):
@@ -220,6 +247,23 @@ def run(step):
 
 grow(settings(sys.argv[1]), run=run)
 """
+
+
+def test_grow__two_processes_at_once(study, tmp_path):
+    """The second is refused in a line, what the first makes is whole."""
+    ready, root = tmp_path / "ready", study / "study"
+    program = STANDING_STILL.replace("time.sleep(60)", "time.sleep(4)")
+    command = [sys.executable, "-c", program, str(study), "ingest", str(ready)]
+    first = subprocess.Popen(command, cwd=Path(__file__).parents[1])
+    deadline = time.monotonic() + 120
+    while not ready.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    with pytest.raises(StoreError, match=r"another run is changing this study. Wait for it\."):
+        grow(settings(study))
+    assert first.wait(timeout=200) == 0
+    assert open_study(str(root)).segments == ("0000", "0001")
+    assert dglzarr.open(f"{root}#samples").sizes["sample"] == 120
+    assert grow(settings(study)) == {}
 
 
 @pytest.mark.parametrize("stage", ["ingest", "dedup", "score"])

@@ -58,6 +58,21 @@ def source_lines(root: str) -> list[str]:
     return lines + drift_lines(root)
 
 
+def growth_lines(root: str) -> list[str]:
+    """Return what the last growth added, and how far it was from the frozen reference."""
+    study = open_study(root)
+    joined, mask = (open_store(study.uri(name)) for name in ("expression", "samples"))
+    sources = ", ".join(sorted({str(name) for name in joined["source"].values}))
+    n_new, n_dropped = joined.sizes["sample"], int((~mask["keep"].values).sum())
+    n_all = sum(open_store(uri).sizes["sample"] for uri in study.uris("samples"))
+    added = f"{n_new} samples of {sources}; {n_all} in all"
+    return [
+        f"Added as segment {study.segments[-1]}: {added}. Near-duplicates: {n_dropped}",
+        *drift_lines(root)[-1:],
+        "Scores, panel and evaluation are those of before; 'dglzarr refit' makes them anew.",
+    ]
+
+
 def drift_lines(root: str) -> list[str]:
     """Return how far each grown segment was from the frozen quantile reference, a line each."""
     study = open_study(root)
