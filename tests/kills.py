@@ -197,11 +197,12 @@ def trial(folder: Path, source: Path, kill: Kill, *, shard: int, reference: Path
     try:
         run = _start(folder, source, cluster, shard)
         _wait(lambda: run.poll() is not None or len(_progress(folder)) >= kill.line)
+        workers = cluster.workers
         if kill.in_write:
             _wait(lambda: run.poll() is not None or bool(_partial_files(root)), pause=0)
         if run.poll() is not None:
             raise MissedError((folder / "run.err").read_text())
-        _strike(kill.victim, cluster, run)
+        _strike(kill.victim, cluster, workers, run)
         stage = _progress(folder)[-1]
         finished = _objects(root)
         status = run.wait(timeout=SECONDS)
@@ -221,10 +222,13 @@ def trial(folder: Path, source: Path, kill: Kill, *, shard: int, reference: Path
     return Outcome(kill, stage, status, said, len(finished), n_kept, n_partial, difference)
 
 
-def _strike(victim: str, cluster: Processes, run: subprocess.Popen[bytes]) -> None:
-    """Kill -9 one process, or all of them."""
-    if victim == "worker":
-        os.kill(cluster.workers[0], signal.SIGKILL)
+def _strike(
+    victim: str, cluster: Processes, workers: Sequence[int], run: subprocess.Popen[bytes]
+) -> None:
+    """Kill -9 one process, or all of them, the workers first."""
+    if victim in ("worker", "everything"):
+        for worker in workers if victim == "everything" else workers[:1]:
+            os.kill(worker, signal.SIGKILL)
     if victim == "scheduler":
         os.kill(cluster.scheduler.pid, signal.SIGKILL)
     if victim in ("coordinator", "everything"):

@@ -198,3 +198,15 @@ def test_fit_kmeans__one_point_a_cluster(rng):
     points = rng.normal(size=(6, 3)).astype(np.float32)
     centroids = fit_kmeans(points, 6, np.random.default_rng(0))
     np.testing.assert_allclose(centroid_distances(points, centroids).min(axis=1), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_fit_kmeans__inertia_within_2_percent_of_sklearn(seed):
+    """On 4,000 points of 60 overlapping groups in 32 dimensions, with the settings of the bench."""
+    rng = np.random.default_rng(seed)
+    centers = rng.normal(0, 3, (60, 32))
+    points = (centers[rng.integers(60, size=4000)] + rng.normal(0, 2, (4000, 32))).astype("f4")
+    peer = MiniBatchKMeans(100, max_iter=10, batch_size=1000, n_init=3, random_state=seed)
+    theirs = peer.fit(points).inertia_
+    ours = batch_partial(points, fit_kmeans(points, 100, np.random.default_rng(seed)))[2]
+    assert ours <= 1.02 * theirs
