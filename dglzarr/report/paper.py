@@ -266,7 +266,8 @@ def group_rows(groups: xr.Dataset) -> list[dict[str, object]]:
     random = [i for i, name in enumerate(of) if name.startswith("panel random-")]
     for i, name in enumerate(of):
         if i not in random:
-            rows.append({"name": CIRCLES.get(name, name), **{m: v[i] for m, v in measures.items()}})
+            shown = CIRCLES.get(name, name.removeprefix("panel "))
+            rows.append({"name": shown, **{m: v[i] for m, v in measures.items()}})
     if random:
         means: Sequence[float] = [float(v[random].mean()) for v in measures.values()]
         name = f"random panels, mean of {len(random)}"
