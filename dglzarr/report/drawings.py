@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection, PatchCollection
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Wedge
 from matplotlib.ticker import MaxNLocator
@@ -264,7 +264,8 @@ def enriched_terms(
         axes = figure.subplots()
         strength = -np.log10(np.maximum(p_adjusted, 1e-300))
         sizes = 20 + 180 * n_hits / max(1, int(n_hits.max(initial=1)))
-        scale = ScalarMappable(Normalize(0, float(strength.max(initial=1.0))), "viridis_r")
+        shades = ListedColormap(colormaps["viridis_r"](np.linspace(0.25, 1, 256)))
+        scale = ScalarMappable(Normalize(0, float(strength.max(initial=1.0))), shades)
         edge: Any = scale.to_rgba(strength)
         face = np.where(is_enriched[:, None], edge, (1.0, 1.0, 1.0, 1.0))
         axes.scatter(share, row, s=sizes, color=face, edgecolors=edge, linewidths=1.2, zorder=3)
