@@ -385,7 +385,9 @@ def stores(folder):
 @pytest.mark.slow
 def test_mine__second_run_touches_no_store(done):
     before = written(done / "study")
-    results = mine(tiny(done))
+    settings = tiny(done, group=GROUP, enrich=ENRICH)
+    assert {step.state for step in plan(settings)} == {"done"}
+    results = mine(settings)
     del results["report"]
     assert {r.state for r in results.values()} == {"unchanged"}
     assert written(done / "study") == before

@@ -88,7 +88,7 @@ def enrich(
         parameters={
             "test": "one-sided hypergeometric",
             "universe": "measured genes with a term",
-            "namespace": None if gene_sets else namespace,
+            "namespace": namespace,
             "min_size": min_size,
             "max_size": max_size,
         },
