@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+LINES = ("gene", "term", "representation")
+"""What a line of a table is, where no samples are asked for: the first of these in a store."""
+
+
 def open(uri: str) -> xr.Dataset:  # noqa: A001  (dglzarr.open, as in xarray and zarr)
     """Return any dglzarr store as a validated, lazy Dataset.
 
@@ -276,7 +280,8 @@ def table(
     samples
         Sample labels; all samples when none is given.
     top
-        Without genes: how many of the best-ranked (or first) genes.
+        Without genes: how many of the best-ranked (or first) genes; of enrichment, of the mined
+        panel's terms of lowest p; of groups, of the representations.
 
     Raises
     ------
@@ -287,8 +292,13 @@ def table(
     matrix = next((str(n) for n, v in ds.data_vars.items() if v.dims == ("sample", "gene")), None)
     rows = _sample_index(ds, name, samples)
     if matrix is None:
-        dim = "sample" if samples else "gene"
-        index = rows if samples else _gene_index(ds, name, genes, top)
+        dim = "sample" if samples else next(d for d in LINES if d in ds.dims)
+        if dim == "term":
+            ds = ds.sel(panel="mined").sortby("p_value")
+        if genes and dim != "gene":
+            raise ValueError(f"{name}: has no genes to choose from. Leave them out.")
+        first: Any = slice(top) if dim != "gene" else _gene_index(ds, name, genes, top)
+        index = rows if samples else first
         columns = [str(n) for n, v in ds.variables.items() if v.dims == (dim,)]
         return ds[columns].isel({dim: index}).to_dataframe()
     chosen = ds[matrix].isel(sample=rows, gene=_gene_index(ds, name, genes, top))

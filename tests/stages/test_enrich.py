@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import hypergeom
 
 from dglzarr.errors import ConfigError, SourceError, StoreError
+from dglzarr.query import table
 from dglzarr.schema import NORMALIZED, SCORES
 from dglzarr.stages.enrich import enrich
 from dglzarr.stages.select import select
@@ -66,6 +67,16 @@ def test_enrich__probes_count_as_the_genes_they_measure(source, target, tmp_path
     assert summary.details["matched_by"] == "gene_symbol"
     assert list(summary.details["panels"]) == ["mined", "random-0", "random-1"]
     assert summary.details["panels"]["mined"] == {"n_tested": 2, "n_enriched": 0, "n_query": 3}
+
+
+def test_enrich__a_table_has_the_mined_panels_terms_of_lowest_p(source, target, tmp_path):
+    sets = gmt(tmp_path, ["T1", "x", "I", "H"], ["T2", "x", "E", "A"], ["T3", "x", "A", "B"])
+    enrich(source, target, gene_sets=sets, min_size=1)
+    frame = table(target, top=2)
+    assert frame.index.tolist() == ["T3", "T2"]
+    assert frame["hits"].tolist() == ["A/B", "A"]
+    with pytest.raises(ValueError, match="has no genes to choose from"):
+        table(target, genes=["A"])
 
 
 @pytest.mark.parametrize(

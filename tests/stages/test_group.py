@@ -11,6 +11,7 @@ from dglzarr.errors import ConfigError, SchemaError, StoreError
 from dglzarr.kernels.deeplift import forward
 from dglzarr.kernels.moments import standardize
 from dglzarr.models.files import encoder_layers, load_model
+from dglzarr.query import table
 from dglzarr.schema import NORMALIZED, RAW, SCORES
 from dglzarr.stages.group import group
 from dglzarr.stages.select import select
@@ -58,6 +59,9 @@ def study(tmp_path):
 def test_group__every_representation_of_the_same_samples(study):
     summary = study.group()
     ds = open_store(study.target)
+    frame = table(study.target, top=3)
+    assert frame.index.tolist() == ["latent", "pca", "all genes"]
+    assert frame["ari"].tolist() == ds["ari"].values[:3].tolist()
     names = ["latent", "pca", "all genes", "panel mined", "panel random-0", "panel random-1"]
     assert ds["representation"].values.tolist() == names
     assert ds["group"].values.tolist() == TISSUE
