@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 SourceFormat = Literal["series-matrix", "soft", "gct", "gctx", "table"]
 
+_TILE = 64  # genes turned at once, so that a processor's cache holds them
 _ACCESSION = re.compile(r"GSE\d+")
 _SUFFIXES = re.compile(r"(\.(gz|txt|tsv|csv|tab|gct|gctx|soft))+$", re.IGNORECASE)
 _PARTS = re.compile(r"_(series_matrix|family|expr)$")
@@ -52,7 +53,13 @@ class Source:
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return the values `(sample, gene)` of the samples from start up to stop."""
-        return np.ascontiguousarray(self.values[start:stop], dtype=np.float32)
+        values = self.values[start:stop]
+        if values.flags.c_contiguous:
+            return np.asarray(values, np.float32)
+        block = np.empty(values.shape, np.float32)
+        for gene in range(0, values.shape[1], _TILE):  # they may lie gene by gene in memory
+            block[:, gene : gene + _TILE] = values[:, gene : gene + _TILE]
+        return block
 
 
 def source_name(path: str | Path) -> str:

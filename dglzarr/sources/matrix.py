@@ -7,9 +7,12 @@ it is given a `TextStream` that stands on the first data row.
 import io
 import re
 import tempfile
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -23,6 +26,9 @@ from dglzarr.sources.text import TextStream, decode, split_cells, unquote
 
 WIDE_COLUMNS = 128
 """From this many value columns on, cells are parsed as one long column."""
+
+PARSERS = 2
+"""Blocks of text parsed at once, each by a thread."""
 
 SHARD_SAMPLES = 2048
 """A matrix of more samples goes to a scratch file where a folder is given."""
@@ -167,13 +173,24 @@ def read_matrix(
     text: list[list[str]] = [[] for _ in layout.text]
     seen: set[str] = set()
     with closing(_Rows(len(layout.values), scratch)) as rows:
-        for first_line, raw in stream.blocks(stop):
-            block = _parse_block(stream, layout, raw, first_line)
+        for block in _iter_parsed(stream, layout, stop):
             _check_ids(stream, block, seen)
             rows.append(block.values)
             for column, cells in zip(text, block.text, strict=True):
                 column.extend(cells)
         return TextMatrix(text, rows.finish())
+
+
+def _iter_parsed(stream: TextStream, layout: Layout, stop: tuple[bytes, ...]) -> Iterator[_Block]:
+    """Yield parsed blocks in order; a few are parsed by threads while the next one is read."""
+    waiting: deque[Future[_Block]] = deque()
+    with ThreadPoolExecutor(PARSERS) as pool:
+        for first_line, raw in stream.blocks(stop):
+            waiting.append(pool.submit(_parse_block, stream, layout, raw, first_line))
+            if len(waiting) > PARSERS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _check_ids(stream: TextStream, block: _Block, seen: set[str]) -> None:
@@ -213,10 +230,17 @@ def _count_regular(raw: bytes, layout: Layout) -> int:
     """Return the number of lines if each has one separator less than columns, else 0."""
     data = np.frombuffer(raw, np.uint8)
     ends = np.flatnonzero(data == ord("\n"))
-    separators = np.flatnonzero(data == ord(layout.separator))
-    expected = np.arange(1, len(ends) + 1) * (len(layout.columns) - 1)
-    is_regular = np.array_equal(np.searchsorted(separators, ends), expected) and b"\r" not in raw
-    return len(ends) if is_regular else 0
+    is_separator = data == ord(layout.separator)
+    n_separators = len(layout.columns) - 1
+    if layout.is_wide:  # few lines: each is counted, which takes no memory
+        starts = np.append(0, ends + 1)
+        counts = [np.count_nonzero(is_separator[a:b]) for a, b in pairwise(starts.tolist())]
+        is_regular = all(count == n_separators for count in counts)
+    else:
+        expected = np.arange(1, len(ends) + 1) * n_separators
+        found = np.searchsorted(np.flatnonzero(is_separator), ends)
+        is_regular = np.array_equal(found, expected)
+    return len(ends) if is_regular and b"\r" not in raw else 0
 
 
 def _parse_frame(raw: bytes, layout: Layout) -> tuple[list[list[str]], Values]:
@@ -252,8 +276,9 @@ def _parse_wide(raw: bytes, layout: Layout) -> tuple[list[list[str]], Values]:
         heads.append(head)
         cells.append(rest)
     frame = pd.read_csv(
-        io.BytesIO(b"\n".join(cells).replace(separator, b"\n") + b"\n"),
-        sep=layout.separator,
+        io.BytesIO(separator.join(cells) + separator),
+        sep="\n",
+        lineterminator=layout.separator,
         header=None,
         names=["value"],
         index_col=False,

@@ -12,8 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, cast
 
-import numpy as np
-
 from dglzarr.errors import SourceError
 
 BLOCK_NBYTES = 1 << 21
@@ -167,7 +165,7 @@ class TextStream:
             if block:
                 yield self.line, block
             self._at = min(self._at + len(block), len(self._buffer))
-            self.line += int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))
+            self.line += block.count(b"\n")
             if not block or cut >= 0:
                 return
 
@@ -237,5 +235,6 @@ def _find_line(block: bytes, starts: tuple[bytes, ...]) -> int:
     """Return where the first line with one of these starts begins, or -1."""
     if block.startswith(starts) and starts:
         return 0
-    found = [at + 1 for start in starts if (at := block.find(b"\n" + start)) >= 0]
+    likely = [start for start in starts if start[:1] in block]  # as one byte: far faster
+    found = [at + 1 for start in likely if (at := block.find(b"\n" + start)) >= 0]
     return min(found, default=-1)
