@@ -84,7 +84,7 @@ def _worker_environment() -> dict[str, str]:
     """
     return {
         **dask.config.get("distributed.nanny.pre-spawn-environ"),
-        "MALLOC_TRIM_THRESHOLD_": str(2**27),
+        "MALLOC_TRIM_THRESHOLD_": str(2**25),
         "MALLOC_MMAP_THRESHOLD_": str(2**25),
         "MALLOC_ARENA_MAX": "1",
     }

@@ -50,7 +50,6 @@ class StoreSpec:
     version: int
     description: str
     arrays: tuple[ArraySpec, ...]
-    compressed: bool = True
 
     def __getitem__(self, name: str) -> ArraySpec:
         """Return the array of that name."""
@@ -139,7 +138,6 @@ EXPRESSION = StoreSpec(
         ArraySpec("n_missing", ("sample",), "int32", "missing genes", None, "region"),
         *_STUDY_COORDS,
     ),
-    compressed=False,
 )
 NORMALIZED = StoreSpec(
     "normalized",
@@ -155,7 +153,6 @@ NORMALIZED = StoreSpec(
         _index("quantile", "rank, 0 = lowest", "int32"),
         *_STUDY_COORDS,
     ),
-    compressed=False,
 )  # fmt: skip
 SAMPLES = StoreSpec(
     "samples",
@@ -217,7 +214,6 @@ CONTRIBUTIONS = StoreSpec(
         _index("latent", "bottleneck unit", "int32"),
         _index("region", "region of whole shards", "int32"),
     ),
-    compressed=False,
 )  # fmt: skip
 SCORES = StoreSpec(
     "scores",

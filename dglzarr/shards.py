@@ -200,7 +200,7 @@ class Matrix:
         """Yield the samples of one row of chunks after another."""
         length = self.chunks[0]
         for block in blocks:
-            assert block.shape[1] == self.shape[1], (block.shape, self.shape)
+            assert block.shape[1:] == self.shape[1:], (block.shape, self.shape)
             for start in range(0, len(block), length):
                 yield block[start : start + length]
 

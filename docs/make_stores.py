@@ -13,7 +13,8 @@ Generated from `dglzarr/schema.py` by `make docs`; edit the specs, not this file
 
 Each store is one Zarr 3 group that opens as one xarray Dataset. Names marked · are coordinates.
 Written: `labels` when the store is created, `regions` by one task per region of whole shards,
-`result` when the stage finishes. Missing numbers are NaN, missing text is empty.
+`result` when the stage finishes. Missing numbers are NaN, missing text is empty. Matrices (sample,
+gene) are sharded and not compressed.
 
 Every store carries the attributes `dglzarr_schema`, `dglzarr_schema_version`, `dglzarr_version`,
 `store_id`, `inputs` (address and identity of what it was made from), `parameters`, `created` and
@@ -30,7 +31,7 @@ def _section(spec: StoreSpec) -> str:
     head = [
         f"## {spec.name} (version {spec.version})",
         "",
-        f"{spec.description}{'' if spec.compressed else ' Matrices are not compressed.'}",
+        spec.description,
         "",
         "| Array | Dims | Type | Unit | Written | Meaning |",
         "| --- | --- | --- | --- | --- | --- |",

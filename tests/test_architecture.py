@@ -173,12 +173,12 @@ def test_flows__stay_thin():
     )
 
 
-def test_mutants__twenty_faults_that_fit_the_code():
+def test_mutants__faults_that_fit_the_code():
     path = REPO / "tests" / "mutants.py"
     script = importlib.util.spec_from_file_location("mutants", path)
     mutants = sys.modules["mutants"] = importlib.util.module_from_spec(script)
     script.loader.exec_module(mutants)
-    assert len({m.name for m in mutants.MUTANTS}) == len(mutants.MUTANTS) == 20
+    assert len({m.name for m in mutants.MUTANTS}) == len(mutants.MUTANTS) >= 20
     for mutant in mutants.MUTANTS:
         ast.parse(mutants.mutated(mutant))
         for test in mutant.tests:

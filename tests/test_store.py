@@ -22,6 +22,7 @@ from dglzarr import files, layout, store
 from dglzarr.errors import SchemaError, StoreError
 from dglzarr.rows import Rows, read_array
 from dglzarr.schema import CONTRIBUTIONS, EXPRESSION, NORMALIZED, RAW, SAMPLES, SPECS
+from dglzarr.shards import open_matrix
 from dglzarr.store import Region
 
 SEGMENTS = (5, 32, 33)
@@ -147,11 +148,14 @@ def test_create_store__chunk_layout(tmp_path, n_samples, n_genes, chunks, shards
     assert padding <= 0.001 * n_genes
 
 
-@pytest.mark.parametrize(("spec", "n_codecs"), [(RAW, 1), (EXPRESSION, 0), (NORMALIZED, 0)])
-def test_create_store__compresses_what_is_read_once(tmp_path, spec, n_codecs):
+@pytest.mark.parametrize(
+    "spec", [s for s in SPECS.values() if any(a.is_matrix for a in s.arrays)], ids=lambda s: s.name
+)
+def test_create_store__matrices_are_not_compressed(tmp_path, spec):
     study = Study(tmp_path / "x", spec).create()
-    compressors = zarr.open_array(study.uri, path="expression", mode="r").compressors
-    assert [c.to_dict()["configuration"]["cname"] for c in compressors] == ["lz4"] * n_codecs
+    for array in (a for a in spec.arrays if a.is_matrix):
+        assert open_matrix(study.uri, array.name) is not None
+        assert zarr.open_array(study.uri, path=array.name, mode="r").compressors == ()
 
 
 def test_create_store__no_two_regions_share_an_object(tmp_path):
@@ -948,6 +952,21 @@ def test_rows__one_store_and_another_array(tmp_path):
     study = Study(tmp_path / "x", CONTRIBUTIONS).complete()
     rows = Rows(study.uri, "contribution")
     assert (rows[20:40] == study["contribution"][20:40]).all()
+
+
+def test_rows__an_older_compressed_store(tmp_path):
+    values = np.arange(70 * 9, dtype=np.float32).reshape(70, 9)
+    group = zarr.open_group(str(tmp_path / "old.zarr"), mode="w", zarr_format=3)
+    packed = {"compressors": zarr.codecs.BloscCodec(cname="lz4")}
+    array = group.create_array(
+        "expression", shape=(70, 9), dtype="float32", chunks=(16, 4), shards=(32, 12), **packed
+    )
+    array[...] = values
+    rows = Rows(str(tmp_path / "old.zarr"))
+    assert (rows[20:40] == values[20:40]).all()
+    assert rows[7:7].shape == (0, 9)
+    index = np.array([69, 3, 31, 32, 3])
+    assert (rows.take(index) == values[index]).all()
 
 
 # ---------------------------------------------------------------- lineage
