@@ -16,7 +16,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint mutants kills real grow docs bench bench-full
+.PHONY: help demo test check lint mutants kills real grow compare docs bench bench-full
 
 help:  ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -48,6 +48,9 @@ real: $(READY)  ## mine the real series in DATA (default ../shared/data) into ./
 
 grow: $(READY)  ## mine the real series but two into ./grown, grow by the two, show what changed
 	$(RUN) benchmarks/grow_real.py --folder $(DATA) --root $(CURDIR)/grown
+
+compare: $(READY)  ## cross-validate panels of 50 to 943 probes on the series in DATA, into ./real
+	$(VENV)/bin/dglzarr compare deploy/settings/real.toml --folder $(DATA) --set root=$(CURDIR)/real
 
 docs: $(READY)  ## write docs/stores.md from the store specs
 	$(RUN) docs/make_stores.py

@@ -1,4 +1,7 @@
-"""Evaluate beside scikit-learn's Ridge on the same rows, and beside the matrix products alone."""
+"""Evaluate beside scikit-learn's Ridge on the same rows, and beside the matrix products alone.
+
+Stage ``evaluate-null`` is the permutation test by itself, beside its one matrix product.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from common import (
 from sklearn.linear_model import Ridge
 from threadpoolctl import threadpool_limits
 
-from dglzarr.kernels.metrics import mae_per_gene, pcc_per_gene
+from dglzarr.kernels.metrics import mae_per_gene, null_fraction, pcc_per_gene
 from dglzarr.kernels.moments import standardize
 from dglzarr.rows import read_array
 from dglzarr.schema import SCORES
@@ -134,12 +137,32 @@ def n_panels(case: Case) -> int:
     return 1 + N_RANDOM[case.size]
 
 
+def null_with_dglzarr(case: Case) -> Timed:
+    """Time the permutation test: every prediction against the truth of every gene."""
+    rng = np.random.default_rng(0)
+    truth = rng.standard_normal((case.n_samples, case.n_genes), np.float32)
+    predicted = truth + rng.standard_normal(truth.shape, np.float32)
+    return run_here(case, lambda: null_fraction(truth, predicted))
+
+
+def null_with_limit(case: Case) -> Timed:
+    """Time one product of the same size in float32."""
+    with threadpool_limits(max(1, case.workers)):
+        seconds = product_seconds([(case.n_genes, case.n_samples, case.n_genes)])
+    return Timed(seconds, case.n_samples)
+
+
 ENGINES = {
     "dglzarr": with_dglzarr,
     "sklearn Ridge, in memory": with_sklearn,
     "limit: float32 matrix products": with_limit,
 }
-BENCHES = [Bench("evaluate", prepare, ENGINES, packages=["scikit-learn"])]
+NULL_SIZES = {"tiny": (96, 200), "small": (2048, 9520), "full": (11100, 9520)}
+NULL_ENGINES = {"dglzarr": null_with_dglzarr, "limit: one matrix product": null_with_limit}
+BENCHES = [
+    Bench("evaluate", prepare, ENGINES, packages=["scikit-learn"]),
+    Bench("evaluate-null", lambda _: None, NULL_ENGINES, sizes=NULL_SIZES),
+]
 
 if __name__ == "__main__":
     main(__file__, BENCHES, __doc__)

@@ -26,10 +26,12 @@ from rich.progress import (
 )
 
 from dglzarr import query
+from dglzarr.compare import SIZES, Contest, compare
 from dglzarr.config import load_settings
 from dglzarr.errors import ConfigError, DglzarrError
 from dglzarr.forecast import estimate
 from dglzarr.pipeline import OPTIONAL_STAGES, STAGES, grow, mine, refit
+from dglzarr.report.comparison import COLUMNS, cells, comparison_rows, comparison_verdict
 from dglzarr.report.text import growth_lines, headline
 from dglzarr.testing import write_compendium, write_study
 
@@ -286,6 +288,53 @@ def refit_command(
     _show(results, as_json=as_json)
     if not as_json:
         typer.echo("\n".join(headline(loaded.root)))
+
+
+@app.command("compare")
+def compare_command(  # noqa: PLR0913  (every option is an argument)
+    settings: SettingsFile,
+    panels: Annotated[
+        str, typer.Option(help="Selectors, joined by commas; default those of the settings.")
+    ] = "",
+    sizes: Annotated[str, typer.Option(help="Panel sizes, joined by commas.")] = ",".join(
+        map(str, SIZES)
+    ),
+    predictors: Annotated[str, typer.Option(help="ridge, knn, dgex, joined by commas.")] = "ridge",
+    folds: Annotated[int, typer.Option(help="Folds of whole series.")] = 5,
+    set_: Overrides = None,
+    folder: Folder = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare panels of several sizes by cross-validation over whole series.
+
+    Each fold is a study of its own under ROOT/folds: nothing is fitted on the series that it is
+    judged on. Published lists of the settings take part, whole and in random subsets, beside
+    select.n_random random panels of each size. Finished work is kept: an interrupted run goes on
+    where it stopped.
+    """
+    loaded = load_settings(settings, tuple(set_ or ()), folder=folder)
+    contest = Contest(_names(panels), _numbers(sizes), _names(predictors), folds)
+    with _Bars() as bars:
+        summary = compare(loaded, contest, overwrite=overwrite, on_progress=bars)
+    rows = comparison_rows(summary.uri)
+    if as_json:
+        _print_json([asdict(row) for row in rows])
+        return
+    _print_table(COLUMNS, [cells(row) for row in rows])
+    typer.echo("\n".join(comparison_verdict(rows)))
+    typer.echo(f"Written: {summary.uri}")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in _names(text))
+    except ValueError as error:
+        raise ConfigError(f"--sizes: expected numbers joined by commas, got {text!r}.") from error
 
 
 def _add_stage(name: str, text: str) -> None:

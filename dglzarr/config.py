@@ -29,7 +29,7 @@ Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Penalties = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1, strict=False)]
 Predictors = Annotated[
-    tuple[Literal["ridge", "knn"], ...],
+    tuple[Literal["ridge", "knn", "dgex"], ...],
     Field(min_length=1, strict=False),
     AfterValidator(_distinct),
 ]
@@ -119,6 +119,19 @@ class SelectSettings(_Section):
         return {name: value for name, value in lists.items() if isinstance(value, str)}
 
 
+class DGexSettings(_Section):
+    """D-GEX's network, trained for every panel where ``evaluate.predictors`` names it."""
+
+    hidden: Annotated[int, Field(gt=0, le=100_000)] = 3000
+    n_layers: Annotated[int, Field(gt=0, le=3)] = 1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    optimizer: Literal["adam", "momentum"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    epochs: Count = 100
+    batch_size: Count = 200
+    patience: Count | None = 10
+
+
 class EvaluateSettings(_Section):
     """How panels are judged."""
 
@@ -128,6 +141,7 @@ class EvaluateSettings(_Section):
     neighbors: Annotated[tuple[Count, ...], Field(min_length=1, strict=False)] = (
         1, 2, 5, 10, 20, 50,
     )  # fmt: skip
+    dgex: DGexSettings = DGexSettings()
     target_rule: Literal["gene", "feature"] = "gene"
     cohort_scale: Literal["train", "cohort"] = "train"
 

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dglzarr.schema import ArraySpec
+    from dglzarr.specs import ArraySpec
 
 CHUNK_SAMPLES = 256
 CHUNK_GENES = 2048

@@ -27,7 +27,7 @@ from dglzarr.stages.normalize import normalize
 from dglzarr.stages.score import explain, score
 from dglzarr.stages.select import select
 from dglzarr.stages.train import train
-from dglzarr.store import open_store, read_attributes
+from dglzarr.store import is_complete, open_store, read_attributes
 from dglzarr.study import (
     SEGMENTED,
     WHOLE,
@@ -151,7 +151,8 @@ def plan(settings: Settings, *, study: Study | None = None, overwrite: bool = Fa
     wanted = {"group": bool(settings.group.label), "enrich": bool(settings.enrich.files)}
     optional = {"group": "groups", "enrich": "enrichment"}
     reported = (*REPORTED, *(optional[name] for name in OPTIONAL_STAGES if wanted[name]))
-    stores = {name: study.uris(name) for name in reported}
+    compared = ("comparison",) if is_complete(study.uri("comparison")) else ()
+    stores = {name: study.uris(name) for name in (*reported, *compared)}
 
     def step(name: str, func: Callable[..., Any], writes: str, **arguments: Any) -> Step:  # noqa: ANN401
         return Step(name, func, arguments, writes)

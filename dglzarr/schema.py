@@ -6,121 +6,34 @@ It reads and writes nothing; ``store`` does. ``docs/stores.md`` is generated fro
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
-
-from dglzarr.kernels.split import SPLITS
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-
-Written = Literal["create", "region", "finish"]
-
-
-@dataclass(frozen=True)
-class ArraySpec:
-    """One array of a store.
-
-    ``written`` says when: with the labels (``create``), by region tasks (``region``), or with the
-    merged result (``finish``). An array named like its only dim is that dim's index.
-    """
-
-    name: str
-    dims: tuple[str, ...]
-    dtype: str
-    description: str
-    units: str | None = None
-    written: Written = "finish"
-    is_coord: bool = False
-    required: bool = True
-    attrs: Mapping[str, object] = field(default_factory=dict)
-
-    @property
-    def is_matrix(self) -> bool:
-        """Whether the array is a big sample by gene matrix, and so sharded."""
-        return self.dims == ("sample", "gene") and self.written == "region"
-
-
-@dataclass(frozen=True)
-class StoreSpec:
-    """One store: its schema name, version and arrays."""
-
-    name: str
-    version: int
-    description: str
-    arrays: tuple[ArraySpec, ...]
-
-    def __getitem__(self, name: str) -> ArraySpec:
-        """Return the array of that name."""
-        return next(a for a in self.arrays if a.name == name)
-
-    @property
-    def region_arrays(self) -> tuple[ArraySpec, ...]:
-        """The arrays that region tasks write."""
-        return tuple(a for a in self.arrays if a.written == "region")
-
-
-def _index(
-    dim: str, description: str, dtype: str = "str", written: Written = "create"
-) -> ArraySpec:
-    return ArraySpec(dim, (dim,), dtype, description, written=written, is_coord=True)
-
-
-def _coord(name: str, dim: str, description: str, dtype: str = "str", **attrs: object) -> ArraySpec:
-    return ArraySpec(name, (dim,), dtype, description, written="create", is_coord=True, attrs=attrs)
-
-
-_SAMPLE = _index("sample", "accession or name of the profile")
-_GENE = _index("gene", "measured feature: a probe set, or a gene ID")
-_GENE_SYMBOL = _coord("gene_symbol", "gene", "symbol of the gene the feature measures, '' unknown")
-_GENE_ID = _coord("gene_id", "gene", "ID of the gene the feature measures, '' unknown")
-_SERIES = _coord("series", "sample", "study the profile belongs to, GSE...")
-_PLATFORM = _coord("platform", "sample", "GPL..., '' unknown")
-_SPLIT = _coord(
-    "split",
-    "sample",
-    "use of the sample, fixed at ingest by a pure function of a label and the seed",
-    dtype="int8",
-    flag_values=[0, 1, 2],
-    flag_meanings=" ".join(SPLITS),
+from dglzarr.specs import (
+    GENE,
+    GENE_ID,
+    GENE_SYMBOL,
+    LABELS,
+    PLATFORM,
+    SAMPLE,
+    SERIES,
+    STUDY_COORDS,
+    ArraySpec,
+    StoreSpec,
+    coord,
+    index,
+    matrix,
 )
-_LABELS = (
-    _index("label", "name of a sample label: a sample sheet column or GEO characteristic"),
-    ArraySpec(
-        "sample_label", ("sample", "label"), "str", "value of the label, '' absent",
-        written="create", is_coord=True,
-    ),
-)  # fmt: skip
-_STUDY_COORDS = (
-    _SAMPLE,
-    _GENE,
-    _GENE_ID,
-    _GENE_SYMBOL,
-    _coord("source", "sample", "name of the source the profile was read from"),
-    _SERIES,
-    _PLATFORM,
-    _SPLIT,
-    *_LABELS,
-)
-
-
-def _matrix(name: str, description: str, units: str) -> ArraySpec:
-    return ArraySpec(name, ("sample", "gene"), "float32", description, units, "region")
-
 
 RAW = StoreSpec(
     "raw",
     1,
     "One source as published: its own scale, its own genes.",
     (
-        _matrix("expression", "expression as published", "as published"),
-        _SAMPLE,
-        _GENE,
-        _GENE_SYMBOL,
-        _SERIES,
-        _PLATFORM,
-        *_LABELS,
+        matrix("expression", "expression as published", "as published"),
+        SAMPLE,
+        GENE,
+        GENE_SYMBOL,
+        SERIES,
+        PLATFORM,
+        *LABELS,
     ),
 )
 RAW_LINK = StoreSpec(
@@ -134,9 +47,9 @@ EXPRESSION = StoreSpec(
     1,
     "Training sources joined on their common genes, in log2.",
     (
-        _matrix("expression", "expression, missing = NaN", "log2"),
+        matrix("expression", "expression, missing = NaN", "log2"),
         ArraySpec("n_missing", ("sample",), "int32", "missing genes", None, "region"),
-        *_STUDY_COORDS,
+        *STUDY_COORDS,
     ),
 )
 NORMALIZED = StoreSpec(
@@ -144,14 +57,14 @@ NORMALIZED = StoreSpec(
     1,
     "Expression after quantile normalization against a frozen reference.",
     (
-        _matrix("expression", "quantile-normalized expression, missing = NaN", "log2"),
+        matrix("expression", "quantile-normalized expression, missing = NaN", "log2"),
         ArraySpec(
             "quantile_reference", ("quantile",), "float64",
             "common distribution, ascending: mean of each order statistic over fitted samples",
             "log2", "create",
         ),
-        _index("quantile", "rank, 0 = lowest", "int32"),
-        *_STUDY_COORDS,
+        index("quantile", "rank, 0 = lowest", "int32"),
+        *STUDY_COORDS,
     ),
 )  # fmt: skip
 SAMPLES = StoreSpec(
@@ -184,10 +97,10 @@ SAMPLES = StoreSpec(
         ),
         ArraySpec("gene_mean", ("gene",), "float64", "mean over kept training samples", "log2"),
         ArraySpec("gene_std", ("gene",), "float64", "std over kept training samples", "log2"),
-        _SAMPLE,
-        _GENE,
-        _index("cluster_index", "number of the cluster", "int32"),
-        _index("component", "direction of the basis, by variance", "int32"),
+        SAMPLE,
+        GENE,
+        index("cluster_index", "number of the cluster", "int32"),
+        index("component", "direction of the basis, by variance", "int32"),
     ),
 )  # fmt: skip
 CONTRIBUTIONS = StoreSpec(
@@ -208,11 +121,11 @@ CONTRIBUTIONS = StoreSpec(
             "largest gap between summed contributions and the change of a latent unit",
             None, "region",
         ),
-        _matrix("contribution", "sum over latent units of abs(contribution)", "latent activation"),
-        _SAMPLE,
-        _GENE,
-        _index("latent", "bottleneck unit", "int32"),
-        _index("region", "region of whole shards", "int32"),
+        matrix("contribution", "sum over latent units of abs(contribution)", "latent activation"),
+        SAMPLE,
+        GENE,
+        index("latent", "bottleneck unit", "int32"),
+        index("region", "region of whole shards", "int32"),
     ),
 )  # fmt: skip
 SCORES = StoreSpec(
@@ -224,10 +137,10 @@ SCORES = StoreSpec(
             "score", ("gene",), "float64", "mean over samples and latent units of abs(contribution)"
         ),
         ArraySpec("latent_score", ("latent", "gene"), "float32", "the same for each latent unit"),
-        _GENE,
-        _GENE_ID,
-        _GENE_SYMBOL,
-        _index("latent", "bottleneck unit", "int32"),
+        GENE,
+        GENE_ID,
+        GENE_SYMBOL,
+        index("latent", "bottleneck unit", "int32"),
     ),
 )  # fmt: skip
 LANDMARKS = StoreSpec(
@@ -240,12 +153,12 @@ LANDMARKS = StoreSpec(
         ArraySpec("is_landmark", ("gene",), "bool", "whether the gene is in the mined panel"),
         ArraySpec("panel_gene", ("panel", "position"), "str", "genes of a panel, best first"),
         ArraySpec("n_missing", ("panel",), "int32", "listed, not measured"),
-        _GENE,
-        _GENE_ID,
-        _GENE_SYMBOL,
-        _index("panel", "mined, a selector, random-0..., or the name of a published list"),
-        _coord("selector", "panel", "how its genes were chosen: a selector, or 'published'"),
-        _index("position", "position in the panel, 0 = first", "int32"),
+        GENE,
+        GENE_ID,
+        GENE_SYMBOL,
+        index("panel", "mined, a selector, random-0..., or the name of a published list"),
+        coord("selector", "panel", "how its genes were chosen: a selector, or 'published'"),
+        index("position", "position in the panel, 0 = first", "int32"),
     ),
 )  # fmt: skip
 _JUDGED = ("panel", "predictor", "cohort")
@@ -304,16 +217,16 @@ EVALUATION = StoreSpec(
             "reason", ("cohort",), "str", "why measures are missing, '' where none is"
         ),
         ArraySpec("is_target", ("gene",), "bool", "common targets: measured by no panel"),
-        _GENE,
-        _GENE_SYMBOL,
-        _index("panel", "the panels of landmarks.zarr, and 'mean': predict the training mean"),
-        _index("predictor", "ridge or knn"),
-        _index("cohort", "'test' for held-out samples, or the name of a cohort source"),
-        _index("judged", "number of the judged sample", "int32"),
-        _coord("judged_sample", "judged", "its name"),
-        _coord("judged_series", "judged", "study it belongs to"),
-        _coord("judged_cohort", "judged", "cohort it belongs to"),
-        _index("bound", "end of an interval: low or high"),
+        GENE,
+        GENE_SYMBOL,
+        index("panel", "the panels of landmarks.zarr, and 'mean': predict the training mean"),
+        index("predictor", "ridge, knn or dgex"),
+        index("cohort", "'test' for held-out samples, or the name of a cohort source"),
+        index("judged", "number of the judged sample", "int32"),
+        coord("judged_sample", "judged", "its name"),
+        coord("judged_series", "judged", "study it belongs to"),
+        coord("judged_cohort", "judged", "cohort it belongs to"),
+        index("bound", "end of an interval: low or high"),
     ),
 )  # fmt: skip
 ENRICHMENT = StoreSpec(
@@ -336,9 +249,9 @@ ENRICHMENT = StoreSpec(
             "Storey's q, NaN for all terms where it cannot be estimated",
         ),
         ArraySpec("hits", ("panel", "term"), "str", "genes of the panel in the term, joined by /"),
-        _index("panel", "the panels of landmarks.zarr"),
-        _index("term", "identifier of the gene set"),
-        _coord("term_name", "term", "the term in words"),
+        index("panel", "the panels of landmarks.zarr"),
+        index("term", "identifier of the gene set"),
+        coord("term_name", "term", "the term in words"),
     ),
 )  # fmt: skip
 GROUPS = StoreSpec(
@@ -358,13 +271,99 @@ GROUPS = StoreSpec(
         ArraySpec("nmi", ("representation",), "float64", "normalized mutual information"),
         ArraySpec("silhouette", ("representation",), "float64", "mean silhouette of the groups"),
         ArraySpec("reason", ("representation",), "str", "why a measure is NaN, '' where none is"),
-        _SAMPLE,
-        _SERIES,
-        _coord("is_trained_on", "sample", "whether the model was trained on it", dtype="bool"),
-        _coord("group", "sample", "value of the sample label that tells the groups"),
-        _index("representation", "latent, pca, all genes, or the genes of a panel"),
-        _index("merge", "number of the merge", "int32"),
-        _index("node", "what a merge joins, how far apart, and the samples below"),
+        SAMPLE,
+        SERIES,
+        coord("is_trained_on", "sample", "whether the model was trained on it", dtype="bool"),
+        coord("group", "sample", "value of the sample label that tells the groups"),
+        index("representation", "latent, pca, all genes, or the genes of a panel"),
+        index("merge", "number of the merge", "int32"),
+        index("node", "what a merge joins, how far apart, and the samples below"),
+    ),
+)  # fmt: skip
+
+LINEUP = StoreSpec(
+    "lineup",
+    1,
+    "The panels of all sizes that one fold of a comparison judges.",
+    (
+        ArraySpec("panel_gene", ("panel", "position"), "str", "genes of a panel in order"),
+        ArraySpec("n_missing", ("panel",), "int32", "listed, not measured"),
+        GENE,
+        GENE_ID,
+        GENE_SYMBOL,
+        index("panel", "family/size, as in greedy/100 and random-3/100"),
+        coord("family", "panel", "selector or list the panel comes from"),
+        coord("size", "panel", "genes of the panel", dtype="int32"),
+        index("position", "position in the panel, 0 = first", "int32"),
+    ),
+)
+_ROW = ("row", "predictor")
+COMPARISON = StoreSpec(
+    "comparison",
+    1,
+    "Panels of several sizes, cross-validated over whole series: every sample is tested once.",
+    (
+        ArraySpec(
+            "sample_error", ("panel", "predictor", "sample"), "float32",
+            "mean absolute error of a sample over its fold's common targets, when held out", "z",
+        ),
+        ArraySpec(
+            "mae", ("panel", "predictor", "gene"), "float32",
+            "mean absolute error of a gene, mean over the folds in which it is a target", "z",
+        ),
+        ArraySpec("n_folds", ("gene",), "int32", "folds in which the gene is a common target"),
+        ArraySpec("fold_mae", ("panel", "predictor", "fold"), "float64", "mean error by fold", "z"),
+        ArraySpec("mean_mae", ("panel", "predictor"), "float64", "mean error of all samples", "z"),
+        ArraySpec(
+            "mae_within", ("panel", "predictor"), "float64",
+            "mean error after centring by series, mean over folds", "z",
+        ),
+        ArraySpec(
+            "share_failed", ("panel", "predictor"), "float64",
+            "share of targets that fail the permutation test, mean over folds; NaN where not run",
+        ),
+        ArraySpec("row_mae", _ROW, "float64", "mean error of the panels of a family and size", "z"),
+        ArraySpec(
+            "row_interval", (*_ROW, "bound"), "float64",
+            "its 95 % bootstrap interval when whole series are drawn again", "z",
+        ),
+        ArraySpec("row_best", _ROW, "float64", "lowest mean error of a panel of the row", "z"),
+        ArraySpec("row_worst", _ROW, "float64", "highest mean error of a panel of the row", "z"),
+        ArraySpec(
+            "versus_random", _ROW, "float64",
+            "mean error less that of random panels of the size", "z"
+        ),
+        ArraySpec(
+            "versus_random_interval", (*_ROW, "bound"), "float64",
+            "its 95 % bootstrap interval when whole series are drawn again", "z",
+        ),
+        ArraySpec(
+            "n_random_better", _ROW, "int32",
+            "random panels of its size with a lower error, -1: none"
+        ),
+        ArraySpec(
+            "share_better", _ROW, "float64",
+            "share of genes with a lower error than with random panels of its size",
+        ),
+        ArraySpec(
+            "t_pvalue", _ROW, "float64", "paired t-test against random panels of its size, by gene"
+        ),
+        ArraySpec("wilcoxon_pvalue", _ROW, "float64", "Wilcoxon's signed rank test of the same"),
+        ArraySpec("n_panels", ("row",), "int32", "panels of the row"),
+        index("panel", "family/size, and 'mean/0': predict the training mean"),
+        coord("family", "panel", "selector or list; random panels share theirs"),
+        coord("size", "panel", "genes of the panel", dtype="int32"),
+        index("predictor", "ridge, knn or dgex"),
+        index("row", "family/size"),
+        coord("row_family", "row", "selector or list"),
+        coord("row_size", "row", "genes of each panel", dtype="int32"),
+        SAMPLE,
+        SERIES,
+        coord("fold_of", "sample", "fold in which the sample was tested", dtype="int32"),
+        GENE,
+        GENE_SYMBOL,
+        index("fold", "number of the fold", "int32"),
+        index("bound", "end of an interval: low or high"),
     ),
 )  # fmt: skip
 
@@ -372,6 +371,6 @@ SPECS = {
     spec.name: spec
     for spec in (
         RAW, RAW_LINK, EXPRESSION, NORMALIZED, SAMPLES, CONTRIBUTIONS, SCORES, LANDMARKS,
-        EVALUATION, GROUPS, ENRICHMENT,
+        EVALUATION, LINEUP, COMPARISON, GROUPS, ENRICHMENT,
     )
 }  # fmt: skip

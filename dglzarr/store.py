@@ -26,7 +26,7 @@ from dglzarr.errors import SchemaError, StoreError
 from dglzarr.files import open_filesystem, store_nbytes
 from dglzarr.graph import run_tasks
 from dglzarr.layout import CHUNK_SAMPLES, fill_value, layout
-from dglzarr.schema import SPECS, ArraySpec, StoreSpec
+from dglzarr.schema import SPECS
 from dglzarr.shards import open_matrix
 from dglzarr.validation import validate
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dglzarr.graph import Progress
+    from dglzarr.specs import ArraySpec, StoreSpec
 
     Arrays = Mapping[str, NDArray[Any]]
 

@@ -26,7 +26,7 @@ LOCK = "study.lock"
 FIRST_SEGMENTS = ("0000",)
 SEGMENTED = ("expression", "normalized", "samples", "contributions")
 WHOLE = ("scores", "landmarks", "evaluation")
-OPTIONAL = ("groups", "enrichment")
+OPTIONAL = ("groups", "enrichment", "comparison")
 
 
 @dataclass(frozen=True)

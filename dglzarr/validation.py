@@ -9,7 +9,7 @@ from dglzarr.errors import SchemaError
 if TYPE_CHECKING:
     import xarray as xr
 
-    from dglzarr.schema import ArraySpec, StoreSpec
+    from dglzarr.specs import ArraySpec, StoreSpec
 
 
 def validate(ds: xr.Dataset, spec: StoreSpec) -> None:

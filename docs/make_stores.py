@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from dglzarr.schema import SPECS, ArraySpec, StoreSpec
+from dglzarr.schema import SPECS
+from dglzarr.specs import ArraySpec, StoreSpec
 
 TARGET = Path(__file__).with_name("stores.md")
 WHEN = {"create": "labels", "region": "regions", "finish": "result"}

@@ -15,7 +15,8 @@ import zarr
 from numpy.typing import NDArray
 
 from dglzarr.models.files import Layer, save_model
-from dglzarr.schema import EXPRESSION, NORMALIZED, RAW, SAMPLES, StoreSpec
+from dglzarr.schema import EXPRESSION, NORMALIZED, RAW, SAMPLES
+from dglzarr.specs import StoreSpec
 from dglzarr.stages.ingest import SourceFile
 from dglzarr.store import (
     claim_store,

@@ -273,6 +273,14 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
     "evaluate.predictors": (("ridge", "knn"), "evaluate", "predictors"),
     "evaluate.alphas": ((2.0,), "evaluate", "alphas"),
     "evaluate.neighbors": ((3,), "evaluate", "neighbors"),
+    "evaluate.dgex.hidden": (9, "evaluate", "'hidden': 9"),
+    "evaluate.dgex.n_layers": (2, "evaluate", "'n_layers': 2"),
+    "evaluate.dgex.dropout": (0.2, "evaluate", "'dropout': 0.2"),
+    "evaluate.dgex.optimizer": ("momentum", "evaluate", "'optimizer': 'momentum'"),
+    "evaluate.dgex.learning_rate": (0.1, "evaluate", "'learning_rate': 0.1"),
+    "evaluate.dgex.epochs": (3, "evaluate", "'epochs': 3"),
+    "evaluate.dgex.batch_size": (8, "evaluate", "'batch_size': 8"),
+    "evaluate.dgex.patience": (1, "evaluate", "'patience': 1"),
     "evaluate.target_rule": ("feature", "evaluate", "target_rule 'gene' -> 'feature'"),
     "evaluate.cohort_scale": ("cohort", "evaluate", "cohort_scale 'train' -> 'cohort'"),
     "group.label": ("series", "group", "label 'tissue' -> 'series'"),
@@ -307,6 +315,8 @@ def changed(folder, name, value):
         return tiny(folder, sources=[{"uri": first, key: value}, *({"uri": f} for f in others)])
     if section == "sources":
         return tiny(folder, sources=[{"uri": "GSE*", key: value}])
+    if section == "evaluate.dgex":
+        return tiny(folder, evaluate={"dgex": {key: value}})
     if section in (optional := {"group": GROUP, "enrich": ENRICH}):
         return tiny(folder, **{section: {**optional[section], key: value}})
     return tiny(folder, **({section: {key: value}} if section else {key: value}))

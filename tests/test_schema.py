@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from dglzarr import layout, schema, validation
 from dglzarr.errors import SchemaError
-from dglzarr.schema import SPECS, ArraySpec, StoreSpec
+from dglzarr.schema import SPECS
+from dglzarr.specs import ArraySpec, StoreSpec
 
 REPO = Path(__file__).resolve().parents[1]
 SPEC = StoreSpec(

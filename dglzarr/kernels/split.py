@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -18,6 +19,34 @@ if TYPE_CHECKING:
 SplitBy = Literal["series", "sample"]
 
 SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """How samples are split: as a study of its own, as a fold of one, or as added to one."""
+
+    split_by: SplitBy
+    test: float
+    validation: float
+    seed: int
+    fold: tuple[int, int] | None = None
+    is_added: bool = False
+
+    def assign(self, labels: Sequence[str]) -> NDArray[np.int8]:
+        """Return 0 (train), 1 (validation) or 2 (test) for each label.
+
+        Raises
+        ------
+        ConfigError
+            When train or test would be empty, or there are more folds than labels.
+        """
+        validation, seed = self.validation, self.seed
+        if self.fold is not None:
+            k, n_folds = self.fold
+            return fold_split(labels, fold=k, n_folds=n_folds, validation=validation, seed=seed)
+        if self.is_added:
+            return hashed_split(labels, test=self.test, validation=validation, seed=seed)
+        return assign_split(labels, self.split_by, test=self.test, validation=validation, seed=seed)
 
 
 def assign_split(
@@ -74,3 +103,51 @@ def hashed_split(
 
     known: Mapping[str, int] = {label: place(label) for label in set(labels)}
     return np.array([known[label] for label in labels], dtype=np.int8)
+
+
+def fold_split(
+    labels: Sequence[str], *, fold: int, n_folds: int, validation: float, seed: int
+) -> NDArray[np.int8]:
+    """Return 0 (train), 1 (validation) or 2 (test) for each label in one fold of several.
+
+    Every label is tested in exactly one fold, with all its samples; folds are of nearly equal
+    size. Of the others about a share ``validation``, whole labels, is put aside for validation.
+
+    Raises
+    ------
+    ConfigError
+        When there are more folds than labels, or fewer than two.
+
+    Examples
+    --------
+    >>> fold_split(["a", "b", "b", "c"], fold=0, n_folds=3, validation=0.0, seed=0)
+    array([0, 2, 2, 0], dtype=int8)
+    """
+    counts = Counter(labels)
+    if not 2 <= n_folds <= len(counts):
+        raise ConfigError(
+            f"folds: expected 2 to {len(counts)}, the number of series (or samples) that are kept "
+            f"together, got {n_folds}. Choose fewer folds."
+        )
+    pile = _deal(counts, n_folds, seed)
+    rest = {label: n for label, n in counts.items() if pile[label] != fold}
+    aside: dict[str, int] = {}
+    n_piles = min(len(rest), round(1 / validation)) if validation else 0
+    if n_piles > 1:
+        aside = {label: at for label, at in _deal(rest, n_piles, seed).items() if at == n_piles - 1}
+    return np.array(
+        [2 if pile[label] == fold else 1 if label in aside else 0 for label in labels], np.int8
+    )
+
+
+def _deal(counts: Mapping[str, int], n_piles: int, seed: int) -> dict[str, int]:
+    """Return a pile for each label, the largest labels first, each to the smallest pile."""
+
+    def key(label: str) -> tuple[int, str]:
+        return -counts[label], hashlib.sha256(f"{seed}:{label}".encode()).hexdigest()
+
+    size, pile = [0] * n_piles, {}
+    for label in sorted(counts, key=key):
+        pile[label] = size.index(min(size))
+        size[pile[label]] += counts[label]
+    return pile

@@ -79,6 +79,45 @@ class AutoEncoderConfig:
 
 
 @dataclass(frozen=True)
+class DGexConfig:
+    """D-GEX's network and its training: landmarks - hidden layers of tanh - targets.
+
+    Attributes
+    ----------
+    hidden, n_layers
+        Width and number of the hidden layers; the paper's are 3000 to 9000, and 1 to 3.
+    dropout
+        Share of units silenced after every hidden layer.
+    optimizer
+        ``"adam"``, or the paper's ``"momentum"``: 0.5, steps of all weights but the first layer's
+        three times as long, and the learning rate times 0.9 after an epoch in which the error on
+        training samples rose, down to 1e-5.
+    learning_rate
+        None: 1e-4 with Adam; with momentum the paper's, 5e-4 for one hidden layer, else 3e-4.
+    epochs, batch_size, patience
+        The weights kept are those of the lowest validation loss.
+    """
+
+    hidden: int = 3000
+    n_layers: int = 1
+    dropout: float = 0.1
+    optimizer: Literal["adam", "momentum"] = "adam"
+    learning_rate: float | None = None
+    epochs: int = 100
+    batch_size: int = 200
+    patience: int | None = 10
+
+    @property
+    def step(self) -> float:
+        """The learning rate to begin with."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        if self.optimizer == "adam":
+            return 1e-4
+        return 5e-4 if self.n_layers == 1 else 3e-4
+
+
+@dataclass(frozen=True)
 class History:
     """The learning curve: one value an epoch in each array.
 

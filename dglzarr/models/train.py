@@ -48,7 +48,7 @@ class EpochBatches(Protocol):
         ...
 
 
-def fit(
+def fit(  # noqa: PLR0913  (two data arguments and named settings)
     model: keras.Model,
     batches: EpochBatches,
     *,
@@ -57,9 +57,10 @@ def fit(
     learning_rate: float,
     patience: int | None = None,
     checkpoint: Path,
+    after_epoch: Callable[[keras.Model], None] | None = None,
     on_progress: Progress | None = None,
 ) -> History:
-    """Return the learning curve of a network trained to reconstruct its input.
+    """Return the learning curve of a network trained on samples that are their own targets.
 
     Parameters
     ----------
@@ -71,12 +72,16 @@ def fit(
     epochs
         How often every training sample is seen, at most.
     learning_rate
-        Of Adam. The loss is the mean absolute error plus the network's own penalties.
+        Of Adam. The loss is the mean absolute error plus the network's own penalties. A network
+        that is compiled already keeps its own optimizer and loss.
     patience
         Stop after so many epochs without a lower validation loss.
     checkpoint
         Folder of the state after the last and after the best epoch. An interrupted fit goes on
         from there.
+    after_epoch
+        Called with the network after every epoch, before its checkpoint; what it remembers must be
+        in the optimizer's variables.
     on_progress
         Called with the number of epochs done and in all, after each epoch's checkpoint.
 
@@ -97,13 +102,16 @@ def fit(
         raise ValueError(
             f"patience: expected at least 1 epoch and validation samples, got {patience!r}."
         )
-    model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss="mean_absolute_error")
+    if not model.compiled:
+        model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss="mean_absolute_error")
     model.optimizer.build(model.trainable_variables)
     checkpoint.mkdir(parents=True, exist_ok=True)
     fingerprint = _fingerprint(model, batches, validation, learning_rate)
     history = _restore(model, checkpoint / "last.npz", fingerprint)
     while len(history.epoch) < epochs and not _is_over(history, patience):
         history = _fit_epoch(model, batches, validation, history)
+        if after_epoch is not None:
+            after_epoch(model)
         _save(model, checkpoint, history, fingerprint)
         if on_progress is not None:
             on_progress(len(history.epoch), epochs)

@@ -143,3 +143,38 @@ def learning_curve(
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.legend(loc="upper right")
     return svg.getvalue()
+
+
+def accuracy_by_size(
+    sizes: NDArray[np.int64],
+    errors: Mapping[str, NDArray[np.float64]],
+    *,
+    best: NDArray[np.float64],
+    worst: NDArray[np.float64],
+) -> str:
+    """Return the mean error of each family of panels against panel size.
+
+    ``errors`` holds an error a size for each family, NaN where there is none; the band spans the
+    best and the worst random panel, named ``"random"``.
+    """
+    with _axes(6.4, 4.2) as (axes, svg):
+        axes.fill_between(sizes, best, worst, color=RANDOM, alpha=0.3, linewidth=0)
+        for i, (name, values) in enumerate(errors.items()):
+            known = np.isfinite(values)
+            is_random = name.startswith("random")
+            axes.plot(
+                sizes[known],
+                values[known],
+                color=RANDOM if name == "random" else PUBLISHED if is_random else f"C{i % 10}",
+                linestyle="--" if is_random else "-",
+                marker="" if is_random else MARKERS[i % len(MARKERS)],
+                markersize=4,
+                linewidth=1.2,
+                label=name,
+            )
+        axes.set_xscale("log")
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.minorticks_off()
+        axes.set(xlabel="genes in the panel", ylabel="mean absolute error (z), lower is better")
+        axes.legend(loc="upper right", ncols=2, fontsize=8)
+    return svg.getvalue()

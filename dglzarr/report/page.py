@@ -23,6 +23,13 @@ from dglzarr.errors import StoreError
 from dglzarr.kernels.split import SPLITS
 from dglzarr.models.files import MODEL, read_history
 from dglzarr.report import figures
+from dglzarr.report.comparison import (
+    COLUMNS,
+    by_size,
+    cells,
+    comparison_rows,
+    comparison_verdict,
+)
 from dglzarr.report.panels import PanelRow, cohorts, panel_rows, shown_rows, texts, verdict
 from dglzarr.report.paper import Overlap, group_rows, overlaps, paper_figures, term_rows
 from dglzarr.report.text import UNITS
@@ -105,6 +112,7 @@ def write_report(
             for predictor in texts(opened["evaluation"], "predictor")
         ],
         "panel_pictures": _panel_pictures(rows, opened["evaluation"]),
+        "comparison": _comparison(stores),
         **_landmark_context(opened["landmarks"]),
         "paper": _paper_context(opened, folder),
         "learning": learning,
@@ -218,6 +226,25 @@ def _gene_picture(evaluation: xr.Dataset, cohort: str, rival: str) -> Picture:
         f"Each dot is one target gene. Below the line the mined panel predicts it better than "
         f"{rival}: {n_better:,} of {int(known.sum()):,} genes.",
     )
+
+
+def _comparison(stores: Stores) -> dict[str, object] | None:
+    """Return table, sentences and picture of the cross-validated comparison, where there is one."""
+    if "comparison" not in stores:
+        return None
+    rows = comparison_rows(_uris(stores["comparison"])[0])
+    shown = by_size(rows)
+    picture = shown and _picture(
+        figures.accuracy_by_size(**shown),
+        "Mean error of each kind of panel against its number of genes",
+        "The grey band spans the random panels of each size; a panel under it beats them all.",
+    )
+    return {
+        "columns": COLUMNS,
+        "rows": [cells(row) for row in rows],
+        "verdict": comparison_verdict(rows),
+        "picture": picture,
+    }
 
 
 def _landmark_context(landmarks: xr.Dataset) -> dict[str, object]:

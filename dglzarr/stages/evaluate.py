@@ -7,7 +7,9 @@ neither themselves nor through another probe. Errors are in z units of the train
 
 from __future__ import annotations
 
+import shutil
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,10 +20,11 @@ from dglzarr.errors import ConfigError
 from dglzarr.graph import run_tasks
 from dglzarr.judging import Judgement, judge
 from dglzarr.kernels.comparison import bootstrap_interval, paired_test
-from dglzarr.predictors import FIT, TEST, TUNE, Training, fit_predictors
+from dglzarr.models.files import DGexConfig
+from dglzarr.predictors import FIT, TEST, TUNE, Training, fit_predictors, train_network
 from dglzarr.query import gene_keys
 from dglzarr.rows import read_array
-from dglzarr.schema import EVALUATION, LANDMARKS, NORMALIZED, SAMPLES
+from dglzarr.schema import EVALUATION, NORMALIZED, SAMPLES
 from dglzarr.store import (
     StoreSummary,
     claim_store,
@@ -85,6 +88,8 @@ def evaluate(
     predictors: Sequence[PredictorName] = ("ridge",),
     alphas: Sequence[float] = (1.0, 10.0, 100.0, 1000.0, 10000.0),
     neighbors: Sequence[int] = (1, 2, 5, 10, 20, 50),
+    dgex: Mapping[str, Any] | None = None,
+    networks: str | None = None,
     target_rule: TargetRule = "gene",
     cohort_scale: CohortScale = "train",
     seed: int = 0,
@@ -96,18 +101,23 @@ def evaluate(
     Parameters
     ----------
     source, samples, landmarks
-        URIs of the normalized, samples and landmarks stores.
+        URIs of the normalized, samples and landmarks (or lineup) stores.
     target
         URI of the evaluation store.
     cohorts
         Raw stores of other platforms or studies; genes are matched by label, then symbol. One
         that measures under a fifth of the study's genes is not judged (NaN).
     predictors
-        ``"ridge"``: linear regression; ``"knn"``: the mean of the nearest landmarks.
+        ``"ridge"``: linear regression; ``"knn"``: the mean of the nearest landmarks; ``"dgex"``:
+        D-GEX's network, trained for each panel in turn in this process.
     alphas, neighbors
         Penalties of ridge and numbers of nearest landmarks; those with the lowest error on the
         validation split (without one: on every tenth training sample, then left out of the fit)
         are used.
+    dgex
+        Fields of `DGexConfig`.
+    networks
+        Folder for D-GEX's networks while they are needed; beside the target without it.
     target_rule
         ``"gene"``: no target shares a gene with a landmark of any panel. ``"feature"`` is the
         papers' way: a landmark's gene may be a target through another probe.
@@ -146,7 +156,8 @@ def evaluate(
             f"evaluate: expected cohorts of different names, none of them {HELD_OUT!r}, got "
             f"{names[1:]!r}. Rename the file."
         )
-    ds, chosen = open_store(source, NORMALIZED), open_store(landmarks, LANDMARKS)
+    config = DGexConfig(**(dgex or {}))
+    ds, chosen = open_store(source, NORMALIZED), open_store(landmarks)
     mask = open_store(samples, SAMPLES)
     claim = claim_store(
         target,
@@ -156,6 +167,7 @@ def evaluate(
             "predictors": list(predictors),
             "alphas": list(alphas),
             "neighbors": list(neighbors),
+            "dgex": asdict(config),
             "target_rule": target_rule,
             "cohort_scale": cohort_scale,
             "seed": seed,
@@ -169,12 +181,17 @@ def evaluate(
     panels = _panels(ds, chosen)
     is_target = _common_targets(ds, panels, target_rule)
     fold = _folds(ds["split"].values, mask["keep"].values)
+    training, targets = Training(source, samples, fold), np.flatnonzero(is_target)
+    folder = networks or f"{target.removesuffix('.zarr')}-networks"
+    trained = [""] * len(panels)
+    if "dgex" in predictors:
+        trained = _networks(folder, panels, training, targets, config, seed, on_progress)
     judged = run_tasks(
         _judge,
-        [(panel,) for panel in panels],
+        list(zip(panels, trained, strict=True)),
         source=source,
         samples=samples,
-        targets=np.flatnonzero(is_target),
+        targets=targets,
         fold=fold,
         cohorts=tuple(cohorts),
         predictors=tuple(predictors),
@@ -202,7 +219,10 @@ def evaluate(
         "is_target": is_target,
         **_cohort_notes(labels, names, found),
     }
-    return finish(target, started=started, arrays=arrays, details=_details(panels, names, arrays))
+    details = _details(panels, names, arrays)
+    summary = finish(target, started=started, arrays=arrays, details=details)
+    shutil.rmtree(folder, ignore_errors=True)
+    return summary
 
 
 def _panels(ds: xr.Dataset, chosen: xr.Dataset) -> list[Panel]:
@@ -255,8 +275,31 @@ def _common_targets(ds: xr.Dataset, panels: Sequence[Panel], rule: TargetRule) -
     return is_target
 
 
+def _networks(
+    folder: str,
+    panels: Sequence[Panel],
+    training: Training,
+    targets: Index,
+    config: DGexConfig,
+    seed: int,
+    on_progress: Progress | None,
+) -> list[str]:
+    """Return the folder of each panel's network, "" without landmarks; finished ones are kept."""
+
+    def train(panel: Panel) -> str:
+        return train_network(
+            folder, panel.landmarks, targets, training, config=config, seed=seed,
+            on_progress=lambda done, total: (
+                on_progress(f"training {panel.name}", done, total) if on_progress else None
+            ),
+        )  # fmt: skip
+
+    return [train(panel) if panel.landmarks.size else "" for panel in panels]
+
+
 def _judge(
     panel: Panel,
+    network: str,
     *,
     source: str,
     samples: str,
@@ -269,7 +312,9 @@ def _judge(
 ) -> Judged:
     """Fit one panel's predictors and judge them on the test samples and on every cohort."""
     training = Training(source, samples, fold)
-    fitted = fit_predictors(predictors, panel.landmarks, targets, training, **choices)
+    fitted = fit_predictors(
+        predictors, panel.landmarks, targets, training, **choices, network=network
+    )
     judges: list[Cohort] = [
         HeldOut(source, samples, fold == TEST),
         *(Foreign(cohort, source, samples, cohort_scale) for cohort in cohorts),

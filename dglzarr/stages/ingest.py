@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,7 +32,7 @@ from dglzarr.genes import (
 )
 from dglzarr.graph import run_tasks
 from dglzarr.kernels.scale import Scale, Unit, to_log2
-from dglzarr.kernels.split import SPLITS, SplitBy, assign_split, hashed_split
+from dglzarr.kernels.split import SPLITS, SplitBy, SplitRule
 from dglzarr.layout import chunk_samples, shard_samples
 from dglzarr.rows import Rows, read_array
 from dglzarr.schema import EXPRESSION, RAW, RAW_LINK
@@ -98,6 +98,7 @@ def ingest(
     min_coverage: float = 0.9,
     shard_length: int | None = None,
     seed: int = 0,
+    fold: tuple[int, int] | None = None,
     like: Sequence[str] = (),
     overwrite: bool = False,
     on_progress: Progress | None = None,
@@ -129,6 +130,9 @@ def ingest(
         Samples a shard, rounded up to whole chunks; chosen by the number of samples without it.
     seed
         Of the split.
+    fold
+        Which fold of how many of a cross-validation: its labels are the test split, whatever
+        ``test_fraction`` says.
     like
         Expression stores of a study that these sources are added to: genes, their order and names
         are taken from it, its samples must not come again, and any split will do.
@@ -163,6 +167,7 @@ def ingest(
             "min_coverage": min_coverage,
             "shard_length": shard_length,
             "seed": seed,
+            "fold": fold,
         },
         overwrite=overwrite,
     )
@@ -171,10 +176,10 @@ def ingest(
     if claim.state == "new":
         labels = _study_labels(raws, like, probes, annotation, min_coverage, feature_kind)
         key = labels["series"] if split_by == "series" else labels["sample"]
-        assign = hashed_split if like else partial(assign_split, split_by=split_by)
-        labels["split"] = assign(
-            key.tolist(), test=test_fraction, validation=validation_fraction, seed=seed
+        rule = SplitRule(
+            split_by, test_fraction, validation_fraction, seed, fold, is_added=bool(like)
         )
+        labels["split"] = rule.assign(key.tolist())
         length = _whole_chunks(shard_length, labels["sample"].size)
         create_store(claim, labels, region_length=length)
     join = _Join(

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from dglzarr.errors import ConfigError, SourceError, StoreError
+from dglzarr.kernels.split import assign_split
 from dglzarr.rows import Rows, read_array
 from dglzarr.stages import ingest as stage
-from dglzarr.stages.ingest import SourceFile, assign_split, ingest
+from dglzarr.stages.ingest import SourceFile, ingest
 from dglzarr.store import is_complete, open_store, read_attributes, regions
 from dglzarr.testing import (
     write_annotation,
@@ -260,7 +261,7 @@ def test_assign_split__depends_on_label_and_seed_alone():
 
 def test_assign_split__is_the_same_in_another_process():
     code = (
-        "from dglzarr.stages.ingest import assign_split\n"
+        "from dglzarr.kernels.split import assign_split\n"
         "print(assign_split([f'GSE{i}' for i in range(40)], 'series', "
         "test=0.2, validation=0.1, seed=5).tolist())"
     )

@@ -1,0 +1,184 @@
+"""Compare panels of several sizes by cross-validation over whole series.
+
+Each fold is a study of its own under ``ROOT/folds/K``: its own split, normalization, duplicates,
+AutoEncoder, scores, panels and evaluation, made by the stages of any study from the raw stores that
+all folds share. ``ROOT/comparison.zarr`` holds what they find together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dglzarr.cluster import client
+from dglzarr.errors import ConfigError
+from dglzarr.kernels.panels import SELECTORS
+from dglzarr.pipeline import Step, plan, source_files
+from dglzarr.stages.evaluate import evaluate
+from dglzarr.stages.lineup import line_up
+from dglzarr.stages.pool import pool
+from dglzarr.study import FIRST_SEGMENTS, Study, create_study, locked
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dglzarr.config import Settings
+    from dglzarr.graph import Progress
+    from dglzarr.store import StoreSummary
+
+SIZES = (50, 100, 200, 470, 943)
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What is compared: selectors, panel sizes, predictors, and in how many folds.
+
+    Without selectors they are those of the settings, the mined panel's first.
+    """
+
+    selectors: Sequence[str] = ()
+    sizes: Sequence[int] = SIZES
+    predictors: Sequence[str] = ("ridge",)
+    n_folds: int = 5
+
+
+def compare(
+    settings: Settings,
+    contest: Contest | None = None,
+    *,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> StoreSummary:
+    """Run all folds and return the summary of ``comparison.zarr``; finished work is kept.
+
+    A report of the study that exists is written anew, with the comparison in it.
+
+    Parameters
+    ----------
+    settings
+        The study; its published panels take part, whole and in random subsets, beside
+        ``select.n_random`` random panels of each size. Its sources of role ``cohort`` do not.
+    contest
+        What is compared.
+    overwrite
+        Replace stores that were made from other inputs or parameters.
+    on_progress
+        Called with (what, done, total).
+
+    Raises
+    ------
+    ConfigError
+        When a selector is unknown, a size is no size of a panel, or there are more folds than
+        series.
+    DglzarrError
+        Whatever a stage raises; the next call goes on where this one stopped.
+    """
+    contest = contest or Contest()
+    if not contest.selectors:
+        chosen = (settings.select.selector, *settings.select.selectors)
+        contest = replace(contest, selectors=tuple(dict.fromkeys(chosen)))
+    _check(contest)
+    create_study(settings.root)
+    steps = [fold_steps(settings, contest, k, overwrite=overwrite) for k in range(contest.n_folds)]
+    with locked(settings.root), client(**settings.cluster.model_dump()):
+        for k, fold in enumerate(steps):
+            create_study(_root(settings, k))
+            for step in fold:
+                step(on_progress=_named(on_progress, f"fold {k + 1} of {contest.n_folds}"))
+        summary = pool(
+            [fold[-1].writes for fold in steps],
+            comparison_uri(settings.root),
+            lineups=[fold[-2].writes for fold in steps],
+            seed=settings.seed,
+            overwrite=overwrite,
+        )
+        if Path((report := plan(settings)[-1]).writes).exists():
+            report()
+    return summary
+
+
+def fold_steps(
+    settings: Settings, contest: Contest, k: int, *, overwrite: bool = False
+) -> list[Step]:
+    """Return the steps of one fold: those of a study, with panels of all sizes at its end.
+
+    The network is trained and scored only where a selector reads its scores.
+    """
+    root = _root(settings, k)
+    study = Study(root, FIRST_SEGMENTS)
+    planned = {
+        step.name: step
+        for step in plan(
+            settings.model_copy(update={"root": root}), study=study, overwrite=overwrite
+        )
+    }
+    sources = source_files(settings, Study(settings.root, FIRST_SEGMENTS))
+    fold = {"sources": [s for s in sources if s.role == "train"], "fold": (k, contest.n_folds)}
+    ingest = planned["ingest"]
+    uses_score = any(SELECTORS[name].uses_score for name in contest.selectors)
+    before = ["normalize", "dedup", *(["train", "score"] if uses_score else [])]
+    common: dict[str, Any] = {
+        "source": study.uri("normalized"),
+        "samples": study.uri("samples"),
+        "seed": settings.seed,
+        "overwrite": overwrite,
+    }
+    lineup, evaluation = f"{root}/lineup.zarr", study.uri("evaluation")
+    choices = settings.evaluate.model_dump(exclude={"panels", "predictors"})
+    return [
+        replace(ingest, arguments={**ingest.arguments, **fold}),
+        *(planned[name] for name in before),
+        Step(
+            "line up",
+            line_up,
+            {
+                **common,
+                "target": lineup,
+                "scores": study.uri("scores") if uses_score else None,
+                "selectors": contest.selectors,
+                "sizes": contest.sizes,
+                "n_random": settings.select.n_random,
+                "panels": settings.evaluate.panels,
+            },
+            lineup,
+        ),
+        Step(
+            "evaluate",
+            evaluate,
+            {
+                **common,
+                **choices,
+                "target": evaluation,
+                "landmarks": lineup,
+                "predictors": contest.predictors,
+            },
+            evaluation,
+        ),
+    ]
+
+
+def comparison_uri(root: str) -> str:
+    """Return the URI of a study's comparison store."""
+    return Study(root, FIRST_SEGMENTS).uri("comparison")
+
+
+def _root(settings: Settings, k: int) -> str:
+    return f"{settings.root}/folds/{k}"
+
+
+def _named(on_progress: Progress | None, fold: str) -> Progress | None:
+    if on_progress is None:
+        return None
+    return lambda what, done, total: on_progress(f"{fold}: {what}", done, total)
+
+
+def _check(contest: Contest) -> None:
+    """Refuse what can be refused before any work."""
+    if unknown := [name for name in contest.selectors if name not in SELECTORS]:
+        raise ConfigError(f"--panels: expected names of {', '.join(SELECTORS)}, got {unknown!r}.")
+    if not contest.sizes or min(contest.sizes) < 1:
+        raise ConfigError(f"--sizes: expected numbers of genes, got {list(contest.sizes)!r}.")
+    known = ("ridge", "knn", "dgex")
+    if wrong := [p for p in contest.predictors if p not in known]:
+        raise ConfigError(f"--predictors: expected names of {', '.join(known)}, got {wrong!r}.")

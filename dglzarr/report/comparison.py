@@ -1,0 +1,199 @@
+"""What a cross-validated comparison of panels found: rows of a table, and plain sentences.
+
+Reads ``comparison.zarr``; fits nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dglzarr.schema import COMPARISON
+from dglzarr.store import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import xarray as xr
+
+RANDOM, BASELINE = "random", "mean"
+COLUMNS = (
+    "size", "panel", "predictor", "MAE (z)", "95 % interval", "best to worst", "minus random",
+    "95 % interval", "random better", "genes better", "within series", "failing",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """The panels of one family and size by one predictor; NaN and None where nothing is known.
+
+    Attributes
+    ----------
+    mae, low, high
+        Mean error of held-out samples in z units, and its 95 % interval over series.
+    best, worst
+        Lowest and highest error of a panel of the row.
+    versus_random, versus_low, versus_high
+        The error less that of the random panels of this size, paired by sample, and its interval.
+    n_random_better, n_random
+        Random panels of this size with a lower error, of how many.
+    share_better
+        Share of target genes with a lower error than with random panels of this size.
+    mae_within
+        Mean error after truth and prediction are centred by series.
+    share_failed
+        Share of targets that fail the permutation test; NaN for random panels.
+    """
+
+    family: str
+    size: int
+    predictor: str
+    n_panels: int
+    mae: float
+    low: float
+    high: float
+    best: float
+    worst: float
+    versus_random: float
+    versus_low: float
+    versus_high: float
+    n_random_better: int | None
+    n_random: int
+    share_better: float
+    t_pvalue: float
+    wilcoxon_pvalue: float
+    mae_within: float
+    share_failed: float
+
+
+def comparison_rows(uri: str) -> list[ComparisonRow]:
+    """Return the rows of a comparison store: by predictor, by size, best first; the mean on top."""
+    ds = open_store(uri, COMPARISON).load()
+    found = [
+        _row(ds.sel(predictor=predictor), i)
+        for predictor in ds["predictor"].values
+        for i in range(ds.sizes["row"])
+    ]
+    order = [str(name) for name in ds["predictor"].values]
+    return sorted(found, key=lambda row: (order.index(row.predictor), row.size, row.mae))
+
+
+def _row(here: xr.Dataset, i: int) -> ComparisonRow:
+    row = here.isel(row=i)
+    family, size = str(row["row_family"].values), int(row["row_size"])
+    of_size = here["size"].values == size
+    own = of_size & (here["family"].values == family)
+    low, high = (float(v) for v in row["row_interval"].values)
+    versus_low, versus_high = (float(v) for v in row["versus_random_interval"].values)
+    n_better = int(row["n_random_better"])
+    return ComparisonRow(
+        family=family,
+        size=size,
+        predictor=str(here["predictor"].values),
+        n_panels=int(row["n_panels"]),
+        mae=float(row["row_mae"]),
+        low=low,
+        high=high,
+        best=float(row["row_best"]),
+        worst=float(row["row_worst"]),
+        versus_random=float(row["versus_random"]),
+        versus_low=versus_low,
+        versus_high=versus_high,
+        n_random_better=None if n_better < 0 else n_better,
+        n_random=int((of_size & (here["family"].values == RANDOM)).sum()),
+        share_better=float(row["share_better"]),
+        t_pvalue=float(row["t_pvalue"]),
+        wilcoxon_pvalue=float(row["wilcoxon_pvalue"]),
+        mae_within=float(here["mae_within"].values[own].mean()),
+        share_failed=float(here["share_failed"].values[own].mean()),
+    )
+
+
+def cells(row: ComparisonRow) -> tuple[str, ...]:
+    """Return a row as text, in the order of ``COLUMNS``."""
+    many = f" ({row.n_panels})" if row.n_panels > 1 else ""
+    return (
+        str(row.size or "-"),
+        "predict the mean" if row.family == BASELINE else f"{row.family}{many}",
+        row.predictor,
+        _number(row.mae),
+        _range(row.low, row.high),
+        _range(row.best, row.worst) if row.n_panels > 1 else "-",
+        _number(row.versus_random, "+.4f"),
+        _range(row.versus_low, row.versus_high, "+.4f"),
+        "-" if row.n_random_better is None else f"{row.n_random_better} of {row.n_random}",
+        _number(row.share_better, ".1%"),
+        _number(row.mae_within),
+        _number(row.share_failed, ".1%"),
+    )
+
+
+def by_size(rows: Sequence[ComparisonRow]) -> dict[str, Any] | None:
+    """Return sizes, errors by family, and best and worst random panel, as the figure takes them.
+
+    Of the first predictor; None where there are no random panels of two sizes.
+    """
+    own = [row for row in rows if row.predictor == rows[0].predictor]
+    random = {row.size: row for row in own if row.family == RANDOM}
+    if len(random) < 2:
+        return None
+    at = {(row.family, row.size): row.mae for row in own}
+    sizes = sorted(random)
+    families = sorted({row.family for row in own if row.size in random})
+    return {
+        "sizes": np.array(sizes),
+        "errors": {f: np.array([at.get((f, size), np.nan) for size in sizes]) for f in families},
+        "best": np.array([random[size].best for size in sizes]),
+        "worst": np.array([random[size].worst for size in sizes]),
+    }
+
+
+def comparison_verdict(rows: Sequence[ComparisonRow]) -> list[str]:
+    """Return what the rows say, a sentence a predictor and size, and what half a panel is worth."""
+    said = []
+    for predictor in dict.fromkeys(row.predictor for row in rows):
+        own = [row for row in rows if row.predictor == predictor]
+        said += [*_by_size(own), *_half_size(own)]
+    return said
+
+
+def _by_size(rows: Sequence[ComparisonRow]) -> Iterator[str]:
+    for random in (row for row in rows if row.family == RANDOM):
+        rivals = [
+            row for row in rows if row.size == random.size and not row.family.startswith(RANDOM)
+        ]
+        if not rivals:
+            continue
+        best = min(rivals, key=lambda row: row.mae)
+        sure = best.versus_high < 0  # of this panel; that it was the best is not allowed for
+        shown = _range(best.versus_low, best.versus_high, "+.4f")
+        yield (
+            f"{best.size} genes, {best.predictor}: {best.family} is the best of {len(rivals)} with "
+            f"{best.mae:.4f}; random panels have {random.mae:.4f} ({random.best:.4f} the best of "
+            f"{random.n_panels}). The difference is {best.versus_random:+.4f} ({shown} over "
+            f"series): {'below chance' if sure else 'not told from chance'}."
+        )
+
+
+def _half_size(rows: Sequence[ComparisonRow]) -> Iterator[str]:
+    """Yield for each size whether the best panel is as good as random panels of twice its size."""
+    random = {row.size: row for row in rows if row.family == RANDOM}
+    for size in (size for size in random if 2 * size in random):
+        own = [row for row in rows if row.size == size and not row.family.startswith(RANDOM)]
+        if own:
+            best = min(own, key=lambda row: row.mae)
+            word = "not above" if best.mae <= random[2 * size].mae else "above"
+            yield (
+                f"{best.family} with {size} genes ({best.mae:.4f}) is {word} random panels of "
+                f"{2 * size} ({random[2 * size].mae:.4f})."
+            )
+
+
+def _number(value: float, form: str = ".4f") -> str:
+    return format(value, form) if np.isfinite(value) else "-"
+
+
+def _range(low: float, high: float, form: str = ".4f") -> str:
+    return f"{low:{form}} to {high:{form}}" if np.isfinite(low) else "-"

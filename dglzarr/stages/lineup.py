@@ -1,0 +1,233 @@
+"""Line up: the panels of every size that one fold of a comparison judges.
+
+Reads ``normalized.zarr``, ``samples.zarr``, ``scores.zarr`` where a selector needs it, and
+published lists; writes ``lineup.zarr``. All panels are chosen on kept training samples alone.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from dglzarr.errors import ConfigError, SourceError
+from dglzarr.files import file_input
+from dglzarr.genes import read_panel
+from dglzarr.kernels.panels import SELECTORS, select_panel
+from dglzarr.rows import read_array
+from dglzarr.schema import LINEUP, NORMALIZED, SAMPLES
+from dglzarr.sketch import sketch_samples
+from dglzarr.store import (
+    StoreSummary,
+    claim_store,
+    create_store,
+    finish,
+    open_store,
+    store_input,
+    summarize,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import xarray as xr
+    from numpy.typing import NDArray
+
+    from dglzarr.graph import Progress
+    from dglzarr.kernels.sketch import GeneSketch
+
+RANDOM = "random"
+MIN_FOUND = 0.5
+N_SHOWN = 10
+
+
+class Entry(NamedTuple):
+    """One panel: its label, family, nominal size and genes, as indices."""
+
+    label: str
+    family: str
+    size: int
+    genes: NDArray[np.int64]
+
+
+def line_up(
+    source: str,
+    target: str,
+    *,
+    samples: str,
+    scores: str | None = None,
+    selectors: Sequence[str] = (),
+    sizes: Sequence[int] = (100,),
+    n_random: int = 20,
+    panels: Mapping[str, str] | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> StoreSummary:
+    """Write panels of each size: of selectors, random ones, lists and random subsets of lists.
+
+    Parameters
+    ----------
+    source, samples
+        URIs of the normalized and samples stores.
+    target
+        URI of the lineup store.
+    scores
+        URI of the scores store; needed by selectors that read DeepLIFT scores.
+    selectors
+        Names in ``kernels.panels.SELECTORS``.
+    sizes
+        Genes a panel.
+    n_random
+        Random panels of each size, and random subsets of each list. A random panel of one size is
+        the beginning of that of the next, the same in every fold.
+    panels
+        Name -> file of published lists; each takes part whole, and in random subsets.
+    seed
+        Of everything that draws.
+    overwrite
+        Replace a store made from other inputs or parameters.
+    on_progress
+        Called with (what, done, total).
+
+    Raises
+    ------
+    ConfigError
+        When a selector is unknown, or a size is not smaller than the number of genes.
+    SourceError
+        When under half of a list is measured.
+    """
+    started = time.monotonic()
+    ds, mask = open_store(source, NORMALIZED), open_store(samples, SAMPLES)
+    _check(selectors, sizes, ds.sizes["gene"])
+    published = dict(panels or {})
+    stores = [source, samples, *([scores] if scores else [])]
+    claim = claim_store(
+        target,
+        LINEUP,
+        inputs=[*map(store_input, stores), *(file_input(path) for path in published.values())],
+        parameters={
+            "selectors": list(selectors),
+            "sizes": sorted(sizes),
+            "n_random": n_random,
+            "panels": sorted(published),
+            "seed": seed,
+        },
+        overwrite=overwrite,
+    )
+    if claim.state == "unchanged":
+        return summarize(target, claim.state)
+    mean, std = mask["gene_mean"].values, mask["gene_std"].values
+    score = read_array(scores, "score") if scores else np.full(ds.sizes["gene"], np.nan)
+    chosen = mask["keep"].values & (ds["split"].values == 0)
+    sketch = sketch_samples(
+        source, chosen, mean=mean, std=std, score=score, seed=seed, on_progress=on_progress
+    )
+    entries = [*_selected(sketch, selectors, sorted(sizes), seed, on_progress)]
+    entries += _random(ds.sizes["gene"], sorted(sizes), n_random, seed)
+    lists = {name: _published(ds, name, path) for name, path in published.items()}
+    for number, (name, (genes, _)) in enumerate(lists.items(), start=1):
+        entries += _subsets(name, genes, sorted(sizes), n_random, [seed, number])
+    if claim.state == "new":
+        coords = {name: ds[name].values for name in ("gene", "gene_id", "gene_symbol")}
+        create_store(claim, coords | _labels(entries))
+    missing = {name: absent for name, (_, absent) in lists.items()}
+    arrays = {
+        "panel_gene": _table(entries, ds["gene"].values),
+        "n_missing": np.array([len(missing.get(e.label.split("/")[0], ())) for e in entries]),
+    }
+    return finish(target, started=started, arrays=arrays, details={"missing": missing})
+
+
+def _check(selectors: Sequence[str], sizes: Sequence[int], n_genes: int) -> None:
+    if unknown := [name for name in selectors if name not in SELECTORS]:
+        raise ConfigError(f"panels: expected names of {', '.join(SELECTORS)}, got {unknown!r}.")
+    if wrong := [n for n in sizes if not 0 < n < n_genes]:
+        raise ConfigError(
+            f"sizes: expected 1 to {n_genes - 1}, fewer than the genes of the study, got {wrong!r}."
+        )
+
+
+def _selected(
+    sketch: GeneSketch,
+    names: Sequence[str],
+    sizes: Sequence[int],
+    seed: int,
+    on_progress: Progress | None,
+) -> Iterator[Entry]:
+    """Yield the panels of each selector; a nested one is asked for its largest alone."""
+    for done, name in enumerate(names):
+        if on_progress is not None:
+            on_progress("selecting panels", done, len(names))
+        is_nested = SELECTORS[name].nested
+        largest = select_panel(name, sketch, sizes[-1], seed=seed) if is_nested else None
+        for size in sizes:
+            genes = (
+                select_panel(name, sketch, size, seed=seed) if largest is None else largest[:size]
+            )
+            yield Entry(f"{name}/{size}", name, size, genes)
+
+
+def _random(n_genes: int, sizes: Sequence[int], n_random: int, seed: int) -> Iterator[Entry]:
+    for i in range(n_random):
+        order = np.random.default_rng([seed, i]).permutation(n_genes)
+        for size in sizes:
+            yield Entry(f"{RANDOM}-{i}/{size}", RANDOM, size, order[:size])
+
+
+def _subsets(
+    name: str, genes: NDArray[np.int64], sizes: Sequence[int], n_random: int, seed: Sequence[int]
+) -> Iterator[Entry]:
+    """Yield a list as a whole, and random subsets of it of every size that is smaller."""
+    yield Entry(f"{name}/{genes.size}", name, int(genes.size), genes)
+    for i in range(n_random):
+        order = np.random.default_rng([*seed, i]).permutation(genes)
+        for size in sizes:
+            if size < genes.size:
+                yield Entry(
+                    f"{RANDOM}-{name}-{i}/{size}", f"{RANDOM} of {name}", size, order[:size]
+                )
+
+
+def _published(ds: xr.Dataset, name: str, path: str) -> tuple[NDArray[np.int64], list[str]]:
+    """Return the genes of a list that are measured, and its entries that are not.
+
+    Raises
+    ------
+    SourceError
+        When they are fewer than half; lists the first that are missing.
+    """
+    labels, symbols, ids = (
+        [str(v) for v in ds[n].values] for n in ("gene", "gene_symbol", "gene_id")
+    )
+    match = read_panel(path, genes=labels, symbols=symbols, gene_ids=ids)
+    n_listed = len(match.genes) + len(match.missing)
+    if len(match.genes) < MIN_FOUND * n_listed:
+        shown = ", ".join(match.missing[:N_SHOWN])
+        raise SourceError(
+            f"evaluate.panels.{name}: expected at least {MIN_FOUND:.0%} of its {n_listed} genes to "
+            f"be measured, got {len(match.genes)} ({len(match.genes) / n_listed:.0%}). Missing: "
+            f"{shown}... Give a list of this platform."
+        )
+    found = ds.indexes["gene"].get_indexer(pd.Index(match.genes)).astype(np.int64)
+    return found, list(match.missing)
+
+
+def _labels(entries: Sequence[Entry]) -> dict[str, NDArray[Any]]:
+    text = np.dtypes.StringDType()
+    return {
+        "panel": np.array([e.label for e in entries], dtype=text),
+        "family": np.array([e.family for e in entries], dtype=text),
+        "size": np.array([e.size for e in entries], dtype=np.int32),
+        "position": np.arange(max(e.genes.size for e in entries), dtype=np.int32),
+    }
+
+
+def _table(entries: Sequence[Entry], genes: NDArray[Any]) -> NDArray[Any]:
+    shape = (len(entries), max(e.genes.size for e in entries))
+    table = np.full(shape, "", dtype=np.dtypes.StringDType())
+    for row, entry in zip(table, entries, strict=True):
+        row[: entry.genes.size] = genes[entry.genes]
+    return table

@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+
+from dglzarr.errors import ConfigError, SourceError, StoreError
+from dglzarr.kernels.panels import select_panel
+from dglzarr.kernels.sketch import GeneSketch
+from dglzarr.schema import NORMALIZED
+from dglzarr.stages.lineup import line_up
+from dglzarr.store import open_store
+from tests.studies import TRAIN, digests, simulate, splits, times, write_matrix, write_samples
+
+N_SAMPLES, N_GENES = 80, 40
+GENES = [f"{i:03d}_at" for i in range(N_GENES)]
+LISTED = [3, 8, 30, 31, 17, 5]
+OPTIONS = {"selectors": ("greedy", "medoids", "variance"), "sizes": (4, 9), "n_random": 3}
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    values = simulate(N_SAMPLES, N_GENES, n_duplicates=0).expression
+    source = write_matrix(folder / "normalized", NORMALIZED, values, genes=GENES)
+    samples = write_samples(folder / "samples", source, keep=np.arange(N_SAMPLES) % 9 != 0)
+    return source, samples, values
+
+
+@pytest.fixture
+def run(stores, tmp_path):
+    def call(name="lineup", **options):
+        target = str(tmp_path / name)
+        options = {"samples": stores[1], **OPTIONS, **options}
+        return line_up(stores[0], target, **options), target
+
+    return call
+
+
+@pytest.fixture
+def listed(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("\n".join([*(GENES[i] for i in LISTED), "nobody_at"]) + "\n")
+    return {"paper": str(path)}
+
+
+def panels(target):
+    ds = open_store(target)
+    rows = zip(ds["panel"].values, ds["panel_gene"].values, strict=True)
+    return {str(name): [GENES.index(str(g)) for g in row if g] for name, row in rows}
+
+
+def test_line_up__selectors_see_kept_training_samples_alone(stores, run):
+    _, samples, values = stores
+    _, target = run()
+    found = panels(target)
+    mask = open_store(samples)
+    chosen = mask["keep"].values & (splits(N_SAMPLES) == TRAIN)
+    mean, std = mask["gene_mean"].values, mask["gene_std"].values
+    z = ((values[chosen] - mean) / std).astype(np.float32)
+    sketch = GeneSketch(z, std, np.full(N_GENES, np.nan), int(chosen.sum()))
+    for name in OPTIONS["selectors"]:
+        for size in OPTIONS["sizes"]:
+            assert found[f"{name}/{size}"] == select_panel(name, sketch, size).tolist()
+
+
+def test_line_up__random_panels_of_each_size(run):
+    ds = open_store(run()[1])
+    found = panels(run()[1])
+    for i in range(3):
+        assert found[f"random-{i}/9"][:4] == found[f"random-{i}/4"]
+        assert len(set(found[f"random-{i}/9"])) == 9
+    assert found["random-0/9"] != found["random-1/9"]
+    assert ds["family"].values.tolist().count("random") == 6
+    assert ds["size"].values.tolist() == [4, 9] * 6
+
+
+def test_line_up__a_list_whole_and_in_random_subsets(run, listed):
+    summary, target = run(panels=listed)
+    found = panels(target)
+    assert found["paper/6"] == LISTED
+    subsets = [name for name in found if name.startswith("random-paper")]
+    assert subsets == [f"random-paper-{i}/4" for i in range(3)]
+    assert all(len(set(found[name])) == 4 and set(found[name]) < set(LISTED) for name in subsets)
+    assert summary.details["missing"] == {"paper": ["nobody_at"]}
+    ds = open_store(target)
+    assert int(ds["n_missing"].sel(panel="paper/6")) == 1
+
+
+def test_line_up__a_list_of_another_platform(run, tmp_path):
+    path = tmp_path / "other.txt"
+    path.write_text("\n".join([GENES[0], *(f"x{i}_at" for i in range(19))]))
+    with pytest.raises(
+        SourceError, match=r"panels\.paper: expected at least 50% of its 20.*got 1 \(5%\).*x0_at"
+    ):
+        run(panels={"paper": str(path)})
+
+
+def test_line_up__unknown_selector_and_impossible_sizes(run):
+    with pytest.raises(ConfigError, match=r"expected names of top-score.*got \['best'\]"):
+        run(selectors=("best",))
+    for size in (0, N_GENES, N_GENES + 1):
+        with pytest.raises(ConfigError, match=rf"sizes: expected 1 to 39.*got \[{size}\]"):
+            run(sizes=(4, size))
+
+
+def test_line_up__again_and_with_other_parameters(run, tmp_path):
+    _, target = run()
+    before = times(tmp_path)
+    assert run()[0].state == "unchanged"
+    assert times(tmp_path) == before
+    with pytest.raises(StoreError, match="other parameters: n_random 3 -> 2"):
+        run(n_random=2)
+    assert run(n_random=2, overwrite=True)[0].state == "new"
+    assert digests(run("other", n_random=2)[1]) == digests(target)

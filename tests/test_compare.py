@@ -1,0 +1,238 @@
+"""Comparison: every series held out once, nothing fitted on it, resumable; rows by numpy."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from dglzarr import compare as module
+from dglzarr.compare import Contest, compare, comparison_uri, fold_steps
+from dglzarr.config import build_settings
+from dglzarr.errors import ConfigError
+from dglzarr.kernels.comparison import bootstrap_interval
+from dglzarr.report.comparison import (
+    COLUMNS,
+    ComparisonRow,
+    cells,
+    comparison_rows,
+    comparison_verdict,
+)
+from dglzarr.store import open_store
+from tests.studies import Breaks, BrokenError, digests, simulate, times, write_files
+
+CONTEST = Contest(("greedy", "variance"), (2, 4), ("ridge", "knn"), 3)
+TINY = {
+    "root": "study",
+    "sources": [{"uri": "GSE*"}],
+    "ingest": {"shard_samples": 16},
+    "dedup": {"n_clusters": 4},
+    "select": {"n_random": 3},
+    "cluster": {"kind": "none"},
+}
+
+
+def settings(folder, **sections):
+    if not list(folder.glob("GSE*")):
+        write_files(folder, simulate(90, 30, n_hubs=4, n_series=6, n_duplicates=4))
+    return build_settings({**TINY, **sections}, name="test", folder=folder)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compared")
+    compare(settings(folder), CONTEST)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(done):
+    return open_store(comparison_uri(str(done / "study"))).load()
+
+
+def fold(done, k, name):
+    return open_store(f"{done}/study/folds/{k}/{name}.zarr").load()
+
+
+def test_compare__every_kept_series_is_tested_in_one_fold(done, found):
+    for series in set(found["series"].values.tolist()):
+        at = set(found["fold_of"].values[found["series"].values == series].tolist())
+        assert len(at) == 1
+        [k] = at
+        ds = fold(done, k, "segments/0000/normalized")
+        here = ds["series"].values == series
+        assert set(ds["split"].values[here].tolist()) == {2}
+    names = found["sample"].values.tolist()
+    assert len(set(names)) == len(names) > 80
+    for k in range(3):
+        mask = fold(done, k, "segments/0000/samples")
+        keep = mask["keep"].values & (fold(done, k, "segments/0000/normalized")["split"] == 2)
+        kept = mask["sample"].values[keep.values].tolist()
+        assert [n for n, at in zip(names, found["fold_of"].values, strict=True) if at == k] == kept
+
+
+def test_compare__needs_no_network_where_no_selector_reads_its_scores(done):
+    assert not (done / "study/folds/0/models").exists()
+    steps = fold_steps(settings(done), Contest(("top-score",)), 0)
+    assert [s.name for s in steps] == [
+        "ingest", "normalize", "dedup", "train", "score", "line up", "evaluate",
+    ]  # fmt: skip
+
+
+def test_compare__panels_are_those_of_the_folds(done, found):
+    for k in range(3):
+        ds = fold(done, k, "evaluation")
+        here = found["fold_of"].values == k
+        np.testing.assert_array_equal(
+            found["sample_error"].values[..., here], ds["sample_error"].values
+        )
+        np.testing.assert_array_equal(
+            found["fold_mae"].values[..., k], ds["mean_mae"].values[..., 0]
+        )
+    mae = np.stack([fold(done, k, "evaluation")["mae"].values[:, :, 0] for k in range(3)])
+    known = ~np.isnan(mae)
+    np.testing.assert_array_equal(found["n_folds"].values, known[:, 0, 0].sum(axis=0))
+    some = known.any(axis=0)
+    np.testing.assert_allclose(
+        found["mae"].values[some], np.nansum(mae, axis=0)[some] / known.sum(axis=0)[some], rtol=1e-5
+    )
+    errors = found["sample_error"].values.astype(np.float64)
+    np.testing.assert_allclose(found["mean_mae"].values, errors.mean(axis=-1), rtol=1e-6)
+
+
+def test_compare__rows_stand_beside_random_panels_of_their_size(found):
+    here = found.sel(predictor="ridge")
+    error = here["sample_error"].values.astype(np.float64)
+    panels, series = found["panel"].values.tolist(), found["series"].values.astype(object)
+    for size in (2, 4):
+        random = [panels.index(f"random-{i}/{size}") for i in range(3)]
+        at = panels.index(f"greedy/{size}")
+        row = here.sel(row=f"greedy/{size}")
+        ours, theirs = error[at], error[random].mean(axis=0)
+        assert float(row["versus_random"]) == pytest.approx(ours.mean() - theirs.mean())
+        both = bootstrap_interval(np.array([ours, ours - theirs]), series)
+        np.testing.assert_allclose(row["row_interval"].values, both[0])
+        np.testing.assert_allclose(row["versus_random_interval"].values, both[1])
+        n_better = (error[random].mean(axis=1) < ours.mean()).sum()
+        assert int(row["n_random_better"]) == n_better
+        mae = here["mae"].values
+        a, b = mae[at], mae[random].mean(axis=0)
+        known = ~np.isnan(a)
+        assert float(row["share_better"]) == pytest.approx((a < b)[known].mean())
+        p = scipy.stats.ttest_rel(a[known], b[known]).pvalue
+        assert float(row["t_pvalue"]) == pytest.approx(p, rel=1e-3)
+        whole = here.sel(row=f"random/{size}")
+        assert int(whole["n_panels"]) == 3
+        assert float(whole["row_best"]) == pytest.approx(error[random].mean(axis=1).min())
+        assert np.isnan(float(whole["versus_random"]))
+
+
+def test_compare__held_out_values_reach_no_panel(done, tmp_path):
+    other = settings(tmp_path)
+    held_out = set(fold(done, 0, "evaluation")["judged_series"].values.tolist())
+    for path in Path(tmp_path).glob("GSE*"):
+        if path.name.split("_")[0] in held_out:
+            lines = path.read_text().splitlines()
+            begin = lines.index("!series_matrix_table_begin") + 2
+            lines[begin:-1] = [_doubled(line) for line in lines[begin:-1]]
+            path.write_text("\n".join(lines) + "\n")
+    compare(other, CONTEST)
+    for k, same in ((0, True), (1, False)):
+        a, b = fold(done, k, "lineup"), fold(tmp_path, k, "lineup")
+        chosen = a["family"].values == "greedy"
+        equal = (a["panel_gene"].values[chosen] == b["panel_gene"].values[chosen]).all()
+        assert equal == same
+    moments = [fold(f, 0, "segments/0000/samples")["gene_mean"].values for f in (done, tmp_path)]
+    np.testing.assert_array_equal(*moments)
+
+
+def _doubled(line):
+    name, *cells = line.split("\t")
+    values = [c if c in ("", "null") else f"{(i * 7919) % 11 + 4}" for i, c in enumerate(cells)]
+    return "\t".join([name, *values])
+
+
+def test_compare__broken_and_run_again_changes_no_bit(done, tmp_path, monkeypatch):
+    again = settings(tmp_path)
+    for name, after in (("line_up", 1), ("evaluate", 2), ("pool", 0)):
+        with monkeypatch.context() as broken:
+            broken.setattr(module, name, Breaks(getattr(module, name), after))
+            with pytest.raises(BrokenError):
+                compare(again, CONTEST)
+    compare(again, CONTEST)
+    a, b = digests(done / "study"), digests(tmp_path / "study")
+    assert a == b
+
+
+def test_compare__second_run_touches_nothing_and_says_what_it_does(done):
+    before = {n: t for n, t in times(done / "study").items() if ".zarr/" in n}
+    said = []
+    summary = compare(settings(done), CONTEST, on_progress=lambda *a: said.append(a))
+    assert summary.state == "unchanged"
+    assert {n: t for n, t in times(done / "study").items() if ".zarr/" in n} == before
+    assert {what.split(":")[0] for what, *_ in said} == {f"fold {k} of 3" for k in (1, 2, 3)}
+
+
+@pytest.mark.parametrize(
+    ("contest", "message"),
+    [
+        (Contest(("best",)), r"--panels: expected names of top-score.*got \['best'\]"),
+        (Contest(sizes=()), r"--sizes: expected numbers of genes, got \[\]"),
+        (Contest(predictors=("magic",)), r"--predictors: expected names of.*got \['magic'\]"),
+        (Contest(("greedy",), (2,), n_folds=7), r"expected 2 to 6, the number of series.*got 7"),
+        (Contest(("greedy",), (30,), n_folds=2), r"sizes: expected 1 to 29.*got \[30\]"),
+    ],
+    ids=["selector", "no size", "predictor", "more folds than series", "a panel of all genes"],
+)
+def test_compare__one_line_for_what_cannot_be(tmp_path, contest, message):
+    with pytest.raises(ConfigError, match=message):
+        compare(settings(tmp_path), contest)
+    assert not (tmp_path / "study/comparison.zarr").exists()
+
+
+# ---------------------------------------------------------------- what it says
+
+
+def test_comparison_rows__equal_the_store(done, found):
+    rows = comparison_rows(comparison_uri(str(done / "study")))
+    assert len(rows) == found.sizes["row"] * 2
+    assert [r.predictor for r in rows] == ["ridge"] * (len(rows) // 2) + ["knn"] * (len(rows) // 2)
+    assert (rows[0].family, rows[0].size) == ("mean", 0)
+    for row in rows:
+        here = found.sel(row=f"{row.family}/{row.size}", predictor=row.predictor)
+        assert row.mae == float(here["row_mae"])
+        assert len(cells(row)) == len(COLUMNS)
+    assert all(
+        a.size < b.size or a.mae <= b.mae
+        for a, b in itertools.pairwise(rows)
+        if a.predictor == b.predictor
+    )
+
+
+def row(family, size, mae, **more):
+    known = dict.fromkeys(ComparisonRow.__dataclass_fields__, float("nan"))
+    known |= {"n_panels": 1, "n_random": 0, "n_random_better": None, "predictor": "ridge"}
+    return ComparisonRow(**{**known, "family": family, "size": size, "mae": mae, **more})
+
+
+def test_comparison_verdict__differences_and_half_sizes():
+    rows = [
+        row("random", 50, 0.7, best=0.69, n_panels=20),
+        row("random", 100, 0.65, best=0.64, n_panels=20),
+        row("greedy", 50, 0.66, versus_random=-0.04, versus_low=-0.05, versus_high=-0.03),
+        row("medoids", 50, 0.64, versus_random=-0.06, versus_low=-0.08, versus_high=0.01),
+        row("greedy", 100, 0.62, versus_random=-0.03, versus_low=-0.04, versus_high=-0.01),
+        row("random of l1000", 50, 0.1),
+    ]
+    said = comparison_verdict(rows)
+    assert len(said) == 3
+    assert "50 genes, ridge: medoids is the best of 2" in said[0]
+    assert "not told from chance" in said[0]
+    assert "greedy is the best of 1" in said[1]
+    assert "below chance" in said[1]
+    assert said[2] == "medoids with 50 genes (0.6400) is not above random panels of 100 (0.6500)."
+
+
+def test_comparison_verdict__nothing_to_compare_with():
+    assert comparison_verdict([row("greedy", 50, 0.5)]) == []
