@@ -143,11 +143,11 @@ def verify(uri: str) -> dict[str, Any]:
     for name in (a.name for a in spec.arrays if a.is_matrix):
         rows = Rows(uri, name)
         for region in regions(uri):
+            where = f"{name}, samples {region.start}:{region.stop}"
             try:
-                with _readable(f"{name}, samples {region.start}:{region.stop}"):
-                    block = rows[region.rows]
-            except StoreError as error:
-                problems.append(str(error))
+                block = rows[region.rows]
+            except (StoreError, OSError, RuntimeError, ValueError) as error:
+                problems.append(f"{where}: {error}")
                 continue
             n_missing += int(np.isnan(block).sum())
             problems += _block_problems(ds, name, block, region)

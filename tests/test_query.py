@@ -1,6 +1,5 @@
 """Questions to stores: what stands there, is it whole, and single rows and columns by label."""
 
-import re
 import shutil
 
 import numpy as np
@@ -273,21 +272,20 @@ def test_verify__a_shard_is_gone(index, segment):
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    "damage",
     [
-        (lambda path: cut(path, path.stat().st_size // 2), "cannot be read: .*Remove the store"),
-        (lambda path: cut(path, 10), "cannot be read: "),
-        (lambda path: cut(path, 0), "no values at all"),
-        (lambda path: path.write_bytes(b"\xff" * path.stat().st_size), "cannot be read: "),
+        lambda path: cut(path, path.stat().st_size // 2),
+        lambda path: cut(path, 10),
+        lambda path: cut(path, 0),
+        lambda path: path.write_bytes(b"\xff" * path.stat().st_size),
     ],
     ids=["half", "head", "empty", "noise"],
 )
-def test_verify__a_damaged_shard_is_a_problem_not_a_crash(damage, message, segment):
+def test_verify__a_damaged_shard_is_a_problem_not_a_crash(damage, segment):
     damage(segment / "normalized.zarr" / "expression" / "c" / "1" / "0")
-    problems = query.verify(str(segment / "normalized.zarr"))["problems"]
-    assert len(problems) == 1
-    assert problems[0].startswith("expression, samples 16:32: ")
-    assert re.search(message, problems[0])
+    (problem,) = query.verify(str(segment / "normalized.zarr"))["problems"]
+    assert problem.startswith("expression, samples 16:32: ")
+    assert "expected a whole shard, got a damaged one. Remove it and run" in problem
 
 
 def test_verify__a_damaged_vector_is_a_problem_not_a_crash(segment):
