@@ -105,3 +105,20 @@ def test_run_here__memory_of_the_call_is_seen(tmp_path):
     command = [sys.executable, "-c", code, str(REPO / "benchmarks")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert 60 < float(done.stdout) < 120
+
+
+@pytest.mark.slow
+def test_scaling__table_and_picture(tmp_path):
+    sizes = ["--n-samples", "48", "96", "--n-genes", "100", "--workers", "1", "--repeats", "1"]
+    picture = tmp_path / "scaling.svg"
+    command = [sys.executable, str(REPO / "benchmarks" / "scaling.py"), *sizes]
+    done = subprocess.run(
+        [*command, "--scratch", str(tmp_path), "--picture", str(picture)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert [json.loads(line)["stage"] for line in lines[:4]] == ["normalize", "dedup"] * 2
+    assert len([line for line in lines if line.startswith("| normalize | ")]) == 2
+    assert "<svg" in picture.read_text(encoding="utf-8")
