@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,25 +42,41 @@ def with_dglzarr(case: Case) -> Timed:
     shutil.rmtree(target, ignore_errors=True)
     options = {"n_clusters": n_clusters(case), "threshold": THRESHOLD}
     timed = run_stage(case, dedup, case.path("normalized.zarr"), target, **options)
-    n_dropped = open_store(target).attrs["details"]["n_dropped"]
-    return Timed(timed.seconds, timed.n_samples, timed.start_rss_mb, timed.peak_rss_mb,
-                 {**timed.more, "n_dropped": n_dropped})  # fmt: skip
+    found = open_store(target)
+    rows = Rows(case.path("normalized.zarr"))
+    inertia = inertia_of(rows, found["centroid"].values, found["cluster"].values)
+    more = {"n_dropped": found.attrs["details"]["n_dropped"], "inertia": inertia}
+    return replace(timed, more={**timed.more, **more})
 
 
 def with_sklearn(case: Case) -> Timed:
     """Time mini-batch k-means, prediction, and all distances within clusters, in memory."""
     matrix = simulated_matrix(case.n_samples, case.n_genes)
-    return run_here(case, lambda: dgex_duplicates(matrix, n_clusters(case)))
-
-
-def dgex_duplicates(matrix: NDArray[np.float32], clusters: int) -> NDArray[np.bool_]:
-    """Return which samples repeat an earlier one of their cluster, by D-GEX's rule."""
     model = MiniBatchKMeans(
-        clusters, max_iter=10, batch_size=1000, compute_labels=False, random_state=0
+        n_clusters(case), max_iter=10, batch_size=1000, compute_labels=False, random_state=0
     )
+    timed = run_here(case, lambda: dgex_duplicates(matrix, model))
+    inertia = inertia_of(matrix, model.cluster_centers_, model.predict(matrix))
+    return replace(timed, more={**timed.more, "inertia": inertia})
+
+
+def inertia_of(
+    rows: Rows | NDArray[np.float32], centroids: NDArray[np.float32], cluster: NDArray[np.int32]
+) -> float:
+    """Return the sum of squared distances of samples to the centroids of their clusters."""
+    total = 0.0
+    for start in range(0, len(cluster), 256):
+        window = slice(start, min(start + 256, len(cluster)))
+        difference = rows[window] - centroids[cluster[window]]
+        total += float(np.einsum("sg,sg->", difference, difference, dtype=np.float64))
+    return float(f"{total:.6g}")
+
+
+def dgex_duplicates(matrix: NDArray[np.float32], model: MiniBatchKMeans) -> NDArray[np.bool_]:
+    """Return which samples repeat an earlier one of their cluster, by D-GEX's rule."""
     cluster = model.fit(matrix).predict(matrix)
     drop = np.zeros(len(matrix), bool)
-    for number in range(clusters):
+    for number in range(model.n_clusters):
         members = np.flatnonzero(cluster == number)
         if members.size > 1:
             close = pairwise_distances(matrix[members]) < THRESHOLD

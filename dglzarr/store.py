@@ -448,6 +448,7 @@ def finish(
             _create_array(group, spec[name], sizes, None)
         group[name][...] = _as_stored(np.asarray(values, dtype=_numpy_dtype(spec[name])))  # type: ignore[index]
     validate(_lazy_dataset(uri), spec)
+    _sweep_partial_files(*open_filesystem(uri))  # of a worker that died while others went on
     group.attrs.update(
         {"complete": True, "details": json.loads(json.dumps(dict(details or {}), default=float))}
     )

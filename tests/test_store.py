@@ -717,6 +717,14 @@ def test_finish__returns_the_summary(study):
     assert store.summarize(study.uri, "unchanged").details == summary.details
 
 
+def test_finish__sweeps_what_a_dead_worker_left(study):
+    study.create().write_missing()
+    partial = shard(study.uri, 1).with_name("0.0123456789abcdef.partial")
+    partial.touch()
+    study.finish()
+    assert not partial.exists()
+
+
 def test_finish__missing_regions_are_refused(study):
     study.create().write_missing()
     shard(study.uri, 1).unlink()
