@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from common import (
@@ -65,14 +66,18 @@ def prepare(case: Case) -> None:
 
 
 def with_dglzarr(case: Case) -> Timed:
-    """Time the stage: every contribution, latent scores, the sum checked for every sample."""
+    """Time the stage: contributions, latent scores, groups, the sum checked for every sample."""
     targets = {"target": case.path("scores.zarr"), "contributions": case.path("contributions.zarr")}
     for target in targets.values():
         shutil.rmtree(target, ignore_errors=True)
     samples, model = case.path("samples.zarr"), case.path("model")
-    return run_stage(
-        case, score, case.path("normalized.zarr"), samples=samples, model=model, **targets
-    )
+    options: dict[str, Any] = {"samples": samples, "model": model, "group_by": "series"}
+    return run_stage(case, score, case.path("normalized.zarr"), **options, **targets)
+
+
+def with_one_worker(case: Case) -> Timed:
+    """Time the same on one worker."""
+    return with_dglzarr(replace(case, workers=min(1, case.workers)))
 
 
 def with_shap(case: Case) -> Timed:
@@ -112,6 +117,7 @@ def with_limit(case: Case) -> Timed:
 
 ENGINES = {
     "dglzarr": with_dglzarr,
+    "dglzarr, one worker": with_one_worker,
     "shap.DeepExplainer": with_shap,
     "limit: float32 matrix product": with_limit,
 }

@@ -38,7 +38,7 @@ BATCH_SIZE = 128
 EPOCHS = 3
 
 
-def with_dglzarr(case: Case) -> Timed:
+def with_dglzarr(case: Case, **options: Any) -> Timed:  # noqa: ANN401
     """Time the stage's epochs after the first, with their validation and checkpoints."""
     quiet_tensorflow(case)
     from dglzarr.stages.train import train  # noqa: PLC0415  (loads keras)
@@ -53,13 +53,74 @@ def with_dglzarr(case: Case) -> Timed:
         samples=case.path("samples.zarr"),
         epochs=EPOCHS,
         batch_size=BATCH_SIZE,
+        **options,
         on_progress=lambda *_: ends.append(time.perf_counter()),
     )
     timed = later_epochs(case, ends, before)
     with Path(target, "history.csv").open(encoding="utf-8", newline="") as file:
-        epochs = [float(row["seconds"]) for row in csv.DictReader(file)][1:]
+        rows = list(csv.DictReader(file))
+    epochs = [float(row["seconds"]) for row in rows][1:]
     parts = {"epochs": round(sum(epochs), 3), "checkpoints": round(timed.seconds - sum(epochs), 3)}
-    return replace(timed, more={"parts": parts})
+    return replace(timed, more={"parts": parts, "val_loss": round(float(rows[-1]["val_loss"]), 4)})
+
+
+def with_streaming(case: Case) -> Timed:
+    """Time the stage, the samples read anew each epoch."""
+    return with_dglzarr(case, cache="stream")
+
+
+def with_xla(case: Case) -> Timed:
+    """Time the stage, its steps compiled."""
+    return with_dglzarr(case, cache="stream", jit_compile=True)
+
+
+def with_a_quarter(case: Case) -> Timed:
+    """Time streamed epochs of a quarter of the samples: their memory should be the same."""
+    quiet_tensorflow(case)
+    from dglzarr.models.autoencoder import build_autoencoder  # noqa: PLC0415
+    from dglzarr.models.files import AutoEncoderConfig  # noqa: PLC0415
+    from dglzarr.models.train import fit  # noqa: PLC0415
+
+    samples = case.path("samples.zarr")
+    split = read_array(case.path("normalized.zarr"), "split")
+    chosen = np.arange(len(split)) < len(split) // 4
+    moments = {name: read_array(samples, f"gene_{name}") for name in ("mean", "std")}
+    rows = Rows(case.path("normalized.zarr"))
+    common: dict[str, Any] = {**moments, "batch_size": BATCH_SIZE, "cache": "stream"}
+    folder = case.path("quarter")
+    shutil.rmtree(folder, ignore_errors=True)
+    ends: list[float] = []
+    before = reset_peak()
+    fit(
+        build_autoencoder(AutoEncoderConfig(n_genes=case.n_genes)),
+        Batches(rows, keep=chosen & (split == 0), **common),
+        validation=Batches(rows, keep=chosen & (split == 1), **common),
+        epochs=EPOCHS,
+        learning_rate=1e-3,
+        checkpoint=Path(folder, "checkpoint"),
+        on_progress=lambda *_: ends.append(time.perf_counter()),
+    )
+    n_train = int((chosen & (split == 0)).sum())
+    seconds = ends[-1] - ends[0]
+    return Timed(seconds, n_train * (len(ends) - 1), before, peak_rss_mb())
+
+
+def with_one_batch(case: Case) -> Timed:
+    """Time Keras fit on one batch, again and again: the memory that no feeding can avoid."""
+    quiet_tensorflow(case)
+    from dglzarr.models.autoencoder import build_autoencoder, keras  # noqa: PLC0415
+    from dglzarr.models.files import AutoEncoderConfig  # noqa: PLC0415
+
+    batch = np.random.default_rng(0).standard_normal((BATCH_SIZE, case.n_genes), np.float32)
+    model = build_autoencoder(AutoEncoderConfig(n_genes=case.n_genes))
+    model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="mean_absolute_error")
+    before = reset_peak()
+    model.fit(batch, batch, batch_size=BATCH_SIZE, epochs=1, verbose=0)
+    started = time.perf_counter()
+    n_steps = 2 if case.size == "tiny" else 16
+    model.fit(batch, batch, batch_size=BATCH_SIZE, epochs=n_steps, verbose=0)
+    seconds = time.perf_counter() - started
+    return Timed(seconds, n_steps * BATCH_SIZE, before, peak_rss_mb())
 
 
 def with_keras(case: Case) -> Timed:
@@ -79,11 +140,12 @@ def with_keras(case: Case) -> Timed:
     ends: list[float] = []
     clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: ends.append(time.perf_counter()))
     before = reset_peak()
-    model.fit(
+    history = model.fit(
         fitted, fitted, validation_data=(validated, validated), batch_size=BATCH_SIZE,
         epochs=EPOCHS, callbacks=[clock], verbose=0,
     )  # fmt: skip
-    return later_epochs(case, ends, before)
+    timed = later_epochs(case, ends, before)
+    return replace(timed, more={"val_loss": round(history.history["val_loss"][-1], 4)})
 
 
 def with_products(case: Case) -> Timed:
@@ -159,7 +221,11 @@ BENCHES = [
         write_normalized_and_samples,
         {
             "dglzarr": with_dglzarr,
+            "dglzarr, streamed": with_streaming,
+            "dglzarr, streamed, steps compiled": with_xla,
+            "dglzarr, streamed, a quarter of the samples": with_a_quarter,
             "keras fit, in memory": with_keras,
+            "keras fit, one batch repeated": with_one_batch,
             "limit: float32 matrix products": with_products,
         },
         packages=PACKAGES,

@@ -32,7 +32,8 @@ from dglzarr.errors import ConfigError, DglzarrError
 from dglzarr.forecast import estimate
 from dglzarr.pipeline import OPTIONAL_STAGES, STAGES, grow, mine, refit
 from dglzarr.report.comparison import COLUMNS, cells, comparison_rows, comparison_verdict
-from dglzarr.report.text import growth_lines, headline
+from dglzarr.report.text import growth_lines, headline, stability_lines
+from dglzarr.stability import stability
 from dglzarr.testing import write_compendium, write_study
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class _Bars:
         )
         self._tasks: dict[str, TaskID] = {}
         self._said: tuple[str, float] = ("", 0.0)
+        self._begun: tuple[int, float] = (0, 0.0)
 
     def __enter__(self) -> _Bars:
         self._bars.start()
@@ -106,9 +108,12 @@ class _Bars:
         shown, at = self._said
         now = time.monotonic()
         if what != shown:
+            self._begun = done, now
             typer.echo(f"{what} ({total})", err=True)
         elif done < total and now - at >= SECONDS_BETWEEN_LINES:
-            typer.echo(f"{what}: {done} of {total}", err=True)
+            rate = (done - self._begun[0]) / (now - self._begun[1])
+            left = f"about {(total - done) / max(rate, 1e-9):.0f} s left"
+            typer.echo(f"{what}: {done} of {total}, {rate:.3g}/s, {left}", err=True)
         else:
             return
         self._said = (what, now)
@@ -337,6 +342,29 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise ConfigError(f"--sizes: expected numbers joined by commas, got {text!r}.") from error
 
 
+@app.command("stability")
+def stability_command(
+    settings: SettingsFile,
+    seeds: Annotated[int, typer.Option(help="Networks of different seeds, in all.", min=1)] = 5,
+    halves: Annotated[
+        int, typer.Option(help="Random splits of the samples into two halves.", min=0)
+    ] = 1,
+    set_: Overrides = None,
+    folder: Folder = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Tell how much of the panel is chance: other seeds, and halves of the samples.
+
+    The study must have been scored. Each replicate is trained and scored anew; finished ones are
+    kept. The report shows the result.
+    """
+    loaded = load_settings(settings, tuple(set_ or ()), folder=folder)
+    sizes = {"n_seeds": seeds, "n_halves": halves}
+    with _Bars() as bars:
+        found = stability(loaded, **sizes, overwrite=overwrite, on_progress=bars)
+    typer.echo("\n".join(stability_lines(found.uri)))
+
+
 def _add_stage(name: str, text: str) -> None:
     def command(
         settings: SettingsFile,
@@ -357,6 +385,7 @@ for _name, _text in {
     "normalize": "Quantile-normalize the expression, fitted on the training split.",
     "dedup": "Find clusters and near-duplicates; write the keep mask and per-gene moments.",
     "train": "Train the AutoEncoder.",
+    "encode": "Write latent units, and how well test samples are reconstructed.",
     "score": "Compute DeepLIFT contributions and gene scores.",
     "select": "Rank the genes and write the panels.",
     "evaluate": "Predict the other genes from each panel on held-out samples.",

@@ -87,19 +87,29 @@ class TrainSettings(_Section):
     hidden: Annotated[int, Field(gt=0, le=100_000)] = 500
     n_latent: Annotated[int, Field(gt=0, le=100_000)] = 100
     activation: Literal["sigmoid", "tanh", "relu", "elu", "softplus"] = "sigmoid"
+    output: Literal["linear", "sigmoid", "tanh", "relu", "elu", "softplus"] = "linear"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    dropout_position: Literal["hidden", "input"] = "hidden"
     l2: Annotated[float, Field(ge=0)] = 1e-6
     epochs: Count = 100
     batch_size: Count = 128
+    window: Count = 8
+    windows_in_memory: Count = 512
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     patience: Count | None = None
+    jit_compile: bool = False
+    cache: Literal["auto", "memory", "stream"] = "auto"
 
 
 class ScoreSettings(_Section):
     """DeepLIFT."""
 
-    deeplift_reference: Literal["mean", "zeros"] = "mean"
+    deeplift_reference: Literal["mean", "zeros", "samples"] = "mean"
+    n_references: Count = 10
     layer: Literal["latent", "pre-activation"] = "latent"
+    aggregation: Literal["mean-abs", "mean", "max", "variance-weighted"] = "mean-abs"
+    group_by: str | None = None
+    engine: Literal["closed-form", "shap"] = "closed-form"
 
 
 class SelectSettings(_Section):

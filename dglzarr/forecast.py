@@ -91,6 +91,10 @@ def estimate(settings: Settings) -> list[Estimate]:
             region,
         ),
         "train": (4.0 * weights, _KERAS_NBYTES + 16.0 * weights + min(4.0 * cells, 2**30)),
+        "encode": (
+            4.0 * n_samples * layers.n_latent + 200.0 * n_genes + 4 * _METADATA_NBYTES,
+            2 * region,
+        ),
         "score": (
             4.0 * cells + latent_nbytes * (n_samples // shard_samples(n_samples) + 1),
             region + 2 * latent_nbytes + 2**27,
@@ -104,6 +108,7 @@ def estimate(settings: Settings) -> list[Estimate]:
     seconds = {name: cost * cells for name, cost in _SECONDS_PER_CELL.items()}
     seconds["ingest"] = _SECONDS_PER_CELL["ingest"] * raw_cells
     seconds["train"] = 10 + 6.0 * weights * n_samples * layers.epochs / _FLOPS
+    seconds["encode"] = (4.0 * weights * n_samples + 4096.0 * n_genes**2) / _FLOPS
     seconds["score"] = 2.0 * n_genes * layers.hidden * layers.n_latent * n_samples / _FLOPS
     seconds["evaluate"] += judging
     seconds["select"] = 5 + chosen * n_landmarks * sketch * _SECONDS_PER_SKETCH_BYTE

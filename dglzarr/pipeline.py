@@ -19,6 +19,7 @@ from dglzarr.models.files import load_model
 from dglzarr.report.page import write_report
 from dglzarr.sources import source_name
 from dglzarr.stages.dedup import dedup, dedup_more
+from dglzarr.stages.encode import encode, encode_samples
 from dglzarr.stages.enrich import enrich
 from dglzarr.stages.evaluate import evaluate
 from dglzarr.stages.group import group
@@ -52,7 +53,17 @@ StepState = Literal["done", "to do", "other settings"]
 OPTIONAL_STAGES = ("group", "enrich")
 """Stages that a study has only where its settings ask for them."""
 
-STAGES = ("ingest", "normalize", "dedup", "train", "score", "select", "evaluate", "report")
+STAGES = (
+    "ingest",
+    "normalize",
+    "dedup",
+    "train",
+    "encode",
+    "score",
+    "select",
+    "evaluate",
+    "report",
+)
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -89,7 +100,7 @@ class Step:
     @property
     def reports_progress(self) -> bool:
         """Whether the stage takes ``on_progress``."""
-        return self.name not in ("group", "enrich", "report")
+        return self.name not in ("group", "enrich", "report", "halve")
 
     @property
     def state(self) -> StepState:
@@ -151,7 +162,7 @@ def plan(settings: Settings, *, study: Study | None = None, overwrite: bool = Fa
     wanted = {"group": bool(settings.group.label), "enrich": bool(settings.enrich.files)}
     optional = {"group": "groups", "enrich": "enrichment"}
     reported = (*REPORTED, *(optional[name] for name in OPTIONAL_STAGES if wanted[name]))
-    compared = ("comparison",) if is_complete(study.uri("comparison")) else ()
+    compared = tuple(n for n in ("comparison", "stability") if is_complete(study.uri(n)))
     stores = {name: study.uris(name) for name in (*reported, *compared)}
 
     def step(name: str, func: Callable[..., Any], writes: str, **arguments: Any) -> Step:  # noqa: ANN401
@@ -175,9 +186,14 @@ def plan(settings: Settings, *, study: Study | None = None, overwrite: bool = Fa
             **settings.train.model_dump(), **common,
         ),
         step(
+            "encode", encode, base.uri("reconstruction"), source=normalized,
+            target=base.uri("reconstruction"), samples=samples, model=model,
+            latent=base.uri("latent"), **common,
+        ),
+        step(
             "score", score, base.uri("scores"), source=normalized, target=base.uri("scores"),
             samples=samples, model=model, contributions=base.uri("contributions"),
-            **settings.score.model_dump(), **common,
+            latent=base.uri("latent"), seed=seed, **settings.score.model_dump(), **common,
         ),
         step(
             "select", select, base.uri("landmarks"), source=base.uri("scores"),
@@ -208,7 +224,8 @@ def plan(settings: Settings, *, study: Study | None = None, overwrite: bool = Fa
 
 
 REPORTED = (
-    "expression", "normalized", "samples", "contributions", "scores", "landmarks", "evaluation",
+    "expression", "normalized", "samples", "reconstruction", "contributions", "scores", "landmarks",
+    "evaluation",
 )  # fmt: skip
 
 
@@ -312,7 +329,7 @@ def mine(
             f"{len(study.segments)}: it has grown. Run 'dglzarr refit' instead."
         )
     with locked(settings.root):
-        return _execute(settings, steps, run or _plain_run(on_progress))
+        return execute(settings, steps, run or plain_run(on_progress))
 
 
 def refit(
@@ -333,7 +350,7 @@ def refit(
     study = Study(before.root, (before.next_segment,))
     with locked(settings.root):
         steps = plan(settings, study=study, overwrite=True)
-        done = _execute(settings, steps, run or _plain_run(on_progress))
+        done = execute(settings, steps, run or plain_run(on_progress))
         write_manifest(settings.root, study.segments)
     return done
 
@@ -367,7 +384,7 @@ def grow(
             return {}
         grown = Study(study.root, (*study.segments, study.next_segment))
         steps = _growth(settings, study, grown, new)
-        done = _execute(settings, steps, run or _plain_run(on_progress))
+        done = execute(settings, steps, run or plain_run(on_progress))
         write_manifest(settings.root, grown.segments)
         report = plan(settings)[-1]
         done[report.name] = report()
@@ -408,6 +425,15 @@ def _growth(
             },
         ),
         "dedup": (dedup_more, "samples", {"source": new["normalized"], "known": list(pairs)}),
+        "encode": (
+            encode_samples,
+            "latent",
+            {
+                "source": new["normalized"],
+                "samples": new["samples"],
+                "model": study.model(settings.seed),
+            },
+        ),
         "score": (
             explain,
             "contributions",
@@ -415,7 +441,9 @@ def _growth(
                 "source": new["normalized"],
                 "samples": new["samples"],
                 "model": study.model(settings.seed),
-                **settings.score.model_dump(),
+                "frozen": study.uris("contributions")[0],
+                **settings.score.model_dump(exclude={"group_by"}),
+                "seed": settings.seed,
             },
         ),
     }
@@ -430,11 +458,13 @@ def _sources_of(expression: Sequence[str]) -> set[str]:
     return {str(name) for uri in expression for name in set(open_store(uri)["source"].values)}
 
 
-def _plain_run(on_progress: Progress | None) -> Run:
+def plain_run(on_progress: Progress | None) -> Run:
+    """Return what calls a step, and tells its progress where it has any."""
     return lambda step: step(**({"on_progress": on_progress} if step.reports_progress else {}))
 
 
-def _execute(settings: Settings, steps: Sequence[Step], run: Run) -> dict[str, Any]:
+def execute(settings: Settings, steps: Sequence[Step], run: Run) -> dict[str, Any]:
+    """Run steps in order on the settings' cluster; return what each returned."""
     done: dict[str, Any] = {}
     with client(**settings.cluster.model_dump()):
         for step in steps:

@@ -6,6 +6,11 @@ It reads and writes nothing; ``store`` does. ``docs/stores.md`` is generated fro
 
 from __future__ import annotations
 
+from dglzarr.schema_model import CONTRIBUTIONS as CONTRIBUTIONS
+from dglzarr.schema_model import LATENT as LATENT
+from dglzarr.schema_model import RECONSTRUCTION as RECONSTRUCTION
+from dglzarr.schema_model import SCORES as SCORES
+from dglzarr.schema_model import STABILITY as STABILITY
 from dglzarr.specs import (
     GENE,
     GENE_ID,
@@ -101,46 +106,6 @@ SAMPLES = StoreSpec(
         GENE,
         index("cluster_index", "number of the cluster", "int32"),
         index("component", "direction of the basis, by variance", "int32"),
-    ),
-)  # fmt: skip
-CONTRIBUTIONS = StoreSpec(
-    "contributions",
-    1,
-    "DeepLIFT contributions of every sample, reduced over latent units.",
-    (
-        ArraySpec(
-            "latent_total", ("region", "latent", "gene"), "float64",
-            "sum over the region's kept training samples of abs(contribution)", None, "region",
-        ),
-        ArraySpec(
-            "n_scored", ("region",), "int64",
-            "kept training samples in the region", None, "region",
-        ),
-        ArraySpec(
-            "delta_error", ("sample",), "float32",
-            "largest gap between summed contributions and the change of a latent unit",
-            None, "region",
-        ),
-        matrix("contribution", "sum over latent units of abs(contribution)", "latent activation"),
-        SAMPLE,
-        GENE,
-        index("latent", "bottleneck unit", "int32"),
-        index("region", "region of whole shards", "int32"),
-    ),
-)  # fmt: skip
-SCORES = StoreSpec(
-    "scores",
-    1,
-    "One score per gene: DeepLIFT contributions averaged over kept training samples.",
-    (
-        ArraySpec(
-            "score", ("gene",), "float64", "mean over samples and latent units of abs(contribution)"
-        ),
-        ArraySpec("latent_score", ("latent", "gene"), "float32", "the same for each latent unit"),
-        GENE,
-        GENE_ID,
-        GENE_SYMBOL,
-        index("latent", "bottleneck unit", "int32"),
     ),
 )  # fmt: skip
 LANDMARKS = StoreSpec(
@@ -370,7 +335,8 @@ COMPARISON = StoreSpec(
 SPECS = {
     spec.name: spec
     for spec in (
-        RAW, RAW_LINK, EXPRESSION, NORMALIZED, SAMPLES, CONTRIBUTIONS, SCORES, LANDMARKS,
+        RAW, RAW_LINK, EXPRESSION, NORMALIZED, SAMPLES, LATENT, RECONSTRUCTION, CONTRIBUTIONS,
+        SCORES, STABILITY, LANDMARKS,
         EVALUATION, LINEUP, COMPARISON, GROUPS, ENRICHMENT,
     )
 }  # fmt: skip

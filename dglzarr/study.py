@@ -1,6 +1,6 @@
 """Where things stand in a study, and the manifest over its immutable segments.
 
-A logical sample-indexed store (expression, normalized, samples, contributions) is an ordered list
+A logical sample-indexed store (expression, normalized, samples, ...) is an ordered list
 of segments, each a complete Zarr store of its own. ``study.json`` names them and is replaced
 atomically, so readers see the old list or the new one, never a mixture.
 """
@@ -24,9 +24,9 @@ MANIFEST = "study.json"
 MANIFEST_VERSION = 1
 LOCK = "study.lock"
 FIRST_SEGMENTS = ("0000",)
-SEGMENTED = ("expression", "normalized", "samples", "contributions")
-WHOLE = ("scores", "landmarks", "evaluation")
-OPTIONAL = ("groups", "enrichment", "comparison")
+SEGMENTED = ("expression", "normalized", "samples", "latent", "contributions")
+WHOLE = ("reconstruction", "scores", "landmarks", "evaluation")
+OPTIONAL = ("groups", "enrichment", "comparison", "stability")
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,19 @@ MUTANTS = (
         "part *= (samples - reference)[:, None, :]", "part *= samples[:, None, :]",
     ),
     _kernel(
+        "deeplift", "the reference is taken for zero in sums",
+        "target *= self._samples[sample, genes] - reference[genes]",
+        "target *= self._samples[sample, genes]",
+    ),
+    _kernel(
+        "deeplift", "every sample counts",
+        "            if is_counted:", "            if True:",
+    ),
+    _kernel(
+        "agreement", "a missing value counts as a sample",
+        "is_known = ~np.isnan(t)", "is_known = ~np.isnan(p)",
+    ),
+    _kernel(
         "deeplift", "small differences use the derivative",
         "difference >= np.finfo(dtype).tiny", "difference >= 1e-3",
     ),

@@ -28,7 +28,7 @@ IMPORTERS = {
     "matplotlib": {"dglzarr/report/"},
     "prefect": {"flows/"},
     "pydantic": {"dglzarr/config.py"},
-    "shap": set(),
+    "shap": {"dglzarr/models/"},
     "tensorflow": set(),
     "typer": {"dglzarr/cli.py"},
     "zarr": {"dglzarr/rows.py", "dglzarr/store.py"},

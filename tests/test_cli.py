@@ -34,7 +34,10 @@ SETTINGS = (
     "select.n_random=2",
 )
 OVERRIDES = [part for setting in SETTINGS for part in ("--set", setting)]
-MADE = ("expression", "normalized", "samples", "contributions", "scores", "landmarks", "evaluation")
+MADE = (
+    "expression", "normalized", "samples", "latent", "reconstruction", "contributions", "scores",
+    "landmarks", "evaluation",
+)  # fmt: skip
 
 
 class Result:
@@ -84,7 +87,7 @@ def mined(tmp_path_factory):
     write_model(study.model(0), study.uri("normalized"), study.uri("samples"))
     history = Path(study.model(0), "history.csv")
     history.write_text("epoch,loss,val_loss,seconds\n1,0.8,0.9,0.1\n", encoding="utf-8")
-    for name in ("score", "select", "evaluate", "report"):
+    for name in ("encode", "score", "select", "evaluate", "report"):
         stage(name)
     return file
 
@@ -183,7 +186,7 @@ def test_wrong_settings__exit_2_in_one_line(command, overrides, message, tiny, r
         (["verify", "{tmp}/nosuch.zarr"], 1, r"nosuch\.zarr: no such store"),
         (["query", "{tmp}/nosuch.zarr"], 1, r"nosuch\.zarr: no such store"),
         (["info", "{tmp}#normalized"], 1, r"no study here .* Run 'dglzarr mine'"),
-        (["info", "{study}#latent"], 1, r"expected a store of expression, .* got 'latent'"),
+        (["info", "{study}#units"], 1, r"expected a store of expression, .* got 'units'"),
         (["query", "{study}"], 1, r"expected a store, got a study"),
         (["query", "{study}#landmarks", "--gene", "NOPE"], 2, r"symbols .* got \['NOPE'\]"),
         (["query", "{study}#normalized", "--sample", "x"], 2, r"samples .* got \['x'\]"),
@@ -354,7 +357,7 @@ def test_dry_run__writes_nothing(tiny, run):
     before = times(tiny.parent)
     result = run("mine", tiny, "--dry-run", *OVERRIDES)
     assert result.status == 0
-    assert [line.split()[:3] for line in result.lines[1:9]] == [[n, "to", "do"] for n in STAGES]
+    assert [line.split()[:3] for line in result.lines[1:10]] == [[n, "to", "do"] for n in STAGES]
     assert re.fullmatch(r"Still to do: [\d.]+ MB on disk, about [\d.]+ minutes\.", result.lines[-1])
     assert times(tiny.parent) == before
 
@@ -441,7 +444,9 @@ def test_bars__a_plain_line_now_and_then(monkeypatch, capsys):
         for done in (0, 1, 2, 3, 4):
             bars("scoring", done, 4)
         bars("judging", 0, 5)
-    assert capsys.readouterr().err.splitlines() == ["scoring (4)", "scoring: 2 of 4", "judging (5)"]
+    assert capsys.readouterr().err.splitlines() == [
+        "scoring (4)", "scoring: 2 of 4, 0.182/s, about 11 s left", "judging (5)",
+    ]  # fmt: skip
 
 
 def on_a_terminal(*arguments):

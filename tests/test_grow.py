@@ -78,7 +78,7 @@ def test_grow__old_objects_stay_and_new_samples_are_there(study):
     done = grow(settings(study))
     assert digests(root / "segments" / "0000") == before
     assert open_study(str(root)).segments == ("0000", "0001")
-    for name in ("expression", "normalized", "samples", "contributions"):
+    for name in ("expression", "normalized", "samples", "latent", "contributions"):
         assert dglzarr.open(f"{root}#{name}").sizes["sample"] == 120
     assert done["ingest"].sizes["sample"] == 120 - n_before
     assert not np.isnan(values(study, "contributions", "contribution")).any()
@@ -266,7 +266,7 @@ def test_grow__two_processes_at_once(study, tmp_path):
     assert grow(settings(study)) == {}
 
 
-@pytest.mark.parametrize("stage", ["ingest", "dedup", "score"])
+@pytest.mark.parametrize("stage", ["ingest", "dedup", "encode", "score"])
 def test_grow__killed_and_started_again(study, tmp_path, stage):
     root, ready = study / "study", tmp_path / "ready"
     undisturbed = tmp_path / "undisturbed"

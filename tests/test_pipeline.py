@@ -21,6 +21,7 @@ TINY = {
     "ingest": {"split_by": "sample", "shard_samples": 16},
     "dedup": {"n_clusters": 4},
     "train": {"hidden": 8, "n_latent": 3, "epochs": 2, "batch_size": 16},
+    "score": {"deeplift_reference": "samples", "n_references": 2},
     "select": {"n_landmarks": 5, "n_random": 2},
     "cluster": {"kind": "none"},
 }
@@ -157,7 +158,7 @@ def test_plan__steps_in_order_write_what_the_next_ones_read(tmp_path):
     for step, name in zip(plan(tiny(tmp_path)), STAGES, strict=True):
         assert step.name == name
         for key in ("source", "samples", "landmarks", "model"):
-            if key in step.arguments and name != "score":
+            if key in step.arguments and name not in ("encode", "score"):
                 assert step.arguments[key] in written, (name, key)
         written.add(step.writes)
 
@@ -193,7 +194,7 @@ def test_mine__run_executes_every_step(tmp_path):
     settings = tiny(tmp_path)
     mine(settings, run=lambda step: called.append(step.name) or step(), only=STAGES[:3])
     assert called == list(STAGES[:3])
-    assert [step.state for step in plan(settings)] == ["done"] * 3 + ["to do"] * 5
+    assert [step.state for step in plan(settings)] == ["done"] * 3 + ["to do"] * 6
 
 
 def test_mine__refuses_bad_settings_before_it_makes_a_root(tmp_path):
@@ -212,7 +213,7 @@ def test_mine__a_stage_that_fails_stops_the_rest(tmp_path):
 
     with pytest.raises(DglzarrError, match="stopped"):
         mine(settings, run=run)
-    assert [step.state for step in plan(settings)] == ["done"] * 2 + ["to do"] * 6
+    assert [step.state for step in plan(settings)] == ["done"] * 2 + ["to do"] * 7
 
 
 # ---------------------------------------------------------------- every setting counts
@@ -255,13 +256,22 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
     "train.hidden": (9, "train", "hidden 8 -> 9"),
     "train.n_latent": (4, "train", "n_latent 3 -> 4"),
     "train.activation": ("tanh", "train", "activation 'sigmoid' -> 'tanh'"),
+    "train.output": ("tanh", "train", "output 'linear' -> 'tanh'"),
+    "train.dropout_position": ("input", "train", "dropout_position 'hidden' -> 'input'"),
+    "train.window": (4, "train", "window 8 -> 4"),
+    "train.windows_in_memory": (2, "train", "windows_in_memory 512 -> 2"),
+    "train.jit_compile": (True, "train", "jit_compile False -> True"),
     "train.dropout": (0.2, "train", "dropout 0.1 -> 0.2"),
     "train.l2": (0.5, "train", "l2 1e-06 -> 0.5"),
     "train.epochs": (3, "train", "epochs 2 -> 3"),
     "train.batch_size": (8, "train", "batch_size 16 -> 8"),
     "train.learning_rate": (0.1, "train", "learning_rate 0.001 -> 0.1"),
     "train.patience": (1, "train", "patience None -> 1"),
-    "score.deeplift_reference": ("zeros", "score", "deeplift_reference 'mean' -> 'zeros'"),
+    "score.deeplift_reference": ("zeros", "score", "deeplift_reference 'samples' -> 'zeros'"),
+    "score.n_references": (3, "score", "n_references 2 -> 3"),
+    "score.aggregation": ("max", "score", "aggregation 'mean-abs' -> 'max'"),
+    "score.engine": ("shap", "score", "engine 'closed-form' -> 'shap'"),
+    "score.group_by": ("series", "score", "group_by None -> 'series'"),
     "score.layer": ("pre-activation", "score", "layer 'latent' -> 'pre-activation'"),
     "select.selector": ("variance", "select", "selector 'greedy' -> 'variance'"),
     "select.selectors": (("random",), "select", "selectors"),
@@ -292,7 +302,7 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
     "enrich.ontology": ("other.obo", "enrich", "other inputs"),
     "enrich.associations": ("other.gaf", "enrich", "other inputs"),
 }
-ELSEWHERE = {"root", "title", "enrich.gene_sets"}
+ELSEWHERE = {"train.cache", "root", "title", "enrich.gene_sets"}
 CLUSTER = {
     "kind": "local",
     "n_workers": 3,
@@ -363,6 +373,24 @@ def test_settings__root_and_title(done, tmp_path):
     assert is_complete(str(tmp_path / "other/segments/0000/expression.zarr"))
     mine(tiny(done, title="Something else"), only=["report"])
     assert "Something else" in (done / "study/report.html").read_text()
+
+
+@pytest.mark.parametrize("cache", ["memory", "stream"])
+def test_settings__cache_reaches_the_batches(tmp_path, monkeypatch, cache):
+    import importlib
+
+    stage = importlib.import_module("dglzarr.stages.train")
+    seen = []
+
+    def batches(*_, **options):
+        seen.append(options["cache"])
+        raise BrokenError
+
+    monkeypatch.setattr(stage, "Batches", batches)
+    settings = tiny(tmp_path, train={"cache": cache})
+    with pytest.raises(BrokenError):
+        mine(settings, only=STAGES[:4])
+    assert seen == [cache]
 
 
 @pytest.mark.parametrize("name", CLUSTER)

@@ -60,6 +60,9 @@ def write_contributions(uri, values):
         "gene": text(GENES),
         "latent": np.arange(2, dtype=np.int32),
         "region": np.arange(3, dtype=np.int32),
+        "reference": np.arange(1, dtype=np.int32),
+        "deeplift_reference": np.zeros((1, N_GENES), np.float32),
+        "latent_weight": np.full(2, 0.5),
     }
     create_store(
         claim_store(str(uri), CONTRIBUTIONS, inputs=[], parameters={}), coords, region_length=16
@@ -68,6 +71,7 @@ def write_contributions(uri, values):
         n = region.stop - region.start
         arrays = {
             "latent_total": np.ones((1, 2, N_GENES)),
+            "gene_total": np.ones((1, N_GENES)),
             "n_scored": np.array([n]),
             "delta_error": np.zeros(n),
             "contribution": np.abs(values[region.rows]),
@@ -141,7 +145,7 @@ def test_open__store_and_study_name_are_the_same(original, values):
     [
         ("{study}/nosuch.zarr", StoreError, r"nosuch\.zarr: no such store\. Run the stage"),
         ("{study}#scores", StoreError, r"scores\.zarr: no such store"),
-        ("{study}#latent", StoreError, r"expected a store of expression, .* got 'latent'"),
+        ("{study}#units", StoreError, r"expected a store of expression, .* got 'units'"),
         ("{study}/nowhere#scores", StoreError, r"nowhere: no study here"),
         ("{study}", StoreError, r"expected a store, got a study\. Choose .*#NAME of expression"),
         ("{study}/raw", StoreError, r"raw: no such store"),

@@ -42,7 +42,7 @@ def iter_windows(n_samples: int, *, window: int, rng: np.random.Generator) -> li
     n_samples
         Number of rows of the matrix.
     window
-        Rows a window; the last window may be shorter. Equal to the inner chunk it reads fastest.
+        Rows a window; the last window may be shorter.
     rng
         Draws the order.
 
@@ -123,7 +123,8 @@ class Batches:
     batch_size
         Rows a batch; the last batch of an epoch may be smaller.
     window, windows_in_memory
-        Rows read together, and the number of such windows whose rows are mixed.
+        Rows read together, and the number of such windows whose rows are mixed. Where neighbours
+        are of one series, many small windows mix far better than a few large ones.
     seed
         With the epoch it fixes the order: ``default_rng([seed, epoch])``.
     cache
@@ -153,8 +154,8 @@ class Batches:
         mean: NDArray[np.float64],
         std: NDArray[np.float64],
         batch_size: int = 256,
-        window: int = 256,
-        windows_in_memory: int = 16,
+        window: int = 8,
+        windows_in_memory: int = 512,
         seed: int = 0,
         cache: Cache = "auto",
         memory_nbytes: int = 2**30,

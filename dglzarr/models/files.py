@@ -12,8 +12,9 @@ import json
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal, TypedDict, cast
+from typing import Literal, NotRequired, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ Layer = tuple[NDArray[np.float32], NDArray[np.float32], str]
 WEIGHTS = "weights.npz"
 MODEL = "model.json"
 FORMAT_VERSION = 1
+
+_DENSE = {"InputLayer", "Dense", "Dropout"}
 
 
 class _Description(TypedDict):
@@ -40,6 +43,7 @@ class _Description(TypedDict):
     inputs: list[dict[str, str]]
     parameters: dict[str, object]
     genes: list[str]
+    keras: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,11 @@ class SavedModel:
         How many of the first layers lead to the latent layer.
     inputs, parameters
         Lineage: the stores it was fitted on and the settings of the fit.
+    keras
+        Of a network that is no stack of dense layers, Keras' own description of the part from the
+        genes to the latent units, as JSON; `layers` is empty then.
+    weights
+        The weights of that part, in Keras' order.
     """
 
     config: dict[str, object]
@@ -177,6 +186,8 @@ class SavedModel:
     n_encoder_layers: int
     inputs: list[dict[str, str]]
     parameters: dict[str, object]
+    keras: str = ""
+    weights: tuple[NDArray[np.float32], ...] = ()
 
 
 def save_model(
@@ -213,17 +224,10 @@ def save_model(
         When the layers do not chain, or do not begin with one input a gene.
     """
     _check_layers(layers, n_genes=len(genes))
-    path.mkdir(parents=True, exist_ok=True)
-    (path / MODEL).unlink(missing_ok=True)
     arrays: dict[str, NDArray[np.floating]] = {"gene_mean": gene_mean, "gene_std": gene_std}
     for index, (kernel, bias, _) in enumerate(layers):
         arrays |= {f"kernel_{index}": kernel, f"bias_{index}": bias}
-    write_npz(path / WEIGHTS, arrays.items())
-    digest = _file_sha256(path / WEIGHTS)
-    description: _Description = {
-        "format_version": FORMAT_VERSION,
-        "model_id": _model_id(digest, config),
-        "weights_sha256": digest,
+    description: dict[str, object] = {
         "config": dict(config),
         "activations": [activation for _, _, activation in layers],
         "n_encoder_layers": len(layers) // 2,
@@ -231,10 +235,67 @@ def save_model(
         "parameters": dict(parameters),
         "genes": list(genes),
     }
+    return _write_model(path, arrays, description)
+
+
+def save_keras_encoder(
+    path: Path,
+    keras: str,
+    weights: Sequence[NDArray[np.float32]],
+    *,
+    genes: Sequence[str],
+    gene_mean: NDArray[np.float64],
+    gene_std: NDArray[np.float64],
+    inputs: Sequence[Mapping[str, str]] = (),
+    parameters: Mapping[str, object] | None = None,
+) -> str:
+    """Return the id of a Keras network of any layers, written to folder `path` to be scored.
+
+    Parameters
+    ----------
+    path
+        The model's folder; made if absent, a model in it is replaced.
+    keras, weights
+        ``model.to_json()`` and ``model.get_weights()`` of the part from the genes to the units
+        whose contributions are wanted.
+    genes, gene_mean, gene_std
+        Label, mean and standard deviation of each input.
+    inputs, parameters
+        Lineage, as in `save_model`.
+    """
+    arrays: dict[str, NDArray[np.floating]] = {"gene_mean": gene_mean, "gene_std": gene_std}
+    arrays |= {f"weight_{index}": weight for index, weight in enumerate(weights)}
+    description: dict[str, object] = {
+        "config": {"n_genes": len(genes), "keras": hashlib.sha256(keras.encode()).hexdigest()},
+        "activations": [],
+        "n_encoder_layers": 0,
+        "inputs": [dict(store) for store in inputs],
+        "parameters": dict(parameters or {}),
+        "genes": list(genes),
+        "keras": keras,
+    }
+    return _write_model(path, arrays, description)
+
+
+def _write_model(
+    path: Path, arrays: Mapping[str, NDArray[np.floating]], described: Mapping[str, object]
+) -> str:
+    """Return the id of the model whose weights and description are written, the latter last."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / MODEL).unlink(missing_ok=True)
+    write_npz(path / WEIGHTS, arrays.items())
+    digest = _file_sha256(path / WEIGHTS)
+    model_id = _model_id(digest, cast("Mapping[str, object]", described["config"]))
+    description = {
+        "format_version": FORMAT_VERSION,
+        "model_id": model_id,
+        "weights_sha256": digest,
+        **described,
+    }
     partial = path / f"{MODEL}.part"
     partial.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
     partial.replace(path / MODEL)
-    return _model_id(digest, config)
+    return model_id
 
 
 def load_model(path: Path, *, genes: Sequence[str] | None = None) -> SavedModel:
@@ -270,6 +331,8 @@ def load_model(path: Path, *, genes: Sequence[str] | None = None) -> SavedModel:
                 for index, activation in enumerate(description["activations"])
             ]
             gene_mean, gene_std = arrays["gene_mean"], arrays["gene_std"]
+            n_weights = sum(name.startswith("weight_") for name in arrays.files)
+            keras_weights = tuple(arrays[f"weight_{index}"] for index in range(n_weights))
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise StoreError(
             f"{weights}: expected the arrays of a model, got {error}. Train the model again."
@@ -284,11 +347,41 @@ def load_model(path: Path, *, genes: Sequence[str] | None = None) -> SavedModel:
         n_encoder_layers=description["n_encoder_layers"],
         inputs=description["inputs"],
         parameters=description["parameters"],
+        keras=description.get("keras", ""),
+        weights=keras_weights,
     )
 
 
+@lru_cache(maxsize=2)
+def load_model_once(path: str, model_id: str) -> SavedModel:
+    """Return the model saved in folder `path`, kept for the next call in this process.
+
+    Raises
+    ------
+    StoreError
+        When the folder holds another model by now, or as `load_model`.
+    """
+    saved = load_model(Path(path))
+    if saved.model_id != model_id:
+        raise StoreError(f"{path}: expected model {model_id}, got {saved.model_id}. Run again.")
+    return saved
+
+
 def encoder_layers(saved: SavedModel) -> list[Layer]:
-    """Return the layers from the input to the latent layer."""
+    """Return the layers from the input to the latent layer.
+
+    Raises
+    ------
+    SchemaError
+        When the network is no stack of dense layers.
+    """
+    if saved.keras:
+        found = json.loads(saved.keras)["config"].get("layers", [])
+        kinds = sorted({str(layer.get("class_name")) for layer in found} - _DENSE)
+        raise SchemaError(
+            f"model {saved.model_id}: expected a stack of Dense layers, got layers of type "
+            f'{", ".join(kinds) or "Dense, not in a row"}. Score it with score.engine = "shap".'
+        )
     return saved.layers[: saved.n_encoder_layers]
 
 
@@ -334,8 +427,11 @@ def write_npz(path: Path, arrays: Iterable[tuple[str, NDArray[np.generic]]]) -> 
     partial = path.with_name(f"{path.name}.part")
     with zipfile.ZipFile(partial, "w") as archive:
         for name, array in arrays:
+            values = np.ascontiguousarray(array).reshape(np.shape(array))
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+                header = np.lib.format.header_data_from_array_1_0(values)
+                np.lib.format.write_array_header_1_0(member, header)
+                member.write(values.reshape(-1).view(np.uint8).data)
     partial.replace(path)
 
 

@@ -27,6 +27,9 @@ from dglzarr.models.files import History, write_history, write_npz
 
 logger = logging.getLogger(__name__)
 
+LOSS = "mean_absolute_error"
+ADAM = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
+
 Progress = Callable[[int, int], None]
 
 
@@ -56,6 +59,7 @@ def fit(  # noqa: PLR0913  (two data arguments and named settings)
     epochs: int,
     learning_rate: float,
     patience: int | None = None,
+    jit_compile: bool = False,
     checkpoint: Path,
     after_epoch: Callable[[keras.Model], None] | None = None,
     on_progress: Progress | None = None,
@@ -76,6 +80,9 @@ def fit(  # noqa: PLR0913  (two data arguments and named settings)
         that is compiled already keeps its own optimizer and loss.
     patience
         Stop after so many epochs without a lower validation loss.
+    jit_compile
+        Let XLA compile the steps: fewer passes over the weights, but a compilation of some seconds
+        for each size of batch.
     checkpoint
         Folder of the state after the last and after the best epoch. An interrupted fit goes on
         from there.
@@ -103,10 +110,14 @@ def fit(  # noqa: PLR0913  (two data arguments and named settings)
             f"patience: expected at least 1 epoch and validation samples, got {patience!r}."
         )
     if not model.compiled:
-        model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss="mean_absolute_error")
+        model.compile(
+            optimizer=keras.optimizers.Adam(learning_rate, **ADAM),
+            loss=LOSS,
+            jit_compile=jit_compile,
+        )
     model.optimizer.build(model.trainable_variables)
     checkpoint.mkdir(parents=True, exist_ok=True)
-    fingerprint = _fingerprint(model, batches, validation, learning_rate)
+    fingerprint = _fingerprint(model, batches, validation, (learning_rate, jit_compile))
     history = _restore(model, checkpoint / "last.npz", fingerprint)
     while len(history.epoch) < epochs and not _is_over(history, patience):
         history = _fit_epoch(model, batches, validation, history)
@@ -155,7 +166,8 @@ def _mean_loss(
     """Mean loss over samples of one pass, each batch given to one of keras' own steps."""
     total, n_samples = 0.0, 0
     for index, batch in enumerate(batches, start=1):
-        loss = float(step(batch, batch, return_dict=True)["loss"])
+        values = keras.ops.convert_to_tensor(batch)  # once, though it is input and target
+        loss = float(step(values, values, return_dict=True)["loss"])
         if not math.isfinite(loss):
             raise DglzarrError(
                 f"training: expected a finite loss, got {loss!r} in {place}, batch {index}. "
@@ -175,14 +187,14 @@ def _fingerprint(
     model: keras.Model,
     batches: EpochBatches,
     validation: EpochBatches | None,
-    learning_rate: float,
+    settings: tuple[float, bool],
 ) -> str:
     """Digest of all settings that decide what an epoch computes."""
     parts = [
         json.dumps(model.get_config(), sort_keys=True, default=str),
         batches.fingerprint,
         "" if validation is None else validation.fingerprint,
-        repr(float(learning_rate)),
+        repr((float(settings[0]), settings[1])),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -32,12 +32,12 @@ from dglzarr.report.comparison import (
 )
 from dglzarr.report.panels import PanelRow, cohorts, panel_rows, shown_rows, texts, verdict
 from dglzarr.report.paper import Overlap, group_rows, overlaps, paper_figures, term_rows
-from dglzarr.report.text import UNITS
+from dglzarr.report.text import UNITS, reconstruction_line, stability_lines
 from dglzarr.schema import SPECS
 from dglzarr.store import open_store, read_attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import xarray as xr
 
@@ -116,6 +116,8 @@ def write_report(
         **_landmark_context(opened["landmarks"]),
         "paper": _paper_context(opened, folder),
         "learning": learning,
+        "reconstruction": _told(stores, "reconstruction", lambda uri: [reconstruction_line(uri)]),
+        "stability": _told(stores, "stability", stability_lines),
         **_data_context(opened, sources),
         "lineage": [*_lineage(stores), model_lineage, *_lineage({"raw": sources})],
         "max_delta_error": _details(opened["scores"]).get("max_delta_error"),
@@ -145,6 +147,11 @@ def write_landmark_table(target: str, landmarks: str) -> None:
 
 
 # ---------------------------------------------------------------- parts of the page
+
+
+def _told(stores: Stores, name: str, tell: Callable[[str], list[str]]) -> list[str]:
+    """Return what a store has to tell, nothing where the study has none."""
+    return tell(_uris(stores[name])[0]) if name in stores else []
 
 
 def _headline(opened: Mapping[str, xr.Dataset]) -> dict[str, object]:

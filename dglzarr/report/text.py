@@ -108,6 +108,7 @@ def headline(root: str, *, truth: str | Path | None = None) -> list[str]:
     lines = [
         *source_lines(root),
         f"Panel: {size} features, {genes}. First: {best}",
+        reconstruction_line(study.uri("reconstruction")),
         "Mean absolute error on held-out samples (z units, lower is better):",
     ]
     lines += [f"  {p:<12} {e:.4f}" for p, e in error.items() if not p.startswith("random-")]
@@ -124,6 +125,39 @@ def headline(root: str, *, truth: str | Path | None = None) -> list[str]:
         chosen = {str(g) for g in landmarks["gene"].values[landmarks["is_landmark"].values]}
         lines.append(f"Planted hub genes found: {len(hubs & chosen)} of {len(hubs)}")
     return [*lines, f"Report: {study.report}"]
+
+
+def stability_lines(uri: str) -> list[str]:
+    """Return how far replicates agree, a line each; ``uri`` is the stability store."""
+    ds = open_store(uri)
+    found, size = ds.attrs["details"], ds.attrs["parameters"]["n_landmarks"]
+    n_seeds = sum(str(name).startswith("seed-") for name in ds["replicate"].values)
+    chance = f"{found['by_chance']:.1%}"
+    lines = [f"By chance, two panels of {size} share {chance} of their genes; here, by score:"]
+    for kind, who in (
+        ("seeds", f"{n_seeds} seeds, all samples"),
+        ("halves", f"{ds.sizes['replicate'] - n_seeds} halves of the samples"),
+    ):
+        if found[f"overlap_of_{kind}"] is not None:
+            lines.append(
+                f"{who}: two panels share {found[f'overlap_of_{kind}']:.1%} of their genes, "
+                f"rank correlation of all scores {found[f'rank_correlation_of_{kind}']:.3f}"
+            )
+    lines.append(f"In the panel of every seed: {found['n_in_every_seed']} of {size} genes")
+    return lines
+
+
+def reconstruction_line(uri: str) -> str:
+    """Return how well the network rebuilds test samples; ``uri`` is the reconstruction store."""
+    ds = open_store(uri)
+    found = ds.attrs["details"]
+    if found["mean_mae"] is None or found["mean_pcc"] is None:
+        return "Reconstruction: no test samples to judge it on"
+    return (
+        f"Reconstruction of {found['n_test']} held-out samples: mean absolute error "
+        f"{found['mean_mae']:.4f} (z units), mean correlation {found['mean_pcc']:.4f}; "
+        f"{found['n_significant']} of {ds.sizes['gene']} genes pass the permutation test"
+    )
 
 
 def _cohort_lines(evaluation: str) -> list[str]:

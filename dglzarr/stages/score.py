@@ -1,25 +1,25 @@
 """Score: DeepLIFT contributions of every gene to the latent units, averaged into one score.
 
 Reads ``normalized.zarr``, ``samples.zarr`` and a model; writes ``contributions.zarr`` (per sample,
-reduced over latent units) and ``scores.zarr``. Only sums leave a task, never
+aggregated over latent units) and ``scores.zarr``. Only sums leave a task, never
 (sample, gene, latent). Every sample is scored; only kept training samples are averaged.
 """
 
 from __future__ import annotations
 
 import time
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from dglzarr.errors import DglzarrError
-from dglzarr.kernels.deeplift import absolute_contributions
+from dglzarr.errors import ConfigError, DglzarrError
+from dglzarr.kernels.deeplift import aggregate_contributions
 from dglzarr.kernels.moments import standardize
-from dglzarr.models.files import encoder_layers, load_model
+from dglzarr.models.explainer import explain_with_shap
+from dglzarr.models.files import encoder_layers, load_model, load_model_once
 from dglzarr.rows import Rows, read_array
-from dglzarr.schema import CONTRIBUTIONS, NORMALIZED, SAMPLES, SCORES
+from dglzarr.schema import CONTRIBUTIONS, LATENT, NORMALIZED, SAMPLES, SCORES
 from dglzarr.store import (
     Region,
     StoreSummary,
@@ -29,6 +29,7 @@ from dglzarr.store import (
     map_regions,
     open_store,
     read_attributes,
+    reduce_regions,
     store_input,
     summarize,
     write_region,
@@ -38,10 +39,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dglzarr.graph import Progress
+    from dglzarr.kernels.deeplift import Aggregation
     from dglzarr.models.files import SavedModel
 
-DeepliftReference = Literal["mean", "zeros"]
+DeepliftReference = Literal["mean", "zeros", "samples"]
 TargetLayer = Literal["latent", "pre-activation"]
+Engine = Literal["closed-form", "shap"]
 
 _LARGEST_DELTA_ERROR = 1e-2
 
@@ -53,8 +56,14 @@ def score(
     samples: str,
     model: str,
     contributions: str,
+    latent: str | None = None,
     deeplift_reference: DeepliftReference = "mean",
+    n_references: int = 10,
     layer: TargetLayer = "latent",
+    aggregation: Aggregation = "mean-abs",
+    group_by: str | None = None,
+    engine: Engine = "closed-form",
+    seed: int = 0,
     overwrite: bool = False,
     on_progress: Progress | None = None,
 ) -> StoreSummary:
@@ -68,10 +77,23 @@ def score(
         URIs of the scores store and of the contributions store.
     model
         Folder of the model.
-    deeplift_reference
+    latent
+        URI of the latent store; its variances are the weights of ``"variance-weighted"``.
+    deeplift_reference, n_references, seed
         ``"mean"``: the average training sample (z = 0). ``"zeros"``: no expression at all.
+        ``"samples"``: the contributions are averaged over so many kept training samples, drawn
+        with the seed.
     layer
         Explain the latent activation or its pre-activation.
+    aggregation
+        How contributions to latent units become one: ``"mean-abs"`` or ``"max"`` of their absolute
+        values, ``"mean"`` of signed ones, ``"variance-weighted"`` mean of absolute values.
+    group_by
+        Also score the samples of each ``series``, ``platform``, ``source`` or value of a sample
+        label.
+    engine
+        ``"closed-form"`` for stacks of dense layers; ``"shap"`` for any Keras network, about 30
+        times slower.
     overwrite
         Replace stores made from other inputs or parameters.
     on_progress
@@ -81,30 +103,41 @@ def score(
     ------
     StoreError, SchemaError
         When an input cannot be used, or the model is of other genes.
+    ConfigError
+        When there is no such label to group by.
     DglzarrError
         When contributions do not sum to the change of a latent unit.
 
     Notes
     -----
-    Cost: one genes x hidden x latent matrix product a sample. A missing value stands at z = 0
-    and its contribution is missing.
+    Cost: one genes x hidden x latent matrix product a sample and reference. A missing value stands
+    at z = 0 and its contribution is missing.
 
     References
     ----------
     Shrikumar et al. 2017, arXiv:1704.02685 (DeepLIFT, Rescale rule);
     Kong et al. 2021, doi:10.1186/s12859-021-03972-5
     """
+    if group_by is not None:
+        _group_of(source, group_by)
     explain(
         source,
         contributions,
         samples=samples,
         model=model,
+        latent=latent,
         deeplift_reference=deeplift_reference,
+        n_references=n_references,
         layer=layer,
+        aggregation=aggregation,
+        engine=engine,
+        seed=seed,
         overwrite=overwrite,
         on_progress=on_progress,
     )
-    return _finish_scores(contributions, target, source, overwrite=overwrite)
+    return _finish_scores(
+        contributions, target, source, samples, group_by=group_by, overwrite=overwrite
+    )
 
 
 def explain(
@@ -113,18 +146,26 @@ def explain(
     *,
     samples: str,
     model: str,
+    latent: str | None = None,
+    frozen: str | None = None,
     deeplift_reference: DeepliftReference = "mean",
+    n_references: int = 10,
     layer: TargetLayer = "latent",
+    aggregation: Aggregation = "mean-abs",
+    engine: Engine = "closed-form",
+    seed: int = 0,
     overwrite: bool = False,
     on_progress: Progress | None = None,
 ) -> StoreSummary:
     """Write the contributions of every sample of a normalized store, and summarize them.
 
     The keywords and errors are those of ``score``; ``target`` is the contributions store.
+    ``frozen`` is another one, whose references and weights are used.
     """
     started = time.monotonic()
     ds, mask = open_store(source, NORMALIZED), open_store(samples, SAMPLES)
     saved = load_model(Path(model), genes=[str(g) for g in ds["gene"].values])
+    averaged = mask["keep"].values & (ds["split"].values == 0)
     claim = claim_store(
         target,
         CONTRIBUTIONS,
@@ -132,8 +173,11 @@ def explain(
         parameters={
             "rule": "rescale",
             "deeplift_reference": deeplift_reference,
+            "n_references": n_references,
+            "seed": seed,
             "layer": layer,
-            "aggregation": "mean of abs over samples and latent units",
+            "aggregation": aggregation,
+            "engine": engine,
             "scale": "z",
             "fitted_on": "train and keep",
             "model_id": saved.model_id,
@@ -143,16 +187,30 @@ def explain(
     if claim.state == "unchanged":
         return summarize(target, claim.state)
     if claim.state == "new":
-        create_store(claim, _labels(ds, saved), region_length=int(ds.attrs["region_length"]))
+        labels = _labels(ds, _n_latent(saved, engine))
+        if frozen is not None:
+            names = ("deeplift_reference", "latent_weight")
+            labels |= {name: read_array(frozen, name) for name in names}
+        else:
+            labels["deeplift_reference"] = (
+                _drawn(saved, source, averaged, n_references, seed)
+                if deeplift_reference == "samples"
+                else _reference(saved, deeplift_reference)
+            )
+            labels["latent_weight"] = (
+                _variances(latent, averaged)
+                if aggregation == "variance-weighted"
+                else np.full(len(labels["latent"]), 1 / len(labels["latent"]))
+            )
+        labels["reference"] = np.arange(len(labels["deeplift_reference"]), dtype=np.int32)
+        create_store(claim, labels, region_length=int(ds.attrs["region_length"]))
     map_regions(
         _score_region,
         target,
         source=source,
-        averaged=mask["keep"].values & (ds["split"].values == 0),
+        averaged=averaged,
         model=model,
         model_id=saved.model_id,
-        deeplift_reference=deeplift_reference,
-        layer=layer,
         what="scoring",
         on_progress=on_progress,
     )
@@ -166,15 +224,46 @@ def explain(
     return finish(target, started=started, details={"max_delta_error": worst}, state=claim.state)
 
 
-def _labels(ds: Any, saved: SavedModel) -> dict[str, NDArray[Any]]:  # noqa: ANN401
+def _n_latent(saved: SavedModel, engine: Engine) -> int:
+    """Return the number of explained units; the closed form refuses what is not dense."""
+    if engine == "shap" and saved.keras:
+        return int(saved.weights[-1].shape[-1])
+    return int(encoder_layers(saved)[-1][0].shape[1])
+
+
+def _labels(ds: Any, n_latent: int) -> dict[str, NDArray[Any]]:  # noqa: ANN401
     n_regions = -(-ds.sizes["sample"] // int(ds.attrs["region_length"]))
-    n_latent = encoder_layers(saved)[-1][0].shape[1]
     return {
         "sample": ds["sample"].values,
         "gene": ds["gene"].values,
         "latent": np.arange(n_latent, dtype=np.int32),
         "region": np.arange(n_regions, dtype=np.int32),
     }
+
+
+def _reference(saved: SavedModel, name: str) -> NDArray[np.float32]:
+    """Return the one reference input in z units, (1, gene)."""
+    zeros = np.zeros((1, len(saved.genes)), dtype=np.float32)
+    return zeros if name == "mean" else standardize(zeros, saved.gene_mean, saved.gene_std)
+
+
+def _drawn(
+    saved: SavedModel, source: str, averaged: NDArray[np.bool_], n_references: int, seed: int
+) -> NDArray[np.float32]:
+    """Return some kept training samples in z units, (reference, gene)."""
+    known = np.flatnonzero(averaged)
+    rng = np.random.default_rng([seed, len(averaged)])
+    chosen = np.sort(rng.choice(known, min(n_references, len(known)), replace=False))
+    return standardize(Rows(source).take(chosen), saved.gene_mean, saved.gene_std)
+
+
+def _variances(latent: str | None, averaged: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return each latent unit's share of the variance over kept training samples."""
+    if latent is None:
+        raise ValueError("latent: expected the URI of the latent store for 'variance-weighted'.")
+    values = open_store(latent, LATENT)["latent"].values[averaged].astype(np.float64)
+    share: NDArray[np.float64] = values.var(axis=0) / values.var(axis=0).sum()
+    return share
 
 
 def _score_region(
@@ -185,59 +274,57 @@ def _score_region(
     averaged: NDArray[np.bool_],
     model: str,
     model_id: str,
-    deeplift_reference: DeepliftReference,
-    layer: TargetLayer,
 ) -> None:
-    """Score one region: averaged samples first, as only their latent sums are kept."""
-    saved = _load(model, model_id)
+    """Score one region."""
+    saved = load_model_once(model, model_id)
+    asked: Any = (read_attributes(uri) or {})["parameters"]
+    is_weighted = asked["aggregation"] == "variance-weighted"
     block = Rows(source)[region.rows]
+    is_missing = np.isnan(block)
     z = standardize(block, saved.gene_mean, saved.gene_std)
-    is_averaged = averaged[region.rows]
-    contribution = np.empty_like(z)
-    delta_error = np.empty(len(z), dtype=np.float32)
-    latent_total: Any = 0.0
-    for chosen in (is_averaged, ~is_averaged):
-        found = absolute_contributions(
-            encoder_layers(saved), z[chosen], _reference(saved, deeplift_reference), layer=layer
-        )
-        contribution[chosen], delta_error[chosen] = found.contribution, found.delta_error
-        if chosen is is_averaged:
-            latent_total = found.latent_total
-    contribution[np.isnan(block)] = np.nan
+    del block  # as large as what is yet to come
+    references = read_array(uri, "deeplift_reference")
+    options: dict[str, Any] = {
+        "layer": asked["layer"],
+        "aggregation": asked["aggregation"],
+        "latent_weight": read_array(uri, "latent_weight") if is_weighted else None,
+        "counts": averaged[region.rows],
+    }
+    if asked["engine"] == "shap":
+        found = explain_with_shap(model, z, references, **options)
+    else:
+        found = aggregate_contributions(encoder_layers(saved), z, references, **options)
+    found.contribution[is_missing] = np.nan
     write_region(
         uri,
         region,
         {
-            "latent_total": latent_total[np.newaxis],
-            "n_scored": np.array([is_averaged.sum()]),
-            "delta_error": delta_error,
-            "contribution": contribution,
+            "latent_total": found.latent_total[np.newaxis],
+            "gene_total": found.gene_total[np.newaxis],
+            "n_scored": np.array([averaged[region.rows].sum()]),
+            "delta_error": found.delta_error,
+            "contribution": found.contribution,
         },
     )
 
 
-@lru_cache(maxsize=2)
-def _load(model: str, model_id: str) -> SavedModel:  # noqa: ARG001  (part of the cache key)
-    return load_model(Path(model))
-
-
-def _reference(saved: SavedModel, name: DeepliftReference) -> NDArray[np.float32]:
-    """Return the reference input in z units, (gene,)."""
-    zeros = np.zeros((1, len(saved.genes)), dtype=np.float32)
-    z = zeros if name == "mean" else standardize(zeros, saved.gene_mean, saved.gene_std)
-    return z.reshape(-1)
-
-
 def _finish_scores(
-    contributions: str, target: str, source: str, *, overwrite: bool
+    contributions: str,
+    target: str,
+    source: str,
+    samples: str,
+    *,
+    group_by: str | None,
+    overwrite: bool,
 ) -> StoreSummary:
     """Merge the partial sums of all regions, in order, into the scores store."""
     started = time.monotonic()
+    asked: Any = (read_attributes(contributions) or {})["parameters"]
     claim = claim_store(
         target,
         SCORES,
         inputs=[store_input(contributions)],
-        parameters=(read_attributes(contributions) or {})["parameters"],
+        parameters={**asked, "group_by": group_by},
         overwrite=overwrite,
     )
     if claim.state == "unchanged":
@@ -245,21 +332,76 @@ def _finish_scores(
     parts = open_store(contributions, CONTRIBUTIONS)
     genes = open_store(source, NORMALIZED)
     n_scored = int(parts["n_scored"].sum())
-    total = np.zeros((parts.sizes["latent"], parts.sizes["gene"]))
+    latent_total = np.zeros((parts.sizes["latent"], parts.sizes["gene"]))
+    gene_total = np.zeros(parts.sizes["gene"])
     for region in range(parts.sizes["region"]):
-        total += parts["latent_total"][region].values
-    latent_score = total / n_scored
+        latent_total += parts["latent_total"][region].values
+        gene_total += parts["gene_total"][region].values
+    arrays = {
+        "score": np.abs(gene_total / n_scored),
+        "latent_score": latent_total / n_scored,
+    }
+    names = ("gene", "gene_id", "gene_symbol")
+    labels = {**{n: genes[n].values for n in names}, "latent": parts["latent"].values}
+    if group_by is not None:
+        averaged = open_store(samples, SAMPLES)["keep"].values & (genes["split"].values == 0)
+        groups, more = _group_scores(contributions, _group_of(source, group_by), averaged)
+        labels["group"] = groups
+        arrays |= more
     if claim.state == "new":
-        names = ("gene", "gene_id", "gene_symbol")
-        create_store(
-            claim, {**{n: genes[n].values for n in names}, "latent": parts["latent"].values}
-        )
+        create_store(claim, labels)
     return finish(
         target,
         started=started,
-        arrays={"score": latent_score.mean(axis=0), "latent_score": latent_score},
+        arrays=arrays,
         details={
             "n_scored": n_scored,
             "max_delta_error": parts.attrs["details"]["max_delta_error"],
         },
     )
+
+
+def _group_of(source: str, group_by: str) -> NDArray[Any]:
+    """Return the value of a label of every sample, '' where it is absent."""
+    ds = open_store(source, NORMALIZED)
+    plain = ["series", "platform", "source"]
+    named = [str(name) for name in ds["label"].values]
+    if group_by in plain:
+        return np.asarray(ds[group_by].values)
+    if group_by not in named:
+        raise ConfigError(
+            f"score.group_by: expected one of {', '.join([*plain, *named])}, got {group_by!r}."
+        )
+    return np.asarray(ds["sample_label"].values[:, named.index(group_by)])
+
+
+def _group_scores(
+    contributions: str, group: NDArray[Any], averaged: NDArray[np.bool_]
+) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+    """Return the groups of kept training samples, and their scores and sizes."""
+    is_grouped = averaged & (group != "")
+    groups, inverse = np.unique(np.array([str(g) for g in group[is_grouped]]), return_inverse=True)
+    code = np.full(len(group), -1)
+    code[is_grouped] = inverse
+    found = reduce_regions(_sum_groups, contributions, what="groups", code=code)
+    total = np.zeros((len(groups), read_array(contributions, "gene").size))
+    for sums in found:
+        for index, part in sums.items():
+            total[index] += part
+    n_grouped = np.bincount(code[is_grouped], minlength=len(groups))
+    return (
+        np.array(groups, dtype=np.dtypes.StringDType()),
+        {"group_score": np.abs(total / n_grouped[:, None]), "n_grouped": n_grouped},
+    )
+
+
+def _sum_groups(
+    uri: str, region: Region, *, code: NDArray[np.int64]
+) -> dict[int, NDArray[np.float64]]:
+    """Return the sum of the contributions of the samples of each group in a region."""
+    codes = code[region.rows]
+    block = np.nan_to_num(Rows(uri, "contribution")[region.rows])
+    return {
+        int(index): block[codes == index].sum(axis=0, dtype=np.float64)
+        for index in np.unique(codes[codes >= 0])
+    }

@@ -13,12 +13,13 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dglzarr.errors import StoreError
 from dglzarr.files import store_nbytes
 from dglzarr.models.batches import Batches
 from dglzarr.models.files import AutoEncoderConfig, load_model, save_model
+from dglzarr.models.quiet import quiet_stderr
 from dglzarr.rows import Rows
 from dglzarr.schema import NORMALIZED, SAMPLES
 from dglzarr.store import State, StoreSummary, open_store, store_input
@@ -27,10 +28,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dglzarr.graph import Progress
+    from dglzarr.models.batches import Cache
 
 logger = logging.getLogger(__name__)
 
 BEGUN = "training.json"
+FIXED = {
+    "input_scale": "z",
+    "loss": "mean_absolute_error",
+    "optimizer": "adam, beta_1 0.9, beta_2 0.999, epsilon 1e-7",
+    "initializer": "glorot_uniform",
+    "fitted_on": "train and keep",
+    "best_by": "lowest loss on validation and keep, else the last epoch",
+}
+"""What is not a setting, but for the record."""
 
 
 def train(
@@ -41,12 +52,18 @@ def train(
     hidden: int = 500,
     n_latent: int = 100,
     activation: str = "sigmoid",
+    output: str = "linear",
     dropout: float = 0.1,
+    dropout_position: Literal["hidden", "input"] = "hidden",
     l2: float = 1e-6,
     epochs: int = 100,
     batch_size: int = 128,
+    window: int = 8,
+    windows_in_memory: int = 512,
     learning_rate: float = 1e-3,
     patience: int | None = None,
+    jit_compile: bool = False,
+    cache: Cache = "auto",
     seed: int = 0,
     overwrite: bool = False,
     on_progress: Progress | None = None,
@@ -59,11 +76,17 @@ def train(
         URIs of the normalized store and of the samples store (mask and per-gene moments).
     target
         Folder of the model.
-    hidden, n_latent, activation, dropout, l2
-        The network: genes - hidden - latent - hidden - genes.
-    epochs, batch_size, learning_rate, patience
+    hidden, n_latent, activation, output, dropout, dropout_position, l2
+        The network: genes - hidden - latent - hidden - genes, and its regularisation.
+    epochs, batch_size, learning_rate, patience, jit_compile
         The training; the weights kept are those of the lowest validation loss, or the last where
         there are no validation samples (``patience`` then has no effect).
+    window, windows_in_memory
+        Neighbouring samples read together, and how many such windows are mixed; a stream holds
+        twice as many.
+    cache
+        ``"memory"`` holds the training samples, ``"stream"`` reads them anew each epoch, ``"auto"``
+        holds up to 1 GiB of them. The model is the same, bit for bit.
     seed
         Of initial weights, dropout and the order of samples.
     overwrite
@@ -89,7 +112,9 @@ def train(
         hidden=hidden,
         n_latent=n_latent,
         activation=activation,
+        output=output,
         dropout=dropout,
+        dropout_position=dropout_position,
         l2=l2,
         seed=seed,
     )
@@ -99,8 +124,11 @@ def train(
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "patience": patience,
+        "window": window,
+        "windows_in_memory": windows_in_memory,
+        "jit_compile": jit_compile,
         "seed": seed,
-        "input_scale": "z",
+        **FIXED,
     }
     if _claim(target, asdict(config), inputs, parameters, overwrite=overwrite) == "unchanged":
         return _summary(target, "unchanged", 0.0)
@@ -108,23 +136,30 @@ def train(
     mean, std = mask["gene_mean"].values, mask["gene_std"].values
     rows = Rows(source)
     common: dict[str, Any] = {"mean": mean, "std": std, "batch_size": batch_size, "seed": seed}
+    common |= {"window": window, "windows_in_memory": windows_in_memory, "cache": cache}
     is_validation = keep & (split == 1)
     has_validation = bool(is_validation.any())
-    from dglzarr.models.autoencoder import build_autoencoder, dense_layers  # noqa: PLC0415
-    from dglzarr.models.train import fit  # noqa: PLC0415  (loads keras, only to train)
+    with quiet_stderr():
+        from dglzarr.models.autoencoder import build_autoencoder, dense_layers  # noqa: PLC0415
+        from dglzarr.models.train import fit  # noqa: PLC0415  (loads keras, only to train)
 
-    model = build_autoencoder(config)
+        model = build_autoencoder(config)
+    is_train = keep & (split == 0)
+    n_train = int(is_train.sum())
     with _written_to(target):
         history = fit(
             model,
-            Batches(rows, keep=keep & (split == 0), **common),
+            Batches(rows, keep=is_train, **common),
             validation=Batches(rows, keep=is_validation, **common) if has_validation else None,
             epochs=epochs,
             learning_rate=learning_rate,
             patience=patience if has_validation else None,
+            jit_compile=jit_compile,
             checkpoint=Path(target) / "checkpoint",
             on_progress=lambda done, total: (
-                on_progress("training", done, total) if on_progress else None
+                on_progress("training samples", done * n_train, total * n_train)
+                if on_progress
+                else None
             ),
         )
         save_model(

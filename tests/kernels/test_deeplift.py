@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from dglzarr.kernels.deeplift import (
-    absolute_contributions,
+    AGGREGATIONS,
+    _Work,
+    aggregate_contributions,
     deeplift_contributions,
     forward,
     multipliers,
@@ -272,48 +274,116 @@ def test_deeplift_contributions__float32_stays_float32():
     np.testing.assert_allclose(result, exact, atol=1e-5)
 
 
+def aggregated(phi, aggregation, weight):
+    """numpy's own aggregation of (sample, gene, latent) over latent units."""
+    return {
+        "mean-abs": np.abs(phi).mean(axis=2),
+        "mean": phi.mean(axis=2),
+        "max": np.abs(phi).max(axis=2),
+        "variance-weighted": np.abs(phi) @ weight,
+    }[aggregation]
+
+
 @pytest.mark.parametrize("layer", ["latent", "pre-activation"])
 @pytest.mark.parametrize("n_references", [1, 3])
-@pytest.mark.parametrize("slice_nbytes", [1, 12 * 4 * 8 * 9, 2**26])
-def test_absolute_contributions__equals_the_sums(layer, n_references, slice_nbytes):
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("block", [1, 5, 512])
+def test_aggregate_contributions__equals_the_aggregated_contributions(
+    monkeypatch, layer, n_references, aggregation, block
+):
+    monkeypatch.setattr("dglzarr.kernels.deeplift._BLOCK_GENES", block)
     layers = network()
-    samples, _ = draw(n_samples=31)
+    samples, _ = draw(n_samples=41)
     reference = draw(seed=9, n_samples=n_references)[0]
+    weight = np.array([0.4, 0.3, 0.2, 0.1])
+    counts = np.random.default_rng(1).random(41) < 0.7
     phi = deeplift_contributions(layers, samples, reference, layer=layer)
-    result = absolute_contributions(
-        layers, samples, reference, layer=layer, slice_nbytes=slice_nbytes
+    result = aggregate_contributions(
+        layers, samples, reference, layer=layer, aggregation=aggregation, counts=counts,
+        latent_weight=weight if aggregation == "variance-weighted" else None,
+    )  # fmt: skip
+    expected = aggregated(phi, aggregation, weight)
+    by_unit = phi if aggregation == "mean" else np.abs(phi)
+    np.testing.assert_allclose(result.contribution, expected, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(
+        result.gene_total, expected[counts].sum(axis=0), rtol=1e-6, atol=1e-7
     )
-    np.testing.assert_allclose(result.contribution, np.abs(phi).sum(axis=2), rtol=1e-6)
-    np.testing.assert_allclose(result.latent_total, np.abs(phi).sum(axis=0).T, rtol=1e-12)
-    np.testing.assert_allclose(result.signed_total, phi.sum(axis=(0, 2)), rtol=1e-9)
+    np.testing.assert_allclose(
+        result.latent_total, by_unit[counts].sum(axis=0).T, rtol=1e-12, atol=1e-12
+    )
     assert result.contribution.dtype == result.delta_error.dtype == np.float32
-    assert result.latent_total.dtype == result.signed_total.dtype == np.float64
-    assert result.delta_error.shape == (31,)
+    assert result.latent_total.dtype == result.gene_total.dtype == np.float64
+    assert result.delta_error.shape == (41,)
     assert result.delta_error.max() < 1e-12
 
 
-def test_absolute_contributions__float32_error_is_reported():
+def test_aggregate_contributions__by_hand():
+    layers = [(np.array([[2.0, 1.0], [-1.0, 3.0]]), np.zeros(2), "linear")]
+    common = layers, [[3.0, 2.0]], [0.0, 0.0]  # contributions 6, 3 and -2, 6
+    found = {a: aggregate_contributions(*common, aggregation=a) for a in AGGREGATIONS[:3]}
+    assert found["mean-abs"].contribution.tolist() == [[4.5, 4.0]]
+    assert found["mean"].contribution.tolist() == [[4.5, 2.0]]
+    assert found["max"].contribution.tolist() == [[6.0, 6.0]]
+    assert found["mean"].latent_total.tolist() == [[6.0, -2.0], [3.0, 6.0]]
+    weighted = aggregate_contributions(
+        *common, aggregation="variance-weighted", latent_weight=[0.75, 0.25]
+    )
+    assert weighted.contribution.tolist() == [[5.25, 3.0]]
+
+
+@given(n_samples=st.integers(1, 40), start=st.integers(0, 39))
+def test_aggregate_contributions__a_sample_does_not_depend_on_the_others(n_samples, start):
+    layers = network(dtype=np.float32)
+    samples, reference = draw(n_samples=40, dtype=np.float32)
+    whole = aggregate_contributions(layers, samples, reference).contribution
+    rows = slice(start, start + n_samples)
+    part = aggregate_contributions(layers, samples[rows], reference).contribution
+    np.testing.assert_allclose(part, whole[rows], rtol=1e-5, atol=1e-7)
+
+
+def test_aggregate_contributions__float32_error_is_reported():
     samples, reference = draw(dtype=np.float32)
-    result = absolute_contributions(network(dtype=np.float32), samples, reference)
+    result = aggregate_contributions(network(dtype=np.float32), samples, reference)
     assert 0 < result.delta_error.max() < 1e-5
 
 
-def test_absolute_contributions__delta_error_is_the_largest_gap(monkeypatch):
+def test_aggregate_contributions__delta_error_is_the_largest_gap(monkeypatch):
     samples, reference = draw(n_samples=2)
     layers = network(activations=("linear", "linear"))
-    wrong = deeplift_contributions(layers, samples, reference)
-    wrong[1, 3, 2] -= 0.5
-    monkeypatch.setattr(
-        "dglzarr.kernels.deeplift._contributions", lambda *_: wrong.transpose(0, 2, 1).copy()
-    )
-    result = absolute_contributions(layers, samples, reference)
+    explain = _Work._explain
+
+    def wrong(self, backs, sample, genes, phi, part):
+        explain(self, backs, sample, genes, phi, part)
+        if sample == 1:
+            phi[2, 3] -= 0.5
+
+    monkeypatch.setattr(_Work, "_explain", wrong)
+    result = aggregate_contributions(layers, samples, reference)
     np.testing.assert_allclose(result.delta_error, [0, 0.5], atol=1e-6)
 
 
-def test_absolute_contributions__no_samples():
-    result = absolute_contributions(network(), np.empty((0, 12)), np.zeros(12))
+def test_aggregate_contributions__no_samples():
+    result = aggregate_contributions(network(), np.empty((0, 12)), np.zeros(12))
     assert result.contribution.shape == (0, 12)
     assert not result.latent_total.any()
+    assert not result.gene_total.any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"aggregation": "sum"}, r"aggregation: expected one of .*, got 'sum'"),
+        ({"aggregation": "variance-weighted"}, "latent_weight: expected for 'variance-weighted'"),
+        ({"latent_weight": np.ones(4)}, "latent_weight: expected for 'variance-weighted' alone"),
+        (
+            {"aggregation": "variance-weighted", "latent_weight": np.ones(3)},
+            r"latent_weight: expected \(4,\), got \(3,\)",
+        ),
+    ],
+)
+def test_aggregate_contributions__refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        aggregate_contributions(GOOD, np.ones((2, 12)), np.ones(12), **options)
 
 
 GOOD = network()

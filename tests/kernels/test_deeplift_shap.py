@@ -1,9 +1,27 @@
 """DeepLIFT equals shap.DeepExplainer on a Keras network of dense sigmoid layers."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from dglzarr.kernels.deeplift import deeplift_contributions
+
+FROZEN = json.loads((Path(__file__).parents[1] / "data" / "shap.json").read_text())["cases"]
+
+
+@pytest.mark.parametrize(
+    "case", FROZEN, ids=[f"{c['activation']}-{len(c['references'])}" for c in FROZEN]
+)
+def test_deeplift_contributions__equals_shap_frozen(case):
+    first, bias, second, bias_2 = (np.array(w, np.float32) for w in case["weights"])
+    layers = [(first, bias, case["activation"]), (second, bias_2, case["activation"])]
+    samples, references = (np.array(case[n], np.float32) for n in ("samples", "references"))
+    result = deeplift_contributions(layers, samples, references)
+    expected = np.array(case["values"])
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_allclose(result, expected, atol=2e-5)
 
 
 @pytest.mark.slow

@@ -1,3 +1,5 @@
+import inspect
+
 import numpy as np
 import pytest
 import zarr
@@ -153,6 +155,36 @@ def test_epoch__order_depends_on_seed_and_epoch_alone(cache):
     assert rows_of(first, 3) == rows_of(again, 3) == rows_of(first, 3)
     assert rows_of(first, 3) != rows_of(first, 4)
     assert rows_of(first, 3) != rows_of(other, 3)
+
+
+def series_in_order(n_samples, rng):
+    """Series of uneven size, one after the other, as in a store made file by file."""
+    sizes = 3 + rng.lognormal(np.log(60), 0.8, n_samples // 3).astype(int)
+    return np.repeat(np.arange(len(sizes)), sizes)[:n_samples]
+
+
+@pytest.mark.parametrize("n_samples", [16_384, 99_909])
+def test_iter_pools__batches_hold_series_nearly_as_a_full_shuffle_does(n_samples):
+    rng = np.random.default_rng(0)
+    series = series_in_order(n_samples, rng)
+
+    def composition(pools):
+        """Mean number of series in a batch, and mean share of its largest series."""
+        batches = [series[b] for b in split_batches(pools, batch_size=128) if len(b) == 128]
+        counts = [np.bincount(batch) for batch in batches]
+        return np.mean([(c > 0).sum() for c in counts]), np.mean([c.max() / 128 for c in counts])
+
+    def windows(window, windows_in_memory):
+        keep = np.ones(n_samples, bool)
+        return iter_pools(keep, window=window, windows_in_memory=windows_in_memory, rng=rng)
+
+    defaults = inspect.signature(Batches).parameters
+    sizes = [defaults[name].default for name in ("window", "windows_in_memory")]
+    full = composition([rng.permutation(n_samples)])
+    ours, few_large = composition(windows(*sizes)), composition(windows(256, 16))
+    unmixed = composition([np.arange(n_samples)])
+    assert ours[0] > 0.9 * full[0] > 1.6 * few_large[0]
+    assert ours[1] < 1.3 * full[1] < 0.1 * unmixed[1]
 
 
 @pytest.mark.parametrize("cache", CACHES)

@@ -1,15 +1,18 @@
 import copy
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dglzarr import deeplift_contributions
-from dglzarr.errors import DglzarrError, SchemaError, StoreError
-from dglzarr.models.files import encoder_layers, load_model
+from dglzarr.errors import ConfigError, DglzarrError, SchemaError, StoreError
+from dglzarr.models.files import encoder_layers, load_model, save_keras_encoder
 from dglzarr.rows import read_array
 from dglzarr.schema import NORMALIZED
 from dglzarr.stages import score as stage
-from dglzarr.stages.score import score
+from dglzarr.stages.encode import encode_samples
+from dglzarr.stages.score import explain, score
 from dglzarr.store import is_complete, open_store, read_attributes
 from tests.studies import (
     LENGTHS,
@@ -34,13 +37,18 @@ N_SAMPLES = 100
 class Study:
     """A normalized store, its mask, an untrained model, and where scores go."""
 
-    def __init__(self, folder, values, *, shard=16, keep=None, seed=0):
+    def __init__(self, folder, values, *, shard=16, keep=None, seed=0, tissues=None):
         self.folder, self.values = folder, values
         self.split = splits(len(values))
         self.split[16:32] = TEST  # a whole region of the smallest shards
         self.keep = np.random.default_rng(3).random(len(values)) < 0.9 if keep is None else keep
         self.source = write_matrix(
-            folder / "normalized", NORMALIZED, values, split=self.split, shard=shard
+            folder / "normalized",
+            NORMALIZED,
+            values,
+            split=self.split,
+            shard=shard,
+            tissues=tissues,
         )
         self.samples = write_samples(folder / "samples", self.source, keep=self.keep)
         self.model = write_model(folder / "model", self.source, self.samples, seed=seed)
@@ -55,6 +63,11 @@ class Study:
         places = {"contributions": self.contributions, "samples": self.samples}
         return score(self.source, self.target, **{**places, "model": self.model, **options})
 
+    def encode(self):
+        target = str(Path(self.target).parent / "latent")
+        encode_samples(self.source, target, samples=self.samples, model=self.model)
+        return target
+
     @property
     def averaged(self):
         return self.keep & (self.split == TRAIN)
@@ -64,7 +77,9 @@ class Study:
         kept = self.values[self.averaged].astype(np.float64)
         mean, std = np.nanmean(kept, axis=0), np.nanstd(kept, axis=0)
         z = np.nan_to_num((self.values - mean) / std)
-        zeros = np.zeros(len(mean)) if deeplift_reference == "mean" else -mean / std
+        zeros = -mean / std if deeplift_reference == "zeros" else np.zeros(len(mean))
+        if not isinstance(deeplift_reference, str):
+            zeros = z[deeplift_reference]
         layers = encoder_layers(load_model(self.folder / "model"))
         layers = [(k.astype(np.float64), b.astype(np.float64), a) for k, b, a in layers]
         return deeplift_contributions(layers, z, zeros, **options)
@@ -97,7 +112,7 @@ def test_score__is_the_mean_over_kept_training_samples(study, reference, layer):
     per_sample = open_store(study.contributions)["contribution"].values
     np.testing.assert_allclose(
         per_sample,
-        np.where(np.isnan(study.values), np.nan, phi.sum(axis=2)),
+        np.where(np.isnan(study.values), np.nan, phi.mean(axis=2)),
         rtol=2e-4,
         atol=1e-5,
     )
@@ -111,6 +126,111 @@ def test_score__every_sample_is_scored_and_missing_stays_missing(study):
     assert found["delta_error"].values.max() < 1e-5
     assert found["n_scored"].values.tolist()[1] == 0
     assert found["n_scored"].values.sum() == study.averaged.sum() == summary.details["n_scored"]
+
+
+@pytest.mark.parametrize("aggregation", ["mean", "max", "variance-weighted"])
+def test_score__aggregations(study, aggregation):
+    latent = study.encode() if aggregation == "variance-weighted" else None
+    study.score(aggregation=aggregation, latent=latent)
+    phi = study.contributions_by_kernel()
+    found = open_store(study.contributions)
+    weight = found["latent_weight"].values
+    assert weight.sum() == pytest.approx(1)
+    by_sample = {
+        "mean": phi.mean(axis=2),
+        "max": np.abs(phi).max(axis=2),
+        "variance-weighted": np.abs(phi) @ weight,
+    }[aggregation]
+    known = ~np.isnan(study.values)
+    np.testing.assert_allclose(
+        found["contribution"].values[known], by_sample[known], rtol=2e-4, atol=1e-5
+    )
+    scores = open_store(study.target)
+    wanted = np.abs(by_sample[study.averaged].mean(axis=0))
+    np.testing.assert_allclose(scores["score"].values, wanted, rtol=1e-3, atol=1e-6)
+    by_unit = phi if aggregation == "mean" else np.abs(phi)
+    wanted = by_unit[study.averaged].mean(axis=0).T
+    np.testing.assert_allclose(scores["latent_score"].values, wanted, rtol=1e-3, atol=1e-6)
+
+
+def test_score__weights_are_shares_of_the_variance_of_training_samples(study):
+    latent = study.encode()
+    study.score(aggregation="variance-weighted", latent=latent)
+    variance = open_store(latent)["latent"].values[study.averaged].var(axis=0)
+    found = open_store(study.contributions)["latent_weight"].values
+    np.testing.assert_allclose(found, variance / variance.sum(), rtol=1e-5)
+
+
+def test_score__weights_need_the_latent_store(study):
+    with pytest.raises(ValueError, match="latent: expected the URI of the latent store"):
+        study.score(aggregation="variance-weighted")
+
+
+def test_score__references_are_kept_training_samples(study):
+    study.score(deeplift_reference="samples", n_references=3, seed=5)
+    found = open_store(study.contributions)
+    z = found["deeplift_reference"].values
+    kept = study.values[study.averaged].astype(np.float64)
+    all_z = np.nan_to_num((study.values - np.nanmean(kept, axis=0)) / np.nanstd(kept, axis=0))
+    rows = [int(np.abs(all_z - row).max(axis=1).argmin()) for row in z]
+    np.testing.assert_allclose(z, all_z[rows], atol=1e-5)
+    assert len(set(rows)) == 3
+    assert study.averaged[rows].all()
+    phi = np.abs(study.contributions_by_kernel(rows))[study.averaged].mean(axis=0)
+    scores = open_store(study.target)
+    np.testing.assert_allclose(scores["latent_score"].values.T, phi, rtol=1e-3, atol=1e-6)
+    before = scores["score"].values
+    study.score(deeplift_reference="samples", n_references=3, seed=6, overwrite=True)
+    assert not np.allclose(open_store(study.target)["score"].values, before, rtol=1e-3)
+
+
+def test_explain__frozen_references_and_weights(study, tmp_path):
+    options = {"deeplift_reference": "samples", "n_references": 2}
+    study.score(**options)
+    explain(
+        study.source, str(tmp_path / "frozen"), samples=study.samples, model=study.model,
+        frozen=study.contributions, seed=9, **options,
+    )  # fmt: skip
+    for name in ("deeplift_reference", "latent_weight", "contribution"):
+        np.testing.assert_array_equal(
+            read_array(str(tmp_path / "frozen"), name), read_array(study.contributions, name)
+        )
+
+
+@pytest.mark.parametrize("shard", [16, 112])
+def test_score__groups(tmp_path, values, shard):
+    group = np.array(["a", "b", "", "c"], dtype=object)[np.arange(N_SAMPLES) % 4]
+    group[:20] = "a"
+    split = splits(N_SAMPLES)
+    group[np.flatnonzero(split == TEST)[:3]] = "only a test sample"
+    study = Study(tmp_path, values, shard=shard, tissues=group.tolist())
+    study.score(group_by="tissue")
+    found = open_store(study.target)
+    assert found["group"].values.tolist() == ["a", "b", "c"]
+    phi = np.abs(study.contributions_by_kernel()).mean(axis=2)
+    phi[np.isnan(values)] = 0
+    for name in found["group"].values:
+        chosen = study.averaged & (group == name)
+        row = found.sel(group=name)
+        assert int(row["n_grouped"]) == chosen.sum()
+        wanted = phi[chosen].mean(axis=0)
+        np.testing.assert_allclose(row["group_score"].values, wanted, rtol=2e-4, atol=1e-6)
+
+
+def test_score__groups_of_a_coordinate_are_the_score_together(study):
+    study.score(group_by="series")
+    found = open_store(study.target)
+    assert found["group"].values.tolist() == ["GSE1"]
+    np.testing.assert_allclose(found["group_score"].values[0], found["score"].values, rtol=1e-6)
+    with pytest.raises(StoreError, match="other parameters: group_by 'series' -> 'platform'"):
+        study.score(group_by="platform")
+    assert "group" not in open_store(study.score(overwrite=True).uri)
+
+
+def test_score__unknown_label_to_group_by(study):
+    with pytest.raises(ConfigError, match=r"group_by: expected one of series, .*, got 'organ'"):
+        study.score(group_by="organ")
+    assert read_attributes(study.contributions) is None
 
 
 def test_score__labels_and_lineage(study):
@@ -163,7 +283,7 @@ def test_score__resumes_with_the_same_bytes(study):
     study.score()
     contributions, scores = digests(study.contributions), digests(study.target)
     remove_regions(study.contributions, ["contribution"], [0, 5])
-    remove_regions(study.contributions, ["latent_total", "delta_error"], [3])
+    remove_regions(study.contributions, ["latent_total", "gene_total", "delta_error"], [3])
     study.score()
     assert digests(study.contributions) == contributions
     assert digests(study.target) == scores
@@ -196,7 +316,8 @@ def test_score__second_run_touches_nothing(study, tmp_path):
 
 def test_score__other_parameters(study):
     study.score()
-    for name, value in {"deeplift_reference": "zeros", "layer": "pre-activation"}.items():
+    others = {"deeplift_reference": "zeros", "layer": "pre-activation", "aggregation": "max"}
+    for name, value in others.items():
         before = read_array(study.target, "score")
         with pytest.raises(StoreError, match=f"contributions: was made with .*: {name} "):
             study.score(**{name: value})
@@ -232,6 +353,69 @@ def test_score__gap_to_the_change_of_a_latent_unit_is_refused(study, monkeypatch
         study.score()
     assert not is_complete(study.contributions)
     assert not is_complete(study.target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", ["latent", "pre-activation"])
+def test_score__shap_gives_what_the_closed_form_gives(study, tmp_path, layer):
+    options = {"deeplift_reference": "samples", "n_references": 2, "layer": layer}
+    study.score(**options)
+    other = study.scored_at(tmp_path / "shap")
+    other.score(engine="shap", **options)
+    for uri, names in (
+        (lambda s: s.target, ["score", "latent_score"]),
+        (lambda s: s.contributions, ["contribution", "gene_total"]),
+    ):
+        for name in names:
+            np.testing.assert_allclose(
+                read_array(uri(other), name), read_array(uri(study), name), rtol=1e-3, atol=1e-5
+            )
+
+
+@pytest.fixture
+def branched(study, tmp_path):
+    """A Keras encoder with a skip connection, saved for the study's genes; and the network."""
+    keras = pytest.importorskip("keras")
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((40,))
+    hidden = keras.layers.Dense(6, activation="tanh")(inputs)
+    added = keras.layers.Add()([hidden, keras.layers.Dense(6)(inputs)])
+    model = keras.Model(inputs, keras.layers.Dense(3, activation="sigmoid")(added))
+    like = load_model(study.folder / "model")
+    save_keras_encoder(
+        tmp_path / "branched", model.to_json(), model.get_weights(), genes=like.genes,
+        gene_mean=like.gene_mean, gene_std=like.gene_std,
+    )  # fmt: skip
+    return str(tmp_path / "branched"), model
+
+
+@pytest.mark.slow
+def test_score__a_network_that_is_no_dense_stack(study, branched):
+    path, model = branched
+    with pytest.raises(SchemaError, match=r"expected a stack of Dense layers, got .* Add\. .*shap"):
+        study.score(model=path)
+    summary = study.score(model=path, engine="shap")
+    assert summary.details["max_delta_error"] < 1e-4
+    like = load_model(study.folder / "model")
+    z = np.nan_to_num((study.values - like.gene_mean) / like.gene_std).astype(np.float32)
+    change = np.asarray(model(z)) - np.asarray(model(np.zeros_like(z[:1])))
+    signed = study.scored_at(Path(study.target).parent / "signed")
+    signed.score(model=path, engine="shap", aggregation="mean")
+    by_gene = np.nan_to_num(read_array(signed.contributions, "contribution"))
+    known = ~np.isnan(study.values).any(axis=1)
+    np.testing.assert_allclose(
+        by_gene[known].sum(axis=1), change[known].mean(axis=1), rtol=1e-3, atol=1e-5
+    )
+
+
+@pytest.mark.slow
+def test_score__what_shap_cannot_explain_is_one_line(study, branched):
+    path, _ = branched
+    description = json.loads(Path(path, "model.json").read_text())
+    description["keras"] = description["keras"].replace('"tanh"', '"gelu"')
+    Path(path, "model.json").write_text(json.dumps(description))
+    with pytest.raises(DglzarrError, match=r"expected shap.DeepExplainer to explain it, got: .*"):
+        study.score(model=path, engine="shap")
 
 
 def test_score__opening_computes_nothing(study):

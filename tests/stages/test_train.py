@@ -55,9 +55,14 @@ class Killed(BaseException):
     """Stands for a kill after an epoch."""
 
 
+def epoch_of(done, total, epochs=SIZES["epochs"]):
+    """The epochs that are done, from the samples seen."""
+    return done * epochs // total
+
+
 def killed_after(epochs):
-    def stop(_, done, total):  # noqa: ARG001
-        if done == epochs:
+    def stop(_, done, total):
+        if epoch_of(done, total) == epochs:
             raise Killed
 
     return stop
@@ -106,7 +111,8 @@ def test_train__goes_on_after_a_kill(tmp_path, train, study, after):
         load_model(tmp_path / "m")
     done = []
     run(train, study, tmp_path / "m", on_progress=lambda *call: done.append(call))
-    assert [d for _, d, _ in done] == list(range(after + 1, 4))
+    n_train = (study.keep & (study.split == TRAIN)).sum()
+    assert done == [("training samples", e * n_train, 3 * n_train) for e in range(after + 1, 4)]
     assert same(tmp_path / "whole", tmp_path / "m")
 
 
@@ -124,7 +130,12 @@ def test_train__other_parameters(tmp_path, train, study):
         "hidden": 10,
         "n_latent": 3,
         "activation": "tanh",
+        "output": "tanh",
         "dropout": 0.2,
+        "dropout_position": "input",
+        "window": 5,
+        "windows_in_memory": 3,
+        "jit_compile": True,
         "l2": 0.1,
         "epochs": 2,
         "batch_size": 8,
@@ -166,7 +177,7 @@ def test_train__overwrite_that_was_killed_goes_on(tmp_path, train, study):
     done = []
     run(
         train, study, tmp_path / "m", dropout=0.5, overwrite=True,
-        on_progress=lambda *call: done.append(call[1]),
+        on_progress=lambda *call: done.append(epoch_of(*call[1:])),
     )  # fmt: skip
     assert done == [3]
     assert same(tmp_path / "whole", tmp_path / "m")
@@ -182,6 +193,10 @@ def plain(train, study, tmp_path_factory):
     "changed",
     [
         {"activation": "tanh"},
+        {"output": "tanh"},
+        {"dropout_position": "input"},
+        {"window": 3},
+        {"windows_in_memory": 1},
         {"dropout": 0.5},
         {"l2": 0.1},
         {"batch_size": 8},
@@ -193,6 +208,55 @@ def plain(train, study, tmp_path_factory):
 def test_train__every_option_changes_the_weights(tmp_path, train, study, plain, changed):
     run(train, study, tmp_path / "m", **changed)
     assert not same(plain, tmp_path / "m")
+
+
+def test_train__cache_does_not_matter(tmp_path, train, study, plain):
+    run(train, study, tmp_path / "m", cache="stream")
+    assert same(plain, tmp_path / "m")
+
+
+def test_train__compiled_steps_learn_the_same_and_repeat(tmp_path, train, study, plain):
+    for name in "ab":
+        run(train, study, tmp_path / name, jit_compile=True)
+    assert same(tmp_path / "a", tmp_path / "b")
+    for ours, theirs in zip(weights(tmp_path / "a"), weights(plain), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=0.02)
+
+
+def test_train__records_what_the_paper_leaves_open(plain):
+    saved = load_model(plain)
+    assert {**saved.config, **saved.parameters}.keys() >= {
+        "activation", "output", "dropout", "dropout_position", "l2", "batch_size", "epochs",
+        "learning_rate", "patience", "seed", "loss", "optimizer", "initializer", "input_scale",
+        "fitted_on", "best_by",
+    }  # fmt: skip
+
+
+def test_train__an_infinity_in_the_matrix(tmp_path, train, values):
+    (tmp_path / "study").mkdir()
+    split = splits(len(values))
+    spoilt = values.copy()
+    at = int(np.flatnonzero(split == TRAIN)[3])
+    study = Study(tmp_path / "study", values, split=split)
+    study.keep[at] = True
+    spoilt[at, 5] = np.inf
+    source = write_matrix(tmp_path / "inf", NORMALIZED, spoilt, split=split)
+    with pytest.raises(DglzarrError, match=r"expected a finite loss, got .* in epoch 1, batch \d"):
+        train(
+            source, str(tmp_path / "m"), samples=write_samples(
+                tmp_path / "kept", study.source, keep=study.keep
+            ), **SIZES,
+        )  # fmt: skip
+    assert not (tmp_path / "m" / "model.json").exists()
+
+
+def test_train__a_wholly_missing_gene_is_zero(tmp_path, train, values):
+    (tmp_path / "study").mkdir()
+    lacking = values.copy()
+    lacking[:, 7] = np.nan
+    study = Study(tmp_path / "study", lacking)
+    run(train, study, tmp_path / "m")
+    assert all(np.isfinite(part).all() for part in weights(tmp_path / "m"))
 
 
 def test_train__patience_ends_it_and_the_best_epoch_is_kept(tmp_path, train, study):

@@ -1,0 +1,145 @@
+"""DeepLIFT by ``shap.DeepExplainer``, for Keras networks that are no stack of dense layers.
+
+shap swaps entries of TensorFlow's gradient registry and breaks under threads, so it runs in a
+process of its own with one thread: ``python -m dglzarr.models.explainer FOLDER``. Arrays go in and
+out as ``.npz`` files of that folder, which lasts as long as the call.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dglzarr.errors import DglzarrError
+from dglzarr.kernels.deeplift import AggregatedContributions, Aggregation, aggregate_given
+from dglzarr.kernels.slices import iter_slices
+from dglzarr.models.files import encoder_layers, load_model, write_npz
+from dglzarr.models.quiet import quiet_stderr
+
+_ONE_THREAD = (
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
+)  # fmt: skip
+
+
+def explain_with_shap(
+    model: str,
+    samples: NDArray[np.float32],
+    references: NDArray[np.float32],
+    *,
+    layer: str,
+    aggregation: Aggregation,
+    latent_weight: NDArray[np.float64] | None,
+    counts: NDArray[np.bool_],
+) -> AggregatedContributions:
+    """Return aggregated contributions as the closed form does, by shap, of any Keras network.
+
+    Parameters
+    ----------
+    model
+        Folder of the model.
+    samples, references
+        Standardised, ``(sample, gene)`` and ``(reference, gene)``.
+    layer, aggregation, latent_weight, counts
+        As in `dglzarr.kernels.deeplift.aggregate_contributions`.
+
+    Raises
+    ------
+    DglzarrError
+        When shap is not installed or does not support a layer.
+    """
+    weight = np.zeros(0) if latent_weight is None else latent_weight
+    with tempfile.TemporaryDirectory() as folder:
+        asked: dict[str, NDArray[Any]] = {
+            "model": np.array(model),
+            "layer": np.array(layer),
+            "aggregation": np.array(aggregation),
+            "samples": samples,
+            "references": references,
+            "weight": weight,
+            "counts": counts,
+        }
+        write_npz(Path(folder, "asked.npz"), asked.items())
+        done = subprocess.run(  # noqa: S603  (this module, by this Python)
+            [sys.executable, "-m", "dglzarr.models.explainer", folder],
+            env={**os.environ, **dict.fromkeys(_ONE_THREAD, "1")},
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+            raise DglzarrError(
+                f"{model}: expected shap.DeepExplainer to explain it, got: {reason}. Install "
+                "'dglzarr[oracle]', or use layers that shap supports."
+            )
+        with np.load(Path(folder, "found.npz"), allow_pickle=False) as found:
+            return AggregatedContributions(
+                found["contribution"], found["gene_total"], found["latent_total"],
+                found["delta_error"],
+            )  # fmt: skip
+
+
+def _explain(folder: Path) -> None:
+    """Answer what ``asked.npz`` asks in ``found.npz``."""
+    with np.load(folder / "asked.npz", allow_pickle=False) as arrays:
+        asked: dict[str, Any] = {name: arrays[name] for name in arrays.files}
+    samples, references, counts = asked["samples"], asked["references"], asked["counts"]
+    model = _build(str(asked["model"]), is_linear=str(asked["layer"]) == "pre-activation")
+    import shap  # noqa: PLC0415
+
+    explainer = shap.DeepExplainer((model.inputs, model.output), references)
+    at_reference = np.asarray(model(references)).mean(axis=0)
+    parts = []
+    n_latent = at_reference.shape[0]
+    for rows in iter_slices(len(samples), 4 * samples.shape[1] * n_latent, limit_nbytes=2**26):
+        values = np.asarray(explainer.shap_values(samples[rows], check_additivity=False))
+        parts.append(
+            aggregate_given(
+                values,
+                np.asarray(model(samples[rows])) - at_reference,
+                aggregation=str(asked["aggregation"]),  # type: ignore[arg-type]
+                latent_weight=asked["weight"] if asked["weight"].size else None,
+                counts=counts[rows],
+            )
+        )
+    found = {
+        "contribution": np.concatenate([part.contribution for part in parts]),
+        "delta_error": np.concatenate([part.delta_error for part in parts]),
+        "gene_total": np.sum([part.gene_total for part in parts], axis=0),
+        "latent_total": np.sum([part.latent_total for part in parts], axis=0),
+    }
+    write_npz(folder / "found.npz", found.items())
+
+
+def _build(path: str, *, is_linear: bool) -> Any:  # noqa: ANN401
+    """Return the Keras network from the genes to the explained units."""
+    with quiet_stderr():
+        import keras  # noqa: PLC0415
+
+        keras.ops.zeros(1)  # finds the devices, and says so
+
+    saved = load_model(Path(path))
+    if saved.keras:
+        model = keras.models.model_from_json(saved.keras)
+        weights = list(saved.weights)
+    else:
+        inputs = tensor = keras.Input((len(saved.genes),))
+        for _, bias, activation in encoder_layers(saved):
+            tensor = keras.layers.Dense(len(bias), activation=activation)(tensor)
+        model = keras.Model(inputs, tensor)
+        weights = [part for layer in encoder_layers(saved) for part in layer[:2]]
+    model.set_weights(weights)
+    if is_linear:
+        model.layers[-1].activation = keras.activations.linear
+    return model
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    _explain(Path(sys.argv[1]))

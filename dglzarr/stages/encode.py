@@ -1,0 +1,216 @@
+"""Encode: the latent units of every sample, and how well the model reconstructs test samples.
+
+Reads ``normalized.zarr``, ``samples.zarr`` and a model; writes ``latent.zarr`` (one a segment) and
+``reconstruction.zarr``. Nothing is fitted here.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dglzarr.graph import run_tasks
+from dglzarr.kernels.agreement import STATISTICS, finish_agreement, sum_agreement
+from dglzarr.kernels.deeplift import forward
+from dglzarr.kernels.metrics import null_fraction
+from dglzarr.kernels.moments import standardize
+from dglzarr.kernels.slices import iter_slices
+from dglzarr.models.files import encoder_layers, load_model, load_model_once, predict
+from dglzarr.rows import Rows
+from dglzarr.schema import LATENT, NORMALIZED, RECONSTRUCTION, SAMPLES
+from dglzarr.store import (
+    Region,
+    StoreSummary,
+    claim_store,
+    create_store,
+    finish,
+    map_regions,
+    open_store,
+    store_input,
+    summarize,
+    write_region,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from dglzarr.graph import Progress
+
+_SIGNIFICANT = 0.01
+_SLICE_NBYTES = 2**25
+
+
+def encode(
+    source: str,
+    target: str,
+    *,
+    samples: str,
+    model: str,
+    latent: str,
+    n_null: int = 2048,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> StoreSummary:
+    """Write latent units and the reconstruction of test samples; summarize the latter.
+
+    Parameters
+    ----------
+    source, samples
+        URIs of the normalized store and of the samples store.
+    target, latent
+        URIs of the reconstruction store and of the latent store.
+    model
+        Folder of the model.
+    n_null
+        The permutation test takes at most so many test samples, evenly spaced; errors and
+        correlations take them all.
+    overwrite
+        Replace stores made from other inputs or parameters.
+    on_progress
+        Called with (what, done, total).
+
+    Raises
+    ------
+    StoreError, SchemaError
+        When an input cannot be used, or the model is of other genes.
+
+    References
+    ----------
+    Kong et al. 2021, doi:10.1186/s12859-021-03972-5: Figure 2A.
+    """
+    encode_samples(
+        source, latent, samples=samples, model=model, overwrite=overwrite, on_progress=on_progress
+    )
+    started = time.monotonic()
+    saved = load_model(Path(model))
+    claim = claim_store(
+        target,
+        RECONSTRUCTION,
+        inputs=[store_input(latent)],
+        parameters={"model_id": saved.model_id, "judged_on": "test and keep", "n_null": n_null},
+        overwrite=overwrite,
+    )
+    if claim.state == "unchanged":
+        return summarize(target, claim.state)
+    parts, ds = open_store(latent, LATENT), open_store(source, NORMALIZED)
+    total = np.zeros((len(STATISTICS), ds.sizes["gene"]))
+    for region in range(parts.sizes["region"]):
+        total += parts["agreement_total"][region].values
+    mae, pcc = finish_agreement(total)
+    judged = np.flatnonzero(_judged(source, samples))
+    chosen = judged[np.linspace(0, len(judged) - 1, min(n_null, len(judged))).astype(int)]
+    task = (source, chosen, model, saved.model_id)
+    (null,) = run_tasks(_null_fraction, [task], what="permutation test", on_progress=on_progress)
+    if claim.state == "new":
+        create_store(claim, {n: ds[n].values for n in ("gene", "gene_id", "gene_symbol")})
+    return finish(
+        target,
+        started=started,
+        arrays={"mae": mae, "pcc": pcc, "null_fraction": null},
+        details={
+            "n_test": len(judged),
+            "n_null": len(chosen),
+            "mean_mae": _mean(mae),
+            "mean_pcc": _mean(pcc),
+            "n_significant": int((null < _SIGNIFICANT).sum()),
+        },
+    )
+
+
+def encode_samples(
+    source: str,
+    target: str,
+    *,
+    samples: str,
+    model: str,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> StoreSummary:
+    """Write the latent units of every sample of a normalized store, and summarize them.
+
+    The keywords and errors are those of ``encode``; ``target`` is the latent store.
+    """
+    started = time.monotonic()
+    ds = open_store(source, NORMALIZED)
+    saved = load_model(Path(model), genes=[str(g) for g in ds["gene"].values])
+    claim = claim_store(
+        target,
+        LATENT,
+        inputs=[store_input(source), store_input(samples)],
+        parameters={"model_id": saved.model_id, "judged_on": "test and keep"},
+        overwrite=overwrite,
+    )
+    if claim.state == "unchanged":
+        return summarize(target, claim.state)
+    length = int(ds.attrs["region_length"])
+    if claim.state == "new":
+        labels = {
+            "sample": ds["sample"].values,
+            "gene": ds["gene"].values,
+            "latent_unit": np.arange(len(encoder_layers(saved)[-1][1]), dtype=np.int32),
+            "region": np.arange(-(-ds.sizes["sample"] // length), dtype=np.int32),
+            "statistic": np.array(STATISTICS, dtype=np.dtypes.StringDType()),
+        }
+        create_store(claim, labels, region_length=length)
+    map_regions(
+        _encode_region,
+        target,
+        source=source,
+        judged=_judged(source, samples),
+        model=model,
+        model_id=saved.model_id,
+        what="encoding",
+        on_progress=on_progress,
+    )
+    return finish(target, started=started)
+
+
+def _judged(source: str, samples: str) -> NDArray[np.bool_]:
+    """Return which samples the reconstruction is judged on: kept test samples."""
+    keep = open_store(samples, SAMPLES)["keep"].values
+    is_judged: NDArray[np.bool_] = keep & (open_store(source, NORMALIZED)["split"].values == 2)
+    return is_judged
+
+
+def _encode_region(
+    uri: str,
+    region: Region,
+    *,
+    source: str,
+    judged: NDArray[np.bool_],
+    model: str,
+    model_id: str,
+) -> None:
+    """Encode one region, a slice of samples at a time."""
+    saved = load_model_once(model, model_id)
+    encoder = encoder_layers(saved)
+    block = Rows(source)[region.rows]
+    latent = np.empty((len(block), len(encoder[-1][1])), np.float32)
+    total = np.zeros((len(STATISTICS), block.shape[1]))
+    for rows in iter_slices(len(block), 4 * block.shape[1], limit_nbytes=_SLICE_NBYTES):
+        z = standardize(block[rows], saved.gene_mean, saved.gene_std)
+        latent[rows] = forward(encoder, z)[-1][1]
+        is_judged = judged[region.rows][rows]
+        if is_judged.any():
+            z, known = z[is_judged], ~np.isnan(block[rows][is_judged])
+            total += sum_agreement(np.where(known, z, np.nan), predict(saved, z))
+    write_region(uri, region, {"agreement_total": total[np.newaxis], "latent": latent})
+
+
+def _null_fraction(
+    source: str, chosen: NDArray[np.int64], model: str, model_id: str
+) -> NDArray[np.float64]:
+    """Return the permutation test of the reconstruction of some samples."""
+    saved = load_model_once(model, model_id)
+    block = Rows(source).take(chosen)
+    z = standardize(block, saved.gene_mean, saved.gene_std)
+    return null_fraction(np.where(np.isnan(block), np.nan, z), predict(saved, z))
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    """Return the mean of the known values, None without any."""
+    known: Any = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None
