@@ -346,9 +346,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 def stability_command(
     settings: SettingsFile,
     seeds: Annotated[int, typer.Option(help="Networks of different seeds, in all.", min=1)] = 5,
-    halves: Annotated[
-        int, typer.Option(help="Random splits of the samples into two halves.", min=0)
-    ] = 1,
+    halves: Annotated[int, typer.Option(help="Random splits into two halves.", min=0)] = 1,
     set_: Overrides = None,
     folder: Folder = None,
     overwrite: Overwrite = False,
@@ -359,9 +357,10 @@ def stability_command(
     kept. The report shows the result.
     """
     loaded = load_settings(settings, tuple(set_ or ()), folder=folder)
-    sizes = {"n_seeds": seeds, "n_halves": halves}
     with _Bars() as bars:
-        found = stability(loaded, **sizes, overwrite=overwrite, on_progress=bars)
+        found = stability(
+            loaded, n_seeds=seeds, n_halves=halves, overwrite=overwrite, on_progress=bars
+        )
     typer.echo("\n".join(stability_lines(found.uri)))
 
 
