@@ -86,10 +86,12 @@ def _timed(stage: str, asked: argparse.Namespace, call: Callable[[], object]) ->
     watcher = threading.Thread(target=watch)
     watcher.start()
     started = time.monotonic()
-    call()
-    seconds = time.monotonic() - started
-    stop.set()
-    watcher.join()
+    try:
+        call()
+    finally:
+        seconds = time.monotonic() - started
+        stop.set()
+        watcher.join()
     line = {
         "stage": stage,
         "n_samples": asked.n_samples,
@@ -140,6 +142,8 @@ def _compare(folder: Path, truth: Path) -> None:
         "others_dropped": len(others),
     }
     print(json.dumps(line), flush=True)
+    if found < len(near) or others:
+        sys.exit("expected all planted duplicates to be dropped, and no other sample")
 
 
 if __name__ == "__main__":

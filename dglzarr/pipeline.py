@@ -346,9 +346,9 @@ def refit(
     DglzarrError
         Whatever a stage raises; the segments stay as they were, and the next call goes on.
     """
-    before = open_study(settings.root)
-    study = Study(before.root, (before.next_segment,))
     with locked(settings.root):
+        before = open_study(settings.root)
+        study = Study(before.root, (before.next_segment,))
         steps = plan(settings, study=study, overwrite=True)
         done = execute(settings, steps, run or plain_run(on_progress))
         write_manifest(settings.root, study.segments)

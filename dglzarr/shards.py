@@ -13,6 +13,7 @@ https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import math
 import mmap
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _ABSENT = np.iinfo(np.uint64).max
 _CRC_NBYTES = 4
 _PAGE = mmap.PAGESIZE
+_DIRECT = getattr(os, "O_DIRECT", 0)
 _DIRECT_NBYTES = 2**24
 _PLAIN = [{"name": "bytes", "configuration": {"endian": "little"}}]
 _SHARDS = {
@@ -127,6 +129,8 @@ class Matrix:
             if len(table) != nbytes or google_crc32c.value(table) != crc:
                 raise _damaged(path)
             yield opened, np.frombuffer(table, "<u8").reshape(*self._grid, 2)[..., 0]
+        except EOFError as error:
+            raise _damaged(path) from error
         finally:
             os.close(opened)
 
@@ -162,7 +166,7 @@ class Matrix:
         if padding:
             pieces = [piece for row in out for piece in (row, padding)]
         if os.preadv(shard, pieces, offset + skipped) != sum(map(_nbytes, pieces)):
-            raise _damaged(self.path)
+            raise EOFError
 
     def _write_chunks(self, file: int, blocks: Iterable[NDArray[Any]]) -> int:
         """Write the chunks that hold rows, one after another, then their index; count the rows.
@@ -175,6 +179,7 @@ class Matrix:
         staged = _empty_pages(row_nbytes + table.nbytes + 2 * _PAGE)
         written = waiting = n_samples = 0
         for row, samples in enumerate(self._chunk_rows(blocks)):
+            assert row < self._grid[0], "more samples than a shard holds"
             chunks = staged[waiting : waiting + row_nbytes].view(self.dtype)
             chunks = chunks.reshape(self._grid[1], *self.chunks)
             chunks[-1] = np.nan
@@ -198,8 +203,10 @@ class Matrix:
 
     def _chunk_rows(self, blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
         """Yield the samples of one row of chunks after another."""
-        length = self.chunks[0]
+        length, is_short = self.chunks[0], False
         for block in blocks:
+            assert not is_short, "only the last block may end within a row of chunks"
+            is_short = len(block) % length > 0
             assert block.shape[1:] == self.shape[1:], (block.shape, self.shape)
             for start in range(0, len(block), length):
                 yield block[start : start + length]
@@ -236,12 +243,9 @@ def _empty_pages(nbytes: int) -> NDArray[np.uint8]:
 
 @contextmanager
 def _create(path: Path, *, nbytes: int) -> Iterator[int]:
-    """Yield the descriptor of a new file; a large one goes to the disk, not through its cache.
-
-    What is renamed after is then on the disk, and memory is left to what is read.
-    """
+    """Yield the descriptor of a new file; a large one goes to the disk, not through its cache."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    direct = getattr(os, "O_DIRECT", 0) if nbytes >= _DIRECT_NBYTES else 0
+    direct = _DIRECT if nbytes >= _DIRECT_NBYTES else 0
     try:
         file = os.open(path, flags | direct, 0o666)
     except OSError as error:
@@ -255,8 +259,15 @@ def _create(path: Path, *, nbytes: int) -> Iterator[int]:
 
 
 def _write_all(file: int, values: NDArray[np.uint8]) -> None:
-    if os.write(file, values.data) != values.size:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    """Write all bytes; what a disk takes only in part is tried on, until it says why not."""
+    while values.size:
+        try:
+            values = values[os.write(file, values.data) :]
+        except OSError as error:
+            flags = fcntl.fcntl(file, fcntl.F_GETFL)
+            if error.errno != errno.EINVAL or not flags & _DIRECT:
+                raise
+            fcntl.fcntl(file, fcntl.F_SETFL, flags & ~_DIRECT)  # taken by open, refused by write
 
 
 def _nbytes(piece: Any) -> int:  # noqa: ANN401

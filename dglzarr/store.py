@@ -8,6 +8,7 @@ interrupted stage resumes by running again. Readers refuse what is not complete.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import time
@@ -50,11 +51,16 @@ _NUMPY_TEXT = np.dtypes.StringDType()
 
 @dataclass(frozen=True)
 class Region:
-    """Samples ``start`` to ``stop``: one shard, one task, one writer."""
+    """Samples ``start`` to ``stop``: one shard, one task, one writer.
+
+    ``store_id`` is that of the store it was listed for, "" for any: a task that outlived its run
+    must not write into a store that replaced its own.
+    """
 
     start: int
     stop: int
     index: int
+    store_id: str = field(default="", compare=False)
 
     @property
     def rows(self) -> slice:
@@ -302,10 +308,11 @@ def _as_stored(values: NDArray[Any]) -> NDArray[Any]:
 
 def regions(uri: str) -> list[Region]:
     """Return the regions of a store, in order."""
-    length = int((read_attributes(uri) or {})["region_length"])
+    attributes = read_attributes(uri) or {}
+    length, store_id = int(attributes["region_length"]), str(attributes["store_id"])
     n_samples = zarr.open_group(uri, mode="r")["sample"].shape[0]  # type: ignore[union-attr]
     starts = range(0, n_samples, length)
-    return [Region(s, min(s + length, n_samples), i) for i, s in enumerate(starts)]
+    return [Region(s, min(s + length, n_samples), i, store_id) for i, s in enumerate(starts)]
 
 
 def missing_regions(uri: str) -> list[Region]:
@@ -339,9 +346,15 @@ def write_region(
     Raises
     ------
     StoreError
-        When the region is not aligned with the store's shards, or the disk refuses.
+        When the region is not aligned with the store's shards, is another store's that stood
+        there before, or the disk refuses.
     """
     group = zarr.open_group(uri, mode="r+")
+    if region.store_id not in ("", group.attrs["store_id"]):
+        raise StoreError(
+            f"{uri}: expected store {region.store_id}, got one that has replaced it. Another run "
+            "is at work here; let it finish."
+        )
     spec = SPECS[str(group.attrs["dglzarr_schema"])]
     length = int(group.attrs["region_length"])  # type: ignore[arg-type]
     n_samples = group["sample"].shape[0]  # type: ignore[union-attr]
@@ -364,9 +377,11 @@ def write_region(
             else:
                 _write_whole(group[array.name], array, region, np.concatenate(list(blocks)))
         except OSError as error:
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            remedy = "Free space" if is_full else "Mend that"
             raise StoreError(
                 f"{uri}, region {region.index}: cannot be written: {error}. "
-                "Free space and run again; finished regions are kept."
+                f"{remedy} and run again; finished regions are kept."
             ) from error
 
 

@@ -300,7 +300,11 @@ def test_verify__a_sound_store_and_a_sound_study(study, run):
 def test_verify__problems_are_lines_and_status_1(damaged, run):
     result = run("verify", f"{damaged}#expression")
     assert result.status == 1
-    assert re.search(r"^  expression, samples 0:\d+: cannot be read: ", result.out, re.MULTILINE)
+    assert re.search(
+        r"^  expression, samples 0:\d+: .*expected a whole shard, got a damaged one",
+        result.out,
+        re.MULTILINE,
+    )
     result = run("verify", damaged)
     assert result.status == 1
     assert "normalized.zarr: not complete" in result.out
@@ -343,6 +347,8 @@ def check_sizes(estimates, root):
     """Each line of a dry run within a factor of three of what was written, the sum within two."""
     beside = {
         "ingest": [root / "raw"],
+        "encode": list((root / "segments").glob("*/latent.zarr")),
+        "report": [root / "figures"],
         "score": list((root / "segments").glob("*/contributions.zarr")),
         "select": list(root.glob("*.tsv")),
     }

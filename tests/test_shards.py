@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -118,20 +119,56 @@ def test_matrix_write__large_shard_past_the_cache(tmp_path, monkeypatch, chunks,
     np.testing.assert_array_equal(array[...], values)
 
 
-@pytest.mark.parametrize("written", [0, 100])
-def test_matrix_write__a_disk_that_refuses_leaves_the_shard_as_it_was(
-    tmp_path, monkeypatch, written
-):
+def test_matrix_write__a_disk_that_refuses_leaves_the_shard_as_it_was(tmp_path, monkeypatch):
+    def take_some_then_refuse(file, values):
+        if taken_so_far:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        taken_so_far.append(100)
+        return write_file(file, values[:100])
+
+    taken_so_far, write_file = [], os.write
     uri, array = create(tmp_path)
     matrix = open_matrix(uri, "expression")
     matrix.write(0, [np.ones((32, 23))])
-
-    write = os.write
-    monkeypatch.setattr(os, "write", lambda file, _: write(file, bytes(written)))
+    monkeypatch.setattr(os, "write", take_some_then_refuse)
     with pytest.raises(OSError, match="No space left"):
         matrix.write(0, [np.zeros((32, 23))])
     assert (array[:32] == 1).all()
     assert [p.name for p in Path(uri, "expression", "c", "0").iterdir()] == ["0"]
+
+
+def test_matrix_write__a_disk_that_takes_little_at_a_time(tmp_path, monkeypatch):
+    uri, array = create(tmp_path)
+    write_file = os.write
+    monkeypatch.setattr(os, "write", lambda file, values: write_file(file, values[:1000]))
+    values = values_of((32, 23))
+    open_matrix(uri, "expression").write(0, [values])
+    np.testing.assert_array_equal(array[:32], values)
+
+
+def test_matrix_write__direct_writes_that_open_takes_and_write_refuses(tmp_path, monkeypatch):
+    def refuse_direct(file, values):
+        if fcntl.fcntl(file, fcntl.F_GETFL) & os.O_DIRECT:
+            refused.append(file)
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return write_file(file, values)
+
+    refused, write_file = [], os.write
+    monkeypatch.setattr("dglzarr.shards._DIRECT_NBYTES", 0)
+    monkeypatch.setattr(os, "write", refuse_direct)
+    uri, array = create(tmp_path)
+    values = values_of((32, 23))
+    open_matrix(uri, "expression").write(0, [values])
+    assert len(refused) == 1
+    np.testing.assert_array_equal(array[:32], values)
+
+
+@pytest.mark.parametrize("lengths", [(4, 28), (32, 1), (16,)])
+def test_matrix_write__blocks_that_do_not_fit_the_chunks(tmp_path, lengths):
+    uri, _ = create(tmp_path)
+    with pytest.raises(AssertionError):
+        open_matrix(uri, "expression").write(0, [np.ones((n, 23)) for n in lengths])
+    assert not list(Path(uri, "expression").rglob("*.partial"))
 
 
 def test_matrix_take__missing_shard(tmp_path):
@@ -161,7 +198,7 @@ def test_matrix_take__chunk_beyond_the_end(tmp_path):
     path = Path(uri, "expression", "c", "0", "0")
     tail = path.read_bytes()[-(16 * 16 + 4) :]
     path.write_bytes(tail)
-    with pytest.raises(StoreError, match="damaged"):
+    with pytest.raises(StoreError, match=r"expression/c/0/0: expected a whole shard"):
         taken(matrix, [31])
 
 

@@ -435,6 +435,16 @@ def test_missing_regions__object_of_any_array(tmp_path, name):
     assert [r.index for r in store.missing_regions(study.uri)] == [3]
 
 
+def test_write_region__of_a_store_that_was_replaced_is_refused(study):
+    study.create()
+    (old, *_) = store.regions(study.uri)
+    study.claim(parameters={"seed": 1}, overwrite=True)
+    study.create(parameters={"seed": 1})
+    with pytest.raises(StoreError, match=r"got one that has replaced it\. Another run is"):
+        study.write(study.uri, old)
+    assert store.missing_regions(study.uri) == store.regions(study.uri)
+
+
 def test_write_region__shard_without_values_is_written(tmp_path):
     study = Study(tmp_path / "x", EXPRESSION)
     for array in study.spec.region_arrays:
@@ -490,7 +500,7 @@ def test_write_region__all_arrays_and_no_others(study, names):
 def test_write_region__partial_results_before_the_matrix(tmp_path):
     study = Study(tmp_path / "x", CONTRIBUTIONS).create()
     Path(study.uri, "contribution", "c").write_text("in the way")
-    message = "x, region 2: cannot be written: .* Free space and run again; finished regions are"
+    message = "x, region 2: cannot be written: .* Mend that and run again; finished regions are"
     with pytest.raises(StoreError, match=message):
         study.write(study.uri, store.regions(study.uri)[2])
     assert shard(study.uri, 2, "latent_total").is_dir()

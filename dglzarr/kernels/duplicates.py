@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
+from threadpoolctl import threadpool_limits
 
 from dglzarr.kernels.slices import iter_slices
 
@@ -17,6 +18,7 @@ Rule = Literal["greedy", "dgex"]
 
 _TREE_PIVOTS = 8
 _PIVOTS = 16
+_SUMMED_GENES = 256
 
 
 def distance_basis(block: NDArray[np.floating], n_components: int) -> NDArray[np.float32]:
@@ -46,15 +48,37 @@ def distance_basis(block: NDArray[np.floating], n_components: int) -> NDArray[np
     return orthonormal.T.astype(np.float32)
 
 
+def project(block: NDArray[np.float32], basis: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return samples on a basis (sample, component), products summed in float64 after few genes.
+
+    Parameters
+    ----------
+    block : (sample, gene), without missing values
+    basis : (component, gene)
+
+    Examples
+    --------
+    >>> project(np.array([[3.0, 4.0]], np.float32), np.array([[0.6, 0.8]], np.float32)).tolist()
+    [[5.0]]
+    """
+    total = np.zeros((len(block), len(basis)))
+    with threadpool_limits(1, user_api="blas"):  # threads would sum in another order
+        for start in range(0, block.shape[1], _SUMMED_GENES):
+            genes = slice(start, start + _SUMMED_GENES)
+            total += block[:, genes] @ basis[:, genes].T
+    return total.astype(np.float32)
+
+
 def projection_slack(largest_norm: float, n_genes: int) -> float:
-    """Return a bound on the rounding error of a difference of two float32 projections.
+    """Return a bound on the rounding error of a difference of two values of `project`.
 
     Parameters
     ----------
     largest_norm : largest Euclidean norm of a projected sample
     n_genes : number of genes it was summed over
     """
-    return 2.0 * largest_norm * n_genes * float(np.finfo(np.float32).eps)
+    n_summed = min(n_genes, _SUMMED_GENES) + 2  # the last ones: rounding of the total
+    return 2.0 * largest_norm * n_summed * float(np.finfo(np.float32).eps)
 
 
 def candidate_pairs(

@@ -22,9 +22,11 @@ from dglzarr.kernels.duplicates import (
     distance_basis,
     keep_mask,
     pair_distances,
+    project,
     projection_slack,
 )
 from dglzarr.kernels.moments import Moments, chunk_moments, finish_moments, merge_moments
+from dglzarr.kernels.slices import iter_slices
 from dglzarr.rows import Rows
 from dglzarr.schema import NORMALIZED, SAMPLES
 from dglzarr.store import (
@@ -163,7 +165,7 @@ def dedup(
         "n_dropped_test": int((~keep & (split == 2)).sum()),
         "n_clusters": n_clusters,
         "threshold": threshold,
-        "n_candidates": len(pairs),
+        "n_duplicate_pairs": len(pairs),
         "n_fitted": int((train & keep).sum()),
         "largest_norm": largest,
     }
@@ -332,7 +334,7 @@ def _project_region(
     rows = Rows(uri)
     for window in region.windows():
         block = _centred(rows[window], center)
-        projected.append(block @ basis.T)
+        projected.append(project(block, basis))
         largest = max(largest, float(np.einsum("sg,sg->s", block, block).max()) ** 0.5)
     return np.concatenate(projected), largest
 
@@ -404,7 +406,11 @@ def _close_pairs(
     if usable is not None:
         pairs = pairs[usable[pairs].all(axis=1) & (pairs[:, 1] >= first_new)]
     reach = threshold + slack * len(projection[0]) ** 0.5
-    pairs = pairs[pair_distances(projection[pairs[:, 0]], projection[pairs[:, 1]]) < reach]
+    is_near = np.ones(len(pairs), dtype=bool)
+    for some in iter_slices(len(pairs), 32 * projection.shape[1]):
+        left, right = pairs[some].T
+        is_near[some] = pair_distances(projection[left], projection[right]) < reach
+    pairs = pairs[is_near]
     if not len(pairs):
         return pairs, np.empty(0)
     parts = np.array_split(pairs, -(-len(pairs) // _PAIRS_PER_TASK))

@@ -45,6 +45,7 @@ from dglzarr.store import (
     create_store,
     finish,
     map_regions,
+    missing_regions,
     open_store,
     read_attributes,
     regions,
@@ -244,11 +245,13 @@ def ingest_source(source: SourceFile, overwrite: bool) -> StoreSummary:
 
 
 def _open_source(source: SourceFile) -> Source:
+    scratch = Path(source.raw.removeprefix("file://")).parent
+    scratch.mkdir(parents=True, exist_ok=True)
     return read_source(
         source.path,
         sample_sheet=source.sample_sheet,
         sample_column=source.sample_column,
-        scratch=str(Path(source.raw).parent),
+        scratch=str(scratch),
     )
 
 
@@ -261,13 +264,15 @@ def _linked(source: SourceFile) -> Scaled | None:
 
 
 def _copy_values(table: Source, raw: str, scale: Scale) -> dict[str, int]:
-    """Write the values of a source region by region; return its missing and negative ones."""
+    """Write the regions of a source that are missing; return its missing and negative values."""
     n_negative = n_missing = 0
+    todo = missing_regions(raw)
     for region in regions(raw):
         block = table.read(region.start, region.stop)
         n_missing += int(np.isnan(block).sum())
         n_negative += int((block < 0).sum()) if scale == "raw" else 0
-        write_region(raw, region, {"expression": block})
+        if region in todo:
+            write_region(raw, region, {"expression": block})
     return {"n_missing": n_missing, "n_negative": n_negative}
 
 

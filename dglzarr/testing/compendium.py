@@ -15,7 +15,7 @@ from typing import Literal
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from dglzarr.kernels.quantile import (
     apply_quantile,
