@@ -135,13 +135,14 @@ def test_ingest__negative_raw_values_are_zero_and_counted(tmp_path, target, rng)
 def test_ingest__a_matrix_too_large_for_memory_goes_by_a_scratch_file(
     tmp_path, monkeypatch, sources, simulated
 ):
-    apart = [dataclasses.replace(s, raw=str(tmp_path / "new" / Path(s.raw).name)) for s in sources]
+    new = tmp_path / "new"
+    apart = [dataclasses.replace(s, raw=str(new / Path(s.raw).name)) for s in sources]
     expected, target = str(tmp_path / "a.zarr"), str(tmp_path / "b.zarr")
     ingest(sources, expected, seed=SEED)
     monkeypatch.setattr("dglzarr.sources.matrix.SHARD_SAMPLES", 2)
     ingest(apart, target, seed=SEED)
     np.testing.assert_array_equal(Rows(target)[0:99], Rows(expected)[0:99])
-    assert sorted(p.suffix for p in (tmp_path / "new").iterdir()) == [".zarr"] * len(sources)
+    assert sorted(p.suffix for p in new.iterdir()) == [".zarr"] * len(sources)
 
 
 def test_ingest__common_probes(tmp_path, target, rng):
