@@ -29,7 +29,7 @@ _FLOPS = 4e10
 _IMPORTS_NBYTES = 4e8
 _KERAS_NBYTES = 9e8
 _METADATA_NBYTES = 1e4
-_REPORT_NBYTES = 3e5
+_REPORT_NBYTES = 1.2e6  # with the figures
 _N_COMPONENTS = 128
 _N_TERMS = 2000
 
@@ -82,7 +82,7 @@ def estimate(settings: Settings) -> list[Estimate]:
     judging = panels * (2.0 * cells * n_landmarks + 30.0 * n_landmarks**3) / _FLOPS
     values = {
         "ingest": (
-            3.6 * (raw_cells + cells) + len(sources) * _METADATA_NBYTES,
+            4.0 * (raw_cells + cells) + len(sources) * _METADATA_NBYTES,
             _IMPORTS_NBYTES + max(2 * largest, 3 * shard),
         ),
         "normalize": (4.0 * cells, region),
@@ -92,7 +92,7 @@ def estimate(settings: Settings) -> list[Estimate]:
         ),
         "train": (4.0 * weights, _KERAS_NBYTES + 16.0 * weights + min(4.0 * cells, 2**30)),
         "encode": (
-            4.0 * n_samples * layers.n_latent + 200.0 * n_genes + 4 * _METADATA_NBYTES,
+            4.0 * n_samples * layers.n_latent + 60.0 * n_genes,
             2 * region,
         ),
         "score": (

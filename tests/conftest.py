@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+collect_ignore = ["data"]  # scripts that made the frozen values, of other packages and of R
 REPO = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("DGLZARR_DATA", REPO.parent / "shared" / "data"))
 ENVIRONMENT = {

@@ -527,7 +527,7 @@ def test_mine__twice_as_a_program(tmp_path):
     check_sizes(estimates, root)
     before = times(root)
     second = subprocess.run(command, capture_output=True, text=True, check=True)
-    states = [line.split()[:2] for line in second.stdout.splitlines()[1:8]]
+    states = [line.split()[:2] for line in second.stdout.splitlines()[1 : len(STAGES)]]
     assert states == [[name, "unchanged"] for name in STAGES[:-1]]
     changed = {name for name, at in times(root).items() if before.get(name) != at}
     assert changed <= {"report.html", "landmarks.tsv", "panels.tsv", "study.lock"}

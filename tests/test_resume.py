@@ -101,7 +101,7 @@ def members(group):
 def regions(store, name):
     """Names of the regions that are whole."""
     folder = store / name / "c"
-    return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    return sorted(p.parent.name for p in folder.glob("*/0"))
 
 
 def is_half_done(store, name):

@@ -133,7 +133,7 @@ def test_ingest__negative_raw_values_are_zero_and_counted(tmp_path, target, rng)
 
 
 def test_ingest__a_matrix_too_large_for_memory_goes_by_a_scratch_file(
-    tmp_path, monkeypatch, sources, simulated
+    tmp_path, monkeypatch, sources
 ):
     new = tmp_path / "new"
     apart = [dataclasses.replace(s, raw=str(new / Path(s.raw).name)) for s in sources]
