@@ -10,7 +10,7 @@ from dglzarr.kernels.scale import Scale, Unit, detect_scale, looks_like_counts, 
 from dglzarr.sources.base import Source
 
 LARGEST_LOG2 = 50
-_SCALE_WINDOWS, _SCALE_WINDOW = 16, 32
+_SCALE_WINDOWS, _SCALE_WINDOW = 16, 8
 
 
 class Scaled(NamedTuple):

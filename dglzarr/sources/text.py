@@ -14,7 +14,7 @@ from typing import BinaryIO, Self, cast
 
 from dglzarr.errors import SourceError
 
-BLOCK_NBYTES = 1 << 21
+BLOCK_NBYTES = 1 << 20
 """Text read at a time; parsing holds about ten times this."""
 
 MAX_LINE_NBYTES = 64 << 20
