@@ -606,7 +606,7 @@ def test_disk_full__in_every_stage(study):
             while (run := study.run(verb)).status:
                 assert run.status == 1, run.err
                 complaints.append(run.complaint)
-                resize(place, shutil.disk_usage(place).total // 1024 + 160)
+                resize(place, shutil.disk_usage(place).total // 1024 + 1024)
             assert complaints, f"{verb} fits into 16 KiB"
             assert [line for line in complaints if not re.search(NO_SPACE, line)] == []
             assert re.search(rf"disk/study/.*({names})", "\n".join(complaints)), complaints

@@ -132,8 +132,8 @@ def test_study__where_things_stand():
 
 
 def test_study__no_such_store():
-    with pytest.raises(StoreError, match=r"/s: expected a store of expression, .*, got 'latent'"):
-        Study("/s", ("0000",)).uris("latent")
+    with pytest.raises(StoreError, match=r"/s: expected a store of expression, .*, got 'nosuch'"):
+        Study("/s", ("0000",)).uris("nosuch")
 
 
 def test_study__every_store_of_a_study_is_known():
