@@ -560,7 +560,7 @@ def _same_labels(parts: list[xr.Dataset]) -> list[xr.Dataset]:
 def _checked_attributes(uri: str, spec: StoreSpec | None) -> dict[str, Any]:
     found = read_attributes(uri)
     if found is None:
-        raise StoreError(f"{uri}: no such store. Run the stage that writes it.")
+        raise StoreError(f"{uri}: no such store. Run the stage that writes it, or `dglzarr mine`.")
     name = found.get("dglzarr_schema")
     if name not in SPECS:
         raise StoreError(f"{uri}: expected a dglzarr store, got a foreign Zarr group.")

@@ -31,7 +31,7 @@ def commands():
 def demo(tmp_path_factory):
     """A folder where every command was run in order, on a smaller study and a short training."""
     folder = tmp_path_factory.mktemp("readme")
-    settings = write_study(folder / "demo", n_samples=120, n_genes=80)
+    settings = write_study(folder / "demo", n_samples=120, n_genes=160)
     text = settings.read_text(encoding="utf-8")
     assert "epochs = 80\n" in text
     settings.write_text(text.replace("epochs = 80\n", "epochs = 2\n"), encoding="utf-8")
@@ -89,7 +89,7 @@ def test_readme__commands(demo):
 def test_readme__python(demo):
     folder, _ = demo
     code = blocks("python")[0] + "\nprint(best.size, *matrix.shape)\n"
-    assert run(folder, [".venv/bin/python", "-c", code]) == "10 120 77\n"
+    assert run(folder, [".venv/bin/python", "-c", code]) == "10 120 154\n"
 
 
 @pytest.mark.slow

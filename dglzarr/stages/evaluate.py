@@ -270,7 +270,8 @@ def _common_targets(ds: xr.Dataset, panels: Sequence[Panel], rule: TargetRule) -
     if not is_target.any():
         raise ConfigError(
             f"select: expected genes that no panel measures, but the {len(panels) - 1} panels "
-            f"cover all {len(keys)}. Lower select.n_landmarks or select.n_random."
+            f"cover all {len(keys)}. Lower select.n_landmarks, the sizes compared, or "
+            "select.n_random."
         )
     return is_target
 
