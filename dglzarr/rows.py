@@ -37,7 +37,7 @@ class Rows:
     def __getitem__(self, rows: slice) -> NDArray[Any]:
         start, stop, step = rows.indices(len(self))
         assert step == 1
-        return self._read(np.arange(start, max(start, stop)))
+        return self.read_into(np.arange(start, max(start, stop)))
 
     def take(
         self, index: NDArray[np.integer[Any]], genes: NDArray[np.integer[Any]] | None = None
@@ -49,7 +49,7 @@ class Rows:
         assert not ascending.size or (ascending[0] >= 0 and ascending[-1] < len(self)), (
             "row out of range"
         )
-        found = self._read(ascending)
+        found = self.read_into(ascending)
         return found if ascending.size == index.size and _is_range(inverse) else found[inverse]
 
     def _columns(
@@ -60,8 +60,12 @@ class Rows:
             out[some] = self.take(index[some])[:, genes]
         return out
 
-    def _read(self, ascending: NDArray[np.integer[Any]]) -> NDArray[Any]:
-        out = np.empty((ascending.size, self.shape[1]), dtype=self.dtype)
+    def read_into(
+        self, ascending: NDArray[np.integer[Any]], out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """Return the rows at an ascending index without repeats, in ``out`` where it is given."""
+        if out is None:
+            out = np.empty((ascending.size, self.shape[1]), dtype=self.dtype)
         edges = np.searchsorted(ascending, self._starts)
         for part, at, first, stop in zip(
             self._parts, self._starts[:-1], edges[:-1], edges[1:], strict=True

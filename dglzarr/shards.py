@@ -165,7 +165,7 @@ class Matrix:
         pieces: list[Any] = list(out)
         if padding:
             pieces = [piece for row in out for piece in (row, padding)]
-        if os.preadv(shard, pieces, offset + skipped) != sum(map(_nbytes, pieces)):
+        if os.preadv(shard, pieces, offset + skipped) != out.nbytes + len(out) * len(padding):
             raise EOFError
 
     def _write_chunks(self, file: int, blocks: Iterable[NDArray[Any]]) -> int:
@@ -268,10 +268,6 @@ def _write_all(file: int, values: NDArray[np.uint8]) -> None:
             if error.errno != errno.EINVAL or not flags & _DIRECT:
                 raise
             fcntl.fcntl(file, fcntl.F_SETFL, flags & ~_DIRECT)  # taken by open, refused by write
-
-
-def _nbytes(piece: Any) -> int:  # noqa: ANN401
-    return memoryview(piece).nbytes
 
 
 def _damaged(path: Path) -> StoreError:

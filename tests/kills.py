@@ -4,9 +4,10 @@
 
 Each trial runs ingest, normalize and dedup of one simulated compendium of 22,268 genes on a Dask
 scheduler and workers in processes of their own, and kills one of them at a seeded moment of the
-run; every other trial while a shard's temporary file is being written. The run is started again
-where it ended, and every object, every array and all metadata are compared with an undisturbed run.
-One line a trial; exit status 1 when one of them differs.
+run; every other trial while a worker has a shard's temporary file open, half of these in shards so
+large that they are written past the page cache. The run is started again where it ended, and every
+object, every array and all metadata are compared with an undisturbed run. One line a trial; exit
+status 1 when one of them differs.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from dglzarr.testing import write_compendium
 from tests.studies import digests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 VICTIMS = ("worker", "scheduler", "coordinator", "everything")
 STORES = ("expression", "normalized", "samples")
@@ -75,17 +76,18 @@ address = "{address}"
 
 
 class MissedError(Exception):
-    """The run ended before its moment came: no temporary file was seen."""
+    """The run ended before its moment came: no worker was met in a write."""
 
 
 @dataclass(frozen=True)
 class Kill:
-    """Who dies, after how many lines of progress, and whether a temporary file is waited for."""
+    """Who dies, after how many lines of progress, whether in a write, in shards of which size."""
 
     victim: str
     line: int
     in_write: bool
     n_workers: int
+    shard: int
 
 
 @dataclass(frozen=True)
@@ -106,15 +108,16 @@ class Outcome:
         moment = f"line {self.kill.line}" + (", in a write" if self.kill.in_write else "")
         ended = {0: "went on", -signal.SIGKILL: "died"}.get(self.status, f"status {self.status}")
         return (
-            f"{self.kill.n_workers}  {self.kill.victim:<11}  {moment:<21}  {self.stage:<28}  "
+            f"{self.kill.n_workers}  {self.kill.shard:>5}  {self.kill.victim:<11}  {moment:<21}  "
+            f"{self.stage:<28}  "
             f"{ended:<8}  {self.n_kept:>2} of {self.n_finished:>2}  {self.n_partial:>2}  "
             f"{self.difference or 'equal'}"
         )
 
 
 HEADER = (
-    "w  killed       when                   during                        the run   kept      "
-    "tmp  against undisturbed"
+    "w  shard  killed       when                   during                        the run   "
+    "kept      tmp  against undisturbed"
 )
 
 
@@ -189,30 +192,49 @@ def undisturbed(folder: Path, source: Path, *, shard: int, n_workers: int) -> li
     return _progress(folder)
 
 
-def trial(folder: Path, source: Path, kill: Kill, *, shard: int, reference: Path) -> Outcome:
-    """Kill somebody, run again, and tell how what stands there differs from the reference."""
-    folder.mkdir()
+def trial(folder: Path, source: Path, kill: Kill, *, reference: Path, tries: int = 5) -> Outcome:
+    """Kill somebody, run again, and tell how what stands there differs from the reference.
+
+    Raises
+    ------
+    MissedError
+        When the run ended ``tries`` times before its moment came.
+    """
+    for attempt in range(tries):
+        place = folder / str(attempt)
+        place.mkdir(parents=True)
+        try:
+            return _trial(place, source, kill, reference)
+        except MissedError:
+            kill = replace(kill, line=1)
+        finally:
+            shutil.rmtree(place)
+    raise MissedError(f"{kill}: no such moment in {tries} runs")
+
+
+def _trial(folder: Path, source: Path, kill: Kill, reference: Path) -> Outcome:
     root = folder / "study"
     cluster = Processes(folder, kill.n_workers).start()
     try:
-        run = _start(folder, source, cluster, shard)
+        run = _start(folder, source, cluster, kill.shard)
         _wait(lambda: run.poll() is not None or len(_progress(folder)) >= kill.line)
         workers = cluster.workers
         if kill.in_write:
-            _wait(lambda: run.poll() is not None or bool(_partial_files(root)), pause=0)
+            workers = _frozen_in_write(workers, root, run)
         if run.poll() is not None:
-            raise MissedError((folder / "run.err").read_text())
+            raise MissedError
         _strike(kill.victim, cluster, workers, run)
+        n_partial = len(_partial_files(root))
+        _signal(workers, signal.SIGCONT)
         stage = _progress(folder)[-1]
         finished = _objects(root)
         status = run.wait(timeout=SECONDS)
-        n_partial = len(_partial_files(root))
         said = (folder / "run.err").read_text().strip()
         if kill.victim in ("scheduler", "everything"):
             cluster.stop()
             cluster.start()
         if status:
-            again = _start(folder, source, cluster, shard)
+            again = _start(folder, source, cluster, kill.shard)
             assert again.wait(timeout=SECONDS) == 0, (folder / "run.err").read_text()
     finally:
         cluster.stop()
@@ -222,13 +244,40 @@ def trial(folder: Path, source: Path, kill: Kill, *, shard: int, reference: Path
     return Outcome(kill, stage, status, said, len(finished), n_kept, n_partial, difference)
 
 
+def _frozen_in_write(workers: Sequence[int], root: Path, run: subprocess.Popen[bytes]) -> list[int]:
+    """Stop all workers while one has a temporary file open; return them, that one first."""
+    while run.poll() is None:
+        if not _partial_files(root):
+            continue
+        _signal(workers, signal.SIGSTOP)
+        writing = [worker for worker in workers if _has_partial_open(worker)]
+        if writing and _partial_files(root):
+            return [*writing, *(worker for worker in workers if worker not in writing)]
+        _signal(workers, signal.SIGCONT)
+    return []
+
+
+def _has_partial_open(process: int) -> bool:
+    with contextlib.suppress(OSError):
+        for link in Path(f"/proc/{process}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if link.readlink().suffix == ".partial":
+                    return True
+    return False
+
+
+def _signal(processes: Sequence[int], number: signal.Signals) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
+
+
 def _strike(
     victim: str, cluster: Processes, workers: Sequence[int], run: subprocess.Popen[bytes]
 ) -> None:
-    """Kill -9 one process, or all of them, the workers first."""
+    """Kill -9 one process, the first of the workers, or all of them, the workers first."""
     if victim in ("worker", "everything"):
-        for worker in workers if victim == "everything" else workers[:1]:
-            os.kill(worker, signal.SIGKILL)
+        _signal(workers if victim == "everything" else workers[:1], signal.SIGKILL)
     if victim == "scheduler":
         os.kill(cluster.scheduler.pid, signal.SIGKILL)
     if victim in ("coordinator", "everything"):
@@ -331,18 +380,22 @@ def _wait(is_time: Callable[[], bool], *, pause: float = 0.002) -> None:
         time.sleep(pause)
 
 
-def draw(n_trials: int, n_lines: int, *, seed: int) -> list[Kill]:
-    """Return seeded kills: every victim as often, 1 and 2 workers in turn, half of them in a write.
+def draw(n_trials: int, n_lines: Mapping[int, int], *, seed: int) -> list[Kill]:
+    """Return seeded kills, half of them in a write; ``n_lines`` a run for each size of shard.
 
-    Writes happen in the first half of the lines: the joining, and the normalizing.
+    Every victim as often, with 1 and 2 workers and each size of shard in turn. Writes happen in
+    the first half of the lines: the joining, and the normalizing.
     """
     rng = np.random.default_rng(seed)
+    shards = sorted(n_lines)
     kills = []
     for i in range(n_trials):
-        in_write = i % 2 == 1
-        last = n_lines // 2 if in_write else n_lines - 1
-        victim = VICTIMS[i // 2 % len(VICTIMS)]
-        kills.append(Kill(victim, int(rng.integers(1, last)), in_write, 1 + (i // 8 + i) % 2))
+        in_write, pair = i % 2 == 1, i // 2
+        shard = shards[(pair + pair // len(VICTIMS)) % len(shards)]
+        last = n_lines[shard] // 2 if in_write else n_lines[shard] - 1
+        victim = VICTIMS[pair % len(VICTIMS)]
+        line = int(rng.integers(1, last))
+        kills.append(Kill(victim, line, in_write, 1 + (i // 8 + i) % 2, shard))
     return kills
 
 
@@ -352,34 +405,27 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--n-samples", type=int, default=768)
     parser.add_argument("--n-genes", type=int, default=22_268)
-    parser.add_argument("--shard", type=int, default=64)
+    parser.add_argument("--shards", type=int, nargs="+", default=[64, 256], help="samples a shard")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scratch", default=None, help="folder for all the data")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="kills-", dir=asked.scratch) as place:
         folder = Path(place)
         source = prepare(folder, n_samples=asked.n_samples, n_genes=asked.n_genes)
-        reference = folder / "reference"
-        lines = undisturbed(reference, source, shard=asked.shard, n_workers=2)
+        references = {shard: folder / f"reference-{shard}" for shard in asked.shards}
+        n_lines = {
+            shard: len(undisturbed(reference, source, shard=shard, n_workers=2))
+            for shard, reference in references.items()
+        }
         _say(HEADER)
         equal = 0
-        for i, kill in enumerate(draw(asked.trials, len(lines), seed=asked.seed)):
-            found = _until_hit(folder / f"trial-{i}", source, kill, asked.shard, reference)
+        for i, kill in enumerate(draw(asked.trials, n_lines, seed=asked.seed)):
+            found = trial(folder / f"trial-{i}", source, kill, reference=references[kill.shard])
             equal += not found.difference
             _say(found.row() + (f"  | {found.said}" if found.said else ""))
     _say(f"{equal} of {asked.trials} trials end with the objects of the undisturbed run")
     return int(equal < asked.trials)
-
-
-def _until_hit(folder: Path, source: Path, kill: Kill, shard: int, reference: Path) -> Outcome:
-    """Return the outcome of a trial, begun again and earlier where its moment was missed."""
-    try:
-        return trial(folder, source, kill, shard=shard, reference=reference)
-    except MissedError:
-        place = folder.with_name(f"{folder.name}-again")
-        return trial(place, source, replace(kill, line=1), shard=shard, reference=reference)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _say(line: str) -> None:

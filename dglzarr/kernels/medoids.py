@@ -19,12 +19,14 @@ TRIALS = 100
 SHARE_OF_GENES = 0.75
 SHARE_TOGETHER = 0.8
 CLUSTERS = (20, 100)
+_TIE = 1 + 1e-4
 
 
 def cluster_medoids(points: Points, n: int, rng: np.random.Generator) -> Index:
     """Return the point nearest to the centre of each of n k-means clusters, largest cluster first.
 
-    Where clusters stay empty, the points farthest from their centres follow.
+    Of points equally near (both of a cluster of two are) the first is taken. Where clusters stay
+    empty, the points farthest from their centres follow.
 
     Parameters
     ----------
@@ -41,10 +43,13 @@ def cluster_medoids(points: Points, n: int, rng: np.random.Generator) -> Index:
     if not n:
         return np.empty(0, dtype=np.int64)
     cluster, distance = _nearest(points, fit_kmeans(points, n, rng))
-    by_distance = np.argsort(distance, kind="stable")
-    found, first, size = np.unique(cluster[by_distance], return_index=True, return_counts=True)
-    medoids = by_distance[first[np.lexsort((found, -size))]]
-    farthest = by_distance[::-1]
+    shortest = np.full(n, np.inf)
+    np.minimum.at(shortest, cluster, distance)
+    is_nearest = np.flatnonzero(distance <= shortest[cluster] * _TIE)
+    found, first = np.unique(cluster[is_nearest], return_index=True)
+    size = np.bincount(cluster, minlength=n)[found]
+    medoids = is_nearest[first[np.lexsort((found, -size))]]
+    farthest = np.argsort(distance, kind="stable")[::-1]
     others = farthest[~np.isin(farthest, medoids)]
     return np.concatenate([medoids, others[: n - medoids.size]]).astype(np.int64)
 
@@ -92,9 +97,10 @@ def peel_off(points: Points, n: int, rng: np.random.Generator, *, n_trials: int 
 
 
 def _medoid(points: Points, members: Index) -> int:
-    """Return the member whose point is nearest to their mean."""
+    """Return the member whose point is nearest to their mean, of equally near ones the first."""
     offset = points - points.mean(axis=0, dtype=np.float64)
-    return int(members[np.einsum("pa,pa->p", offset, offset).argmin()])
+    distance = np.einsum("pa,pa->p", offset, offset)
+    return int(members[(distance <= distance.min() * _TIE).argmax()])
 
 
 def _nearest(points: Points, centres: Points) -> tuple[Index, NDArray[np.float32]]:

@@ -1,8 +1,8 @@
 """Batches of standardised expression, in an order that a seed fixes.
 
 This module owns the sampling of rows for training: which windows of consecutive samples are read
-together, and in which order their rows are seen. It reads any ``(sample, gene)`` matrix by slices
-of consecutive rows, writes nothing and knows no keras.
+together, and in which order their rows are seen. It reads any ``(sample, gene)`` matrix that gives
+some of its rows, writes nothing and knows no keras.
 """
 
 import hashlib
@@ -13,24 +13,26 @@ from typing import Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dglzarr.kernels.moments import standardize
+from dglzarr.kernels.moments import Standardizer
 
 Cache = Literal["auto", "memory", "stream"]
 Item = TypeVar("Item")
 Scalar = TypeVar("Scalar", bound=np.generic)
 Result = TypeVar("Result")
+_PIECE_ROWS = 512
+Pool = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 class Matrix(Protocol):
-    """A ``(sample, gene)`` matrix read by slices of rows: a numpy or a Zarr array."""
+    """A ``(sample, gene)`` matrix that gives some of its rows, as `dglzarr.rows.Rows` does."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The number of samples and of genes."""
         ...
 
-    def __getitem__(self, rows: slice, /) -> NDArray[np.float32]:
-        """Return the rows of one slice, ``(row, gene)``."""
+    def read_into(self, ascending: NDArray[np.int64], out: NDArray[np.float32], /) -> object:
+        """Write the rows at an ascending index into ``out``, ``(row, gene)``."""
         ...
 
 
@@ -85,23 +87,25 @@ def iter_pools(
 
 
 def split_batches(
-    pools: Iterable[NDArray[Scalar]], *, batch_size: int
+    pools: Iterable[tuple[NDArray[Scalar], NDArray[np.int64]]], *, batch_size: int
 ) -> Iterator[NDArray[Scalar]]:
     """Yield the rows of the pools, in order, as batches of equal size but the last.
 
+    A pool is an array and the order in which its rows are taken. What is yielded are copies.
+
     Examples
     --------
-    >>> pools = [np.arange(3), np.arange(3, 8)]
+    >>> pools = [(np.arange(9), np.array([8, 6, 4])), (np.arange(5), np.arange(5))]
     >>> [batch.tolist() for batch in split_batches(pools, batch_size=4)]
-    [[0, 1, 2, 3], [4, 5, 6, 7]]
+    [[8, 6, 4, 0], [1, 2, 3, 4]]
     """
     waiting: list[NDArray[Scalar]] = []
-    for pool in pools:
-        rows = pool
-        while len(rows):
-            space = batch_size - sum(map(len, waiting))
-            waiting.append(rows[:space])
-            rows = rows[space:]
+    for values, order in pools:
+        start = 0
+        while start < len(order):
+            stop = start + batch_size - sum(map(len, waiting))
+            waiting.append(values.take(order[start:stop], axis=0))
+            start = stop
             if sum(map(len, waiting)) == batch_size:
                 yield waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
                 waiting = []
@@ -141,9 +145,9 @@ class Batches:
 
     Notes
     -----
-    A background thread prepares the next piece while the present one is used. Streaming takes the
+    A background thread reads the next pool while the present one is used. Streaming takes the
     memory of two pools of at most ``windows_in_memory * window`` rows; holding takes that of the
-    kept rows and two batches.
+    kept rows.
     """
 
     def __init__(  # noqa: PLR0913  the two data arguments and named settings
@@ -170,6 +174,7 @@ class Batches:
         self.n_genes = int(matrix.shape[1])
         self.batch_size = batch_size
         self._matrix, self._keep, self._mean, self._std = matrix, keep.copy(), mean, std
+        self._standardize = Standardizer(mean, std)
         self._window, self._windows_in_memory, self._seed = window, windows_in_memory, seed
         fits = self.n_samples * self.n_genes * 4 <= memory_nbytes
         self.is_cached = cache == "memory" or (cache == "auto" and fits)
@@ -196,26 +201,36 @@ class Batches:
         pools = list(
             iter_pools(self._keep, window=self._window, windows_in_memory=n_windows, rng=rng)
         )
-        if not self.is_cached:
-            return split_batches(_read_ahead(self._read, pools), batch_size=self.batch_size)
-        if self._rows is None:
-            self._rows = self._read(np.flatnonzero(self._keep).astype(np.int64))
-        position = np.cumsum(self._keep) - 1
-        batches = list(split_batches(pools, batch_size=self.batch_size))
-        return _read_ahead(self._rows.__getitem__, [position[rows] for rows in batches])
+        return split_batches(
+            self._cached(pools) if self.is_cached else self._streamed(pools),
+            batch_size=self.batch_size,
+        )
 
-    def _read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Standardised values of some kept rows, ``(row, gene)``, read window by window."""
-        values = np.empty((len(rows), self.n_genes), np.float32)
-        order = np.argsort(rows)
-        ordered = rows[order]
-        for start in np.unique(rows // self._window) * self._window:
-            stop = min(start + self._window, len(self._keep))
-            first, last = np.searchsorted(ordered, (start, stop))
-            block = np.asarray(self._matrix[int(start) : int(stop)])
-            wanted = block[ordered[first:last] - start]
-            values[order[first:last]] = standardize(wanted, self._mean, self._std)
-        return values
+    def _cached(self, pools: Sequence[NDArray[np.int64]]) -> Iterator[Pool]:
+        """Yield pools of the rows that are held."""
+        if self._rows is None:
+            rows = np.flatnonzero(self._keep).astype(np.int64)
+            self._rows = self._read(rows, np.empty((len(rows), self.n_genes), np.float32))
+        position = np.cumsum(self._keep) - 1
+        for rows in pools:
+            yield self._rows, position[rows]
+
+    def _streamed(self, pools: Sequence[NDArray[np.int64]]) -> Iterator[Pool]:
+        """Yield pools read in the order of the store, in turn into two pieces of memory."""
+        shape = (max(map(len, pools)), self.n_genes)
+        memory = [np.empty(shape, np.float32) for _ in pools[:2]]
+
+        def read(number: int) -> Pool:
+            ascending = np.sort(pools[number])
+            values = self._read(ascending, memory[number % 2][: len(ascending)])
+            return values, np.searchsorted(ascending, pools[number])
+
+        return _read_ahead(read, range(len(pools)))
+
+    def _read(self, ascending: NDArray[np.int64], out: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return standardised values of some kept rows, ``(row, gene)``, in ``out``."""
+        self._matrix.read_into(ascending, out)
+        return self._standardize(out, out)
 
 
 def _check_shapes(

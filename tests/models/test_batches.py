@@ -7,28 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dglzarr.models.batches import Batches, iter_pools, iter_windows, split_batches
+from dglzarr.rows import Rows
+from tests.arrays import InMemory
 
 CACHES = ["memory", "stream"]
-
-
-class Recorder:
-    """A matrix that remembers which rows were read."""
-
-    def __init__(self, values):
-        self.values = values
-        self.shape = values.shape
-        self.read = []
-
-    def __getitem__(self, rows):
-        self.read.append((rows.start, rows.stop))
-        return self.values[rows]
 
 
 def labelled(n_samples, n_genes=3):
     """A matrix whose first gene is the row number."""
     matrix = np.zeros((n_samples, n_genes), np.float32)
     matrix[:, 0] = np.arange(n_samples)
-    return matrix
+    return InMemory(matrix)
 
 
 def make(matrix, **settings):
@@ -84,6 +73,7 @@ def test_iter_pools__leaves_out_windows_without_kept_rows():
 def test_split_batches__sizes_and_order(lengths, batch_size, expected):
     rows = np.arange(sum(lengths))
     pools = np.split(rows, np.cumsum(lengths)[:-1]) if lengths else []
+    pools = [(pool, np.arange(len(pool))) for pool in pools]
     batches = list(split_batches(pools, batch_size=batch_size))
     assert [len(batch) for batch in batches] == expected
     assert [row for batch in batches for row in batch] == rows.tolist()
@@ -130,6 +120,7 @@ def test_epoch__memory_and_stream_give_the_same_bytes(seed, epoch, batch_size):
         "windows_in_memory": 3,
         "seed": seed,
     }
+    matrix = InMemory(matrix)
     held, streamed = (make(matrix, cache=cache, **common).epoch(epoch) for cache in CACHES)
     for left, right in zip(held, streamed, strict=True):
         assert left.dtype == right.dtype == np.float32
@@ -139,9 +130,8 @@ def test_epoch__memory_and_stream_give_the_same_bytes(seed, epoch, batch_size):
 @pytest.mark.parametrize("cache", CACHES)
 def test_epoch__standardises_and_fills_missing(cache):
     matrix = np.array([[2, 5, 7], [np.nan, 9, 7]], np.float32)
-    batches = make(
-        matrix, mean=np.array([1.0, 5, 7]), std=np.array([2.0, 4, 0]), batch_size=9, cache=cache
-    )
+    moments = {"mean": np.array([1.0, 5, 7]), "std": np.array([2.0, 4, 0])}
+    batches = make(InMemory(matrix), **moments, batch_size=9, cache=cache)
     (batch,) = batches.epoch(0)
     assert sorted(batch.tolist()) == [[0, 1, 0], [0.5, 0, 0]]
 
@@ -170,8 +160,8 @@ def test_iter_pools__batches_hold_series_nearly_as_a_full_shuffle_does(n_samples
 
     def composition(pools):
         """Mean number of series in a batch, and mean share of its largest series."""
-        batches = [series[b] for b in split_batches(pools, batch_size=128) if len(b) == 128]
-        counts = [np.bincount(batch) for batch in batches]
+        batches = split_batches(((series, pool) for pool in pools), batch_size=128)
+        counts = [np.bincount(batch) for batch in batches if len(batch) == 128]
         return np.mean([(c > 0).sum() for c in counts]), np.mean([c.max() / 128 for c in counts])
 
     def windows(window, windows_in_memory):
@@ -188,33 +178,35 @@ def test_iter_pools__batches_hold_series_nearly_as_a_full_shuffle_does(n_samples
 
 
 @pytest.mark.parametrize("cache", CACHES)
-def test_epoch__reads_whole_windows_with_kept_samples_only(cache):
-    matrix = Recorder(labelled(20))
+def test_epoch__reads_kept_samples_only(cache):
+    matrix = labelled(20)
     keep = np.zeros(20, bool)
     keep[[1, 2, 19]] = True
     batches = make(matrix, keep=keep, window=6, cache=cache)
     assert sum(map(len, batches.epoch(0))) == 3
-    assert sorted(matrix.read) == [(0, 6), (18, 20)]
+    assert matrix.read == [[1, 2, 19]]
 
 
-def test_epoch__stream_reads_each_window_once_an_epoch():
-    matrix = Recorder(labelled(20))
+def test_epoch__stream_reads_each_row_once_an_epoch_in_the_order_of_the_store():
+    matrix = labelled(20)
     batches = make(matrix, window=4, windows_in_memory=2, batch_size=3, cache="stream")
     for epoch in range(2):
         rows_of(batches, epoch)
-    assert sorted(matrix.read) == sorted([(s, s + 4) for s in range(0, 20, 4)] * 2)
+    assert sorted(row for rows in matrix.read for row in rows) == sorted([*range(20)] * 2)
+    assert all(rows == sorted(rows) for rows in matrix.read)
+    assert max(map(len, matrix.read)) == 8
 
 
 def test_epoch__memory_reads_once_for_all_epochs():
-    matrix = Recorder(labelled(20))
+    matrix = labelled(20)
     batches = make(matrix, window=4, cache="memory")
     for epoch in range(3):
         rows_of(batches, epoch)
-    assert len(matrix.read) == 5
+    assert matrix.read == [list(range(20))]
 
 
 def test_epoch__stream_reads_one_pool_ahead():
-    matrix = Recorder(labelled(40))
+    matrix = labelled(40)
     batches = make(matrix, window=4, windows_in_memory=1, batch_size=4, cache="stream")
     epoch = batches.epoch(0)
     next(epoch)
@@ -222,26 +214,42 @@ def test_epoch__stream_reads_one_pool_ahead():
     assert len(matrix.read) <= 2
 
 
-def test_epoch__zarr_array_is_a_matrix():
+def test_epoch__rows_of_a_store_are_a_matrix(tmp_path):
     matrix = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
-    stored = zarr.create_array(
-        zarr.storage.MemoryStore(), shape=matrix.shape, chunks=(8, 2), dtype="f4"
-    )
+    place = str(tmp_path / "a.zarr")
+    stored = zarr.create_array(place, name="expression", shape=(30, 4), chunks=(8, 2), dtype="f4")
     stored[:] = matrix
     for cache in CACHES:
-        from_array, from_zarr = (make(m, window=8, cache=cache).epoch(0) for m in (matrix, stored))
-        for left, right in zip(from_array, from_zarr, strict=True):
+        given = (InMemory(matrix), Rows(place))
+        held, read = (make(m, window=8, cache=cache).epoch(0) for m in given)
+        for left, right in zip(held, read, strict=True):
             np.testing.assert_array_equal(left, right)
 
 
-def test_epoch__failure_of_the_background_read_is_raised():
-    class Broken(Recorder):
-        def __getitem__(self, rows):
-            if rows.start == 8:
-                raise OSError("disk gone")
-            return super().__getitem__(rows)
+def test_epoch__pools_of_uneven_size_share_a_batch_and_two_pieces_of_memory():
+    keep = np.random.default_rng(1).random(200) < 0.7
+    matrix = labelled(200)
+    settings = {"window": 10, "windows_in_memory": 3, "batch_size": 16}
+    streamed = rows_of(make(matrix, keep=keep, cache="stream", **settings))
+    assert len(matrix.read) == 7
+    assert streamed == rows_of(make(matrix, keep=keep, cache="memory", **settings))
 
-    batches = make(Broken(labelled(20)), window=4, windows_in_memory=1, cache="stream")
+
+def test_epoch__batches_stay_as_they_were_when_memory_is_used_again():
+    batches = make(labelled(40), window=4, windows_in_memory=1, batch_size=4, cache="stream")
+    found = list(batches.epoch(0))
+    assert sorted(row for batch in found for row in batch[:, 0]) == list(range(40))
+
+
+def test_epoch__failure_of_the_background_read_is_raised():
+    class Broken(InMemory):
+        def read_into(self, ascending, out):
+            if 8 in ascending:
+                raise OSError("disk gone")
+            super().read_into(ascending, out)
+
+    broken = Broken(labelled(20).values)
+    batches = make(broken, window=4, windows_in_memory=1, cache="stream")
     with pytest.raises(OSError, match="disk gone"):
         list(batches.epoch(0))
 

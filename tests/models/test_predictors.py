@@ -9,6 +9,7 @@ from dglzarr.models.predictors import Samples, _decay, build_dgex, train_dgex
 from dglzarr.schema import NORMALIZED
 from dglzarr.stages.evaluate import evaluate
 from dglzarr.store import open_store
+from tests.arrays import InMemory
 from tests.stages.test_evaluate import write_landmarks
 from tests.studies import write_matrix, write_samples
 
@@ -30,7 +31,7 @@ def curved(n_samples=400, n_genes=40, n_landmarks=6, seed=0):
 def samples(seed=0):
     values = np.random.default_rng(seed).normal(size=(60, 7)).astype(np.float32)
     is_tune = np.arange(60) % 5 == 0
-    return Samples(values, np.zeros(7), np.ones(7), ~is_tune, is_tune)
+    return Samples(InMemory(values), np.zeros(7), np.ones(7), ~is_tune, is_tune)
 
 
 def train(folder, config, **options):
@@ -74,7 +75,7 @@ def test_build_dgex__the_papers_network(n_layers):
 
 def test_build_dgex__sees_landmarks_alone_and_sums_squares_over_targets():
     model = build_dgex(DGexConfig(hidden=9, dropout=0.0), 7, LANDMARKS, TARGETS, seed=0)
-    z = samples().matrix[:16]
+    z = samples().matrix.values[:16]
     other = z.copy()
     other[:, TARGETS] = 9
     np.testing.assert_array_equal(model.predict_on_batch(z), model.predict_on_batch(other))
@@ -87,7 +88,7 @@ def test_build_dgex__sees_landmarks_alone_and_sums_squares_over_targets():
 def test_momentum__two_steps_by_hand():
     config = DGexConfig(hidden=4, dropout=0.0, optimizer="momentum", learning_rate=0.01)
     model = build_dgex(config, 7, LANDMARKS, TARGETS, seed=0)
-    z = samples().matrix[:16]
+    z = samples().matrix.values[:16]
     (w1, b1), (w2, b2) = (
         [np.asarray(v, dtype=np.float64) for v in (layer.kernel, layer.bias)]
         for layer in model.layers

@@ -11,6 +11,7 @@ import pytest
 from dglzarr.errors import DglzarrError, StoreError
 from dglzarr.models.batches import Batches
 from dglzarr.models.files import read_history
+from tests.arrays import InMemory
 
 pytestmark = pytest.mark.slow
 
@@ -45,9 +46,8 @@ def batches(matrix, rows=slice(None), **changes):
     keep[rows] = True
     settings = {"batch_size": 16, "window": 8, "windows_in_memory": 4, "seed": 3}
     n_genes = matrix.shape[1]
-    return Batches(
-        matrix, keep=keep, mean=np.zeros(n_genes), std=np.ones(n_genes), **(settings | changes)
-    )
+    moments = {"mean": np.zeros(n_genes), "std": np.ones(n_genes)}
+    return Batches(InMemory(matrix), keep=keep, **moments, **(settings | changes))
 
 
 def state(folder, name="last.npz"):
