@@ -21,6 +21,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dglzarr.errors import SourceError, StoreError
+from dglzarr.kernels.decimals import parse_decimals
+from dglzarr.kernels.slices import iter_slices
 from dglzarr.sources.base import first_repeat
 from dglzarr.sources.text import TextStream, decode, split_cells, unquote
 
@@ -29,6 +31,9 @@ WIDE_COLUMNS = 128
 
 PARSERS = 2
 """Blocks of text parsed at once, each by a thread."""
+
+_CELLS_AT_ONCE = 2**14
+"""Cells parsed in one go: what they need stays in the processor's cache."""
 
 SHARD_SAMPLES = 2048
 """A matrix of more samples goes to a scratch file where a folder is given."""
@@ -275,10 +280,25 @@ def _parse_wide(raw: bytes, layout: Layout) -> tuple[list[list[str]], Values]:
         *head, rest = line.split(separator, n_lead)
         heads.append(head)
         cells.append(rest)
+    text = [[unquote(decode(head[column])) for head in heads] for column in layout.text]
+    if any(cell.startswith('"') for column in text for cell in column):
+        raise ValueError("an open quote")
+    values = np.empty((len(cells), len(layout.values)), np.float32)
+    for rows in iter_slices(len(cells), len(layout.values), limit_nbytes=_CELLS_AT_ONCE):
+        column = separator.join(cells[rows]) + separator
+        numbers = parse_decimals(column, separator)
+        if numbers is None:
+            numbers = _parse_column(column, layout.separator)
+        values[rows] = numbers.reshape(-1, len(layout.values))
+    return text, values
+
+
+def _parse_column(column: bytes, separator: str) -> NDArray[np.float64]:
+    """Return the numbers of cells that each end with a separator, NaN for missing ones."""
     frame = pd.read_csv(
-        io.BytesIO(separator.join(cells) + separator),
+        io.BytesIO(column),
         sep="\n",
-        lineterminator=layout.separator,
+        lineterminator=separator,
         header=None,
         names=["value"],
         index_col=False,
@@ -288,10 +308,7 @@ def _parse_wide(raw: bytes, layout: Layout) -> tuple[list[list[str]], Values]:
         skip_blank_lines=False,
         low_memory=False,
     )
-    text = [[unquote(decode(head[column])) for head in heads] for column in layout.text]
-    if any(cell.startswith('"') for column in text for cell in column):
-        raise ValueError("an open quote")
-    return text, frame["value"].to_numpy(np.float32).reshape(-1, len(layout.values))
+    return frame["value"].to_numpy()
 
 
 def _parse_lines(stream: TextStream, layout: Layout, raw: bytes, first_line: int) -> _Block:
