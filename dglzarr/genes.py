@@ -110,23 +110,6 @@ class Annotation:
     gene_id: dict[str, str]
 
 
-def read_annotation(path: str | Path) -> dict[str, str]:
-    """Return the gene symbol of each probe of an annotation table, "" where none.
-
-    Raises
-    ------
-    SourceError
-        If the file is missing, no table, or has no column of symbols.
-    """
-    annotation = read_annotation_table(path)
-    if not annotation.symbol:
-        raise SourceError(
-            f"{Path(path).name}: expected a column of gene symbols ('Gene Symbol'), "
-            "got only gene ids."
-        )
-    return annotation.symbol
-
-
 def read_annotation_table(path: str | Path) -> Annotation:
     """Return gene symbols and gene ids by probe from a table with a header.
 
@@ -410,7 +393,9 @@ def match_genes(
     """
     exact = _places(query_ids, str)
     stripped = _places(query_ids, _key)
-    by_symbol = _places(query_symbols, _key) if query_symbols is not None else stripped
+    by_symbol = stripped
+    if query_symbols is not None:
+        by_symbol = _places([first_symbol(name) for name in query_symbols], _key)
     study: list[int] = []
     query: list[int] = []
     for place, label in enumerate(gene_labels):

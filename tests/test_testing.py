@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dglzarr.config import load_settings
-from dglzarr.genes import read_annotation
+from dglzarr.genes import read_annotation_table
 from dglzarr.kernels.duplicates import find_near_duplicates
 from dglzarr.kernels.quantile import quantile_normalize
 from dglzarr.kernels.scale import detect_scale, value_quantiles
@@ -316,7 +316,9 @@ def test_write__labels_must_fit_the_matrix(tmp_path, writer):
 
 def test_write_annotation__read_back(tmp_path):
     path = write_annotation(tmp_path / "a.txt", GENES, ["DDR1", "RFC2", "HSPA6"])
-    assert read_annotation(path) == dict(zip(GENES, ["DDR1", "RFC2", "HSPA6"], strict=True))
+    assert read_annotation_table(path).symbol == dict(
+        zip(GENES, ["DDR1", "RFC2", "HSPA6"], strict=True)
+    )
 
 
 def test_write_study__every_source_reads(study):
@@ -371,7 +373,7 @@ def test_write_study__duplicates_survive_the_files(study):
 def test_write_study__cohort_carries_the_same_programs(tmp_path):
     folder = write_study(tmp_path, n_samples=600, n_genes=300).parent
     hubs = json.loads((folder / "truth.json").read_text())["hubs"]
-    symbol = read_annotation(folder / "data" / "annotation.txt")
+    symbol = read_annotation_table(folder / "data" / "annotation.txt").symbol
     cohort = read_source(folder / "data" / "GTEx_simulated_gene_reads.gct.gz")
     assert all(gene.startswith("ENSG") and "." in gene for gene in cohort.genes)
     place = {name: i for i, name in enumerate(cohort.gene_symbol)}
