@@ -20,6 +20,7 @@ from dglzarr.kernels.linear import RidgePath, merge_ridge, predict_ridge, ridge_
 from dglzarr.kernels.moments import standardize
 from dglzarr.kernels.neighbors import nearest_landmarks, predict_nearest
 from dglzarr.models.files import MODEL, load_model
+from dglzarr.models.quiet import quiet_stderr
 from dglzarr.rows import Rows, read_array
 from dglzarr.store import regions, store_input
 
@@ -203,7 +204,8 @@ def train_network(
         made_from.update(values.tobytes())
     place = Path(folder, made_from.hexdigest()[:16])
     if not (place / MODEL).exists():
-        from dglzarr.models.predictors import Samples, train_dgex  # noqa: PLC0415  (loads keras)
+        with quiet_stderr():
+            from dglzarr.models.dgex import Samples, train_dgex  # noqa: PLC0415  (loads keras)
 
         mean, std = (read_array(training.samples, name) for name in ("gene_mean", "gene_std"))
         uses = (training.fold == use for use in (FIT, TUNE))

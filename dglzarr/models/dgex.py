@@ -9,6 +9,7 @@ Chen et al. (2016), Gene expression inference with deep learning, Bioinformatics
 doi 10.1093/bioinformatics/btw074.
 """
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -120,7 +121,7 @@ def train_dgex(
     Parameters
     ----------
     folder
-        Of the model, its learning curve and its checkpoint.
+        Of the model, its learning curve and, until it is trained, its checkpoint.
     samples
         What to fit on, and the samples whose loss chooses the best epoch.
     landmarks, targets
@@ -169,6 +170,7 @@ def train_dgex(
         inputs=[],
         parameters={"seed": seed, "targets": int(targets.size)},
     )
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
 
 
 def _optimizer(model: keras.Model, config: DGexConfig) -> keras.optimizers.Optimizer:

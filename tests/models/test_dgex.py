@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from dglzarr.errors import DglzarrError
+from dglzarr.models.dgex import Samples, _decay, build_dgex, train_dgex
 from dglzarr.models.files import DGexConfig, load_model
-from dglzarr.models.predictors import Samples, _decay, build_dgex, train_dgex
 from dglzarr.schema import NORMALIZED
 from dglzarr.stages.evaluate import evaluate
 from dglzarr.store import open_store
@@ -144,6 +144,7 @@ def test_train_dgex__broken_and_run_again_changes_no_bit(tmp_path, optimizer):
         train(tmp_path / "broken", config, on_progress=stop)
     again = train(tmp_path / "broken", config)
     assert again.genes == ["f", "c", "a"]
+    assert not (tmp_path / "broken" / "checkpoint").exists()
     for a, b in zip(whole.layers, again.layers, strict=True):
         np.testing.assert_array_equal(a[0], b[0])
         np.testing.assert_array_equal(a[1], b[1])
