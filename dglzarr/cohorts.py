@@ -15,6 +15,7 @@ from dglzarr.genes import match_genes
 from dglzarr.kernels.moments import chunk_moments, finish_moments, standardize
 from dglzarr.kernels.quantile import apply_quantile
 from dglzarr.kernels.scale import to_log2
+from dglzarr.kernels.split import SPLITS
 from dglzarr.rows import Rows, read_array
 from dglzarr.schema import RAW
 from dglzarr.store import open_store, store_input
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 CohortScale = Literal["train", "cohort"]
 
 MIN_SHARE = 0.2
-TEST = "test"
+HELD_OUT = "test"
 
 
 class Cohort(Protocol):
@@ -74,6 +75,14 @@ class Foreign:
     def columns(self, genes: Index) -> NDArray[np.float32]:
         """Return some genes in z units, (sample, gene), NaN where unknown."""
         return self._z[:, genes]
+
+
+def kept_samples(
+    source: str, samples: str, part: Literal["train", "validation", "test"] = "train"
+) -> Mask:
+    """Return which samples of a part of the split are no near-duplicates."""
+    of_part = read_array(source, "split") == SPLITS.index(part)
+    return np.asarray(of_part & read_array(samples, "keep"))
 
 
 def cohort_name(raw: str) -> str:

@@ -49,11 +49,13 @@ CONTRIBUTIONS = StoreSpec(
         ArraySpec(
             "latent_total", ("region", "latent", "gene"), "float64",
             "sum over the region's kept training samples of abs(contribution) to a latent unit; "
-            "of the signed one where the aggregation is mean", None, "region",
+            "of the signed one where the aggregation is mean; missing values stand at z = 0",
+            None, "region",
         ),
         ArraySpec(
             "gene_total", ("region", "gene"), "float64",
-            "sum over the region's kept training samples of contribution", None, "region",
+            "sum over the region's kept training samples of contribution, where it is known",
+            None, "region",
         ),
         ArraySpec(
             "n_scored", ("region",), "int64",

@@ -48,7 +48,9 @@ def mine_flow(settings: Settings, overwrite: bool = False) -> str | State[str]:
     except DglzarrError as error:
         return Failed(message=str(error), data=error)
     create_table_artifact(
-        top_landmarks(settings.root), key="landmarks", description="The 50 best-scored genes."
+        top_landmarks(settings.root),
+        key="landmarks",
+        description="The first 50 genes of the panel.",
     )
     report = Path(results["report"]).resolve()
     create_link_artifact(report.as_uri(), link_text="Report", key="report")

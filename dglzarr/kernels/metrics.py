@@ -8,9 +8,33 @@ from numpy.typing import NDArray
 
 from dglzarr.kernels.slices import iter_slices
 
+SIGNIFICANT = 0.01
+"""The ``null_fraction`` under which a gene passes the permutation test."""
+
 _MIN_SAMPLES = 3
 _TIE = 1e-6
 _BLOCK_NBYTES = 2**25  # of one side of a matrix product: long enough for it to run at full speed
+
+
+def known_means(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the means along the last axis over known values, NaN where none is known.
+
+    Examples
+    --------
+    >>> known_means(np.array([[1.0, np.nan, 4.0], [np.nan, np.nan, np.nan]]))
+    array([2.5, nan])
+    """
+    is_known = ~np.isnan(values)
+    count = is_known.sum(axis=-1)
+    total = np.where(is_known, values, 0.0).sum(axis=-1, dtype=np.float64)
+    means = np.full(total.shape, np.nan)
+    np.divide(total, count, where=count > 0, out=means)
+    return means
+
+
+def known_mean(values: NDArray[np.floating]) -> float:
+    """Return the mean of the known values, NaN without any."""
+    return float(known_means(values.ravel()))
 
 
 def mae_per_gene(

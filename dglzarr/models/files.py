@@ -380,9 +380,29 @@ def encoder_layers(saved: SavedModel) -> list[Layer]:
         kinds = sorted({str(layer.get("class_name")) for layer in found} - _DENSE)
         raise SchemaError(
             f"model {saved.model_id}: expected a stack of Dense layers, got layers of type "
-            f'{", ".join(kinds) or "Dense, not in a row"}. Score it with score.engine = "shap".'
+            f"{', '.join(kinds) or 'Dense, not in a row'}. It can be scored, with score.engine = "
+            '"shap", but not be encoded or grouped.'
         )
     return saved.layers[: saved.n_encoder_layers]
+
+
+def check_pre_activation(saved: SavedModel) -> None:
+    """Refuse a network whose last layer is all activation: there is none to leave out.
+
+    Raises
+    ------
+    SchemaError
+        Naming the layer.
+    """
+    if not saved.keras:
+        return
+    last = json.loads(saved.keras)["config"]["layers"][-1]
+    if "activation" not in last["config"]:
+        raise SchemaError(
+            f'model {saved.model_id}: score.layer = "pre-activation" expects a last layer with an '
+            f"activation of its own, got {last['class_name']}. Save the network without it, or set "
+            'score.layer = "latent".'
+        )
 
 
 def predict(saved: SavedModel, samples: NDArray[np.float32]) -> NDArray[np.float32]:

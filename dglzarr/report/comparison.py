@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dglzarr.panels import BASELINE, RANDOM
 from dglzarr.schema import COMPARISON
 from dglzarr.store import open_store
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-RANDOM, BASELINE = "random", "mean"
 COLUMNS = (
     "size", "panel", "predictor", "MAE (z)", "95 % interval", "best to worst", "minus random",
     "95 % interval", "random better", "genes better", "within series", "failing",

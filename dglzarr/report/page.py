@@ -1,7 +1,8 @@
-"""The report of a study: one HTML file that needs nothing else, and two tables beside it.
+"""The report of a study: one HTML file that needs nothing else, tables and figures beside it.
 
-Reads finished stores of every schema and the model's folder; writes ``report.html``,
-``landmarks.tsv`` and ``panels.tsv``. Labels come from foreign files, so everything is escaped.
+Reads finished stores of every schema and the model's folder; writes ``report.html``, the tables
+``landmarks.tsv``, ``sorted_genes.csv``, ``panels.tsv`` and ``overlaps.tsv``, and the folder
+``figures``. Labels come from foreign files, so everything is escaped.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from dglzarr.report.comparison import (
 )
 from dglzarr.report.panels import PanelRow, cohorts, panel_rows, shown_rows, texts, verdict
 from dglzarr.report.paper import Overlap, group_rows, overlaps, paper_figures, term_rows
-from dglzarr.report.text import UNITS, reconstruction_line, stability_lines
+from dglzarr.report.text import UNITS, reconstruction_line, stability_lines, without_old_replicates
 from dglzarr.schema import SPECS
 from dglzarr.store import open_store, read_attributes
 
@@ -97,6 +98,7 @@ def write_report(
     """
     if missing := [name for name in REQUIRED if name not in stores]:
         raise ValueError(f"stores: expected {', '.join(REQUIRED)}, got no {missing[0]!r}.")
+    stores = without_old_replicates(stores)
     known = (*REQUIRED, *(name for name in OPTIONAL if name in stores))
     opened = {name: open_store(stores[name], SPECS[name]) for name in known}
     folder = target.rpartition("/")[0] or "."
@@ -342,6 +344,7 @@ def _data_context(opened: Mapping[str, xr.Dataset], sources: Sequence[str]) -> d
         "n_missing": int(expression["n_missing"].values.sum()),
         "n_dropped": int((~samples["keep"].values).sum()),
         "n_clusters": samples.sizes["cluster_index"],
+        "within_clusters": samples.attrs["parameters"].get("rule") == "dgex",
         "threshold": _details(samples).get("threshold"),
     }
 

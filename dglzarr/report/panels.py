@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from dglzarr.cohorts import HELD_OUT
+from dglzarr.kernels.metrics import SIGNIFICANT, known_mean
 from dglzarr.kernels.panels import SELECTORS
+from dglzarr.panels import BASELINE, MINED, RANDOM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
 Kind = Literal["baseline", "mined", "selected", "published", "random"]
 
 KINDS: tuple[Kind, ...] = ("baseline", "mined", "selected", "published", "random")
-SIGNIFICANT = 0.01
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,11 @@ def panel_kind(panel: str) -> Kind:
     >>> [panel_kind(p) for p in ("mean", "mined", "greedy", "random-3", "l1000")]
     ['baseline', 'mined', 'selected', 'random', 'published']
     """
-    if panel in ("mean", "mined"):
-        return "baseline" if panel == "mean" else "mined"
+    if panel in (BASELINE, MINED):
+        return "baseline" if panel == BASELINE else "mined"
     if panel in SELECTORS:
         return "selected"
-    return "random" if re.fullmatch(r"random-\d+", panel) else "published"
+    return "random" if re.fullmatch(rf"{RANDOM}-\d+", panel) else "published"
 
 
 def panel_rows(evaluation: xr.Dataset, landmarks: xr.Dataset) -> list[PanelRow]:
@@ -122,7 +124,7 @@ def _row(
         cohort,
         str(here["panel"].values),
         panel_kind(str(here["panel"].values)),
-        _mean(mae),
+        known_mean(mae),
         _median(here["pcc"].values),
         _share_below(mae, random_mae),
         significant,
@@ -130,7 +132,7 @@ def _row(
         predictor=predictor,
         low=float(interval[0]),
         high=float(interval[1]),
-        mean_mae_within=_mean(here["mae_within"].values),
+        mean_mae_within=known_mean(here["mae_within"].values),
         n_failed=None if np.isnan(significant) else int((null >= SIGNIFICANT).sum()),
     )
 
@@ -147,7 +149,7 @@ def measure(
 
 def cohorts(evaluation: xr.Dataset) -> list[str]:
     """Return the cohorts, held-out samples first."""
-    return sorted(texts(evaluation, "cohort"), key=lambda name: name != "test")
+    return sorted(texts(evaluation, "cohort"), key=lambda name: name != HELD_OUT)
 
 
 def shown_rows(rows: Sequence[PanelRow]) -> list[PanelRow]:
@@ -162,10 +164,10 @@ def shown_rows(rows: Sequence[PanelRow]) -> list[PanelRow]:
     mean = replace(
         random[0],
         panel=f"random, mean of {len(random)}",
-        mean_mae=_mean(np.array([row.mean_mae for row in random])),
-        median_pcc=_mean(np.array([row.median_pcc for row in random])),
-        share_below_random=_mean(np.array([row.share_below_random for row in random])),
-        mean_mae_within=_mean(np.array([row.mean_mae_within for row in random])),
+        mean_mae=known_mean(np.array([row.mean_mae for row in random])),
+        median_pcc=known_mean(np.array([row.median_pcc for row in random])),
+        share_below_random=known_mean(np.array([row.share_below_random for row in random])),
+        mean_mae_within=known_mean(np.array([row.mean_mae_within for row in random])),
         low=np.nan,
         high=np.nan,
     )
@@ -177,7 +179,7 @@ def shown_rows(rows: Sequence[PanelRow]) -> list[PanelRow]:
 def verdict(rows: Sequence[PanelRow]) -> list[str]:
     """Return what the rows of one cohort say about the mined panel, as plain sentences."""
     maes = {row.panel: row.mean_mae for row in rows}
-    mined = maes.get("mined", np.nan)
+    mined = maes.get(MINED, np.nan)
     if not np.isfinite(mined):
         return ["The mined panel could not be judged here: no target gene has an error."]
     random = np.array([row.mean_mae for row in rows if row.kind == "random"])
@@ -189,7 +191,7 @@ def verdict(rows: Sequence[PanelRow]) -> list[str]:
         *(
             _against("Predicting the training mean of each gene, with no panel,", mae, mined)
             for panel, mae in maes.items()
-            if panel == "mean"
+            if panel == BASELINE
         ),
     ]
 
@@ -255,14 +257,10 @@ def _finite(values: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(values[np.isfinite(values)], dtype=np.float64)
 
 
-def _mean(values: NDArray[np.floating]) -> float:
-    return float(found.mean()) if (found := _finite(values)).size else np.nan
-
-
 def _median(values: NDArray[np.floating]) -> float:
     return float(np.median(found)) if (found := _finite(values)).size else np.nan
 
 
 def _share_below(values: NDArray[np.floating], limit: NDArray[np.floating]) -> float:
     """Return the share of known values under their limit, NaN where none is known."""
-    return _mean(np.where(np.isfinite(values + limit), values < limit, np.nan))
+    return known_mean(np.where(np.isfinite(values + limit), values < limit, np.nan))

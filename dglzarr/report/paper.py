@@ -14,9 +14,11 @@ import numpy as np
 from scipy.stats import hypergeom
 
 from dglzarr.kernels.enrichment import P_CUTOFF, Q_CUTOFF, is_enriched
+from dglzarr.kernels.metrics import SIGNIFICANT, known_mean
+from dglzarr.panels import MINED
 from dglzarr.query import gene_keys
 from dglzarr.report import drawings
-from dglzarr.report.panels import SIGNIFICANT, cohorts, measure, panel_kind, texts
+from dglzarr.report.panels import cohorts, measure, panel_kind, texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from dglzarr.report.drawings import Drawing
 
 N_TERMS = 20
-LATENT, MINED = "latent", "mined"
 CIRCLES = {"latent": "latent units", "pca": "principal components", "panel mined": "mined panel"}
 
 
@@ -91,8 +92,8 @@ def reconstruction_figure(reconstruction: xr.Dataset) -> PaperFigure:
         drawings.error_and_correlation({"": mae}, {"": pcc}),
         "Density of the error and the correlation of every gene rebuilt by the autoencoder",
         f"How well the autoencoder rebuilds held-out samples, gene by gene: mean error "
-        f"{_mean(mae):.4f}, mean correlation {_mean(pcc):.4f}. {int((null < SIGNIFICANT).sum()):,} "
-        f"of {n_known:,} genes pass the permutation test.",
+        f"{known_mean(mae):.4f}, mean correlation {known_mean(pcc):.4f}. "
+        f"{int((null < SIGNIFICANT).sum()):,} of {n_known:,} genes pass the permutation test.",
     )
 
 
@@ -171,8 +172,8 @@ def cohort_figure(evaluation: xr.Dataset, cohort: str, number: int) -> list[Pape
             drawings.error_and_correlation(mae, pcc),
             f"Density of error and correlation of target genes in {cohort}",
             f"Target genes of {cohort}, predicted by the mined panel with what was learned on the "
-            f"training samples: mean error {_mean(mae[MINED]):.4f}, mean correlation "
-            f"{_mean(pcc[MINED]):.4f}, {share} of {int(known.sum()):,} targets pass the "
+            f"training samples: mean error {known_mean(mae[MINED]):.4f}, mean correlation "
+            f"{known_mean(pcc[MINED]):.4f}, {share} of {int(known.sum()):,} targets pass the "
             "permutation test.",
         )
     ]
@@ -180,9 +181,7 @@ def cohort_figure(evaluation: xr.Dataset, cohort: str, number: int) -> list[Pape
 
 def enrichment_figure(enrichment: xr.Dataset) -> list[PaperFigure]:
     """Return figure 5: the terms that the mined panel holds most more of than chance."""
-    here = enrichment.isel(panel=texts(enrichment, "panel").index(MINED))
-    p = here["p_value"].values
-    best = np.argsort(p, kind="stable")[: min(N_TERMS, int(np.isfinite(p).sum()))]
+    here, best = _best_terms(enrichment)
     if not best.size:
         return []
     counts = enrichment.attrs["details"]["panels"]
@@ -243,7 +242,7 @@ def _rival(evaluation: xr.Dataset) -> str | None:
     if MINED not in panels:
         return None
     errors = {
-        name: _mean(measure(evaluation, "mae", name))
+        name: known_mean(measure(evaluation, "mae", name))
         for name in panels
         if panel_kind(name) == "published"
     }
@@ -251,11 +250,6 @@ def _rival(evaluation: xr.Dataset) -> str | None:
     if judged:
         return min(judged, key=judged.__getitem__)
     return next((name for name in panels if panel_kind(name) == "random"), None)
-
-
-def _mean(values: NDArray[np.floating]) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean(dtype=np.float64)) if known.size else float("nan")
 
 
 def group_rows(groups: xr.Dataset) -> list[dict[str, object]]:
@@ -277,9 +271,7 @@ def group_rows(groups: xr.Dataset) -> list[dict[str, object]]:
 
 def term_rows(enrichment: xr.Dataset) -> list[dict[str, object]]:
     """Return the mined panel's terms of lowest p."""
-    here = enrichment.isel(panel=texts(enrichment, "panel").index(MINED))
-    p = here["p_value"].values
-    best = np.argsort(p, kind="stable")[: min(N_TERMS, int(np.isfinite(p).sum()))]
+    here, best = _best_terms(enrichment)
     columns = ("n_hits", "n_genes", "p_value", "p_adjusted", "q_value")
     values = {name: here[name].values for name in columns}
     terms, names, hits = (texts(here, name) for name in ("term", "term_name", "hits"))
@@ -288,3 +280,10 @@ def term_rows(enrichment: xr.Dataset) -> list[dict[str, object]]:
         | {name: column[i] for name, column in values.items()}
         for i in best
     ]
+
+
+def _best_terms(enrichment: xr.Dataset) -> tuple[xr.Dataset, NDArray[np.int64]]:
+    """Return the mined panel's enrichment, and where its terms of lowest p stand."""
+    here = enrichment.isel(panel=texts(enrichment, "panel").index(MINED))
+    p = here["p_value"].values
+    return here, np.argsort(p, kind="stable")[: min(N_TERMS, int(np.isfinite(p).sum()))]

@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dglzarr.kernels.metrics import SIGNIFICANT
 from dglzarr.query import table
-from dglzarr.report.panels import SIGNIFICANT, measure
-from dglzarr.store import open_store
+from dglzarr.report.panels import measure
+from dglzarr.store import open_store, read_attributes
 from dglzarr.study import open_study
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import xarray as xr
+
+    Stores = Mapping[str, str | Sequence[str]]
 
 
 UNITS = {"counts": "read counts", "rpkm": "RPKM", "tpm": "TPM", "intensity": "intensities"}
@@ -22,7 +27,7 @@ UNITS = {"counts": "read counts", "rpkm": "RPKM", "tpm": "TPM", "intensity": "in
 
 
 def top_landmarks(root: str, n: int = 50) -> list[dict[str, Any]]:
-    """Return the best-scored genes, one mapping a gene."""
+    """Return the first genes of the panel, one mapping a gene."""
     study = open_study(root)
     frame = table(study.uri("landmarks"), top=n).sort_values("rank").reset_index()
     rows = frame[["rank", "gene", "gene_symbol", "score"]].to_dict("records")
@@ -143,8 +148,26 @@ def stability_lines(uri: str) -> list[str]:
                 f"{who}: two panels share {found[f'overlap_of_{kind}']:.1%} of their genes, "
                 f"rank correlation of all scores {found[f'rank_correlation_of_{kind}']:.3f}"
             )
-    lines.append(f"In the panel of every seed: {found['n_in_every_seed']} of {size} genes")
+    lines.append(
+        f"Among the highest scores of every seed: {found['n_in_every_seed']} of {size} genes"
+    )
     return lines
+
+
+def without_old_replicates(stores: Stores) -> Stores:
+    """Return the stores of a study without a stability store of a network that is gone.
+
+    ``stores`` names the URI of each store, or those of its segments.
+    """
+    if "stability" not in stores:
+        return stores
+    uris = (stores[name] for name in ("scores", "stability"))
+    scores, stability = (
+        read_attributes(uri if isinstance(uri, str) else uri[0]) or {} for uri in uris
+    )
+    if scores.get("store_id") in [found["store_id"] for found in stability.get("inputs", ())]:
+        return stores
+    return {name: uri for name, uri in stores.items() if name != "stability"}
 
 
 def reconstruction_line(uri: str) -> str:

@@ -6,21 +6,23 @@ Reads ``normalized.zarr``, ``samples.zarr`` and a model; writes ``latent.zarr`` 
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dglzarr.cohorts import kept_samples
 from dglzarr.graph import run_tasks
 from dglzarr.kernels.agreement import STATISTICS, finish_agreement, sum_agreement
 from dglzarr.kernels.deeplift import forward
-from dglzarr.kernels.metrics import null_fraction
+from dglzarr.kernels.metrics import SIGNIFICANT, known_mean, null_fraction
 from dglzarr.kernels.moments import standardize
 from dglzarr.kernels.slices import iter_slices
 from dglzarr.models.files import encoder_layers, load_model, load_model_once, predict
 from dglzarr.rows import Rows
-from dglzarr.schema import LATENT, NORMALIZED, RECONSTRUCTION, SAMPLES
+from dglzarr.schema import LATENT, NORMALIZED, RECONSTRUCTION
 from dglzarr.store import (
     Region,
     StoreSummary,
@@ -39,7 +41,9 @@ if TYPE_CHECKING:
 
     from dglzarr.graph import Progress
 
-_SIGNIFICANT = 0.01
+N_NULL = 2048
+"""The permutation test takes at most so many test samples, evenly spaced."""
+
 _SLICE_NBYTES = 2**25
 
 
@@ -50,7 +54,6 @@ def encode(
     samples: str,
     model: str,
     latent: str,
-    n_null: int = 2048,
     overwrite: bool = False,
     on_progress: Progress | None = None,
 ) -> StoreSummary:
@@ -64,9 +67,6 @@ def encode(
         URIs of the reconstruction store and of the latent store.
     model
         Folder of the model.
-    n_null
-        The permutation test takes at most so many test samples, evenly spaced; errors and
-        correlations take them all.
     overwrite
         Replace stores made from other inputs or parameters.
     on_progress
@@ -76,6 +76,11 @@ def encode(
     ------
     StoreError, SchemaError
         When an input cannot be used, or the model is of other genes.
+
+    Notes
+    -----
+    The permutation test takes at most 2,048 test samples, evenly spaced; errors and correlations
+    take them all.
 
     References
     ----------
@@ -90,7 +95,7 @@ def encode(
         target,
         RECONSTRUCTION,
         inputs=[store_input(latent)],
-        parameters={"model_id": saved.model_id, "judged_on": "test and keep", "n_null": n_null},
+        parameters={"model_id": saved.model_id, "judged_on": "test and keep", "n_null": N_NULL},
         overwrite=overwrite,
     )
     if claim.state == "unchanged":
@@ -100,8 +105,8 @@ def encode(
     for region in range(parts.sizes["region"]):
         total += parts["agreement_total"][region].values
     mae, pcc = finish_agreement(total)
-    judged = np.flatnonzero(_judged(source, samples))
-    chosen = judged[np.linspace(0, len(judged) - 1, min(n_null, len(judged))).astype(int)]
+    judged = np.flatnonzero(kept_samples(source, samples, "test"))
+    chosen = judged[np.linspace(0, len(judged) - 1, min(N_NULL, len(judged))).astype(int)]
     task = (source, chosen, model, saved.model_id)
     (null,) = run_tasks(_null_fraction, [task], what="permutation test", on_progress=on_progress)
     if claim.state == "new":
@@ -113,9 +118,9 @@ def encode(
         details={
             "n_test": len(judged),
             "n_null": len(chosen),
-            "mean_mae": _mean(mae),
-            "mean_pcc": _mean(pcc),
-            "n_significant": int((null < _SIGNIFICANT).sum()),
+            "mean_mae": _none_if_nan(known_mean(mae)),
+            "mean_pcc": _none_if_nan(known_mean(pcc)),
+            "n_significant": int((null < SIGNIFICANT).sum()),
         },
     )
 
@@ -159,20 +164,13 @@ def encode_samples(
         _encode_region,
         target,
         source=source,
-        judged=_judged(source, samples),
+        judged=kept_samples(source, samples, "test"),
         model=model,
         model_id=saved.model_id,
         what="encoding",
         on_progress=on_progress,
     )
     return finish(target, started=started)
-
-
-def _judged(source: str, samples: str) -> NDArray[np.bool_]:
-    """Return which samples the reconstruction is judged on: kept test samples."""
-    keep = open_store(samples, SAMPLES)["keep"].values
-    is_judged: NDArray[np.bool_] = keep & (open_store(source, NORMALIZED)["split"].values == 2)
-    return is_judged
 
 
 def _encode_region(
@@ -210,7 +208,5 @@ def _null_fraction(
     return null_fraction(np.where(np.isnan(block), np.nan, z), predict(saved, z))
 
 
-def _mean(values: NDArray[np.float64]) -> float | None:
-    """Return the mean of the known values, None without any."""
-    known: Any = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else None
+def _none_if_nan(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from dglzarr.cohorts import MIN_SHARE, Foreign, HeldOut, cohort_name, measured_genes
-from dglzarr.cohorts import TEST as HELD_OUT
+from dglzarr.cohorts import HELD_OUT, MIN_SHARE, Foreign, HeldOut, cohort_name, measured_genes
 from dglzarr.errors import ConfigError
 from dglzarr.graph import run_tasks
 from dglzarr.judging import Judgement, judge
 from dglzarr.kernels.comparison import bootstrap_interval, paired_test
+from dglzarr.kernels.metrics import known_mean
 from dglzarr.models.files import DGexConfig
+from dglzarr.panels import BASELINE, MINED, RANDOM
 from dglzarr.predictors import FIT, TEST, TUNE, Training, fit_predictors, train_network
 from dglzarr.query import gene_keys
 from dglzarr.rows import read_array
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
 
 TargetRule = Literal["gene", "feature"]
 
-BASELINE = "mean"
 RULES = {
     "gene": "measured by no panel, sharing no gene with one",
     "feature": "measured by no panel, though perhaps through another probe",
@@ -68,7 +68,7 @@ class Panel(NamedTuple):
     @property
     def is_named(self) -> bool:
         """Whether its permutation test is of interest: not for the mean and random panels."""
-        return bool(self.landmarks.size) and not self.name.startswith("random-")
+        return bool(self.landmarks.size) and not self.name.startswith(f"{RANDOM}-")
 
 
 class Judged(NamedTuple):
@@ -89,7 +89,6 @@ def evaluate(
     alphas: Sequence[float] = (1.0, 10.0, 100.0, 1000.0, 10000.0),
     neighbors: Sequence[int] = (1, 2, 5, 10, 20, 50),
     dgex: Mapping[str, Any] | None = None,
-    networks: str | None = None,
     target_rule: TargetRule = "gene",
     cohort_scale: CohortScale = "train",
     seed: int = 0,
@@ -116,8 +115,6 @@ def evaluate(
         are used.
     dgex
         Fields of `DGexConfig`.
-    networks
-        Folder for D-GEX's networks while they are needed; beside the target without it.
     target_rule
         ``"gene"``: no target shares a gene with a landmark of any panel. ``"feature"`` is the
         papers' way: a landmark's gene may be a target through another probe.
@@ -125,7 +122,7 @@ def evaluate(
         Standardise a cohort's genes by the training samples (``"train"``, fits nothing on it), or
         by the cohort itself, as D-GEX does (``"cohort"``).
     seed
-        Of the bootstrap.
+        Of the bootstrap, and of D-GEX's networks.
     overwrite
         Replace a store made from other inputs or parameters.
     on_progress
@@ -157,6 +154,7 @@ def evaluate(
             f"{names[1:]!r}. Rename the file."
         )
     config = DGexConfig(**(dgex or {}))
+    folder = f"{target.removesuffix('.zarr')}-networks"
     ds, chosen = open_store(source, NORMALIZED), open_store(landmarks)
     mask = open_store(samples, SAMPLES)
     claim = claim_store(
@@ -177,12 +175,12 @@ def evaluate(
         overwrite=overwrite,
     )
     if claim.state == "unchanged":
+        shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
         return summarize(target, claim.state)
     panels = _panels(ds, chosen)
     is_target = _common_targets(ds, panels, target_rule)
     fold = _folds(ds["split"].values, mask["keep"].values)
     training, targets = Training(source, samples, fold), np.flatnonzero(is_target)
-    folder = networks or f"{target.removesuffix('.zarr')}-networks"
     trained = [""] * len(panels)
     if "dgex" in predictors:
         trained = _networks(folder, panels, training, targets, config, seed, on_progress)
@@ -387,7 +385,7 @@ def _summaries(
             found[f"interval_{way}"][:, :, at] = interval.reshape(*shape[:2], 2)
         for p, panel in enumerate(judged):
             for r, row in enumerate(panel.results):
-                found["mean_mae"][p, r, at] = _mean(row[at].mae)
+                found["mean_mae"][p, r, at] = known_mean(row[at].mae)
                 for name, value in zip(
                     tests, paired_test(first[r][at].mae, row[at].mae), strict=True
                 ):
@@ -442,20 +440,15 @@ def _cohort_details(
     errors: Mapping[str, float], cohort: int, arrays: Mapping[str, NDArray[Any]]
 ) -> dict[str, float | int | None]:
     """Return mean errors on one cohort, None where it measures too few genes to be judged."""
-    random = [e for name, e in errors.items() if name.startswith("random-")]
+    random = [e for name, e in errors.items() if name.startswith(f"{RANDOM}-")]
     known = {
-        "mined": errors["mined"],
+        "mined": errors[MINED],
         "mean": errors[BASELINE],
         "random": float(np.mean(random)) if random else float("nan"),
     }
     return {
         "n_measured": int(arrays["n_measured"][cohort]),
         "n_genes": int(arrays["is_target"].size),
-        "n_landmarks": int(arrays["n_landmarks_measured"][list(errors).index("mined"), cohort]),
+        "n_landmarks": int(arrays["n_landmarks_measured"][list(errors).index(MINED), cohort]),
         **{name: e if np.isfinite(e) else None for name, e in known.items()},
     }
-
-
-def _mean(values: NDArray[np.float32]) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean(dtype=np.float64)) if known.size else float("nan")

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dglzarr.cohorts import Foreign
+from dglzarr.cohorts import MIN_SHARE, Foreign, cohort_name, kept_samples, measured_genes
 from dglzarr.errors import ConfigError
 from dglzarr.kernels.deeplift import forward
 from dglzarr.kernels.grouping import Grouping, Linkage, group_samples, principal_components
 from dglzarr.kernels.moments import standardize
 from dglzarr.models.files import encoder_layers, load_model
 from dglzarr.rows import Rows
-from dglzarr.schema import GROUPS, LANDMARKS, NORMALIZED, RAW, SAMPLES
+from dglzarr.schema import GROUPS, LANDMARKS, NORMALIZED, RAW
 from dglzarr.store import (
     StoreSummary,
     claim_store,
@@ -89,7 +89,8 @@ def group(
     Raises
     ------
     ConfigError
-        When no sample has the label, fewer than 3 or too many do, or one has it twice.
+        When no sample has the label, fewer than 3 or too many do, one has it twice, or is of a
+        cohort that measures under a fifth of the study's genes.
     StoreError, SchemaError
         When an input cannot be used, or the model is of other genes.
 
@@ -122,7 +123,8 @@ def group(
         return summarize(target, claim.state)
     labelled = _labelled([ds, *(open_store(uri, RAW) for uri in cohorts)], label, series)
     names, groups = np.unique(labelled.group.astype(str), return_inverse=True)
-    is_fitted = open_store(samples, SAMPLES)["keep"].values & (ds["split"].values == 0)
+    _check_measured(source, cohorts, labelled.rows[1:])
+    is_fitted = kept_samples(source, samples)
     rows = Rows(source)
     z = np.concatenate(
         [
@@ -188,6 +190,17 @@ def _labelled(parts: Sequence[xr.Dataset], label: str, series: Sequence[str]) ->
             "of two sources. Name the series of one of them."
         )
     return Labelled(rows, sample, study, value)
+
+
+def _check_measured(source: str, cohorts: Sequence[str], rows: Sequence[NDArray[np.int64]]) -> None:
+    """Refuse labelled samples of cohorts that measure too few of the study's genes."""
+    for cohort in (uri for uri, index in zip(cohorts, rows, strict=True) if index.size):
+        if (share := float(measured_genes(cohort, source).mean())) < MIN_SHARE:
+            raise ConfigError(
+                f"group.series: expected cohorts that measure {MIN_SHARE:.0%} of the genes, got "
+                f"{share:.0%} of {cohort_name(cohort)}. Name other series, or give "
+                "ingest.annotation."
+            )
 
 
 def _values(ds: xr.Dataset, label: str) -> NDArray[Any]:

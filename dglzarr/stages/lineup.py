@@ -7,15 +7,17 @@ published lists; writes ``lineup.zarr``. All panels are chosen on kept training 
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from dglzarr.cohorts import kept_samples
 from dglzarr.errors import ConfigError, SourceError
 from dglzarr.files import file_input
-from dglzarr.genes import read_panel
 from dglzarr.kernels.panels import SELECTORS, select_panel
+from dglzarr.panels import RANDOM, Rules, check_list_names, find_rules, match_list, panel_table
 from dglzarr.rows import read_array
 from dglzarr.schema import LINEUP, NORMALIZED, SAMPLES
 from dglzarr.sketch import sketch_samples
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from dglzarr.graph import Progress
     from dglzarr.kernels.sketch import GeneSketch
 
-RANDOM = "random"
 MIN_FOUND = 0.5
 N_SHOWN = 10
 
@@ -61,6 +62,8 @@ def line_up(
     selectors: Sequence[str] = (),
     sizes: Sequence[int] = (100,),
     n_random: int = 20,
+    forced: str | Sequence[str] = (),
+    excluded: str | Sequence[str] = (),
     panels: Mapping[str, str] | None = None,
     seed: int = 0,
     overwrite: bool = False,
@@ -82,7 +85,11 @@ def line_up(
         Genes a panel.
     n_random
         Random panels of each size, and random subsets of each list. A random panel of one size is
-        the beginning of that of the next, the same in every fold.
+        the beginning of that of the next, and the same in every fold but for genes that do not
+        vary there.
+    forced, excluded
+        Genes that every panel must hold, or must not, as in ``select``; lists are taken as they
+        are.
     panels
         Name -> file of published lists; each takes part whole, and in random subsets.
     seed
@@ -95,7 +102,8 @@ def line_up(
     Raises
     ------
     ConfigError
-        When a selector is unknown, or a size is not smaller than the number of genes.
+        When a selector is unknown, a size is not smaller than the number of genes, the rules leave
+        too few of them, or a list has a name that is taken.
     SourceError
         When under half of a list is measured.
     """
@@ -103,15 +111,21 @@ def line_up(
     ds, mask = open_store(source, NORMALIZED), open_store(samples, SAMPLES)
     _check(selectors, sizes, ds.sizes["gene"])
     published = dict(panels or {})
+    check_list_names(published)
+    mean, std = mask["gene_mean"].values, mask["gene_std"].values
+    rules = find_rules(ds, std, forced, excluded, sizes=sorted(sizes), place="--sizes")
+    files = [file for file in (forced, excluded) if isinstance(file, str)]
     stores = [source, samples, *([scores] if scores else [])]
     claim = claim_store(
         target,
         LINEUP,
-        inputs=[*map(store_input, stores), *(file_input(path) for path in published.values())],
+        inputs=[*map(store_input, stores), *map(file_input, [*files, *published.values()])],
         parameters={
             "selectors": list(selectors),
             "sizes": sorted(sizes),
             "n_random": n_random,
+            "forced": forced if isinstance(forced, str) else list(forced),
+            "excluded": excluded if isinstance(excluded, str) else list(excluded),
             "panels": sorted(published),
             "seed": seed,
         },
@@ -119,14 +133,13 @@ def line_up(
     )
     if claim.state == "unchanged":
         return summarize(target, claim.state)
-    mean, std = mask["gene_mean"].values, mask["gene_std"].values
     score = read_array(scores, "score") if scores else np.full(ds.sizes["gene"], np.nan)
-    chosen = mask["keep"].values & (ds["split"].values == 0)
+    chosen = kept_samples(source, samples)
     sketch = sketch_samples(
         source, chosen, mean=mean, std=std, score=score, seed=seed, on_progress=on_progress
     )
-    entries = [*_selected(sketch, selectors, sorted(sizes), seed, on_progress)]
-    entries += _random(ds.sizes["gene"], sorted(sizes), n_random, seed)
+    entries = [*_selected(sketch, selectors, sorted(sizes), rules, seed, on_progress)]
+    entries += _random(std > 0, sorted(sizes), n_random, rules, seed)
     lists = {name: _published(ds, name, path) for name, path in published.items()}
     for number, (name, (genes, _)) in enumerate(lists.items(), start=1):
         entries += _subsets(name, genes, sorted(sizes), n_random, [seed, number])
@@ -135,7 +148,7 @@ def line_up(
         create_store(claim, coords | _labels(entries))
     missing = {name: absent for name, (_, absent) in lists.items()}
     arrays = {
-        "panel_gene": _table(entries, ds["gene"].values),
+        "panel_gene": panel_table([ds["gene"].values[e.genes] for e in entries]),
         "n_missing": np.array([len(missing.get(e.label.split("/")[0], ())) for e in entries]),
     }
     return finish(target, started=started, arrays=arrays, details={"missing": missing})
@@ -154,6 +167,7 @@ def _selected(
     sketch: GeneSketch,
     names: Sequence[str],
     sizes: Sequence[int],
+    rules: Rules,
     seed: int,
     on_progress: Progress | None,
 ) -> Iterator[Entry]:
@@ -161,18 +175,24 @@ def _selected(
     for done, name in enumerate(names):
         if on_progress is not None:
             on_progress("selecting panels", done, len(names))
-        is_nested = SELECTORS[name].nested
-        largest = select_panel(name, sketch, sizes[-1], seed=seed) if is_nested else None
+        choose = partial(
+            select_panel, name, sketch, forced=rules.forced, excluded=rules.excluded, seed=seed
+        )
+        largest = choose(sizes[-1]) if SELECTORS[name].nested else None
         for size in sizes:
-            genes = (
-                select_panel(name, sketch, size, seed=seed) if largest is None else largest[:size]
-            )
+            genes = choose(size) if largest is None else largest[:size]
             yield Entry(f"{name}/{size}", name, size, genes)
 
 
-def _random(n_genes: int, sizes: Sequence[int], n_random: int, seed: int) -> Iterator[Entry]:
+def _random(
+    varies: NDArray[np.bool_], sizes: Sequence[int], n_random: int, rules: Rules, seed: int
+) -> Iterator[Entry]:
+    """Yield random panels: the forced genes, then others that vary and are not excluded."""
+    is_open = varies.copy()
+    is_open[rules.forced + rules.excluded] = False
     for i in range(n_random):
-        order = np.random.default_rng([seed, i]).permutation(n_genes)
+        order = np.random.default_rng([seed, i]).permutation(varies.size)
+        order = np.concatenate([np.array(rules.forced, dtype=np.int64), order[is_open[order]]])
         for size in sizes:
             yield Entry(f"{RANDOM}-{i}/{size}", RANDOM, size, order[:size])
 
@@ -199,10 +219,7 @@ def _published(ds: xr.Dataset, name: str, path: str) -> tuple[NDArray[np.int64],
     SourceError
         When they are fewer than half; lists the first that are missing.
     """
-    labels, symbols, ids = (
-        [str(v) for v in ds[n].values] for n in ("gene", "gene_symbol", "gene_id")
-    )
-    match = read_panel(path, genes=labels, symbols=symbols, gene_ids=ids)
+    match = match_list(ds, path)
     n_listed = len(match.genes) + len(match.missing)
     if len(match.genes) < MIN_FOUND * n_listed:
         shown = ", ".join(match.missing[:N_SHOWN])
@@ -212,7 +229,7 @@ def _published(ds: xr.Dataset, name: str, path: str) -> tuple[NDArray[np.int64],
             f"{shown}... Give a list of this platform."
         )
     found = ds.indexes["gene"].get_indexer(pd.Index(match.genes)).astype(np.int64)
-    return found, list(match.missing)
+    return found, match.missing
 
 
 def _labels(entries: Sequence[Entry]) -> dict[str, NDArray[Any]]:
@@ -223,11 +240,3 @@ def _labels(entries: Sequence[Entry]) -> dict[str, NDArray[Any]]:
         "size": np.array([e.size for e in entries], dtype=np.int32),
         "position": np.arange(max(e.genes.size for e in entries), dtype=np.int32),
     }
-
-
-def _table(entries: Sequence[Entry], genes: NDArray[Any]) -> NDArray[Any]:
-    shape = (len(entries), max(e.genes.size for e in entries))
-    table = np.full(shape, "", dtype=np.dtypes.StringDType())
-    for row, entry in zip(table, entries, strict=True):
-        row[: entry.genes.size] = genes[entry.genes]
-    return table

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dglzarr.cohorts import HELD_OUT
 from dglzarr.kernels.comparison import bootstrap_interval, paired_test
+from dglzarr.kernels.metrics import SIGNIFICANT, known_means
+from dglzarr.panels import BASELINE, RANDOM
 from dglzarr.schema import COMPARISON, EVALUATION, LINEUP
 from dglzarr.store import (
     StoreSummary,
@@ -31,9 +34,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Float64 = NDArray[np.float64]
-
-RANDOM, BASELINE = "random", "mean"
-SIGNIFICANT = 0.01
 
 
 def pool(
@@ -69,12 +69,12 @@ def pool(
         target,
         COMPARISON,
         inputs=[store_input(uri) for uri in (*source, *lineups)],
-        parameters={"n_folds": len(source), "seed": seed, "cohort": "test"},
+        parameters={"n_folds": len(source), "seed": seed, "cohort": HELD_OUT},
         overwrite=overwrite,
     )
     if claim.state == "unchanged":
         return summarize(target, claim.state)
-    folds = [open_store(uri, EVALUATION).sel(cohort="test").load() for uri in source]
+    folds = [open_store(uri, EVALUATION).sel(cohort=HELD_OUT).load() for uri in source]
     lineup = open_store(lineups[0], LINEUP)
     labels = _labels(folds, lineup)
     arrays = _panel_arrays(folds)
@@ -87,7 +87,7 @@ def pool(
 
 def _labels(folds: Sequence[xr.Dataset], lineup: xr.Dataset) -> dict[str, NDArray[Any]]:
     text = np.dtypes.StringDType()
-    tested = [fold["judged_cohort"].values == "test" for fold in folds]
+    tested = [fold["judged_cohort"].values == HELD_OUT for fold in folds]
     family = np.array([BASELINE, *lineup["family"].values], dtype=text)
     size = np.array([0, *lineup["size"].values], dtype=np.int32)
     rows = list(dict.fromkeys(zip(family.tolist(), size.tolist(), strict=True)))
@@ -128,19 +128,19 @@ def _panel_arrays(folds: Sequence[xr.Dataset]) -> dict[str, NDArray[Any]]:
         total += np.nan_to_num(mae)
     mae = np.full(total.shape, np.nan)
     np.divide(total, count, where=count > 0, out=mae)
-    tested = [fold["judged_cohort"].values == "test" for fold in folds]
+    tested = [fold["judged_cohort"].values == HELD_OUT for fold in folds]
     errors = [f["sample_error"].values[..., here] for f, here in zip(folds, tested, strict=True)]
     sample_error = np.concatenate(errors, axis=-1)
     null = np.stack([_share_failed(fold["null_fraction"].values) for fold in folds])
-    within = np.stack([_mean(fold["mae_within"].values) for fold in folds])
+    within = np.stack([known_means(fold["mae_within"].values) for fold in folds])
     return {
         "sample_error": sample_error,
         "mae": mae,
         "n_folds": np.sum([fold["is_target"].values for fold in folds], axis=0),
         "fold_mae": np.stack([fold["mean_mae"].values for fold in folds], axis=-1),
-        "mean_mae": _mean(sample_error),
-        "mae_within": _mean(np.moveaxis(within, 0, -1)),
-        "share_failed": _mean(np.moveaxis(null, 0, -1)),
+        "mean_mae": known_means(sample_error),
+        "mae_within": known_means(np.moveaxis(within, 0, -1)),
+        "share_failed": known_means(np.moveaxis(null, 0, -1)),
     }
 
 
@@ -187,15 +187,5 @@ def _row_arrays(
     return found
 
 
-def _mean(values: NDArray[np.floating]) -> Float64:
-    """Return the mean along the last axis over known values, NaN where none is known."""
-    is_known = ~np.isnan(values)
-    count = is_known.sum(axis=-1)
-    total = np.where(is_known, values, 0.0).sum(axis=-1, dtype=np.float64)
-    mean = np.full(total.shape, np.nan)
-    np.divide(total, count, where=count > 0, out=mean)
-    return mean
-
-
 def _share_failed(null: NDArray[np.float32]) -> Float64:
-    return _mean(np.where(np.isnan(null), np.nan, null >= SIGNIFICANT))
+    return known_means(np.where(np.isnan(null), np.nan, null >= SIGNIFICANT))

@@ -13,13 +13,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from dglzarr.cohorts import kept_samples
 from dglzarr.errors import ConfigError, DglzarrError
 from dglzarr.kernels.deeplift import aggregate_contributions
 from dglzarr.kernels.moments import standardize
 from dglzarr.models.explainer import explain_with_shap
-from dglzarr.models.files import encoder_layers, load_model, load_model_once
+from dglzarr.models.files import (
+    check_pre_activation,
+    encoder_layers,
+    load_model,
+    load_model_once,
+)
 from dglzarr.rows import Rows, read_array
-from dglzarr.schema import CONTRIBUTIONS, LATENT, NORMALIZED, SAMPLES, SCORES
+from dglzarr.schema import CONTRIBUTIONS, LATENT, NORMALIZED, SCORES
 from dglzarr.store import (
     Region,
     StoreSummary,
@@ -102,7 +108,8 @@ def score(
     Raises
     ------
     StoreError, SchemaError
-        When an input cannot be used, or the model is of other genes.
+        When an input cannot be used, the model is of other genes, or its last layer has no
+        activation to leave out.
     ConfigError
         When there is no such label to group by.
     DglzarrError
@@ -111,7 +118,7 @@ def score(
     Notes
     -----
     Cost: one genes x hidden x latent matrix product a sample and reference. A missing value stands
-    at z = 0 and its contribution is missing.
+    at z = 0 and its contribution is missing: it adds nothing to a gene's score.
 
     References
     ----------
@@ -163,9 +170,11 @@ def explain(
     ``frozen`` is another one, whose references and weights are used.
     """
     started = time.monotonic()
-    ds, mask = open_store(source, NORMALIZED), open_store(samples, SAMPLES)
+    ds = open_store(source, NORMALIZED)
     saved = load_model(Path(model), genes=[str(g) for g in ds["gene"].values])
-    averaged = mask["keep"].values & (ds["split"].values == 0)
+    averaged = kept_samples(source, samples)
+    if engine == "shap" and layer == "pre-activation":
+        check_pre_activation(saved)
     claim = claim_store(
         target,
         CONTRIBUTIONS,
@@ -294,13 +303,15 @@ def _score_region(
         found = explain_with_shap(model, z, references, **options)
     else:
         found = aggregate_contributions(encoder_layers(saved), z, references, **options)
+    is_unknown = is_missing & averaged[region.rows, None]
+    unknown = found.contribution.sum(axis=0, dtype=np.float64, where=is_unknown)
     found.contribution[is_missing] = np.nan
     write_region(
         uri,
         region,
         {
             "latent_total": found.latent_total[np.newaxis],
-            "gene_total": found.gene_total[np.newaxis],
+            "gene_total": (found.gene_total - unknown)[np.newaxis],
             "n_scored": np.array([averaged[region.rows].sum()]),
             "delta_error": found.delta_error,
             "contribution": found.contribution,
@@ -344,7 +355,7 @@ def _finish_scores(
     names = ("gene", "gene_id", "gene_symbol")
     labels = {**{n: genes[n].values for n in names}, "latent": parts["latent"].values}
     if group_by is not None:
-        averaged = open_store(samples, SAMPLES)["keep"].values & (genes["split"].values == 0)
+        averaged = kept_samples(source, samples)
         groups, more = _group_scores(contributions, _group_of(source, group_by), averaged)
         labels["group"] = groups
         arrays |= more

@@ -12,12 +12,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from dglzarr.cohorts import kept_samples
 from dglzarr.errors import ConfigError
 from dglzarr.files import file_input
-from dglzarr.genes import find_genes, read_gene_list, read_panel
 from dglzarr.kernels.panels import SELECTORS, select_panel
+from dglzarr.panels import (
+    MINED,
+    RANDOM,
+    Rules,
+    check_list_names,
+    find_rules,
+    match_list,
+    panel_table,
+)
 from dglzarr.query import gene_keys
-from dglzarr.schema import LANDMARKS, NORMALIZED, SAMPLES, SCORES
+from dglzarr.schema import LANDMARKS, SAMPLES, SCORES
 from dglzarr.sketch import sketch_samples
 from dglzarr.store import (
     StoreSummary,
@@ -38,19 +47,7 @@ if TYPE_CHECKING:
     from dglzarr.graph import Progress
     from dglzarr.kernels.sketch import GeneSketch
 
-MINED = "mined"
-BASELINE = "mean"
-RANDOM = "random"
 PUBLISHED = "published"
-RESERVED = (MINED, BASELINE, "", *SELECTORS)
-
-
-class Rules(NamedTuple):
-    """What holds for every selector: size, and features that must or must not be chosen."""
-
-    n: int
-    forced: list[int]
-    excluded: list[int]
 
 
 class Chosen(NamedTuple):
@@ -127,7 +124,7 @@ def select(
     _check_names(selector, selectors, published)
     files = [file for file in (forced, excluded) if isinstance(file, str)]
     std = open_store(samples, SAMPLES)["gene_std"].values
-    rules = _rules(ds, std, n_landmarks, forced, excluded)
+    rules = find_rules(ds, std, forced, excluded, sizes=[n_landmarks], place="select.n_landmarks")
     inputs = [store_input(uri) for uri in (source, normalized, samples)]
     claim = claim_store(
         target,
@@ -150,11 +147,11 @@ def select(
     sketch = _sketch(normalized, samples, ds["score"].values, seed, on_progress)
     chosen: dict[str, Chosen] = {}
     for name, how in {MINED: selector, **{name: name for name in selectors}}.items():
-        chosen[name] = _select(ds, how, sketch, rules, seed)
+        chosen[name] = _select(ds, how, sketch, n_landmarks, rules, seed)
     for name, path in published.items():
         chosen[name] = _published(ds, path)
     for i in range(n_random):
-        chosen[f"random-{i}"] = _select(ds, RANDOM, sketch, rules, [seed, i])
+        chosen[f"{RANDOM}-{i}"] = _select(ds, RANDOM, sketch, n_landmarks, rules, [seed, i])
     if claim.state == "new":
         create_store(claim, _labels(ds, chosen))
     rank = _rank(ds, chosen[MINED].genes)
@@ -162,7 +159,7 @@ def select(
         "score": ds["score"].values,
         "rank": rank,
         "is_landmark": rank <= n_landmarks,
-        "panel_gene": _table(chosen),
+        "panel_gene": panel_table([panel.genes for panel in chosen.values()]),
         "n_missing": np.array([panel.n_missing for panel in chosen.values()]),
     }
     details = {
@@ -182,57 +179,7 @@ def _check_names(selector: str, selectors: Sequence[str], published: Mapping[str
     for place, names in (("select.selector", [selector]), ("select.selectors", selectors)):
         if unknown := [name for name in names if name not in SELECTORS]:
             raise ConfigError(f"{place}: expected any of {list(SELECTORS)}, got {unknown!r}.")
-    if taken := [p for p in published if p in RESERVED or p.startswith("random-")]:
-        raise ConfigError(
-            f"evaluate.panels: expected names other than {MINED!r}, {BASELINE!r}, 'random-...' and "
-            f"those of selectors, got {taken!r}. Rename the panel."
-        )
-
-
-def _rules(
-    ds: xr.Dataset,
-    std: NDArray[np.float64],
-    n_landmarks: int,
-    forced: str | Sequence[str],
-    excluded: str | Sequence[str],
-) -> Rules:
-    """Return the rules as indices of features.
-
-    Raises
-    ------
-    ConfigError
-        When they contradict each other or leave too few genes.
-    """
-    first = _features(ds, forced)
-    if unknown := [name for name, features in first.items() if not features]:
-        raise ConfigError(
-            f"select.forced: expected genes of the study, got {unknown[:5]!r} among {len(first)}. "
-            "Correct or remove them, or give ingest.annotation to match by symbol."
-        )
-    must = list(dict.fromkeys(features[0] for features in first.values()))
-    never = sorted({i for features in _features(ds, excluded).values() for i in features})
-    if both := [name for name, features in first.items() if features[0] in never]:
-        raise ConfigError(f"select.forced: {both[:5]!r} stand in select.excluded too. Drop one.")
-    is_open = std > 0
-    is_open[must], is_open[never] = True, False
-    smallest, largest = max(1, len(must)), min(int(is_open.sum()), is_open.size - 1)
-    if not smallest <= n_landmarks <= largest:
-        raise ConfigError(
-            f"select.n_landmarks: expected {smallest} to {largest}, got {n_landmarks}: of "
-            f"{std.size} genes {len(must)} are forced, {len(never)} excluded and "
-            f"{int((~(std > 0)).sum())} do not vary."
-        )
-    return Rules(n_landmarks, must, never)
-
-
-def _features(ds: xr.Dataset, names: str | Sequence[str]) -> dict[str, list[int]]:
-    """Return the features that measure each gene of a list, or of a file."""
-    listed = read_gene_list(names) if isinstance(names, str) else list(names)
-    labels = {
-        key: [str(value) for value in ds[name].values]
-        for key, name in (("genes", "gene"), ("symbols", "gene_symbol"), ("gene_ids", "gene_id"))
-    }
-    return dict(zip(listed, find_genes(listed, **labels), strict=True))
+    check_list_names(published)
 
 
 # ---------------------------------------------------------------- panels
@@ -247,10 +194,9 @@ def _sketch(
 ) -> GeneSketch:
     """Return the sketch of the kept training samples."""
     mask = open_store(samples, SAMPLES)
-    split = open_store(normalized, NORMALIZED)["split"].values
     return sketch_samples(
         normalized,
-        mask["keep"].values & (split == 0),
+        kept_samples(normalized, samples),
         mean=mask["gene_mean"].values,
         std=mask["gene_std"].values,
         score=score,
@@ -260,18 +206,19 @@ def _sketch(
 
 
 def _select(
-    ds: xr.Dataset, selector: str, sketch: GeneSketch, rules: Rules, seed: int | Sequence[int]
+    ds: xr.Dataset,
+    selector: str,
+    sketch: GeneSketch,
+    n: int,
+    rules: Rules,
+    seed: int | Sequence[int],
 ) -> Chosen:
-    order = select_panel(
-        selector, sketch, rules.n, forced=rules.forced, excluded=rules.excluded, seed=seed
-    )
+    order = select_panel(selector, sketch, n, **rules._asdict(), seed=seed)
     return Chosen(ds["gene"].values[order], selector)
 
 
 def _published(ds: xr.Dataset, path: str) -> Chosen:
-    labels = [str(g) for g in ds["gene"].values]
-    symbols, ids = ([str(v) for v in ds[n].values] for n in ("gene_symbol", "gene_id"))
-    match = read_panel(path, genes=labels, symbols=symbols, gene_ids=ids)
+    match = match_list(ds, path)
     genes = np.array(match.genes, dtype=np.dtypes.StringDType())
     return Chosen(genes, PUBLISHED, len(match.missing))
 
@@ -307,11 +254,3 @@ def _labels(ds: xr.Dataset, chosen: Mapping[str, Chosen]) -> dict[str, NDArray[A
         "selector": np.array([panel.selector for panel in chosen.values()], dtype=text),
         "position": np.arange(longest, dtype=np.int32),
     }
-
-
-def _table(chosen: Mapping[str, Chosen]) -> NDArray[Any]:
-    longest = max(len(panel.genes) for panel in chosen.values())
-    table = np.full((len(chosen), longest), "", dtype=np.dtypes.StringDType())
-    for row, panel in zip(table, chosen.values(), strict=True):
-        row[: len(panel.genes)] = panel.genes
-    return table

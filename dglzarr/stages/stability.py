@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from dglzarr.cohorts import kept_samples
 from dglzarr.kernels.stability import panel_overlap, rank_correlation, rank_genes
-from dglzarr.schema import NORMALIZED, SAMPLES, SCORES, STABILITY
+from dglzarr.schema import SAMPLES, SCORES, STABILITY
 from dglzarr.store import (
     StoreSummary,
     claim_store,
@@ -70,7 +71,7 @@ def halve(
         return summarize(target, claim.state)
     ds = open_store(source, SAMPLES)
     keep = ds["keep"].values.copy()
-    training = np.flatnonzero(keep & (open_store(normalized, NORMALIZED)["split"].values == 0))
+    training = np.flatnonzero(kept_samples(normalized, source))
     shuffled = np.random.default_rng([seed, len(keep)]).permutation(training)
     left_out = shuffled[::2] if part == "a" else shuffled[1::2]
     keep[left_out] = False

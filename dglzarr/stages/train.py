@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dglzarr.cohorts import kept_samples
 from dglzarr.errors import StoreError
 from dglzarr.files import store_nbytes
 from dglzarr.models.batches import Batches
@@ -132,19 +133,18 @@ def train(
     }
     if _claim(target, asdict(config), inputs, parameters, overwrite=overwrite) == "unchanged":
         return _summary(target, "unchanged", 0.0)
-    keep, split = mask["keep"].values, ds["split"].values
     mean, std = mask["gene_mean"].values, mask["gene_std"].values
     rows = Rows(source)
     common: dict[str, Any] = {"mean": mean, "std": std, "batch_size": batch_size, "seed": seed}
     common |= {"window": window, "windows_in_memory": windows_in_memory, "cache": cache}
-    is_validation = keep & (split == 1)
+    is_validation = kept_samples(source, samples, "validation")
     has_validation = bool(is_validation.any())
     with quiet_stderr():
         from dglzarr.models.autoencoder import build_autoencoder, dense_layers  # noqa: PLC0415
         from dglzarr.models.train import fit  # noqa: PLC0415  (loads keras, only to train)
 
         model = build_autoencoder(config)
-    is_train = keep & (split == 0)
+    is_train = kept_samples(source, samples)
     n_train = int(is_train.sum())
     with _written_to(target):
         history = fit(
@@ -202,6 +202,7 @@ def _claim(
             "Replace it (--overwrite), or use another root."
         )
     if is_saved and not changed:
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # what a killed run left
         return "unchanged"
     with _written_to(target):
         if changed:

@@ -326,7 +326,7 @@ def test_write_report__verdict(written):
 
 def test_write_report__top_genes_equal_store(page, study):
     ds = open_store(study["stores"]["landmarks"])
-    rows = page.table("The 50 best genes")[1:]
+    rows = page.table("The first 50 genes of the panel")[1:]
     best = np.argsort(ds["rank"].values)[:50]
     assert [row[0] for row in rows] == [str(i) for i in range(1, 51)]
     assert [row[1] for row in rows] == [GENES[i] for i in best]

@@ -86,8 +86,9 @@ def test_encode__reconstruction_of_kept_test_samples(tmp_path, study):
     assert details["n_significant"] == int((found["null_fraction"] < 0.01).sum())
 
 
-def test_encode__permutation_test_of_some_samples(tmp_path, study):
-    summary = study.encode(tmp_path, n_null=5)
+def test_encode__permutation_test_of_some_samples(tmp_path, study, monkeypatch):
+    monkeypatch.setattr(stage, "N_NULL", 5)
+    summary = study.encode(tmp_path)
     assert summary.details["n_null"] == 5
     assert summary.details["n_test"] > 5
 

@@ -468,6 +468,14 @@ def test_evaluate__second_run_touches_nothing(study):
     assert times(study.folder) == before
 
 
+def test_evaluate__removes_networks_that_a_killed_run_left(study):
+    study.evaluate()
+    networks = study.folder / "evaluation-networks"
+    networks.mkdir()
+    assert study.evaluate().state == "unchanged"
+    assert not networks.exists()
+
+
 def test_evaluate__other_parameters(study):
     study.evaluate()
     others = {"alphas": (1.0,), "cohort_scale": "cohort", "predictors": ("knn",), "seed": 1}

@@ -108,6 +108,18 @@ def test_group__samples_of_a_cohort_by_its_own_gene_names(study, tmp_path):
     assert summary.details["groups"] == {"bone": 1, "liver": 20, "lung": 22, "skin": 22}
 
 
+def test_group__a_cohort_that_measures_too_few_genes(study, tmp_path):
+    genes = [str(g) for g in open_store(study.source)["gene"].values][:5]
+    raw = write_matrix(
+        tmp_path / "GSE9.zarr", RAW, np.ones((3, 5), dtype=np.float32), genes=genes, prefix="c",
+        tissues=["lung", "skin", "bone"], series=["GSE9"] * 3, details={"scale": "log2"},
+    )  # fmt: skip
+    message = "group.series: expected cohorts that measure 20% of the genes, got 17% of GSE9. Name"
+    with pytest.raises(ConfigError, match=message):
+        study.group(cohorts=[raw])
+    assert study.group(cohorts=[raw], series=["GSE1"]).sizes["sample"] == N_SAMPLES
+
+
 def test_group__a_sample_of_two_sources(study, tmp_path):
     values = np.ones((3, N_GENES), dtype=np.float32)
     raw = write_matrix(tmp_path / "GSE9.zarr", RAW, values, tissues=["lung", "skin", "lung"])

@@ -101,6 +101,37 @@ def test_line_up__unknown_selector_and_impossible_sizes(run):
             run(sizes=(4, size))
 
 
+@pytest.fixture
+def with_constant_genes(stores, tmp_path):
+    values = stores[2].copy()
+    values[:, [2, 11]] = 7
+    source = write_matrix(tmp_path / "constant", NORMALIZED, values, genes=GENES)
+    return source, write_samples(tmp_path / "kept", source, keep=np.ones(N_SAMPLES, dtype=bool))
+
+
+def test_line_up__forced_excluded_and_constant_genes(with_constant_genes, tmp_path):
+    source, samples = with_constant_genes
+    target, forced, excluded = str(tmp_path / "lineup"), ["007_AT", "030_at"], ["005_at"]
+    options = {**OPTIONS, "sizes": (4, 37), "forced": forced, "excluded": excluded}
+    line_up(source, target, samples=samples, **options)
+    found = panels(target)
+    assert len(found) == 12
+    for genes in found.values():
+        assert genes[:2] == [7, 30]
+        assert not {2, 5, 11} & set(genes)
+    assert {len(set(genes)) for genes in found.values()} == {4, 37}
+    with pytest.raises(ConfigError, match=r"--sizes: expected 2 to 37, got 38: of 40 genes 2 are"):
+        line_up(source, target, samples=samples, **{**options, "sizes": (38,)})
+    with pytest.raises(StoreError, match=r"excluded \['005_at'\] -> \[\]"):
+        line_up(source, target, samples=samples, **{**options, "excluded": ()})
+
+
+@pytest.mark.parametrize("name", ["mined", "mean", "random", "random-3", "greedy"])
+def test_line_up__names_that_are_taken(run, listed, name):
+    with pytest.raises(ConfigError, match=rf"evaluate.panels: .*got \['{name}'\]. Rename"):
+        run(panels={name: listed["paper"]})
+
+
 def test_line_up__again_and_with_other_parameters(run, tmp_path):
     _, target = run()
     before = times(tmp_path)

@@ -108,7 +108,9 @@ def test_score__is_the_mean_over_kept_training_samples(study, reference, layer):
     found = open_store(study.target)
     wanted = phi[study.averaged].mean(axis=0)
     np.testing.assert_allclose(found["latent_score"].values.T, wanted, rtol=2e-4, atol=1e-6)
-    np.testing.assert_allclose(found["score"].values, wanted.mean(axis=1), rtol=1e-4)
+    known = np.where(np.isnan(study.values), 0, phi.mean(axis=2))
+    wanted = known[study.averaged].mean(axis=0)
+    np.testing.assert_allclose(found["score"].values, wanted, rtol=1e-4)
     per_sample = open_store(study.contributions)["contribution"].values
     np.testing.assert_allclose(
         per_sample,
@@ -217,14 +219,16 @@ def test_score__groups(tmp_path, values, shard):
         np.testing.assert_allclose(row["group_score"].values, wanted, rtol=2e-4, atol=1e-6)
 
 
-def test_score__groups_of_a_coordinate_are_the_score_together(study):
-    study.score(group_by="series")
+@pytest.mark.parametrize("reference", ["mean", "zeros", "samples"])
+def test_score__groups_of_a_coordinate_are_the_score_together(study, reference):
+    options = {"deeplift_reference": reference}
+    study.score(group_by="series", **options)
     found = open_store(study.target)
     assert found["group"].values.tolist() == ["GSE1"]
     np.testing.assert_allclose(found["group_score"].values[0], found["score"].values, rtol=1e-6)
     with pytest.raises(StoreError, match="other parameters: group_by 'series' -> 'platform'"):
-        study.score(group_by="platform")
-    assert "group" not in open_store(study.score(overwrite=True).uri)
+        study.score(group_by="platform", **options)
+    assert "group" not in open_store(study.score(overwrite=True, **options).uri)
 
 
 def test_score__unknown_label_to_group_by(study):
@@ -406,6 +410,26 @@ def test_score__a_network_that_is_no_dense_stack(study, branched):
     np.testing.assert_allclose(
         by_gene[known].sum(axis=1), change[known].mean(axis=1), rtol=1e-3, atol=1e-5
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "is_refused"), [("ReLU", True), ("Activation", False)])
+def test_score__a_last_layer_without_an_activation(study, tmp_path, name, is_refused):
+    keras = pytest.importorskip("keras")
+    last = keras.layers.ReLU() if name == "ReLU" else keras.layers.Activation("relu")
+    model = keras.Sequential([keras.Input((40,)), keras.layers.Dense(3), last])
+    like = load_model(study.folder / "model")
+    save_keras_encoder(
+        tmp_path / "m", model.to_json(), model.get_weights(), genes=like.genes,
+        gene_mean=like.gene_mean, gene_std=like.gene_std,
+    )  # fmt: skip
+    options = {"model": str(tmp_path / "m"), "engine": "shap", "layer": "pre-activation"}
+    if not is_refused:
+        assert study.score(**options).state == "new"
+        return
+    with pytest.raises(SchemaError, match=r"expects a last layer with an activation.* got ReLU\."):
+        study.score(**options)
+    assert read_attributes(study.contributions) is None
 
 
 @pytest.mark.slow

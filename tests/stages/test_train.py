@@ -85,6 +85,14 @@ def test_train__model_carries_labels_moments_and_lineage(tmp_path, train, study,
     assert not np.isnan(history.val_loss).any()
 
 
+def test_train__removes_what_a_killed_run_left(tmp_path, train, study):
+    run(train, study, tmp_path / "m")
+    checkpoint = tmp_path / "m" / "checkpoint"
+    checkpoint.mkdir()
+    assert run(train, study, tmp_path / "m").state == "unchanged"
+    assert not checkpoint.exists()
+
+
 def test_train__same_seed_same_bits_other_seed_others(tmp_path, train, study):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         run(train, study, tmp_path / name, seed=seed)
