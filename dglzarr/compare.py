@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from dglzarr.cluster import client
 from dglzarr.errors import ConfigError
 from dglzarr.kernels.panels import SELECTORS
-from dglzarr.pipeline import Step, plan, source_files
+from dglzarr.pipeline import Step, latent_step, plan, rewrite_report, source_files
+from dglzarr.predictors import PredictorName
 from dglzarr.stages.evaluate import evaluate
 from dglzarr.stages.lineup import line_up
 from dglzarr.stages.pool import pool
@@ -59,6 +60,7 @@ def compare(
     settings
         The study; its published panels take part, whole and in random subsets, beside
         ``select.n_random`` random panels of each size. Its sources of role ``cohort`` do not.
+        What it forces into panels, or excludes, holds for those of every size.
     contest
         What is compared.
     overwrite
@@ -69,8 +71,8 @@ def compare(
     Raises
     ------
     ConfigError
-        When a selector is unknown, a size is no size of a panel, or there are more folds than
-        series.
+        When a selector or a predictor is unknown or none is left, a size is no size of a panel,
+        anything is named twice, or there are fewer than two folds or more than series.
     DglzarrError
         Whatever a stage raises; the next call goes on where this one stopped.
     """
@@ -93,8 +95,8 @@ def compare(
             seed=settings.seed,
             overwrite=overwrite,
         )
-        if Path((report := plan(settings)[-1]).writes).exists():
-            report()
+        if Path(Study(settings.root, FIRST_SEGMENTS).report).exists():
+            rewrite_report(settings)
     return summary
 
 
@@ -117,7 +119,8 @@ def fold_steps(
     fold = {"sources": [s for s in sources if s.role == "train"], "fold": (k, contest.n_folds)}
     ingest = planned["ingest"]
     uses_score = any(SELECTORS[name].uses_score for name in contest.selectors)
-    before = ["normalize", "dedup", *(["train", "score"] if uses_score else [])]
+    score = planned["score"]
+    network = [planned["train"], *latent_step(score), score] if uses_score else []
     common: dict[str, Any] = {
         "source": study.uri("normalized"),
         "samples": study.uri("samples"),
@@ -128,7 +131,9 @@ def fold_steps(
     choices = settings.evaluate.model_dump(exclude={"panels", "predictors"})
     return [
         replace(ingest, arguments={**ingest.arguments, **fold}),
-        *(planned[name] for name in before),
+        planned["normalize"],
+        planned["dedup"],
+        *network,
         Step(
             "line up",
             line_up,
@@ -138,7 +143,7 @@ def fold_steps(
                 "scores": study.uri("scores") if uses_score else None,
                 "selectors": contest.selectors,
                 "sizes": contest.sizes,
-                "n_random": settings.select.n_random,
+                **settings.select.model_dump(include={"n_random", "forced", "excluded"}),
                 "panels": settings.evaluate.panels,
             },
             lineup,
@@ -175,10 +180,20 @@ def _named(on_progress: Progress | None, fold: str) -> Progress | None:
 
 def _check(contest: Contest) -> None:
     """Refuse what can be refused before any work."""
-    if unknown := [name for name in contest.selectors if name not in SELECTORS]:
-        raise ConfigError(f"--panels: expected names of {', '.join(SELECTORS)}, got {unknown!r}.")
+    if contest.n_folds < 2:
+        raise ConfigError(f"--folds: expected 2 or more, got {contest.n_folds}.")
     if not contest.sizes or min(contest.sizes) < 1:
         raise ConfigError(f"--sizes: expected numbers of genes, got {list(contest.sizes)!r}.")
-    known = ("ridge", "knn", "dgex")
-    if wrong := [p for p in contest.predictors if p not in known]:
-        raise ConfigError(f"--predictors: expected names of {', '.join(known)}, got {wrong!r}.")
+    known = {"--panels": SELECTORS, "--predictors": get_args(PredictorName)}
+    for place, names in (("--panels", contest.selectors), ("--predictors", contest.predictors)):
+        if unknown := [name for name in names if name not in known[place]]:
+            raise ConfigError(
+                f"{place}: expected names of {', '.join(known[place])}, got {unknown!r}."
+            )
+        _check_once(place, names)
+    _check_once("--sizes", contest.sizes)
+
+
+def _check_once(place: str, values: Sequence[object]) -> None:
+    if not values or len(set(values)) < len(values):
+        raise ConfigError(f"{place}: expected each once and at least one, got {list(values)!r}.")

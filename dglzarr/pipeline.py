@@ -8,6 +8,7 @@ a plain call and the Prefect flow wraps into a task.
 from __future__ import annotations
 
 import errno
+import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,7 @@ class Step:
     @property
     def reports_progress(self) -> bool:
         """Whether the stage takes ``on_progress``."""
-        return self.name not in ("group", "enrich", "report", "halve")
+        return "on_progress" in inspect.signature(self.func).parameters
 
     @property
     def state(self) -> StepState:
@@ -221,6 +222,21 @@ def plan(settings: Settings, *, study: Study | None = None, overwrite: bool = Fa
         ),
     ]  # fmt: skip
     return [s for s in steps if wanted.get(s.name, True)]
+
+
+def latent_step(score: Step) -> list[Step]:
+    """Return what must be run before a score step alone: the latent units, where they weigh."""
+    if score.arguments["aggregation"] != "variance-weighted":
+        return []
+    names = ("source", "samples", "model", "overwrite")
+    target = score.arguments["latent"]
+    arguments = {**{name: score.arguments[name] for name in names}, "target": target}
+    return [Step("encode", encode_samples, arguments, target)]
+
+
+def rewrite_report(settings: Settings) -> Any:  # noqa: ANN401
+    """Write a study's report with what the study has by now."""
+    return plan(settings)[-1]()
 
 
 REPORTED = (
@@ -386,8 +402,7 @@ def grow(
         steps = _growth(settings, study, grown, new)
         done = execute(settings, steps, run or plain_run(on_progress))
         write_manifest(settings.root, grown.segments)
-        report = plan(settings)[-1]
-        done[report.name] = report()
+        done["report"] = rewrite_report(settings)
     return done
 
 

@@ -1,4 +1,4 @@
-"""How much of a panel is chance: the study's scores again, with other seeds and other samples.
+"""How much of a panel of the highest scores is chance: other seeds, and other samples.
 
 Owns which replicates there are and in which order they are made; ``stages.stability`` compares
 them. Of a replicate the model and the scores stay, its contributions are removed.
@@ -11,10 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dglzarr.errors import ConfigError
-from dglzarr.pipeline import Step, execute, plain_run, plan
-from dglzarr.report.page import write_report
-from dglzarr.stages.encode import encode_samples
+from dglzarr.errors import ConfigError, StoreError
+from dglzarr.pipeline import Step, execute, latent_step, plain_run, plan, rewrite_report
 from dglzarr.stages.stability import compare_replicates, halve
 from dglzarr.store import open_store, store_input
 from dglzarr.study import Study, locked, open_study
@@ -40,7 +38,7 @@ def stability(
     Parameters
     ----------
     settings
-        The study. It must be scored; its own seed is the first replicate.
+        The study. It must be scored with these settings; its own seed is the first replicate.
     n_seeds
         Networks in all, of the seeds that follow the study's own.
     n_halves
@@ -54,6 +52,8 @@ def stability(
     ------
     ConfigError
         When there are fewer than two replicates.
+    StoreError
+        When the study's model or scores were made with other settings.
     DglzarrError
         Whatever a stage raises; finished replicates are kept, and the next call goes on.
     """
@@ -66,6 +66,12 @@ def stability(
     first = Study(study.root, study.segments[:1])
     steps = {step.name: step for step in plan(settings, overwrite=overwrite)}
     open_store(first.uri("scores"))
+    for step in (steps["train"], steps["score"]):
+        if (state := step.state) != "done":
+            raise StoreError(
+                f"{step.writes}: expected it made with these settings, got {state!r}. "
+                "Run 'dglzarr mine' with them first."
+            )
     # Replicates of other data stand elsewhere, so that none of them is taken for one of these.
     place = f"{study.root}/stability/{store_input(first.uri('samples'))['store_id'][:8]}"
     replicates = {f"seed-{settings.seed}": first.uri("scores")}
@@ -93,10 +99,8 @@ def stability(
         found: StoreSummary = Step(
             "stability", compare_replicates, arguments, study.uri("stability")
         )()
-        report = plan(settings)[-1]
-        assert report.func is write_report
         if Path(study.report).exists():
-            report()
+            rewrite_report(settings)
     return found
 
 
@@ -131,14 +135,12 @@ def _replicate(
     model = model or f"{place}/model"
     common = {"samples": samples, "seed": seed}
     training = _changed(train, model, target=model, **common)
-    encoding = {"source": source, "target": latent, "samples": samples, "model": model}
     places = {"target": scores, "contributions": contributions, "latent": latent}
     scoring = _changed(score, scores, model=model, **places, **common)
     if any(step.state != "done" for step in (training, scoring)):
-        encode = Step("encode", encode_samples, {**encoding, **overwrite}, latent)
-        execute(settings, [*todo, training, encode, scoring], run)
-        for uri in (contributions, latent):
-            shutil.rmtree(uri, ignore_errors=True)
+        execute(settings, [*todo, training, *latent_step(scoring), scoring], run)
+    for uri in (contributions, latent):  # also those that a killed run left
+        shutil.rmtree(uri, ignore_errors=True)
     return scores
 
 

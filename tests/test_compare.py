@@ -180,15 +180,58 @@ def test_compare__second_run_touches_nothing_and_says_what_it_does(done):
         (Contest(("best",)), r"--panels: expected names of top-score.*got \['best'\]"),
         (Contest(sizes=()), r"--sizes: expected numbers of genes, got \[\]"),
         (Contest(predictors=("magic",)), r"--predictors: expected names of.*got \['magic'\]"),
+        (Contest(predictors=()), r"--predictors: expected each once and at least one, got \[\]"),
+        (
+            Contest(predictors=("knn",) * 2),
+            r"--predictors: expected each once.*got \['knn', 'knn'\]",
+        ),
+        (Contest(("greedy",) * 2), r"--panels: expected each once .*got \['greedy', 'greedy'\]"),
+        (Contest(sizes=(5, 5)), r"--sizes: expected each once and at least one, got \[5, 5\]"),
+        (Contest(n_folds=0), r"--folds: expected 2 or more, got 0\."),
+        (Contest(n_folds=1), r"--folds: expected 2 or more, got 1\."),
         (Contest(("greedy",), (2,), n_folds=7), r"expected 2 to 6, the number of series.*got 7"),
         (Contest(("greedy",), (30,), n_folds=2), r"sizes: expected 1 to 29.*got \[30\]"),
     ],
-    ids=["selector", "no size", "predictor", "more folds than series", "a panel of all genes"],
+    ids=[
+        "selector",
+        "no size",
+        "predictor",
+        "no predictor",
+        "predictor twice",
+        "selector twice",
+        "size twice",
+        "no fold",
+        "one fold",
+        "more folds than series",
+        "a panel of all genes",
+    ],
 )
 def test_compare__one_line_for_what_cannot_be(tmp_path, contest, message):
     with pytest.raises(ConfigError, match=message):
         compare(settings(tmp_path), contest)
     assert not (tmp_path / "study/comparison.zarr").exists()
+
+
+def test_compare__genes_to_hold_and_to_keep_out(done, tmp_path):
+    genes = fold(done, 0, "lineup")["gene"].values.tolist()
+    rules = {"n_random": 3, "forced": [genes[4]], "excluded": [genes[9]]}
+    compare(settings(tmp_path, select=rules), Contest(("greedy",), (2, 4), n_folds=2))
+    for k in range(2):
+        table = fold(tmp_path, k, "lineup")["panel_gene"].values
+        assert set(table[:, 0].tolist()) == {genes[4]}
+        assert genes[9] not in table
+
+
+@pytest.mark.slow
+def test_compare__scores_weighted_by_variance(tmp_path):
+    chosen = settings(
+        tmp_path, score={"aggregation": "variance-weighted"},
+        train={"hidden": 8, "n_latent": 3, "epochs": 1},
+    )  # fmt: skip
+    compare(chosen, Contest(("top-score",), (2,), n_folds=2))
+    weight = fold(tmp_path, 1, "segments/0000/contributions")["latent_weight"].values
+    assert len(set(weight.tolist())) == 3
+    assert weight.sum() == pytest.approx(1)
 
 
 # ---------------------------------------------------------------- what it says

@@ -121,10 +121,45 @@ def test_stability__interrupted_it_goes_on_with_the_same_bytes(folder, tmp_path)
 def test_stability__other_settings_are_refused_or_replaced(folder):
     stability(tiny(folder), n_seeds=2, n_halves=0)
     settings = tiny(folder, train={"epochs": 3})
+    with pytest.raises(StoreError, match=r"seed-0: expected it made with .* got 'other settings'"):
+        stability(settings, n_seeds=2, n_halves=0, overwrite=True)
+    mine(settings, only=STAGES, overwrite=True)
+    assert "How much of a panel" not in (folder / "study" / "report.html").read_text()
     with pytest.raises(StoreError, match="seed-1: was made with other parameters: epochs 2 -> 3"):
         stability(settings, n_seeds=2, n_halves=0)
     stability(settings, n_seeds=2, n_halves=0, overwrite=True)
     assert load_model(folder / "study/models/seed-1").parameters["epochs"] == 3
+    assert "How much of a panel" in (folder / "study" / "report.html").read_text()
+
+
+def test_stability__scores_of_other_settings_are_refused(folder):
+    settings = tiny(folder, score={"layer": "pre-activation"})
+    with pytest.raises(
+        StoreError, match=r"scores\.zarr: expected it made with .* Run 'dglzarr mine'"
+    ):
+        stability(settings, n_seeds=2, n_halves=0)
+
+
+@pytest.mark.parametrize("aggregation", ["mean-abs", "variance-weighted"])
+def test_stability__encodes_where_latent_units_weigh(folder, aggregation):
+    settings = tiny(folder, score={"aggregation": aggregation})
+    mine(settings, only=STAGES, overwrite=True)
+    run = []
+
+    def noted(step):
+        run.append(step.name)
+        return step()
+
+    stability(settings, n_seeds=2, n_halves=0, run=noted)
+    assert run == ["train", *(["encode"] if aggregation == "variance-weighted" else []), "score"]
+
+
+def test_stability__removes_what_a_killed_run_left(folder):
+    stability(tiny(folder), n_seeds=2, n_halves=0)
+    left = replicate(folder, "seed-1") / "contributions.zarr"
+    left.mkdir()
+    stability(tiny(folder), n_seeds=2, n_halves=0)
+    assert not left.exists()
 
 
 @pytest.mark.parametrize(("n_seeds", "n_halves"), [(1, 0), (0, 1), (2, -1)])
