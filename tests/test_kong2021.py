@@ -18,6 +18,7 @@ N_SAMPLES, N_GENES, N_GTEX = 120, 60, 24
 SMALL = (
     'cluster.kind="none"', "dedup.n_clusters=4", "train.hidden=12", "train.n_latent=4",
     "train.epochs=2", "select.n_landmarks=12", "select.n_random=2", "enrich.min_size=2",
+    "evaluate.dgex.hidden=8", "evaluate.dgex.epochs=2",
 )  # fmt: skip
 
 
@@ -78,6 +79,11 @@ def test_kong2021__states_what_the_paper_states(tmp_path):
     assert (ingest.split_by, ingest.test_fraction) == ("sample", 0.1)
     assert (train.hidden, train.n_latent, train.dropout, train.l2) == (500, 100, 0.1, 1e-6)
     assert (train.activation, train.epochs, settings.select.n_landmarks) == ("sigmoid", 100, 943)
+    dgex = settings.evaluate.dgex
+    assert settings.evaluate.predictors == ("ridge", "dgex")
+    assert (dgex.hidden, dgex.n_layers, dgex.dropout, dgex.batch_size) == (9000, 1, 0.25, 200)
+    assert (dgex.optimizer, dgex.learning_rate, dgex.epochs) == ("momentum", None, 200)
+    assert dgex.patience == dgex.epochs
     units = {Path(s.uri).name: (s.role, s.unit) for s in settings.sources}
     assert units["bgedv2_QNORM.gctx"] == ("train", "log2")
     assert units["GTEx_RNASeq_RPKM_n2921x55993.gctx"] == ("cohort", "rpkm")
@@ -107,7 +113,8 @@ def test_kong2021__runs_on_files_of_the_same_kinds(tmp_path):
     # by Ensembl id without version: every probe that has a gene
     assert cohorts["GTEx_RNASeq_RPKM_n2921x55993"] == N_GENES - 4
     mae = evaluation["mae"].sel(cohort="GTEx_RNASeq_RPKM_n2921x55993", panel="mined")
-    assert np.isfinite(mae.values).any()
+    for predictor in ("ridge", "dgex"):
+        assert np.isfinite(mae.sel(predictor=predictor).values).any()
     groups = open_store(study.uri("groups"))
     assert groups.attrs["details"]["groups"].keys() == {"ADC", "Normal", "SCC"}
     assert groups.sizes["sample"] == 20
