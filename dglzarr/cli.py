@@ -315,8 +315,8 @@ def compare_command(  # noqa: PLR0913  (every option is an argument)
 
     Each fold is a study of its own under ROOT/folds: nothing is fitted on the series that it is
     judged on. Published lists of the settings take part, whole and in random subsets, beside
-    select.n_random random panels of each size. Finished work is kept: an interrupted run goes on
-    where it stopped.
+    select.n_random random panels of each size; select.forced and .excluded hold. Finished work is
+    kept: an interrupted run goes on where it stopped.
     """
     loaded = load_settings(settings, tuple(set_ or ()), folder=folder)
     contest = Contest(_names(panels), _numbers(sizes), _names(predictors), folds)
@@ -351,10 +351,10 @@ def stability_command(
     folder: Folder = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Tell how much of the panel is chance: other seeds, and halves of the samples.
+    """Tell how much of a panel of the highest scores is chance: other seeds, halves of the samples.
 
-    The study must have been scored. Each replicate is trained and scored anew; finished ones are
-    kept. The report shows the result.
+    The study must have been scored with these settings. Each replicate is trained and scored anew;
+    finished ones are kept. The report shows the result.
     """
     loaded = load_settings(settings, tuple(set_ or ()), folder=folder)
     with _Bars() as bars:
@@ -455,7 +455,7 @@ def query_command(
     gene: Annotated[list[str] | None, typer.Option(help="Gene or symbol; repeatable.")] = None,
     sample: Annotated[list[str] | None, typer.Option(help="Sample; repeatable.")] = None,
     top: Annotated[
-        int, typer.Option(min=1, help="Without --gene: how many of the best-scored genes.")
+        int, typer.Option(min=1, help="Without --gene: how many genes, first by rank.")
     ] = 20,
 ) -> None:
     """Print values of chosen genes or samples as a tab-separated table."""
