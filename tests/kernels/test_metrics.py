@@ -8,6 +8,8 @@ from scipy.stats import pearsonr
 
 from dglzarr.kernels.metrics import (
     finish_null,
+    known_mean,
+    known_means,
     mae_per_gene,
     mae_within_series,
     null_counts,
@@ -51,6 +53,19 @@ def test_mae_per_gene__hand_worked():
     truth = np.array([[1.0, 2.0, np.nan], [3.0, np.nan, np.nan], [5.0, 2.0, np.nan]])
     predicted = np.array([[2.0, 2.0, 1.0], [3.0, 9.0, 1.0], [3.0, 3.0, 1.0]])
     np.testing.assert_array_equal(mae_per_gene(truth, predicted), [1, 0.5, np.nan])
+
+
+@given(st.data())
+def test_known_means__naive_loop(data):
+    values = data.draw(matrices(missing=True))
+    means = known_means(values)
+    for row, mean in zip(values, means, strict=True):
+        known = row[~np.isnan(row)].astype(np.float64)
+        if known.size:
+            assert mean == pytest.approx(known.mean(), rel=1e-12)
+        else:
+            assert np.isnan(mean)
+        np.testing.assert_equal(known_mean(row), float(mean))
 
 
 @given(st.data())
