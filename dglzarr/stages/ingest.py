@@ -357,7 +357,7 @@ def _study_labels(
         "gene": _text(genes),
         "gene_id": _text(ids),
         "gene_symbol": _text(symbols),
-        "source": _text([_name(r) for r, t in zip(raws, tables, strict=True) for _ in t["sample"]]),
+        "source": np.repeat(_text([_name(r) for r in raws]), [t.sizes["sample"] for t in tables]),
         "series": np.concatenate([t["series"].values for t in tables]),
         "platform": np.concatenate([t["platform"].values for t in tables]),
         "label": _text(names),
