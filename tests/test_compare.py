@@ -80,6 +80,35 @@ def test_compare__needs_no_network_where_no_selector_reads_its_scores(done):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
+def test_compare__selectors_that_read_scores_and_a_list(tmp_path):
+    """By default: the selectors of the settings, on scores of each fold's own network."""
+    write_files(tmp_path, simulate(90, 30, n_hubs=4, n_series=6, n_duplicates=4))
+    first = min(tmp_path.glob("GSE*")).read_text().splitlines()
+    begin = first.index("!series_matrix_table_begin") + 2
+    listed = [line.split("\t")[0].strip('"') for line in first[begin : begin + 6]]
+    (tmp_path / "list.txt").write_text("\n".join(listed))
+    chosen = settings(
+        tmp_path,
+        train={"hidden": 8, "n_latent": 3, "epochs": 1},
+        select={"n_random": 2, "selector": "top-score", "selectors": ["deeplift-greedy"]},
+        evaluate={"panels": {"paper": "list.txt"}},
+    )
+    compare(chosen, Contest(sizes=(2, 4), n_folds=2))
+    best = []
+    for k in range(2):
+        scores, lineup = fold(tmp_path, k, "scores"), fold(tmp_path, k, "lineup")
+        highest = scores["gene"].values[np.argsort(-scores["score"].values)[:4]]
+        panel = lineup["panel_gene"].values[lineup["panel"].values.tolist().index("top-score/4")]
+        assert [g for g in panel.tolist() if g] == highest.tolist()
+        best.append(scores["score"].values)
+    assert not np.array_equal(*best), "each fold has scores of its own"
+    found = open_store(comparison_uri(str(tmp_path / "study"))).load()
+    rows = found["row"].values.tolist()
+    assert {"top-score/4", "deeplift-greedy/4", "paper/6", "random/4"} <= set(rows)
+    assert int(found["n_panels"].sel(row="random of paper/4")) == 2
+
+
 def test_compare__panels_are_those_of_the_folds(done, found):
     for k in range(3):
         ds = fold(done, k, "evaluation")
