@@ -242,25 +242,37 @@ def run(step):
     result = step()
     if step.name == sys.argv[2]:
         Path(sys.argv[3]).touch()
-        time.sleep(60)
+        for _ in range(3000):
+            if Path(sys.argv[3] + ".go").exists():
+                break
+            time.sleep(0.05)
     return result
 
 grow(settings(sys.argv[1]), run=run)
 """
 
 
+def wait_for(path, process):
+    """Wait until a process has made a file."""
+    deadline = time.monotonic() + 120
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert path.exists()
+
+
 def test_grow__two_processes_at_once(study, tmp_path):
     """The second is refused in a line, what the first makes is whole."""
     ready, root = tmp_path / "ready", study / "study"
-    program = STANDING_STILL.replace("time.sleep(60)", "time.sleep(4)")
-    command = [sys.executable, "-c", program, str(study), "ingest", str(ready)]
+    command = [sys.executable, "-c", STANDING_STILL, str(study), "ingest", str(ready)]
     first = subprocess.Popen(command, cwd=Path(__file__).parents[1])
-    deadline = time.monotonic() + 120
-    while not ready.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    with pytest.raises(StoreError, match=r"another run is changing this study. Wait for it\."):
-        grow(settings(study))
-    assert first.wait(timeout=200) == 0
+    try:
+        wait_for(ready, first)
+        with pytest.raises(StoreError, match=r"another run is changing this study\. Wait for it\."):
+            grow(settings(study))
+    finally:
+        ready.with_name("ready.go").touch()
+        status = first.wait(timeout=200)
+    assert status == 0
     assert open_study(str(root)).segments == ("0000", "0001")
     assert dglzarr.open(f"{root}#samples").sizes["sample"] == 120
     assert grow(settings(study)) == {}
@@ -274,12 +286,11 @@ def test_grow__killed_and_started_again(study, tmp_path, stage):
     grow(settings(undisturbed))
     command = [sys.executable, "-c", STANDING_STILL, str(study), stage, str(ready)]
     process = subprocess.Popen(command, cwd=Path(__file__).parents[1])
-    deadline = time.monotonic() + 60
-    while not ready.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
-    assert ready.exists()
+    try:
+        wait_for(ready, process)
+    finally:
+        process.kill()
+        process.wait()
     assert open_study(str(root)).segments == ("0000",), "half a growth is not visible"
     grow(settings(study))
     assert digests(root / "segments") == digests(undisturbed / "study" / "segments")
