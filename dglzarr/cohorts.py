@@ -1,4 +1,4 @@
-"""Cohorts: the samples that an evaluation is reported on, in the study's genes and z units.
+"""Cohorts: the samples kept of a split, and those that an evaluation is reported on, in z units.
 
 Reads ``normalized.zarr``, ``samples.zarr`` and the raw stores of cohorts; writes nothing. A cohort
 gives its values gene by gene, so that a judge never holds more than a slice of them.
