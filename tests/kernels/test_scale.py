@@ -1,7 +1,6 @@
 """Scale: raw and log2 told apart on made and on real values; centred data refused."""
 
 import gzip
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,6 @@ from hypothesis import given
 
 from dglzarr.kernels.scale import detect_scale, to_log2, value_quantiles
 from tests.strategies import matrices
-
-DATA = Path(
-    os.environ.get("DGLZARR_DATA", Path(__file__).resolve().parents[2].parent / "shared" / "data")
-)
 
 
 def test_value_quantiles__hand_worked():
@@ -120,18 +115,14 @@ def _table(path: Path, n_rows: int, *, skip: int = 1, labels: int = 1) -> np.nda
         ("GSE19420", "log2"),
     ],
 )
-def test_detect_scale__real_series(name, expected):
-    path = DATA / "tables" / f"{name}_expr.tsv.gz"
-    if not path.exists():
-        pytest.skip(f"real data absent: {path.name}")
+def test_detect_scale__real_series(data_dir, name, expected):
+    path = data_dir / "tables" / f"{name}_expr.tsv.gz"
     assert detect_scale(value_quantiles(_table(path, 4000))) == expected
 
 
 @pytest.mark.data
-def test_detect_scale__real_average_differences():
-    path = DATA / "gctx" / "Leukemia_hgu95av2.gct"
-    if not path.exists():
-        pytest.skip(f"real data absent: {path.name}")
+def test_detect_scale__real_average_differences(data_dir):
+    path = data_dir / "gctx" / "Leukemia_hgu95av2.gct"
     values = _table(path, 4000, skip=3, labels=2)
     assert detect_scale(value_quantiles(values)) == "raw"
     result, n_negative = to_log2(values, "raw")

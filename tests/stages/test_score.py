@@ -384,7 +384,8 @@ def test_score__shap_gives_what_the_closed_form_gives(study, tmp_path, layer):
 @pytest.fixture
 def branched(study, tmp_path):
     """A Keras encoder with a skip connection, saved for the study's genes; and the network."""
-    keras = pytest.importorskip("keras")
+    import keras
+
     keras.utils.set_random_seed(0)
     inputs = keras.Input((40,))
     hidden = keras.layers.Dense(6, activation="tanh")(inputs)
@@ -420,7 +421,8 @@ def test_score__a_network_that_is_no_dense_stack(study, branched):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "is_refused"), [("ReLU", True), ("Activation", False)])
 def test_score__a_last_layer_without_an_activation(study, tmp_path, name, is_refused):
-    keras = pytest.importorskip("keras")
+    import keras
+
     last = keras.layers.ReLU() if name == "ReLU" else keras.layers.Activation("relu")
     model = keras.Sequential([keras.Input((40,)), keras.layers.Dense(3), last])
     like = load_model(study.folder / "model")
