@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 from importlib.metadata import version
@@ -20,6 +21,7 @@ from dglzarr.config import load_settings
 from dglzarr.errors import ConfigError, SourceError, StoreError
 from dglzarr.forecast import estimate
 from dglzarr.pipeline import OPTIONAL_STAGES, STAGES
+from dglzarr.store import open_store
 from dglzarr.study import open_study
 from dglzarr.testing import write_study
 from tests.studies import remove_regions, times, write_model
@@ -421,8 +423,17 @@ def test_report__ends_with_what_was_found(mined, run):
     result = run("report", mined, *OVERRIDES)
     assert result.status == 0
     assert result.lines[-1] == f"Report: {mined.parent}/study/report.html"
-    assert "  mean " in result.out
-    assert "  mined " in result.out
+    evaluation = open_store(open_study(str(mined.parent / "study")).uri("evaluation"))
+    error = evaluation.attrs["details"]["mean_mae"]
+    assert f"  mean         {error['mean']:.4f}" in result.lines
+    assert f"  mined        {error['mined']:.4f}" in result.lines
+    random = [e for name, e in error.items() if name.startswith("random-")]
+    n_worse = len([e for e in random if e > error["mined"]])
+    assert len(random) == 2
+    assert (
+        f"  2 random    {statistics.mean(random):.4f} ({min(random):.4f} to {max(random):.4f}); "
+        f"the mined panel is better than {n_worse} of them"
+    ) in result.lines
 
 
 def test_simulate__names_the_next_command(tmp_path, run):

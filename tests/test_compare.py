@@ -288,6 +288,19 @@ def row(family, size, mae, **more):
     return ComparisonRow(**{**known, "family": family, "size": size, "mae": mae, **more})
 
 
+def test_cells__every_value_in_its_column():
+    full = row(
+        "greedy", 50, 0.61, n_panels=3, low=0.52, high=0.73, best=0.54, worst=0.75,
+        versus_random=-0.06, versus_low=-0.07, versus_high=0.08, n_random_better=9, n_random=20,
+        share_better=0.81, t_pvalue=0.001, wilcoxon_pvalue=0.002, mae_within=0.43,
+        share_failed=0.32,
+    )  # fmt: skip
+    assert cells(full) == (
+        "50", "greedy (3)", "ridge", "0.6100", "0.5200 to 0.7300", "0.5400 to 0.7500", "-0.0600",
+        "-0.0700 to +0.0800", "9 of 20", "81.0%", "0.4300", "32.0%",
+    )  # fmt: skip
+
+
 def test_comparison_verdict__differences_and_half_sizes():
     rows = [
         row("random", 50, 0.7, best=0.69, n_panels=20),

@@ -157,8 +157,8 @@ def test_plan__steps_in_order_write_what_the_next_ones_read(tmp_path):
     written = set()
     for step, name in zip(plan(tiny(tmp_path)), STAGES, strict=True):
         assert step.name == name
-        for key in ("source", "samples", "landmarks", "model"):
-            if key in step.arguments and name not in ("encode", "score"):
+        for key in ("source", "normalized", "samples", "landmarks", "model"):
+            if key in step.arguments:
                 assert step.arguments[key] in written, (name, key)
         written.add(step.writes)
 

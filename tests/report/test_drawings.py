@@ -88,16 +88,19 @@ def test_leaves__a_chain_of_thousands():
     assert sorted(_leaves(joined, n)) == list(range(n))
 
 
-@pytest.mark.parametrize("enriched", [[True, False], [True, True], [False, False]])
-def test_enriched_terms__names_and_scale(enriched):
-    drawing = enriched_terms(
-        ["kinase activity", "b" * 80],
-        np.array([0.1, 0.05]),
-        np.array([12, 6]),
-        np.array([1e-6, 0.03]),
-        is_enriched=np.array(enriched),
-    )
-    text = words(drawing)
-    assert "kinase activity" in text
-    assert "b" * 49 + "..." in text
-    assert all(n in text.split() for n in ("3", "6", "12"))
+def test_enriched_terms__names_and_scale_and_hollow_dots():
+    drawings = [
+        enriched_terms(
+            ["kinase activity", "b" * 80],
+            np.array([0.1, 0.05]),
+            np.array([12, 6]),
+            np.array([1e-6, 0.03]),
+            is_enriched=np.array(enriched),
+        )
+        for enriched in ([True, False], [True, True], [False, False])
+    ]
+    for text in map(words, drawings):
+        assert "kinase activity" in text
+        assert "b" * 49 + "..." in text
+        assert all(n in text.split() for n in ("3", "6", "12"))
+    assert len({drawing.svg for drawing in drawings}) == 3
