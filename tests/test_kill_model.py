@@ -20,18 +20,21 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 N_SAMPLES, N_GENES, SHARD, EPOCHS = 400, 1500, 16, 60
 N_REGIONS = N_SAMPLES // SHARD
+# Both rest after each step, so that the moment to kill them at cannot be missed.
 TRAIN = f"""
-import sys
+import sys, time
 from dglzarr.stages.train import train
 source, samples, target = sys.argv[1:]
-train(source, target, samples=samples, hidden=40, n_latent=8, epochs={EPOCHS}, batch_size=32)
+train(source, target, samples=samples, hidden=40, n_latent=8, epochs={EPOCHS}, batch_size=32,
+      on_progress=lambda *_: time.sleep(0.02))
 """
 SCORE = """
-import sys
+import sys, time
 from dglzarr.stages.score import score
 source, samples, model, folder = sys.argv[1:]
 score(source, folder + "/scores", samples=samples, model=model,
-      contributions=folder + "/contributions", group_by="series")
+      contributions=folder + "/contributions", group_by="series",
+      on_progress=lambda what, *_: time.sleep(0.01 if what == "scoring" else 0.02))
 """
 
 

@@ -19,6 +19,16 @@ from tests.studies import digests
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
 COMMAND = (sys.executable, "-c", "from dglzarr.cli import main; main()", "mine", "study.toml")
+SLOW = """
+import time
+from dglzarr.config import load_settings
+from dglzarr.pipeline import mine
+
+def rest(what, *_):
+    time.sleep(0.01 if what in ("normalizing", "scoring") else 0.02)
+
+mine(load_settings("study.toml"), on_progress=rest)
+"""
 N_REGIONS = 50
 SETTINGS = """
 root = "study"
@@ -57,22 +67,25 @@ def study(tmp_path_factory):
     return folder
 
 
-def start(folder, *options):
-    """The command line in a process group of its own, workers included."""
+def start(folder, *command):
+    """A program in a process group of its own, workers included."""
     with (folder / "log.txt").open("a") as log:
         return subprocess.Popen(
-            [*COMMAND, *options], cwd=folder, stdout=log, stderr=log, start_new_session=True
-        )
+            command, cwd=folder, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
 
 
 def finish(folder, *options):
-    process = start(folder, *options)
+    process = start(folder, *COMMAND, *options)
     assert process.wait(timeout=200) == 0, (folder / "log.txt").read_text()[-2000:]
 
 
-def kill_when(folder, is_time, *options):
-    """Start a run, kill its whole process group as soon as it is time; fail if it ends before."""
-    process = start(folder, *options)
+def kill_when(folder, is_time):
+    """Start a run, kill its whole process group as soon as it is time; fail if it ends before.
+
+    It rests at each step that it tells, so that the moment cannot be missed.
+    """
+    process = start(folder, sys.executable, "-c", SLOW)
     deadline = time.monotonic() + 200
     while not is_time():
         assert process.poll() is None, (folder / "log.txt").read_text()[-2000:]
