@@ -66,6 +66,9 @@ STAGES = (
     "report",
 )
 
+_SCORED = ("deeplift_reference", "n_references", "layer", "aggregation", "engine", "seed")
+"""How contributions were made: parameters of their store that a grown segment's take over."""
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -402,7 +405,8 @@ def grow(
         steps = _growth(settings, study, grown, new)
         done = execute(settings, steps, run or plain_run(on_progress))
         write_manifest(settings.root, grown.segments)
-        done["report"] = rewrite_report(settings)
+        as_scored = settings.model_copy(update={"seed": _scored(study)["seed"]})
+        done["report"] = rewrite_report(as_scored)
     return done
 
 
@@ -416,6 +420,9 @@ def _growth(
     )  # fmt: skip
     is_gene = found["feature_kind"] == "gene"
     frozen = open_store(study.uris("normalized")[0]).attrs["parameters"]
+    scored = _scored(study)
+    model = study.model(scored["seed"])
+    _check_model(model, scored["model_id"])
     new = {name: grown.uri(name) for name in SEGMENTED}
     pairs = zip(study.uris("normalized"), study.uris("samples"), strict=True)
     arguments: dict[str, tuple[Callable[..., Any], str, dict[str, Any]]] = {
@@ -446,7 +453,7 @@ def _growth(
             {
                 "source": new["normalized"],
                 "samples": new["samples"],
-                "model": study.model(settings.seed),
+                "model": model,
             },
         ),
         "score": (
@@ -455,10 +462,9 @@ def _growth(
             {
                 "source": new["normalized"],
                 "samples": new["samples"],
-                "model": study.model(settings.seed),
+                "model": model,
                 "frozen": study.uris("contributions")[0],
-                **settings.score.model_dump(exclude={"group_by"}),
-                "seed": settings.seed,
+                **{name: scored[name] for name in _SCORED},
             },
         ),
     }
@@ -466,6 +472,21 @@ def _growth(
         Step(name, func, {"target": new[writes], "overwrite": True, **more}, new[writes])
         for name, (func, writes, more) in arguments.items()
     ]
+
+
+def _scored(study: Study) -> dict[str, Any]:
+    """Return how a study's samples were scored: the parameters of its contributions."""
+    return dict(open_store(study.uris("contributions")[0]).attrs["parameters"])
+
+
+def _check_model(model: str, scored: str) -> None:
+    """Refuse a model other than the one that the study's contributions are of."""
+    found = load_model(Path(model)).model_id
+    if found != scored:
+        raise StoreError(
+            f"{model}: expected model {scored}, which scored the study, got {found}. "
+            "Run 'dglzarr refit'."
+        )
 
 
 def _sources_of(expression: Sequence[str]) -> set[str]:

@@ -120,7 +120,7 @@ class Matrix:
         except FileNotFoundError as error:
             raise StoreError(
                 f"{self.path.parent}: region {shard} of {self.path.name!r} is missing. Run the "
-                "stage that writes it again."
+                "stage that writes it again. Of a grown segment, 'dglzarr refit' alone does that."
             ) from error
         try:
             at = os.fstat(opened).st_size - nbytes - _CRC_NBYTES

@@ -522,7 +522,7 @@ def open_store(
     if whole and (lost := _lost_regions(uris)):
         raise StoreError(
             f"{uris}: {len(lost)} regions are missing, the first is {lost[0].index}. Run the stage "
-            "that writes it again."
+            "that writes it again. Of a grown segment, 'dglzarr refit' alone does that."
         )
     ds = _lazy_dataset(uris)
     found = SPECS[attributes["dglzarr_schema"]]

@@ -136,6 +136,35 @@ def test_grow__a_reader_keeps_its_view(study):
     assert before.sizes["sample"] == before["expression"].compute().sizes["sample"] < 120
 
 
+def test_grow__scores_as_the_study_was_scored_whatever_the_settings_say(study):
+    root, asked = str(study / "study"), settings(study)
+    score = asked.score.model_copy(update={"aggregation": "max", "layer": "pre-activation"})
+    grow(asked.model_copy(update={"score": score, "seed": 7}))
+    old, new = (open_store(u).attrs["parameters"] for u in open_study(root).uris("contributions"))
+    assert new == old
+
+
+def test_grow__a_model_that_did_not_score_the_study_is_refused(study):
+    other = settings(study).train.model_copy(update={"epochs": 1})
+    changed = settings(study).model_copy(update={"train": other})
+    mine(changed, only=("train",), overwrite=True)
+    with pytest.raises(StoreError, match=r"seed-0: expected model .*, which scored.*refit"):
+        grow(changed)
+    assert open_study(str(study / "study")).segments == ("0000",)
+
+
+@pytest.mark.parametrize("name", ["expression", "normalized"])
+def test_grow__a_lost_shard_of_a_grown_segment_needs_a_refit(study, name):
+    root = study / "study"
+    grow(settings(study))
+    (root / "segments" / "0001" / f"{name}.zarr" / "expression" / "c" / "0" / "0").unlink()
+    for run in (mine, grow):
+        with pytest.raises(StoreError, match="Of a grown segment, 'dglzarr refit' alone does that"):
+            run(settings(study))
+    refit(settings(study))
+    assert dglzarr.open(f"{root}#{name}").sizes["sample"] == 120
+
+
 def test_grow__nothing_new(finished):
     assert grow(settings(finished)) == {}
 
