@@ -1,7 +1,7 @@
 """Read-only questions to finished stores: open any of them, rows and columns by label.
 
-Writes nothing. ``open`` returns the validated lazy Dataset of a store; ``open_logical`` the
-concatenated segments of a study's store.
+Writes nothing. ``open`` returns the validated lazy Dataset of a store, or of the concatenated
+segments of a study's store.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def verify(uri: str) -> dict[str, Any]:
 
     Checks metadata against the schema, that every region exists and can be read, that no value is
     infinite, that the missing values of a sample are as many as were counted, that a quantile
-    reference ascends and every sample of a normalized store stays within it, and that ranks are a
-    permutation.
+    reference ascends and every sample normalized by it stays within it, that no contribution but a
+    signed mean is negative, and that ranks are a permutation of the genes.
 
     Raises
     ------
@@ -193,7 +193,7 @@ def _readable(place: str) -> Iterator[None]:
 def _block_problems(
     ds: xr.Dataset, name: str, block: NDArray[np.floating[Any]], region: Region
 ) -> list[str]:
-    missing = np.isnan(block)
+    missing, parameters = np.isnan(block), ds.attrs["parameters"]
     found = {
         "no values at all": bool(missing.all()),
         "infinite values": bool(np.isinf(block).any()),
@@ -201,11 +201,11 @@ def _block_problems(
     if "n_missing" in ds:
         counted = ds["n_missing"].values[region.rows]
         found["other missing values than counted"] = bool((missing.sum(axis=1) != counted).any())
-    if "quantile_reference" in ds:
+    if "quantile_reference" in ds and parameters.get("method") != "none":
         low, high = ds["quantile_reference"].values[[0, -1]].astype(np.float32)
         outside = bool(((block < low) | (block > high)).any())
         found["values outside the quantile reference"] = outside
-    if name == "contribution":
+    if name == "contribution" and parameters.get("aggregation") != "mean":
         found["negative values"] = bool((block < 0).any())
     where = f"{name}, samples {region.start}:{region.stop}"
     return [f"{where}: {what}" for what, is_so in found.items() if is_so]
@@ -226,7 +226,7 @@ def _vector_problems(ds: xr.Dataset) -> list[str]:
             problems.append(f"{name}: infinite values")
         if name == "quantile_reference" and (np.diff(values) < 0).any():
             problems.append(f"{name}: does not ascend")
-        if name == "rank" and not np.array_equal(np.sort(values), 1 + np.arange(values.size)):
+        if name == "rank" and (np.sort(values) != 1 + np.arange(values.shape[-1])).any():
             problems.append(f"{name}: not a permutation")
     return problems
 
@@ -323,7 +323,8 @@ def _sample_index(ds: xr.Dataset, name: str, samples: Sequence[str]) -> Any:  # 
 
 def _gene_index(ds: xr.Dataset, name: str, genes: Sequence[str], top: int) -> NDArray[np.int64]:
     if not genes:
-        order = np.argsort(ds["rank"].values) if "rank" in ds else np.arange(ds.sizes["gene"])
+        is_ranked = "rank" in ds and ds["rank"].dims == ("gene",)
+        order = np.argsort(ds["rank"].values) if is_ranked else np.arange(ds.sizes["gene"])
         return order[:top].astype(np.int64)
     labels = ds["gene"].values.astype(object)
     symbols = ds["gene_symbol"].values.astype(object) if "gene_symbol" in ds else labels

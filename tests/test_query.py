@@ -9,7 +9,7 @@ import zarr
 import dglzarr
 from dglzarr import query
 from dglzarr.errors import SchemaError, StoreError
-from dglzarr.schema import CONTRIBUTIONS, EXPRESSION, LANDMARKS, NORMALIZED, RAW
+from dglzarr.schema import CONTRIBUTIONS, EXPRESSION, LANDMARKS, NORMALIZED, RAW, STABILITY
 from dglzarr.store import claim_store, create_store, finish, open_store, regions, write_region
 from dglzarr.study import write_manifest
 from tests.studies import no_computing, remove_regions, text, write_matrix, write_samples
@@ -43,6 +43,7 @@ def original(tmp_path_factory, values):
     write_samples(segment / "samples.zarr", normalized, keep=keep)
     write_contributions(segment / "contributions.zarr", values)
     write_landmarks(root / "landmarks.zarr")
+    write_stability(root / "stability.zarr")
     return root
 
 
@@ -96,6 +97,22 @@ def write_landmarks(uri):
         "is_landmark": RANK <= 3,
         "panel_gene": text(["002_at", "001_at", "003_at"]).reshape(1, 3),
         "n_missing": np.zeros(1, dtype=np.int32),
+    }
+    finish(str(uri), started=0.0, arrays=arrays)
+
+
+def write_stability(uri):
+    replicates = text(["seed-0", "seed-1"])
+    coords = {"gene": text(GENES), "gene_id": text([""] * N_GENES), "gene_symbol": text(SYMBOLS)}
+    coords |= {"replicate": replicates, "other": replicates}
+    create_store(claim_store(str(uri), STABILITY, inputs=[], parameters={}), coords)
+    rank = np.stack([RANK, RANK[::-1]])
+    arrays = {
+        "score": 1.0 / rank,
+        "rank": rank,
+        "overlap": np.eye(2),
+        "rank_correlation": np.eye(2),
+        "n_panels": np.arange(N_GENES, dtype=np.int32),
     }
     finish(str(uri), started=0.0, arrays=arrays)
 
@@ -221,7 +238,7 @@ def test_stores__of_a_study_in_the_order_they_are_made(original):
     names = [uri.removeprefix(f"{original}/") for uri in query.stores(str(original))]
     made = ("expression", "normalized", "samples", "contributions")
     segments = [f"segments/0000/{name}.zarr" for name in made]
-    assert names == ["raw/GSE1.zarr", *segments, "landmarks.zarr"]
+    assert names == ["raw/GSE1.zarr", *segments, "landmarks.zarr", "stability.zarr"]
     with pytest.raises(StoreError, match="no study here"):
         query.stores(str(original / "raw"))
 
@@ -265,6 +282,27 @@ def test_verify__wrong_value(store, name, where, value, problem, segment):
 def test_verify__ranks(study):
     change(study / "landmarks.zarr", "rank", 0, 2)
     assert query.verify(str(study / "landmarks.zarr"))["problems"] == ["rank: not a permutation"]
+
+
+def test_verify__ranks_of_every_replicate(study):
+    change(study / "stability.zarr", "rank", (1, 0), 7)
+    assert query.verify(str(study / "stability.zarr"))["problems"] == ["rank: not a permutation"]
+
+
+@pytest.mark.parametrize(
+    ("store", "name", "parameter", "value"),
+    [
+        ("normalized", "expression", {"method": "none"}, 99.0),
+        ("contributions", "contribution", {"aggregation": "mean"}, -1.0),
+    ],
+)
+def test_verify__values_are_held_to_what_was_asked_for(store, name, parameter, value, segment):
+    """Copied values know no reference, and a mean of signed contributions may be negative."""
+    uri = str(segment / f"{store}.zarr")
+    change(uri, name, (0, 0), value)
+    assert len(query.verify(uri)["problems"]) == 1
+    zarr.open_group(uri, mode="r+").attrs["parameters"] = parameter
+    assert query.verify(uri)["problems"] == []
 
 
 @pytest.mark.parametrize("index", [0, 2])
@@ -341,6 +379,12 @@ def test_table__the_best_genes_first(original):
     assert found.index.tolist() == ["002_at", "001_at", "003_at", "000_at"]
     assert found["gene_symbol"].tolist() == ["MYC", "TP53", "", "TP53"]
     assert found["score"].tolist() == [1.0, 0.5, 1 / 3, 0.25]
+
+
+def test_table__ranks_of_replicates_are_no_order_of_genes(original):
+    found = query.table(f"{original}#stability", top=3)
+    assert found.index.tolist() == GENES[:3]
+    assert found["n_panels"].tolist() == [0, 1, 2]
 
 
 def test_table__of_a_store_by_sample(original):
