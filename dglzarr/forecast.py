@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import h5py
+
 from dglzarr.genes import read_gene_list
-from dglzarr.layout import shard_samples
+from dglzarr.layout import SHARD_SAMPLES, shard_samples
 from dglzarr.pipeline import Step, StepState, plan, source_files
 from dglzarr.sketch import SKETCH_ROWS
 from dglzarr.sources.peek import peek_size
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dglzarr.config import Settings
+    from dglzarr.stages.ingest import SourceFile
 
 _SECONDS_PER_CELL = {  # measured on two cores, see docs/reproduce.md
     "ingest": 5e-7,
@@ -24,6 +27,7 @@ _SECONDS_PER_CELL = {  # measured on two cores, see docs/reproduce.md
     "dedup": 2.5e-7,
     "evaluate": 5e-9,
 }
+_SECONDS_PER_LINKED_CELL = 1.4e-8
 _SECONDS_PER_SKETCH_BYTE = 3e-10
 _FLOPS = 4e10
 _IMPORTS_NBYTES = 4e8
@@ -66,7 +70,9 @@ def estimate(settings: Settings) -> list[Estimate]:
     if settings.ingest.probes is not None:
         n_genes = len(read_gene_list(settings.ingest.probes))
     n_samples = sum(samples for samples, _ in train)
-    raw_cells = float(sum(samples * genes for samples, genes in sizes.values()))
+    n_raw = {raw: float(samples * genes) for raw, (samples, genes) in sizes.items()}
+    linked = sum(n_raw[source.raw] for source in sources if _is_linked(source))
+    copied = sum(n_raw.values()) - linked
     cells, shard = float(n_samples * n_genes), 4.0 * n_genes * shard_samples(n_samples)
     layers = settings.train
     weights = 2 * (n_genes * layers.hidden + layers.hidden * layers.n_latent)
@@ -77,13 +83,13 @@ def estimate(settings: Settings) -> list[Estimate]:
     sketch = 4.0 * n_genes * min(SKETCH_ROWS, n_samples)
     sums = 8.0 * n_landmarks * n_genes
     latent_nbytes = 8.0 * n_genes * layers.n_latent
-    largest = 4.0 * max(samples * genes for samples, genes in sizes.values())
+    whole = [n_raw[s.raw] for s in sources if _is_held_whole(s, sizes[s.raw][0])]
     region = _IMPORTS_NBYTES + 3 * shard
     judging = panels * (2.0 * cells * n_landmarks + 30.0 * n_landmarks**3) / _FLOPS
     values = {
         "ingest": (
-            4.0 * (raw_cells + cells) + len(sources) * _METADATA_NBYTES,
-            _IMPORTS_NBYTES + max(2 * largest, 3 * shard),
+            4.0 * (copied + cells) + len(sources) * _METADATA_NBYTES,
+            max(region, _IMPORTS_NBYTES + 8 * max(whole, default=0)),
         ),
         "normalize": (4.0 * cells, region),
         "dedup": (
@@ -106,11 +112,14 @@ def estimate(settings: Settings) -> list[Estimate]:
         "report": (_REPORT_NBYTES, _IMPORTS_NBYTES),
     }
     seconds = {name: cost * cells for name, cost in _SECONDS_PER_CELL.items()}
-    seconds["ingest"] = _SECONDS_PER_CELL["ingest"] * raw_cells
+    seconds["ingest"] = _SECONDS_PER_CELL["ingest"] * copied + _SECONDS_PER_LINKED_CELL * linked
     seconds["train"] = 10 + 6.0 * weights * n_samples * layers.epochs / _FLOPS
     seconds["encode"] = (4.0 * weights * n_samples + 4096.0 * n_genes**2) / _FLOPS
     seconds["score"] = 2.0 * n_genes * layers.hidden * layers.n_latent * n_samples / _FLOPS
     seconds["evaluate"] += judging
+    if "dgex" in settings.evaluate.predictors:
+        steps_of_weights = _dgex_weights(settings, n_genes) * settings.evaluate.dgex.epochs
+        seconds["evaluate"] += panels * 6.0 * steps_of_weights * n_samples / _FLOPS
     seconds["select"] = 5 + chosen * n_landmarks * sketch * _SECONDS_PER_SKETCH_BYTE
     named = max(1, 1 + len(settings.evaluate.panels))
     cohorts = 1 + sum(source.role == "cohort" for source in sources)
@@ -129,6 +138,23 @@ def estimate(settings: Settings) -> list[Estimate]:
         )
         for step in steps
     ]
+
+
+def _is_linked(source: SourceFile) -> bool:
+    """Return whether a source is joined from its own file, as a GCTX in log2 is."""
+    is_log2 = source.unit in (None, "log2")
+    return source.role == "train" and is_log2 and h5py.is_hdf5(source.path)
+
+
+def _is_held_whole(source: SourceFile, n_samples: int) -> bool:
+    """Return whether all values of a source are in memory at once; the others come by regions."""
+    return n_samples <= SHARD_SAMPLES and not h5py.is_hdf5(source.path)
+
+
+def _dgex_weights(settings: Settings, n_genes: int) -> int:
+    """Return the number of weights of a panel's D-GEX network, without biases."""
+    hidden, n_layers = settings.evaluate.dgex.hidden, settings.evaluate.dgex.n_layers
+    return hidden * (settings.select.n_landmarks + n_genes + (n_layers - 1) * hidden)
 
 
 def _states(steps: Sequence[Step]) -> dict[str, StepState]:
