@@ -18,7 +18,7 @@ from dglzarr.kernels.scale import to_log2
 from dglzarr.kernels.split import SPLITS
 from dglzarr.rows import Rows, read_array
 from dglzarr.schema import RAW
-from dglzarr.store import open_store, store_input
+from dglzarr.store import open_store, read_attributes, store_input
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -109,7 +109,8 @@ def _foreign_z(
     aligned = match.apply(block)
     if match.found.mean() < MIN_SHARE:
         return np.full_like(aligned, np.nan)
-    normalized = apply_quantile(aligned, read_array(source, "quantile_reference"))
+    ties = (read_attributes(source) or {})["parameters"].get("ties", "midrank")
+    normalized = apply_quantile(aligned, read_array(source, "quantile_reference"), ties=ties)
     if scale == "cohort":
         return _z(normalized, *finish_moments(chunk_moments(normalized)))
     return _z(normalized, read_array(samples, "gene_mean"), read_array(samples, "gene_std"))
