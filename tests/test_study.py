@@ -78,6 +78,18 @@ def test_write_manifest__leaves_nothing_else(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [MANIFEST]
 
 
+def test_write_manifest__refused_by_the_disk_leaves_nothing_else(tmp_path, monkeypatch):
+    write_manifest(str(tmp_path), ["0000"])
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(StoreError, match="No space left"):
+        write_manifest(str(tmp_path), ["0000", "0001"])
+    assert [p.name for p in tmp_path.iterdir()] == [MANIFEST]
+
+
 def test_write_manifest__unwritable_root(tmp_path):
     (tmp_path / "file").touch()
     message = r"file: cannot be written: .* Choose a writable root\."
