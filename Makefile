@@ -58,7 +58,7 @@ docs: $(READY)  ## write docs/stores.md from the store specs
 bench: $(READY)  ## run the benchmarks; each prints JSON lines
 	set -e; for script in benchmarks/bench_*.py; do $(RUN) $$script; done
 
-bench-full: $(READY)  ## the paper's compendium once, 129,158 x 22,268: about 35 GB in SCRATCH
+bench-full: $(READY)  ## the paper's compendium once, 129,158 x 22,268: about 35 GB, 45 free, in SCRATCH
 	$(RUN) benchmarks/full_size.py --scratch $(SCRATCH)
 
 $(READY): pyproject.toml constraints.txt

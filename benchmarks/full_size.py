@@ -27,8 +27,6 @@ from dglzarr.testing import write_compendium
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_BYTES_PER_CELL = 4 * 4.0  # the GCTX; expression, normalized expression, contributions
-
 
 def main() -> None:
     """Run all stages at the size asked for."""
@@ -39,7 +37,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--scratch", default=tempfile.gettempdir(), help="folder for all the data")
     asked = parser.parse_args()
-    needed = 1.3 * _BYTES_PER_CELL * asked.n_samples * asked.n_genes
+    n_matrices = 3 + bool(asked.epochs)  # the GCTX; expression, normalized; contributions
+    needed = 1.3 * 4 * n_matrices * asked.n_samples * asked.n_genes
     free = shutil.disk_usage(asked.scratch).free
     if free < needed:
         sys.exit(

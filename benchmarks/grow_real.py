@@ -39,7 +39,7 @@ def without(settings: Settings, held: Sequence[str]) -> Settings:
     sources = [
         SourceSettings(
             uri=file.path, role=file.role, sample_sheet=file.sample_sheet,
-            join_column=file.sample_column,
+            join_column=file.sample_column, unit=file.unit,
         )
         for file in source_files(settings, planned_study(settings.root))
         if file.name not in held

@@ -1,7 +1,7 @@
 """Settings of a study: one TOML file, validated whole before any work starts.
 
 Field names equal the keywords of the stage functions, so a section is passed on as it is. Only
-``cli``, ``pipeline`` and ``flows`` import this module.
+the entry points and what plans whole studies import this module, no stage does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Normalize: every sample gets the same distribution, fitted on the training split.
 
 Reads ``expression.zarr``, writes ``normalized.zarr`` with the frozen quantile reference. Two passes
-over the samples; each task holds one region.
+over the samples; each task holds a window of 256 samples.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def normalize(
         URIs of the expression store and of the normalized store.
     method
         ``"quantile"``, or ``"none"`` for input that is normalized already: its values are copied
-        and the reference is still fitted, for cohorts and for growth.
+        and the reference is still fitted, for cohorts and for drift.
     ties
         Rule for equal values: ``"midrank"`` is R's, ``"tie-mean"`` qnorm's, ``"dgex"`` D-GEX's.
     fit_on
