@@ -67,7 +67,7 @@ def reader_on(name: str) -> Callable[[Case], Timed]:
     """Return an engine that only reads a file."""
 
     def with_reader(case: Case) -> Timed:
-        return run_here(case, lambda: read_source(case.path(name)).read(0, case.n_samples))
+        return run_here(case, lambda: read_source(case.path(name)))
 
     return with_reader
 

@@ -32,7 +32,7 @@ WIDE_COLUMNS = 128
 PARSERS = 2
 """Blocks of text parsed at once, each by a thread."""
 
-_CELLS_AT_ONCE = 2**14
+_CELLS_AT_ONCE = 2**15
 """Cells parsed in one go: what they need stays in the processor's cache."""
 
 SHARD_SAMPLES = 2048
