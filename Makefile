@@ -9,7 +9,7 @@ SCRATCH ?= /tmp
 
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
-PYTEST := $(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST := $(RUN) -m pytest -n $(WORKERS) --dist loadfile
 
 export DO_NOT_TRACK ?= 1
 export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120

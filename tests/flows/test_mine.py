@@ -1,4 +1,4 @@
-"""The pipeline as Prefect flows: what they return, what they leave for people, how they fail."""
+"""The pipeline as a Prefect flow: what it returns, what it leaves for people, how it fails."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ from dglzarr.cli import guarded
 from dglzarr.config import load_settings
 from dglzarr.errors import ConfigError, SourceError, StoreError
 from dglzarr.pipeline import STAGES, Step
-from dglzarr.query import describe, table
+from dglzarr.query import table
 from dglzarr.store import StoreSummary
 from dglzarr.testing import write_study
 from tests.studies import times
@@ -123,45 +123,6 @@ def test_mine_flow__a_second_run_says_unchanged_and_is_quick(finished, flows, se
         assert re.search(rf"^{stage}: .* unchanged$", "\n".join(log.messages), re.MULTILINE)
     stores = {name for name, at in times(settings.root).items() if before[name] != at}
     assert not any(".zarr/" in name or name.startswith("models/") for name in stores)
-
-
-# ---------------------------------------------------------------- ingest alone
-
-
-@pytest.fixture(scope="module")
-def ingest_flow(prefect_server):  # noqa: ARG001
-    from flows.ingest import ingest_flow
-
-    return ingest_flow
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    return write_study(tmp_path_factory.mktemp("ingest"), n_samples=40, n_genes=60)
-
-
-def test_ingest_flow__writes_expression_only_and_once(ingest_flow, file):
-    settings = load_settings(file, HERE)
-    uri = ingest_flow(settings)
-    assert uri == f"{settings.root}/segments/0000/expression.zarr"
-    first = describe(uri)
-    assert first["complete"]
-    assert sorted(p.name for p in Path(uri).parent.iterdir()) == ["expression.zarr"]
-    assert ingest_flow(settings) == uri
-    assert describe(uri)["store_id"] == first["store_id"]
-
-
-def test_ingest_flow__other_parameters_fail_it_until_overwritten(ingest_flow, file, tmp_path):
-    settings = load_settings(file, (*HERE, f"root={tmp_path}/study"))
-    before = describe(ingest_flow(settings))
-    other = settings.model_copy(update={"seed": 1})
-    state = ingest_flow(other, return_state=True)
-    assert state.is_failed()
-    assert "seed 0 -> 1" in state.message
-    assert isinstance(state.result(raise_on_failure=False), StoreError)
-    after = describe(ingest_flow(other, overwrite=True))
-    assert after["store_id"] != before["store_id"]
-    assert after["parameters"]["seed"] == 1
 
 
 # ---------------------------------------------------------------- failures
