@@ -92,6 +92,9 @@ def _no_progress(what: str, done: int, total: int) -> None:
 
 
 def _active_client() -> Any:  # noqa: ANN401
+    """Return the client to work by, None to work in this process."""
+    if dask.config.get("scheduler", None) == "synchronous":
+        return None
     from distributed import get_client  # noqa: PLC0415  (takes a second to import)
 
     try:

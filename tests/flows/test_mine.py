@@ -166,12 +166,11 @@ def test_mine_flow__wrong_settings_fail_before_any_task(flows, settings, tmp_pat
 alone = pytest.mark.filterwarnings("ignore:Logger 'prefect.task_runs' attempted:UserWarning")
 
 
-def summary(**arguments):
-    on_progress = arguments.get("on_progress")
+def summary(target, on_progress=None):
     if on_progress is not None:
         on_progress("halves", 0, 2)
         on_progress("halves", 2, 2)
-    return StoreSummary(arguments["target"], "scores", "new", {}, 0.0, 0)
+    return StoreSummary(target, "scores", "new", {}, 0.0, 0)
 
 
 def fail(**_):
