@@ -145,27 +145,30 @@ class Matrix:
         is_start = np.diff(inside, prepend=-2) != 1
         is_start |= inside % self.chunks[0] == 0
         starts = [*np.flatnonzero(is_start).tolist(), inside.size]
+        offsets, memory = table.tolist(), out.data.cast("B")
+        row_nbytes = out.shape[1] * self.dtype.itemsize
         for start, stop in pairwise(starts):
             row, skipped = divmod(int(inside[start]), self.chunks[0])
             skipped *= self.chunks[1] * self.dtype.itemsize
-            for column, genes in self._gene_chunks():
-                self._read_run(shard, int(table[row, column]), skipped, out[start:stop, genes])
+            at_rows = range(start * row_nbytes, stop * row_nbytes, row_nbytes)
+            for offset, genes in zip(offsets[row], self._gene_chunks(), strict=True):
+                if offset == _ABSENT:
+                    out[start:stop, genes] = np.nan
+                    continue
+                first, last = genes.start * self.dtype.itemsize, genes.stop * self.dtype.itemsize
+                pieces = [memory[at + first : at + last] for at in at_rows]
+                self._read_run(shard, offset + skipped, pieces)
 
-    def _gene_chunks(self) -> Iterator[tuple[int, slice]]:
-        for column in range(self._grid[1]):
-            start = column * self.chunks[1]
-            yield column, slice(start, min(start + self.chunks[1], self.shape[1]))
+    def _gene_chunks(self) -> list[slice]:
+        starts = range(0, self.shape[1], self.chunks[1])
+        return [slice(start, min(start + self.chunks[1], self.shape[1])) for start in starts]
 
-    def _read_run(self, shard: int, offset: int, skipped: int, out: NDArray[np.float32]) -> None:
-        """Read neighbouring rows of a chunk that begin ``skipped`` bytes after its start."""
-        if offset == _ABSENT:
-            out[...] = np.nan
-            return
-        padding = bytearray((self.chunks[1] - out.shape[1]) * self.dtype.itemsize)
-        pieces: list[Any] = list(out)
-        if padding:
-            pieces = [piece for row in out for piece in (row, padding)]
-        if os.preadv(shard, pieces, offset + skipped) != out.nbytes + len(out) * len(padding):
+    def _read_run(self, shard: int, offset: int, pieces: list[memoryview]) -> None:
+        """Read neighbouring rows of a chunk from an offset on, each into its piece of memory."""
+        n_wanted = len(pieces) * self.chunks[1] * self.dtype.itemsize
+        if padding := memoryview(bytearray(n_wanted // len(pieces) - len(pieces[0]))):
+            pieces = [piece for row in pieces for piece in (row, padding)]
+        if os.preadv(shard, pieces, offset) != n_wanted:
             raise EOFError
 
     def _write_chunks(self, file: int, blocks: Iterable[NDArray[Any]]) -> int:
@@ -184,7 +187,7 @@ class Matrix:
             chunks = chunks.reshape(self._grid[1], *self.chunks)
             chunks[-1] = np.nan
             chunks[:, len(samples) :] = np.nan
-            for column, genes in self._gene_chunks():
+            for column, genes in enumerate(self._gene_chunks()):
                 values = samples[:, genes]
                 chunks[column, : len(samples), : values.shape[1]] = values
                 table[row, column] = written + waiting, self._chunk_nbytes

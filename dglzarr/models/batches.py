@@ -19,7 +19,6 @@ Cache = Literal["auto", "memory", "stream"]
 Item = TypeVar("Item")
 Scalar = TypeVar("Scalar", bound=np.generic)
 Result = TypeVar("Result")
-_PIECE_ROWS = 512
 Pool = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
@@ -179,6 +178,7 @@ class Batches:
         fits = self.n_samples * self.n_genes * 4 <= memory_nbytes
         self.is_cached = cache == "memory" or (cache == "auto" and fits)
         self._rows: NDArray[np.float32] | None = None
+        self._memory: list[NDArray[np.float32]] = []
 
     @property
     def n_batches(self) -> int:
@@ -201,36 +201,40 @@ class Batches:
         pools = list(
             iter_pools(self._keep, window=self._window, windows_in_memory=n_windows, rng=rng)
         )
-        return split_batches(
-            self._cached(pools) if self.is_cached else self._streamed(pools),
-            batch_size=self.batch_size,
-        )
+        if self.is_cached:
+            return split_batches(self._cached(pools), batch_size=self.batch_size)
+        batches = split_batches(self._streamed(pools), batch_size=self.batch_size)
+        return (self._standardize(batch, batch) for batch in batches)
 
     def _cached(self, pools: Sequence[NDArray[np.int64]]) -> Iterator[Pool]:
         """Yield pools of the rows that are held."""
         if self._rows is None:
             rows = np.flatnonzero(self._keep).astype(np.int64)
-            self._rows = self._read(rows, np.empty((len(rows), self.n_genes), np.float32))
+            self._rows = np.empty((len(rows), self.n_genes), np.float32)
+            self._matrix.read_into(rows, self._rows)
+            self._standardize(self._rows, self._rows)
         position = np.cumsum(self._keep) - 1
         for rows in pools:
             yield self._rows, position[rows]
 
     def _streamed(self, pools: Sequence[NDArray[np.int64]]) -> Iterator[Pool]:
-        """Yield pools read in the order of the store, in turn into two pieces of memory."""
-        shape = (max(map(len, pools)), self.n_genes)
-        memory = [np.empty(shape, np.float32) for _ in pools[:2]]
+        """Yield pools as they are in the store, read in its order into two pieces of memory.
+
+        The memory is kept for the next epoch: fresh pages cost as much as a third of the reading.
+        """
+        memory, self._memory = self._memory, []
+        if not memory:
+            n_rows = min(self._windows_in_memory * self._window, self.n_samples)
+            memory = [np.empty((n_rows, self.n_genes), np.float32) for _ in pools[:2]]
 
         def read(number: int) -> Pool:
             ascending = np.sort(pools[number])
-            values = self._read(ascending, memory[number % 2][: len(ascending)])
+            values = memory[number % 2][: len(ascending)]
+            self._matrix.read_into(ascending, values)
             return values, np.searchsorted(ascending, pools[number])
 
-        return _read_ahead(read, range(len(pools)))
-
-    def _read(self, ascending: NDArray[np.int64], out: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return standardised values of some kept rows, ``(row, gene)``, in ``out``."""
-        self._matrix.read_into(ascending, out)
-        return self._standardize(out, out)
+        yield from _read_ahead(read, range(len(pools)))
+        self._memory = memory
 
 
 def _check_shapes(
