@@ -86,7 +86,7 @@ SAMPLES = StoreSpec(
         ),
         ArraySpec(
             "centroid", ("cluster_index", "gene"), "float32",
-            "mean of the cluster's training samples", "log2",
+            "mean of the cluster's training samples, NaN without any", "log2",
         ),
         ArraySpec(
             "gene_center", ("gene",), "float64",

@@ -128,7 +128,9 @@ def dedup(
     projection, largest = _project(source, basis, center, on_progress)
     n_clusters = min(n_clusters, int(train.sum()))
     centroids = fit_kmeans(projection[train], n_clusters, rng, epochs=epochs)
-    cluster = centroid_distances(projection, centroids).argmin(axis=1).astype(np.int32)
+    distances = centroid_distances(projection, centroids)
+    used = np.unique(distances[train].argmin(axis=1)).astype(np.int32)
+    cluster = used[distances[:, used].argmin(axis=1)]
     slack = projection_slack(largest, center.size)
     pairs, exact = _close_pairs([source], projection, center, threshold, slack, on_progress)
     keep, duplicate_of = keep_mask(
@@ -219,10 +221,10 @@ def dedup_more(
     new, largest = _project(source, basis, center, on_progress)
     projection = np.concatenate([*(old["projection"].values for old in olds), new])
     largest = max(largest, *(float(old.attrs["details"]["largest_norm"]) for old in olds))
-    centroids = ((first["centroid"].values - center) @ basis.T.astype(np.float64)).astype(
-        np.float32
-    )
-    cluster = centroid_distances(new, centroids).argmin(axis=1).astype(np.int32)
+    means = first["centroid"].values
+    used = np.flatnonzero(~np.isnan(means).any(axis=1)).astype(np.int32)
+    centroids = ((means[used] - center) @ basis.T.astype(np.float64)).astype(np.float32)
+    cluster = used[centroid_distances(new, centroids).argmin(axis=1)]
     kept_before = np.concatenate([old["keep"].values for old in olds])
     pairs, exact = _close_pairs(
         [*(uri for uri, _ in known), source],
@@ -259,7 +261,7 @@ def dedup_more(
     }
     details = {
         "n_dropped": int((~keep[n_old:]).sum()),
-        "n_clusters": len(centroids),
+        "n_clusters": len(means),
         "threshold": settings["threshold"],
         "n_fitted": 0,
         "largest_norm": largest,
@@ -346,10 +348,10 @@ def _centroids(
     center: NDArray[np.float64],
     on_progress: Progress | None,
 ) -> NDArray[np.float32]:
-    """Return the mean of each cluster's training samples, missing values at the center.
+    """Return the mean of each cluster's training samples, NaN without any.
 
-    The regions are summed in a fixed number of groups, so that few sums of clusters by genes exist
-    at once and their order does not depend on the workers.
+    Missing values stand at the center. The regions are summed in a fixed number of groups, so that
+    few sums of clusters by genes exist at once and their order does not depend on the workers.
     """
     groups = np.array_split(np.arange(len(regions(source))), _SUM_GROUPS)
     parts = run_tasks(
@@ -363,6 +365,7 @@ def _centroids(
     )
     counts = np.bincount(members[members >= 0], minlength=n_clusters)
     total: NDArray[np.float64] = reduce(np.add, parts)
+    total[counts == 0] = np.nan
     return (total / np.maximum(counts, 1)[:, None] + center).astype(np.float32)
 
 

@@ -8,7 +8,7 @@ from dglzarr.errors import StoreError
 from dglzarr.rows import read_array
 from dglzarr.schema import NORMALIZED
 from dglzarr.stages import dedup as stage
-from dglzarr.stages.dedup import dedup
+from dglzarr.stages.dedup import dedup, dedup_more
 from dglzarr.store import is_complete, open_store, read_attributes
 from tests.studies import (
     LENGTHS,
@@ -158,6 +158,27 @@ def test_dedup__cluster_is_the_nearest_centroid(source, target, planted):
     centroids = read_array(target, "centroid").astype(np.float64)
     nearest = cdist(planted[0].astype(np.float64), centroids).argmin(axis=1)
     np.testing.assert_array_equal(read_array(target, "cluster"), nearest)
+
+
+def test_dedup__cluster_without_training_samples_takes_none(tmp_path, target):
+    values = np.full((60, 4), 2.0, dtype=np.float32)
+    values[30:] = 6.0
+    values[50:] = 4.1  # test samples near the mean of all training samples
+    split = np.repeat(np.array([TRAIN, TEST], dtype=np.int8), [50, 10])
+    source = write_matrix(tmp_path / "n", NORMALIZED, values, split=split)
+    dedup(source, target, n_clusters=5)
+    centroids = read_array(target, "centroid")
+    used = np.unique(read_array(target, "cluster")[:50])
+    assert used.size == 2
+    assert np.isnan(np.delete(centroids, used, axis=0)).all()
+    assert sorted(centroids[used, 0]) == [2, 6]
+    new = write_matrix(
+        tmp_path / "new", NORMALIZED, values[50:52], split=split[50:52], prefix="new"
+    )
+    dedup_more(new, more := str(tmp_path / "more"), known=[(source, target)])
+    np.testing.assert_array_equal(read_array(more, "centroid"), centroids)
+    for uri in (target, more):
+        assert (centroids[read_array(uri, "cluster")[-2:], 0] == 6).all()
 
 
 def test_dedup__clusters_fit_as_well_as_scikit_learn(source, target, planted, split):
