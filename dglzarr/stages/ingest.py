@@ -340,10 +340,7 @@ def _study_labels(
     if not like:
         symbols, ids = _gene_names(genes, tables, annotation, feature_kind)
     samples = np.concatenate([t["sample"].values for t in tables])
-    _refuse_repeated(
-        [*like, *raws],
-        [[str(v) for v in read_array(uri, "sample")] for uri in (*like, *raws)],
-    )
+    _refuse_repeated(raws, like)
     names = sorted({str(n) for t in tables for n in t["label"].values})
     values = np.full((samples.size, len(names)), "", dtype=np.dtypes.StringDType())
     start = 0
@@ -411,15 +408,20 @@ def _gene_names(
     return [symbols.get(g, "") for g in genes], [""] * len(genes)
 
 
-def _refuse_repeated(raws: Sequence[str], samples_of: Sequence[Sequence[str]]) -> None:
-    seen: dict[str, str] = {}
-    for raw, samples in zip(raws, samples_of, strict=True):
-        if repeated := [s for s in samples if s in seen]:
+def _refuse_repeated(raws: Sequence[str], like: Sequence[str]) -> None:
+    """Refuse a sample that is in two of the sources, those of a grown study included."""
+    source_of: dict[str, str] = {}
+    for uri in like:
+        pairs = zip(read_array(uri, "sample"), read_array(uri, "source"), strict=True)
+        source_of |= {str(sample): str(source) for sample, source in pairs}
+    for raw in raws:
+        samples = [str(s) for s in read_array(raw, "sample")]
+        if repeated := [s for s in samples if s in source_of]:
             raise SourceError(
-                f"{_name(raw)}: {len(repeated)} samples are in {_name(seen[repeated[0]])} too, "
+                f"{_name(raw)}: {len(repeated)} samples are in {source_of[repeated[0]]} too, "
                 f"for example {repeated[0]!r}. Remove one of the two sources."
             )
-        seen |= dict.fromkeys(samples, raw)
+        source_of |= dict.fromkeys(samples, _name(raw))
 
 
 def _join_region(uri: str, region: Region, *, join: _Join) -> None:

@@ -399,6 +399,9 @@ def test_ingest__repeated_samples(tmp_path, target, rng):
     b = matrix(tmp_path, "GSE2", values, samples=list("ijklmabn"))
     with pytest.raises(SourceError, match=r"GSE2: 2 samples are in GSE1 too, for example 'a'"):
         ingest([a, b], target)
+    ingest([a], target, split_by="sample", overwrite=True)
+    with pytest.raises(SourceError, match=r"GSE2: 2 samples are in GSE1 too, for example 'a'"):
+        ingest([b], str(tmp_path / "more"), like=[target], split_by="sample")
 
 
 def test_ingest__centred_values(tmp_path, target, rng):
