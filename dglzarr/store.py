@@ -425,11 +425,6 @@ def reduce_regions(
 # ---------------------------------------------------------------- finish
 
 
-def write_array(uri: str, name: str, values: NDArray[Any]) -> None:
-    """Write a whole unsharded array of an unfinished store."""
-    zarr.open_group(uri, mode="r+")[name][...] = _as_stored(values)  # type: ignore[index]
-
-
 def finish(
     uri: str,
     *,

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from dglzarr import files, layout, store
 from dglzarr.errors import SchemaError, StoreError
-from dglzarr.rows import Rows, read_array
+from dglzarr.rows import Rows
 from dglzarr.schema import CONTRIBUTIONS, EXPRESSION, NORMALIZED, RAW, SAMPLES, SPECS
 from dglzarr.shards import open_matrix
 from dglzarr.store import Region
@@ -777,13 +777,6 @@ def test_finish__complete_is_the_last_thing_written(study, monkeypatch):
     study.create().write_missing().finish()
     assert seen[0] is False
     assert store.is_complete(study.uri)
-
-
-def test_write_array__one_array_of_an_unfinished_store(tmp_path):
-    study = Study(tmp_path / "x", SAMPLES).create()
-    names = np.array([f"other-{i}" for i in range(70)])
-    store.write_array(study.uri, "duplicate_of", names)
-    assert read_array(study.uri, "duplicate_of").tolist() == names.tolist()
 
 
 # ---------------------------------------------------------------- open
