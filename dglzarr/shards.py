@@ -67,7 +67,7 @@ class Matrix:
         Raises
         ------
         StoreError
-            When a shard is missing or damaged.
+            When a shard is missing or damaged, or the disk refuses.
         """
         which = index // self.shards[0]
         edges = np.flatnonzero(np.diff(which, prepend=-1, append=-1)).tolist()
@@ -122,6 +122,8 @@ class Matrix:
                 f"{self.path.parent}: region {shard} of {self.path.name!r} is missing. Run the "
                 "stage that writes it again. Of a grown segment, 'dglzarr refit' alone does that."
             ) from error
+        except OSError as error:
+            raise _unreadable(path, error) from error
         try:
             at = os.fstat(opened).st_size - nbytes - _CRC_NBYTES
             found = os.pread(opened, nbytes + _CRC_NBYTES, at) if at >= 0 else b""
@@ -131,6 +133,10 @@ class Matrix:
             yield opened, np.frombuffer(table, "<u8").reshape(*self._grid, 2)[..., 0]
         except EOFError as error:
             raise _damaged(path) from error
+        except StoreError:
+            raise
+        except OSError as error:
+            raise _unreadable(path, error) from error
         finally:
             os.close(opened)
 
@@ -271,6 +277,10 @@ def _write_all(file: int, values: NDArray[np.uint8]) -> None:
             if error.errno != errno.EINVAL or not flags & _DIRECT:
                 raise
             fcntl.fcntl(file, fcntl.F_SETFL, flags & ~_DIRECT)  # taken by open, refused by write
+
+
+def _unreadable(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"{path}: cannot be read: {error.strerror}. Mend that and run again.")
 
 
 def _damaged(path: Path) -> StoreError:

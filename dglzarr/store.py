@@ -376,6 +376,8 @@ def write_region(
                 matrix.write(region.index, blocks)
             else:
                 _write_whole(group[array.name], array, region, np.concatenate(list(blocks)))
+        except StoreError:  # of a source that cannot be read
+            raise
         except OSError as error:
             is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             remedy = "Free space" if is_full else "Mend that"

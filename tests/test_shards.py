@@ -191,6 +191,20 @@ def test_matrix_take__truncated_shard(tmp_path, kept):
         taken(matrix, [3])
 
 
+@pytest.mark.parametrize("call", ["open", "preadv"])
+def test_matrix_take__a_disk_that_refuses_names_the_shard(tmp_path, monkeypatch, call):
+    def refuse(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    uri, _ = create(tmp_path)
+    matrix = open_matrix(uri, "expression")
+    matrix.write(0, [np.ones((32, 23))])
+    monkeypatch.setattr(os, call, refuse)
+    message = r"expression/c/0/0: cannot be read: Input/output error\. Mend"
+    with pytest.raises(StoreError, match=message):
+        taken(matrix, [3])
+
+
 def test_matrix_take__chunk_beyond_the_end(tmp_path):
     uri, _ = create(tmp_path)
     matrix = open_matrix(uri, "expression")

@@ -508,6 +508,17 @@ def test_write_region__partial_results_before_the_matrix(tmp_path):
     assert len(store.missing_regions(study.uri)) == 5
 
 
+def test_write_region__source_that_cannot_be_read_is_named(study, tmp_path):
+    source = Study(tmp_path / "source", study.spec).create().write_missing()
+    shard(source.uri, 2).unlink()
+    study.create()
+    region = store.regions(study.uri)[2]
+    blocks = (Rows(source.uri)[window] for window in region.windows())
+    with pytest.raises(StoreError, match=r"^\S*source: region 2 of 'expression' is missing"):
+        store.write_region(study.uri, region, {"expression": blocks})
+    assert region in store.missing_regions(study.uri)
+
+
 def test_write_region__again_gives_the_same_bytes(study):
     study.create().write_missing()
     before = digests(study.uri)
