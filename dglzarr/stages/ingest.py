@@ -35,7 +35,7 @@ from dglzarr.kernels.scale import Scale, Unit, to_log2
 from dglzarr.kernels.split import SPLITS, SplitBy, SplitRule
 from dglzarr.layout import chunk_samples, shard_samples
 from dglzarr.rows import Rows, read_array
-from dglzarr.schema import EXPRESSION, RAW, RAW_LINK
+from dglzarr.schema import EXPRESSION, RAW, RAW_LINK, SPECS
 from dglzarr.sources import read_source
 from dglzarr.sources.scaled import Scaled, find_scale
 from dglzarr.store import (
@@ -207,8 +207,9 @@ def ingest_source(source: SourceFile, overwrite: bool) -> StoreSummary:
     """
     started = time.monotonic()
     files = [source.path, *([source.sample_sheet] if source.sample_sheet else [])]
+    known = read_attributes(source.raw) or {}
     try:
-        inputs = [file_input(f, known=read_attributes(source.raw)) for f in files]
+        inputs = [file_input(f, known=known) for f in files]
     except OSError as error:
         raise SourceError(f"{error.filename or source.path}: no such file.") from error
     parameters = {
@@ -216,19 +217,23 @@ def ingest_source(source: SourceFile, overwrite: bool) -> StoreSummary:
         "role": source.role,
         "unit": source.unit,
     }
-    linked = _linked(source)
+    if (known.get("inputs"), known.get("parameters")) == (inputs, parameters):
+        scaled, spec = None, SPECS[known["dglzarr_schema"]]
+    else:
+        scaled = _opened_gctx(source)
+        spec = RAW_LINK if scaled and scaled.scale == "log2" else RAW
     claim = claim_store(
         source.raw,
-        RAW if linked is None else RAW_LINK,
+        spec,
         inputs=inputs,
         parameters=parameters,
         overwrite=overwrite,
     )
     if claim.state == "unchanged":
         return summarize(source.raw, claim.state)
-    table, quantiles, scale, unit = linked or find_scale(_open_source(source), source.unit)
+    table, quantiles, scale, unit = scaled or find_scale(_open_source(source), source.unit)
     if claim.state == "new":
-        length = shard_samples(len(table.samples)) if linked is None else None
+        length = shard_samples(len(table.samples)) if spec is RAW else None
         create_store(claim, _raw_labels(table), region_length=length)
     details = {
         "scale": scale,
@@ -239,7 +244,7 @@ def ingest_source(source: SourceFile, overwrite: bool) -> StoreSummary:
         "role": source.role,
         "path": source.path,
     }
-    if linked is None:
+    if spec is RAW:
         details |= _copy_values(table, source.raw, scale)
     return finish(source.raw, started=started, details=details, state=claim.state)
 
@@ -255,12 +260,11 @@ def _open_source(source: SourceFile) -> Source:
     )
 
 
-def _linked(source: SourceFile) -> Scaled | None:
-    """Return a source that is joined from its own file: a GCTX for training, in log2."""
+def _opened_gctx(source: SourceFile) -> Scaled | None:
+    """Return a GCTX for training, which is joined from its own file where it is in log2."""
     if source.role != "train" or not h5py.is_hdf5(source.path):
         return None
-    scaled = find_scale(_open_source(source), source.unit)
-    return scaled if scaled.scale == "log2" else None
+    return find_scale(_open_source(source), source.unit)
 
 
 def _copy_values(table: Source, raw: str, scale: Scale) -> dict[str, int]:

@@ -9,6 +9,7 @@ import pytest
 from dglzarr.errors import ConfigError, SourceError, StoreError
 from dglzarr.kernels.split import assign_split
 from dglzarr.rows import Rows, read_array
+from dglzarr.sources.scaled import find_scale
 from dglzarr.stages import ingest as stage
 from dglzarr.stages.ingest import SourceFile, ingest
 from dglzarr.store import is_complete, open_store, read_attributes, regions
@@ -246,6 +247,19 @@ def test_ingest__gctx_gives_the_values_of_a_series_matrix(tmp_path, rng, scale):
     np.testing.assert_array_equal(found["split"].values, wanted["split"].values)
     assert found.attrs["details"]["n_missing"] == 1
     assert found.attrs["details"]["per_source"][0]["scale"] == scale
+
+
+@pytest.mark.parametrize("scale", ["log2", "raw"])
+def test_ingest__gctx_is_opened_once_and_not_at_all_when_unchanged(
+    tmp_path, target, rng, monkeypatch, scale
+):
+    opened = []
+    monkeypatch.setattr(stage, "find_scale", lambda *a: opened.append(a) or find_scale(*a))
+    values = rng.uniform(4, 14, (40, 12))
+    source = gctx(tmp_path, "GSE1", values if scale == "log2" else 2.0**values)
+    for state in ("new", "unchanged"):
+        assert ingest([source], target, split_by="sample").state == state
+        assert len(opened) == 1
 
 
 @pytest.mark.parametrize("n_samples", [30, 700])
