@@ -46,7 +46,7 @@ from dglzarr.store import (
     finish,
     map_regions,
     missing_regions,
-    open_store,
+    open_labels,
     read_attributes,
     regions,
     store_input,
@@ -331,11 +331,11 @@ def _study_labels(
     feature_kind: FeatureKind,
 ) -> dict[str, NDArray[Any]]:
     """Return every coordinate of the joined matrix but the split."""
-    tables = [open_store(raw) for raw in raws]
+    tables = [open_labels(raw) for raw in raws]
     genes_of = [_features(raw, feature_kind, annotation) for raw in raws]
     listed = read_gene_list(probes) if probes is not None else None
     if like:
-        study = open_store(like[0], EXPRESSION)
+        study = open_labels(like[0], EXPRESSION)
         listed, symbols, ids = ([str(v) for v in study[n].values] for n in _GENE_COORDS)
     if feature_kind == "gene":
         _, *genes_of = same_spelling(listed or [], *genes_of)
@@ -484,7 +484,7 @@ def _matched(
     join: _Join,
 ) -> tuple[GeneMatch, int, Scale]:
     """Return which features of a raw store measure which study genes, its length and scale."""
-    table = open_store(raw)
+    table = open_labels(raw)
     genes = read_array(join.target, "gene")
     if join.feature_kind == "gene":
         features = _features(raw, join.feature_kind, join.annotation)
@@ -500,7 +500,7 @@ def _join_details(join: _Join) -> dict[str, Any]:
     per_source = []
     for raw, raw_id in join.parts:
         match, n_samples, scale = _matched(raw, raw_id, join)
-        table = open_store(raw)
+        table = open_labels(raw)
         per_source.append(
             {
                 "source": _name(raw),
