@@ -12,6 +12,7 @@ Index = NDArray[np.intp]
 
 _WORD = 8
 _MOST_DIGITS = 15
+_BYTE = np.uint64(8)
 _ASCII_ZEROS = np.uint64(0x3030303030303030)
 _LAST = np.array([2**64 - 2 ** (8 * (_WORD - k)) for k in range(_WORD + 1)], dtype=np.uint64)
 _TENS = 10.0 ** np.arange(_MOST_DIGITS + 1)
@@ -47,13 +48,14 @@ def parse_decimals(text: bytes, separator: bytes) -> NDArray[np.float64] | None:
     if n_before.max() > _WORD:
         return None
     scale = _TENS[n_after]
-    values: NDArray[np.float64] = _digits_before(data, points, n_before) * scale
-    if n_after.max() > _WORD:
+    values: NDArray[np.float64]
+    if n_digits.max() < _WORD:
+        values = _short_numbers(data, points, ends, n_digits)
+    else:
+        values = _digits_before(data, points, n_before) * scale
         n_last = np.maximum(n_after - _WORD, 0)
         values += _digits_before(data, ends - n_last, n_after - n_last) * _TENS[n_last]
         values += _digits_before(data, ends, n_last)
-    else:
-        values += _digits_before(data, ends, n_after)
     values /= scale
     values[is_negative] *= -1.0
     return values
@@ -85,17 +87,42 @@ def _find_parts(
     return starts + is_negative, points, ends, np.flatnonzero(is_negative)
 
 
+def _short_numbers(
+    data: NDArray[np.uint8], points: Index, ends: Index, n_digits: Index
+) -> NDArray[np.float64]:
+    """Return the number that the digits of each cell make without its point; with it, eight bytes.
+
+    The digits before the point move on to its place.
+    """
+    words = _words(data, ends)
+    has_point = (points < ends).astype(np.uint64)
+    moved = words << (has_point * _BYTE)
+    moved ^= words
+    moved &= ~_LAST[np.maximum(ends - points - 1, 0)]
+    words ^= moved
+    return _numbers(words, n_digits)
+
+
 def _digits_before(data: NDArray[np.uint8], places: Index, n_digits: Index) -> NDArray[np.float64]:
-    """Return the number that each run of digits before a place makes, eight digits at a time."""
+    """Return the number that each run of at most eight digits before a place makes."""
+    return _numbers(_words(data, places), n_digits)
+
+
+def _words(data: NDArray[np.uint8], places: Index) -> NDArray[np.uint64]:
+    """Return the eight bytes before each place."""
     words = np.ndarray(data.size - _WORD + 1, "<u8", data, strides=(1,))
-    digits = words[places - _WORD]
-    digits ^= _ASCII_ZEROS
-    digits &= _LAST[n_digits]
+    return words[places - _WORD]
+
+
+def _numbers(words: NDArray[np.uint64], n_digits: Index) -> NDArray[np.float64]:
+    """Return the number that the last bytes of each word, so many digits, make; changes words."""
+    words ^= _ASCII_ZEROS
+    words &= _LAST[n_digits]
     for factor, shift, mask in _STEPS:
-        digits *= factor
-        digits >>= shift
-        digits &= mask
-    return digits.astype(np.float64)
+        words *= factor
+        words >>= shift
+        words &= mask
+    return words.astype(np.float64)
 
 
 _STEPS = [
