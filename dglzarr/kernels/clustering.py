@@ -105,11 +105,11 @@ def fit_kmeans(
     for _ in range(epochs):
         order = rng.permutation(len(points))
         for at in range(0, len(points), batch_size):
-            sums, added, _ = batch_partial(points[order[at : at + batch_size]], centroids)
+            sums, added = batch_partial(points[order[at : at + batch_size]], centroids)
             centroids, counts = update_centroids(centroids, counts, sums, added)
         centroids = reseed_empty(centroids, counts, start, rng)
     for _ in range(max_iter):
-        sums, counts, _ = batch_partial(points, centroids)
+        sums, counts = batch_partial(points, centroids)
         moved, _ = update_centroids(centroids, np.zeros_like(counts), sums, counts)
         if np.array_equal(moved, centroids):
             break
@@ -124,7 +124,7 @@ def centroid_distances(
 
     Notes
     -----
-    The products are float64; `distance_slack` bounds what rounding is left.
+    The products are float64, which leaves a rounding error of a few millionths of the largest.
 
     Examples
     --------
@@ -140,61 +140,36 @@ def centroid_distances(
     return result
 
 
-def distance_slack(distances: NDArray[np.floating], n_genes: int) -> float:
-    """Return a bound on the rounding error of a difference of two `centroid_distances`.
-
-    Parameters
-    ----------
-    distances : (sample, cluster), all samples and clusters
-    n_genes : number of genes they were computed over
-
-    Examples
-    --------
-    >>> 0 < distance_slack(np.array([[300.0]]), 22_268) < 0.01
-    True
-    """
-    largest = float(distances.max(initial=0.0))
-    cancelled = 3 * float(np.sqrt(n_genes * np.finfo(np.float64).eps))
-    return 2 * largest * (cancelled + float(np.finfo(np.float32).eps))
-
-
 def batch_partial(
     batch: NDArray[np.floating], centroids: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], NDArray[np.int64], float]:
-    """Return what a batch adds to every cluster: sums (cluster, gene), counts, and inertia.
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return what a batch adds to every cluster: sums (cluster, gene) and counts.
 
     Parameters
     ----------
     batch : (sample, gene)
     centroids : (cluster, gene)
 
-    Notes
-    -----
-    Inertia is the sum of squared distances to the nearest centroids.
-
     Examples
     --------
-    >>> sums, counts, inertia = batch_partial(np.array([[1.0], [2.0], [9.0]]), np.array([[1], [8]]))
-    >>> sums.tolist(), counts.tolist(), inertia
-    ([[3.0], [9.0]], [2, 1], 2.0)
+    >>> sums, counts = batch_partial(np.array([[1.0], [2.0], [9.0]]), np.array([[1], [8]]))
+    >>> sums.tolist(), counts.tolist()
+    ([[3.0], [9.0]], [2, 1])
     """
     n_clusters, n_genes = centroids.shape
     sums = np.zeros((n_clusters, n_genes))
     counts = np.zeros(n_clusters, dtype=np.int64)
-    inertia = 0.0
     origin = centroids.mean(axis=0, dtype=np.float64).astype(np.float32)
     centred = centroids - origin
     squares = np.einsum("cg,cg->c", centred, centred)
     for rows in iter_slices(len(batch), 8 * n_genes):
         shifted = (batch[rows] - origin).astype(np.float32)
-        squared = _squared_distances(shifted, centred, squares)
-        nearest = squared.argmin(axis=1)
-        inertia += float(squared.min(axis=1).sum(dtype=np.float64))
+        nearest = _squared_distances(shifted, centred, squares).argmin(axis=1)
         order = np.argsort(nearest, kind="stable")
         found, starts = np.unique(nearest[order], return_index=True)
         sums[found] += np.add.reduceat(batch[rows][order], starts, axis=0, dtype=np.float64)
         counts += np.bincount(nearest, minlength=n_clusters)
-    return sums, counts, inertia
+    return sums, counts
 
 
 def update_centroids(

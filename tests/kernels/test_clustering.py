@@ -10,7 +10,6 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from dglzarr.kernels.clustering import (
     batch_partial,
     centroid_distances,
-    distance_slack,
     fit_kmeans,
     init_centroids,
     reseed_empty,
@@ -26,6 +25,10 @@ def blobs(seed=0, n_samples=600, n_genes=20, n_clusters=8):
     return (centres[rng.integers(n_clusters, size=n_samples)] + noise).astype(np.float32)
 
 
+def inertia_of(points, centroids):
+    return (cdist(points, centroids).min(axis=1) ** 2).sum()
+
+
 @given(block=matrices(), centroids=matrices(dtype=np.float64))
 def test_centroid_distances__equals_scipy(block, centroids):
     n_genes = min(block.shape[1], centroids.shape[1])
@@ -35,52 +38,44 @@ def test_centroid_distances__equals_scipy(block, centroids):
     np.testing.assert_allclose(result, cdist(block, centroids), rtol=1e-5, atol=1e-4)
 
 
-def test_centroid_distances__error_stays_below_the_slack():
+def test_centroid_distances__error_is_a_millionth_beside_large_levels():
     rng = np.random.default_rng(0)
     block = rng.uniform(5e3, 1.5e4, (40, 2000))
     centroids = block[::5] + rng.normal(0, 1e-3, (8, 2000))
     result = centroid_distances(block, centroids)
     error = np.abs(result - cdist(block, centroids)).max()
-    assert 2 * error < distance_slack(result, 2000) < 10
-
-
-def test_distance_slack__no_samples():
-    assert distance_slack(np.empty((0, 3)), 10) == 0
+    assert error < 2.1e-6 * result.max() < 5
 
 
 @pytest.mark.parametrize("n_samples", [0, 1, 200])
 def test_batch_partial__naive_loop(n_samples):
     batch = blobs(n_genes=12000 if n_samples == 200 else 5)[:n_samples]
     centroids = blobs(seed=0, n_genes=batch.shape[1])[300:307]
-    sums, counts, inertia = batch_partial(batch, centroids)
+    sums, counts = batch_partial(batch, centroids)
     expected_sums = np.zeros(centroids.shape)
     expected_counts = np.zeros(len(centroids), dtype=int)
-    expected_inertia = 0.0
     for sample in batch.astype(np.float64):
         squared = [((sample - centroid) ** 2).sum() for centroid in centroids]
         nearest = int(np.argmin(squared))
         expected_sums[nearest] += sample
         expected_counts[nearest] += 1
-        expected_inertia += squared[nearest]
     np.testing.assert_array_equal(counts, expected_counts)
     np.testing.assert_allclose(sums, expected_sums, rtol=1e-12)
-    assert inertia == pytest.approx(expected_inertia, rel=1e-4, abs=1e-3)
 
 
 def test_batch_partial__large_common_level_does_not_cancel():
     batch = blobs().astype(np.float64) + 1e4
     centroids = (blobs()[:5].astype(np.float64) + 1e4).astype(np.float32)
-    _, counts, inertia = batch_partial(batch, centroids)
+    _, counts = batch_partial(batch, centroids)
     squared = cdist(batch, centroids.astype(np.float64)) ** 2
     np.testing.assert_array_equal(counts, np.bincount(squared.argmin(axis=1), minlength=5))
-    assert inertia == pytest.approx(squared.min(axis=1).sum(), rel=1e-3)
 
 
 def test_update_centroids__batches_give_the_mean_of_all_samples():
     batch = np.array([[1.0, 1.0], [3.0, 5.0], [9.0, 9.0]], dtype=np.float32)
     centroids, seen = np.array([[0.0, 0.0], [70.0, 70.0]], dtype=np.float32), np.zeros(2, int)
     for rows in (slice(0, 2), slice(2, 3)):
-        sums, counts, _ = batch_partial(batch[rows], centroids)
+        sums, counts = batch_partial(batch[rows], centroids)
         centroids, seen = update_centroids(centroids, seen, sums, counts)
     np.testing.assert_array_equal(seen, [3, 0])
     np.testing.assert_allclose(centroids, [[13 / 3, 5], [70, 70]], rtol=1e-6)
@@ -149,10 +144,10 @@ def test_fit_kmeans__same_seed_same_centroids(seed):
 def test_fit_kmeans__inertia_as_scikit_learn(batch_size):
     matrix = blobs()
     best = min(
-        batch_partial(
+        inertia_of(
             matrix,
             fit_kmeans(matrix, 8, np.random.default_rng(seed), epochs=5, batch_size=batch_size),
-        )[2]
+        )
         for seed in range(4)
     )
     lloyd = KMeans(8, n_init=4, random_state=0).fit(matrix).inertia_
@@ -200,5 +195,5 @@ def test_fit_kmeans__inertia_within_2_percent_of_sklearn(seed):
     points = (centers[rng.integers(60, size=4000)] + rng.normal(0, 2, (4000, 32))).astype("f4")
     peer = MiniBatchKMeans(100, max_iter=10, batch_size=1000, n_init=3, random_state=seed)
     theirs = peer.fit(points).inertia_
-    ours = batch_partial(points, fit_kmeans(points, 100, np.random.default_rng(seed)))[2]
+    ours = inertia_of(points, fit_kmeans(points, 100, np.random.default_rng(seed)))
     assert ours <= 1.02 * theirs

@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist, pdist, squareform
 
-from dglzarr.kernels.clustering import centroid_distances, distance_slack
 from dglzarr.kernels.duplicates import (
     candidate_pairs,
     distance_basis,
     find_near_duplicates,
     keep_mask,
     pair_distances,
+    project,
     projection_slack,
 )
 
@@ -79,13 +79,12 @@ def test_candidate_pairs__exactly_at_the_threshold_is_outside():
     np.testing.assert_array_equal(candidate_pairs(distances, 1.0, 0.1), [[0, 1], [1, 2]])
 
 
-def test_candidate_pairs__slack_of_float32_centroids_is_enough():
+def test_candidate_pairs__slack_of_float32_projections_is_enough():
     matrix = (clumps(1, n_samples=90, n_genes=400) * 1e4).astype(np.float32)
-    centroids = matrix[::7]
-    pivots = centroid_distances(matrix, centroids)
-    threshold = 1e4
-    pairs = candidate_pairs(pivots, threshold, distance_slack(pivots, matrix.shape[1]))
-    expected, _ = brute_pairs(matrix, threshold)
+    projected = project(matrix, distance_basis(matrix[::7], 5))
+    slack = projection_slack(float(np.linalg.norm(matrix, axis=1).max()), matrix.shape[1])
+    pairs = candidate_pairs(projected, 1e4, slack)
+    expected, _ = brute_pairs(matrix, 1e4)
     assert len(expected) > 20
     assert {tuple(pair) for pair in expected} <= {tuple(pair) for pair in pairs}
 
