@@ -70,33 +70,6 @@ def merge_ridge(a: RidgePartial, b: RidgePartial) -> RidgePartial:
     )
 
 
-def solve_ridge(partial: RidgePartial, alpha: float) -> tuple[Float64, Float64]:
-    """Return coefficients (landmark, target) and intercepts (target,) of ridge regression.
-
-    The intercept is not penalised, as in scikit-learn.
-
-    Parameters
-    ----------
-    partial : sums over all samples
-    alpha : penalty; 0 is least squares, of smallest norm where it is not unique
-
-    Raises
-    ------
-    ValueError
-        If there is no sample or alpha is negative.
-
-    Examples
-    --------
-    >>> x = np.array([[0.0], [1.0], [2.0]])
-    >>> coef, intercept = solve_ridge(ridge_partial(x, 3 * x + 1), 0.0)
-    >>> coef.round(6), intercept.round(6)
-    (array([[3.]]), array([1.]))
-    """
-    path = ridge_path(partial)
-    coef = path.axes @ (path.rotated * _inverse(path, alpha)[:, None])
-    return coef, path.y_mean - path.x_mean @ coef
-
-
 @dataclass(frozen=True)
 class RidgePath:
     """Ridge solutions of all penalties, on the principal axes of the landmarks.

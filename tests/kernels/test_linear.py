@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 from dglzarr.kernels.linear import (
+    _inverse,
     merge_ridge,
     predict_ridge,
     ridge_partial,
     ridge_path,
-    solve_ridge,
 )
 from tests.strategies import cuts
 
@@ -23,9 +23,16 @@ def regression(seed=0, n_samples=60, n_landmarks=7, n_targets=5):
     return x.astype(np.float32), y.astype(np.float32)
 
 
-def test_solve_ridge__hand_worked():
+def solved(partial, alpha):
+    """Coefficients (landmark, target) and intercepts (target,), in float64."""
+    path = ridge_path(partial)
+    coef = path.axes @ (path.rotated * _inverse(path, alpha)[:, None])
+    return coef, path.y_mean - path.x_mean @ coef
+
+
+def test_ridge_path__hand_worked():
     x, y = np.array([[-1.0], [1.0]]), np.array([[3.0], [7.0]])
-    coef, intercept = solve_ridge(ridge_partial(x, y), 2.0)
+    coef, intercept = solved(ridge_partial(x, y), 2.0)
     np.testing.assert_allclose(coef, [[1.0]])
     np.testing.assert_allclose(intercept, [5.0])
 
@@ -46,39 +53,39 @@ def test_ridge_partial__naive_loop():
 
 @pytest.mark.parametrize("alpha", [1e-3, 1.0, 100.0])
 @pytest.mark.parametrize("shape", [(60, 7), (10, 30)], ids=["tall", "wide"])
-def test_solve_ridge__equals_scikit_learn(alpha, shape):
+def test_ridge_path__equals_scikit_learn(alpha, shape):
     x, y = regression(n_samples=shape[0], n_landmarks=shape[1])
-    coef, intercept = solve_ridge(ridge_partial(x, y), alpha)
+    coef, intercept = solved(ridge_partial(x, y), alpha)
     model = Ridge(alpha).fit(x.astype(np.float64), y.astype(np.float64))
     np.testing.assert_allclose(coef, model.coef_.T, rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(intercept, model.intercept_, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("shape", [(60, 7), (10, 30)], ids=["tall", "wide"])
-def test_solve_ridge__without_penalty_is_least_squares(shape):
+def test_ridge_path__without_penalty_is_least_squares(shape):
     x, y = (m.astype(np.float64) for m in regression(n_samples=shape[0], n_landmarks=shape[1]))
-    coef, _ = solve_ridge(ridge_partial(x, y), 0.0)
+    coef, _ = solved(ridge_partial(x, y), 0.0)
     expected = np.linalg.lstsq(x - x.mean(axis=0), y - y.mean(axis=0))[0]
     np.testing.assert_allclose(coef, expected, atol=1e-7)
 
 
-def test_solve_ridge__repeated_landmark_shares_the_coefficient():
+def test_ridge_path__repeated_landmark_shares_the_coefficient():
     x, y = regression(n_landmarks=1)
-    twice, _ = solve_ridge(ridge_partial(np.repeat(x, 2, axis=1), y), 0.0)
-    once, _ = solve_ridge(ridge_partial(x, y), 0.0)
+    twice, _ = solved(ridge_partial(np.repeat(x, 2, axis=1), y), 0.0)
+    once, _ = solved(ridge_partial(x, y), 0.0)
     np.testing.assert_allclose(twice, np.repeat(once / 2, 2, axis=0), rtol=1e-6)
 
 
-def test_solve_ridge__constant_landmarks_predict_the_mean():
+def test_ridge_path__constant_landmarks_predict_the_mean():
     x, y = regression()
-    coef, intercept = solve_ridge(ridge_partial(np.full_like(x, 7.3), y), 0.0)
+    coef, intercept = solved(ridge_partial(np.full_like(x, 7.3), y), 0.0)
     np.testing.assert_allclose(coef, 0, atol=1e-9)
     np.testing.assert_allclose(intercept, y.mean(axis=0, dtype=np.float64), rtol=1e-9)
 
 
-def test_solve_ridge__huge_penalty_predicts_the_mean():
+def test_ridge_path__huge_penalty_predicts_the_mean():
     x, y = regression()
-    coef, intercept = solve_ridge(ridge_partial(x, y), 1e12)
+    coef, intercept = solved(ridge_partial(x, y), 1e12)
     np.testing.assert_allclose(coef, 0, atol=1e-6)
     np.testing.assert_allclose(intercept, y.mean(axis=0), rtol=1e-5)
 
@@ -100,7 +107,7 @@ def test_predict_ridge__equals_coefficients(alpha, seed):
     partial = ridge_partial(*regression(seed))
     new = regression(seed + 1)[0]
     (predicted,) = predict_ridge(ridge_path(partial), new, [alpha])
-    coef, intercept = solve_ridge(partial, alpha)
+    coef, intercept = solved(partial, alpha)
     np.testing.assert_allclose(predicted, new @ coef + intercept, rtol=1e-5, atol=1e-4)
 
 
@@ -125,9 +132,9 @@ def test_ridge_partial__missing_values_refused(value, where):
         ridge_partial(*blocks)
 
 
-def test_solve_ridge__no_samples_refused():
+def test_ridge_path__no_samples_refused():
     with pytest.raises(ValueError, match="ridge: expected at least one sample, got none"):
-        solve_ridge(ridge_partial(np.empty((0, 2)), np.empty((0, 3))), 1.0)
+        ridge_path(ridge_partial(np.empty((0, 2)), np.empty((0, 3))))
 
 
 def test_predict_ridge__negative_penalty_refused():
