@@ -19,7 +19,6 @@ def greedy_order(
     ridge: float,
     forced: Index,
     allowed: NDArray[np.bool_],
-    preference: Float64 | None = None,
     importance: Float64 | None = None,
 ) -> Index:
     """Return n genes, in order; each reduces the ridge error of predicting all genes the most.
@@ -31,7 +30,6 @@ def greedy_order(
     ridge : penalty, in the unit of a squared column norm of ``rows``; over 0
     forced : genes on the panel already; what they explain is taken off first
     allowed : (gene,), which genes may be selected
-    preference : (gene,), factors on the reduction that each gene is credited with
     importance : (gene,), weights of the genes as targets
 
     Raises
@@ -66,8 +64,7 @@ def greedy_order(
         state.add(int(gene))
     chosen = np.empty(n, dtype=np.int64)
     for i in range(n):
-        gain = state.gain if preference is None else state.gain * preference
-        chosen[i] = np.where(is_open, gain, -np.inf).argmax()
+        chosen[i] = np.where(is_open, state.gain, -np.inf).argmax()
         is_open[chosen[i]] = False
         state.add(int(chosen[i]))
     return chosen

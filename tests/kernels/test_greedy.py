@@ -44,17 +44,12 @@ def test_greedy_order__every_step_is_the_best_of_all(dtype, weighted):
     rows = rng.standard_normal((9, 14)).astype(dtype)
     rows[:, 7:] += 2 * rows[:, :7]
     importance = rng.uniform(0.1, 2, 14) if weighted else None
-    preference = rng.uniform(0.5, 2, 14) if weighted else None
     forced, allowed = np.array([3, 8]), every(14)
     allowed[[0, 12]] = False
-    found = greedy_order(
-        rows, 8, ridge=2.0, forced=forced, allowed=allowed, importance=importance,
-        preference=preference,
-    )  # fmt: skip
+    found = greedy_order(rows, 8, ridge=2.0, forced=forced, allowed=allowed, importance=importance)
     panel = [3, 8]
     for gene in found:
         gain = gains(rows.astype(float), panel, 2.0, importance if weighted else np.ones(14))
-        gain *= preference if weighted else 1
         gain[panel] = gain[~allowed] = -np.inf
         assert gene == gain.argmax()
         panel.append(int(gene))
