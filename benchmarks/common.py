@@ -226,13 +226,13 @@ def seconds_of(work: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def product_seconds(shapes: Sequence[tuple[int, int, int]], dtype: type = np.float32) -> float:
+def product_seconds(shapes: Sequence[tuple[int, int, int]]) -> float:
     """Return the seconds of some matrix products (rows, inner, columns), best of three."""
     rng = np.random.default_rng(0)
     total = 0.0
     for rows, inner, columns in shapes:
-        left: NDArray[Any] = rng.random((rows, inner), np.float32).astype(dtype)
-        right: NDArray[Any] = rng.random((inner, columns), np.float32).astype(dtype)
+        left: NDArray[Any] = rng.random((rows, inner), np.float32)
+        right: NDArray[Any] = rng.random((inner, columns), np.float32)
         total += min(seconds_of(lambda: left @ right) for _ in range(3))  # noqa: B023
     return total
 

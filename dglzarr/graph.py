@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LOOKS = 0.005
+_RETRIES = 2  # of a task whose worker died
 
 
 def run_tasks(
@@ -28,7 +29,6 @@ def run_tasks(
     *,
     what: str,
     on_progress: Progress | None = None,
-    retries: int = 2,
     **arguments: Any,  # noqa: ANN401
 ) -> list[Any]:
     """Run ``func(*task, **arguments)`` for each task on the active Dask scheduler, in order.
@@ -51,7 +51,7 @@ def run_tasks(
             return list(dask.compute(*graph))
     graph = [dask.delayed(_attempt, pure=False)(func, *task, **shared) for task in tasks]
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "4 GiB"}):
-        futures = client.compute(graph, retries=retries, sync=False)
+        futures = client.compute(graph, retries=_RETRIES, sync=False)
     results = dict.fromkeys(future.key for future in futures)
     for done, (key, result) in enumerate(_as_completed(client, futures, what), start=1):
         if isinstance(result, DglzarrError):

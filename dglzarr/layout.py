@@ -14,7 +14,7 @@ SHARD_SAMPLES = 2048
 MIN_REGIONS = 8
 
 
-def shard_samples(n_samples: int, *, largest: int = SHARD_SAMPLES) -> int:
+def shard_samples(n_samples: int) -> int:
     """Return how many samples a shard holds: whole chunks, about eight regions or more.
 
     Examples
@@ -24,7 +24,7 @@ def shard_samples(n_samples: int, *, largest: int = SHARD_SAMPLES) -> int:
     """
     chunk = chunk_samples(n_samples)
     wanted = chunk * max(1, n_samples // (MIN_REGIONS * chunk))
-    return max(chunk, min(wanted, largest // chunk * chunk))
+    return max(chunk, min(wanted, SHARD_SAMPLES // chunk * chunk))
 
 
 def chunk_samples(n_samples: int) -> int:
