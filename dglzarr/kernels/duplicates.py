@@ -1,7 +1,7 @@
 """Owns near-duplicate samples: candidate pairs, exact distances, and which samples to keep.
 
-Distances to a few pivots differ between two samples by at most the distance of the samples, so
-pairs far apart in any pivot distance are ruled out without looking at their genes.
+Projections, and distances to a few pivots, differ between two samples by at most the distance of
+the samples, so pairs far apart in any of them are ruled out without looking at their genes.
 """
 
 from itertools import pairwise
@@ -16,7 +16,7 @@ from dglzarr.kernels.slices import iter_slices
 
 Rule = Literal["greedy", "dgex"]
 
-_TREE_PIVOTS = 8
+_TREE_COORDINATES = 8
 _PIVOTS = 16
 _SUMMED_GENES = 256
 
@@ -82,15 +82,15 @@ def projection_slack(largest_norm: float, n_genes: int) -> float:
 
 
 def candidate_pairs(
-    pivot_distances: NDArray[np.floating], threshold: float, slack: float
+    coordinates: NDArray[np.floating], threshold: float, slack: float
 ) -> NDArray[np.int64]:
     """Return all pairs (pair, 2) that may be closer than a threshold, i < j, in ascending order.
 
     Parameters
     ----------
-    pivot_distances : (sample, pivot), Euclidean distances to any points
+    coordinates : (sample, coordinate); none differs between two samples by more than their distance
     threshold : distance below which two samples are near-duplicates
-    slack : bound on the rounding error of a difference of two pivot distances
+    slack : bound on the rounding error of a difference of two coordinates
 
     Notes
     -----
@@ -101,12 +101,12 @@ def candidate_pairs(
     >>> candidate_pairs(np.array([[1.0, 5.0], [1.5, 9.0], [1.8, 5.1]]), 1.0, 0.0)
     array([[0, 2]])
     """
-    widest = np.argsort(-pivot_distances.var(axis=0), kind="stable")[:_TREE_PIVOTS]
+    widest = np.argsort(-coordinates.var(axis=0), kind="stable")[:_TREE_COORDINATES]
     reach = threshold + slack
-    pairs = cKDTree(pivot_distances[:, widest]).query_pairs(reach, p=np.inf, output_type="ndarray")
+    pairs = cKDTree(coordinates[:, widest]).query_pairs(reach, p=np.inf, output_type="ndarray")
     is_near = np.ones(len(pairs), dtype=bool)
-    for rows in iter_slices(len(pairs), 32 * pivot_distances.shape[1]):
-        ends = pivot_distances[pairs[rows]].astype(np.float64)
+    for rows in iter_slices(len(pairs), 32 * coordinates.shape[1]):
+        ends = coordinates[pairs[rows]].astype(np.float64)
         is_near[rows] = (np.abs(ends[:, 0] - ends[:, 1]) < reach).all(axis=1)
     near = np.sort(pairs[is_near].astype(np.int64), axis=1)
     return near[np.lexsort((near[:, 1], near[:, 0]))]
