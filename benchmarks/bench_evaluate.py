@@ -6,7 +6,6 @@ Stage ``evaluate-null`` is the permutation test by itself, beside its one matrix
 from __future__ import annotations
 
 import shutil
-import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +20,7 @@ from common import (
     run_stage,
     simulated_matrix,
     write_normalized_and_samples,
+    write_scores,
 )
 from sklearn.linear_model import Ridge
 from threadpoolctl import threadpool_limits
@@ -28,10 +28,9 @@ from threadpoolctl import threadpool_limits
 from dglzarr.kernels.metrics import mae_per_gene, null_fraction, pcc_per_gene
 from dglzarr.kernels.moments import standardize
 from dglzarr.rows import read_array
-from dglzarr.schema import SCORES
 from dglzarr.stages.evaluate import evaluate
 from dglzarr.stages.select import select
-from dglzarr.store import claim_store, create_store, finish, open_store, store_input
+from dglzarr.store import open_store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,18 +43,9 @@ ALPHAS = (1.0, 10.0, 100.0, 1000.0, 10000.0)
 def prepare(case: Case) -> None:
     """Write a normalized store, a samples store, and panels of random scores."""
     write_normalized_and_samples(case)
-    ds = open_store(case.path("normalized.zarr"))
-    scores = case.path("scores.zarr")
-    claim = claim_store(
-        scores, SCORES, inputs=[store_input(case.path("normalized.zarr"))], parameters={}
-    )
-    coords = {name: ds[name].values for name in ("gene", "gene_id", "gene_symbol")}
-    create_store(claim, coords | {"latent": np.zeros(1, np.int32)})
-    score = np.random.default_rng(0).random(case.n_genes)
-    arrays = {"score": score, "latent_score": score[np.newaxis]}
-    finish(scores, started=time.monotonic(), arrays=arrays)
+    write_scores(case)
     select(
-        scores,
+        case.path("scores.zarr"),
         case.path("landmarks.zarr"),
         normalized=case.path("normalized.zarr"),
         samples=case.path("samples.zarr"),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import time
 
-import numpy as np
 import scipy.linalg
 from common import (
     Bench,
@@ -18,15 +16,15 @@ from common import (
     seconds_of,
     simulated_matrix,
     write_normalized_and_samples,
+    write_scores,
 )
 from threadpoolctl import threadpool_limits
 
 from dglzarr.kernels.moments import standardize
 from dglzarr.rows import Rows, read_array
-from dglzarr.schema import SCORES
 from dglzarr.sketch import SKETCH_ROWS
 from dglzarr.stages.select import select
-from dglzarr.store import claim_store, create_store, finish, open_store, regions, store_input
+from dglzarr.store import regions
 
 N_LANDMARKS = {"tiny": 10, "small": 943, "full": 943}
 
@@ -34,16 +32,7 @@ N_LANDMARKS = {"tiny": 10, "small": 943, "full": 943}
 def prepare(case: Case) -> None:
     """Write a normalized store, a samples store, and random scores."""
     write_normalized_and_samples(case)
-    ds = open_store(case.path("normalized.zarr"))
-    uri = case.path("scores.zarr")
-    claim = claim_store(
-        uri, SCORES, inputs=[store_input(case.path("normalized.zarr"))], parameters={}
-    )
-    coords = {name: ds[name].values for name in ("gene", "gene_id", "gene_symbol")}
-    create_store(claim, coords | {"latent": np.zeros(1, np.int32)})
-    score = np.random.default_rng(0).random(case.n_genes)
-    arrays = {"score": score, "latent_score": score[np.newaxis]}
-    finish(uri, started=time.monotonic(), arrays=arrays)
+    write_scores(case)
 
 
 def with_dglzarr(case: Case) -> Timed:

@@ -29,14 +29,16 @@ from threadpoolctl import threadpool_limits
 from dglzarr.cluster import client
 from dglzarr.graph import run_tasks
 from dglzarr.layout import shard_samples
-from dglzarr.schema import EXPRESSION
+from dglzarr.schema import EXPRESSION, SCORES
 from dglzarr.stages.dedup import dedup
 from dglzarr.stages.normalize import normalize
 from dglzarr.store import (
     claim_store,
     create_store,
     finish,
+    open_store,
     regions,
+    store_input,
     write_region,
 )
 
@@ -336,3 +338,15 @@ def write_normalized_and_samples(case: Case) -> None:
     options: dict[str, Any] = {"n_clusters": 4, "epochs": 1, "threshold": 0.0}
     with workers_of(case):
         dedup(case.path("normalized.zarr"), case.path("samples.zarr"), **options)
+
+
+def write_scores(case: Case) -> None:
+    """Write a scores store of random scores beside the normalized store."""
+    source, uri = case.path("normalized.zarr"), case.path("scores.zarr")
+    ds = open_store(source)
+    claim = claim_store(uri, SCORES, inputs=[store_input(source)], parameters={})
+    coords = {name: ds[name].values for name in ("gene", "gene_id", "gene_symbol")}
+    create_store(claim, coords | {"latent": np.zeros(1, np.int32)})
+    score = np.random.default_rng(0).random(case.n_genes)
+    arrays = {"score": score, "latent_score": score[np.newaxis]}
+    finish(uri, started=time.monotonic(), arrays=arrays)
