@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dglzarr.errors import SchemaError, StoreError
+from dglzarr.files import file_sha256
 from dglzarr.kernels.deeplift import forward
 
 Layer = tuple[NDArray[np.float32], NDArray[np.float32], str]
@@ -284,7 +285,7 @@ def _write_model(
     path.mkdir(parents=True, exist_ok=True)
     (path / MODEL).unlink(missing_ok=True)
     write_npz(path / WEIGHTS, arrays.items())
-    digest = _file_sha256(path / WEIGHTS)
+    digest = file_sha256(str(path / WEIGHTS))
     model_id = _model_id(digest, cast("Mapping[str, object]", described["config"]))
     description = {
         "format_version": FORMAT_VERSION,
@@ -319,7 +320,7 @@ def load_model(path: Path, *, genes: Sequence[str] | None = None) -> SavedModel:
     if genes is not None:
         _check_genes(path, expected=description["genes"], found=list(genes))
     weights = path / WEIGHTS
-    if not weights.is_file() or _file_sha256(weights) != description["weights_sha256"]:
+    if not weights.is_file() or file_sha256(str(weights)) != description["weights_sha256"]:
         raise StoreError(
             f"{weights}: expected the weights that {MODEL} names, got a missing or changed file. "
             "Train the model again."
@@ -504,12 +505,6 @@ def _read_description(path: Path) -> _Description:
             f"got {version!r}. Use the dglzarr that wrote it, or train the model again."
         )
     return cast("_Description", description)
-
-
-def _file_sha256(path: Path) -> str:
-    """Hexadecimal digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _model_id(weights_sha256: str, config: Mapping[str, object]) -> str:
