@@ -85,11 +85,6 @@ def kept_samples(
     return np.asarray(of_part & read_array(samples, "keep"))
 
 
-def cohort_name(raw: str) -> str:
-    """Return the name of a cohort, which is that of its raw store."""
-    return raw.rsplit("/", 1)[-1].removesuffix(".zarr")
-
-
 def measured_genes(cohort: str, source: str) -> Mask:
     """Return which genes of the study a cohort measures."""
     return _match(cohort, source).found

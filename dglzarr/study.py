@@ -72,6 +72,17 @@ class Study:
         return f"{self.root}/report.html"
 
 
+def raw_name(uri: str) -> str:
+    """Return the name of a raw store, which stands for its source.
+
+    Examples
+    --------
+    >>> raw_name("study/raw/GSE55235.zarr")
+    'GSE55235'
+    """
+    return uri.rstrip("/").rpartition("/")[2].removesuffix(".zarr")
+
+
 def open_study(root: str) -> Study:
     """Return the study at ``root``, pinned to the manifest of this moment.
 

@@ -36,6 +36,7 @@ from dglzarr.report.paper import Overlap, group_rows, overlaps, paper_figures, t
 from dglzarr.report.text import UNITS, reconstruction_line, stability_lines, without_old_replicates
 from dglzarr.schema import SPECS
 from dglzarr.store import open_store, read_attributes
+from dglzarr.study import raw_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -355,8 +356,7 @@ def _source_rows(
     """Return what is known of each source, from its raw store and from the joined one."""
     rows: dict[str, dict[str, Any]] = {}
     for uri in sources:
-        raw = open_store(uri)
-        name = uri.rstrip("/").rpartition("/")[2].removesuffix(".zarr")
+        raw, name = open_store(uri), raw_name(uri)
         rows[name] = {
             "source": name,
             "series": sorted(set(texts(raw, "series"))),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from dglzarr.cohorts import HELD_OUT, MIN_SHARE, Foreign, HeldOut, cohort_name, measured_genes
+from dglzarr.cohorts import HELD_OUT, MIN_SHARE, Foreign, HeldOut, measured_genes
 from dglzarr.errors import ConfigError
 from dglzarr.graph import run_tasks
 from dglzarr.judging import Judgement, judge
@@ -35,6 +35,7 @@ from dglzarr.store import (
     store_input,
     summarize,
 )
+from dglzarr.study import raw_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -147,7 +148,7 @@ def evaluate(
     Chen et al. 2016, doi:10.1093/bioinformatics/btw074 (landmark and target genes, MAE)
     """
     started = time.monotonic()
-    names = [HELD_OUT, *(cohort_name(c) for c in cohorts)]
+    names = [HELD_OUT, *(raw_name(c) for c in cohorts)]
     if len(set(names)) < len(names):
         raise ConfigError(
             f"evaluate: expected cohorts of different names, none of them {HELD_OUT!r}, got "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dglzarr.cohorts import MIN_SHARE, Foreign, cohort_name, kept_samples, measured_genes
+from dglzarr.cohorts import MIN_SHARE, Foreign, kept_samples, measured_genes
 from dglzarr.errors import ConfigError
 from dglzarr.kernels.deeplift import forward
 from dglzarr.kernels.grouping import Grouping, Linkage, group_samples, principal_components
@@ -30,6 +30,7 @@ from dglzarr.store import (
     store_input,
     summarize,
 )
+from dglzarr.study import raw_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -198,7 +199,7 @@ def _check_measured(source: str, cohorts: Sequence[str], rows: Sequence[NDArray[
         if (share := float(measured_genes(cohort, source).mean())) < MIN_SHARE:
             raise ConfigError(
                 f"group.series: expected cohorts that measure {MIN_SHARE:.0%} of the genes, got "
-                f"{share:.0%} of {cohort_name(cohort)}. Name other series, or give "
+                f"{share:.0%} of {raw_name(cohort)}. Name other series, or give "
                 "ingest.annotation."
             )
 

@@ -53,6 +53,7 @@ from dglzarr.store import (
     summarize,
     write_region,
 )
+from dglzarr.study import raw_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +84,7 @@ class SourceFile:
     @property
     def name(self) -> str:
         """The name of the raw store, which stands for the source."""
-        return _name(self.raw)
+        return raw_name(self.raw)
 
 
 def ingest(
@@ -340,7 +341,8 @@ def _study_labels(
     if feature_kind == "gene":
         _, *genes_of = same_spelling(listed or [], *genes_of)
         genes_of = [[name for name in names if name] for names in genes_of]
-    genes = _canonical_genes([_name(r) for r in raws], genes_of, listed, min_coverage)
+    sources = [raw_name(raw) for raw in raws]
+    genes = _canonical_genes(sources, genes_of, listed, min_coverage)
     if not like:
         symbols, ids = _gene_names(genes, tables, annotation, feature_kind)
     samples = np.concatenate([t["sample"].values for t in tables])
@@ -358,16 +360,12 @@ def _study_labels(
         "gene": _text(genes),
         "gene_id": _text(ids),
         "gene_symbol": _text(symbols),
-        "source": np.repeat(_text([_name(r) for r in raws]), [t.sizes["sample"] for t in tables]),
+        "source": np.repeat(_text(sources), [t.sizes["sample"] for t in tables]),
         "series": np.concatenate([t["series"].values for t in tables]),
         "platform": np.concatenate([t["platform"].values for t in tables]),
         "label": _text(names),
         "sample_label": values,
     }
-
-
-def _name(raw: str) -> str:
-    return raw.rsplit("/", 1)[-1].removesuffix(".zarr")
 
 
 def _features(raw: str, feature_kind: FeatureKind, annotation: str | None) -> list[str]:
@@ -422,10 +420,10 @@ def _refuse_repeated(raws: Sequence[str], like: Sequence[str]) -> None:
         samples = [str(s) for s in read_array(raw, "sample")]
         if repeated := [s for s in samples if s in source_of]:
             raise SourceError(
-                f"{_name(raw)}: {len(repeated)} samples are in {source_of[repeated[0]]} too, "
+                f"{raw_name(raw)}: {len(repeated)} samples are in {source_of[repeated[0]]} too, "
                 f"for example {repeated[0]!r}. Remove one of the two sources."
             )
-        source_of |= dict.fromkeys(samples, _name(raw))
+        source_of |= dict.fromkeys(samples, raw_name(raw))
 
 
 def _join_region(uri: str, region: Region, *, join: _Join) -> None:
@@ -503,7 +501,7 @@ def _join_details(join: _Join) -> dict[str, Any]:
         table = open_labels(raw)
         per_source.append(
             {
-                "source": _name(raw),
+                "source": raw_name(raw),
                 "series": str(table["series"].values[0]),
                 "n_samples": n_samples,
                 "scale": scale,
