@@ -1,4 +1,4 @@
-"""Files and folders under stores: sizes, digests, and the lineage of an input file."""
+"""Files and folders under stores: sizes, leftovers, digests, the lineage of an input file."""
 
 from __future__ import annotations
 
@@ -23,6 +23,19 @@ def store_nbytes(uri: str) -> int:
     """Return the bytes that a store takes on disk."""
     filesystem, path = open_filesystem(uri)
     return int(filesystem.du(path)) if filesystem.exists(path) else 0
+
+
+def has_other_files(filesystem: Any, path: str) -> bool:  # noqa: ANN401
+    """Return whether a folder holds more than unfinished objects."""
+    names = filesystem.ls(path, detail=False) if filesystem.exists(path) else []
+    return any(not name.endswith(".partial") for name in names)
+
+
+def sweep_partial_files(filesystem: Any, path: str) -> None:  # noqa: ANN401
+    """Remove what a killed writer left of an unfinished object."""
+    for name in filesystem.find(path):
+        if name.endswith(".partial"):
+            filesystem.rm_file(name)
 
 
 def file_sha256(path: str) -> str:

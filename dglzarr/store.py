@@ -24,7 +24,7 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from dglzarr.errors import SchemaError, StoreError
-from dglzarr.files import open_filesystem, store_nbytes
+from dglzarr.files import has_other_files, open_filesystem, store_nbytes, sweep_partial_files
 from dglzarr.graph import run_tasks
 from dglzarr.layout import CHUNK_SAMPLES, fill_value, layout
 from dglzarr.schema import SPECS
@@ -144,7 +144,7 @@ def claim_store(
     lineage = _lineage(spec, inputs, parameters)
     found = read_attributes(uri)
     filesystem, path = open_filesystem(uri)
-    if found is None and _has_other_files(filesystem, path):
+    if found is None and has_other_files(filesystem, path):
         raise StoreError(
             f"{uri}: expected a dglzarr store or nothing, got other files. Remove that folder, or "
             "use another root."
@@ -153,7 +153,7 @@ def claim_store(
         raise StoreError(
             f"{uri}: expected a dglzarr store, got a foreign Zarr group. Use another root."
         )
-    _sweep_partial_files(filesystem, path)
+    sweep_partial_files(filesystem, path)
     if found is not None:
         difference = _difference(found, lineage) if found.get("created") else "half-created"
         if difference is None and found["complete"] and not _lost_regions(uri):
@@ -216,11 +216,6 @@ def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | No
     return None
 
 
-def _has_other_files(filesystem: Any, path: str) -> bool:  # noqa: ANN401
-    names = filesystem.ls(path, detail=False) if filesystem.exists(path) else []
-    return any(not name.endswith(".partial") for name in names)
-
-
 def _remove_store(uri: str, filesystem: Any, path: str) -> None:  # noqa: ANN401
     """Remove a store; killed half-way it is half-created, not a folder of other files."""
     zarr.open_group(uri, mode="r+").attrs.update({"created": "", "complete": False})
@@ -228,13 +223,6 @@ def _remove_store(uri: str, filesystem: Any, path: str) -> None:  # noqa: ANN401
         if not name.endswith("/zarr.json"):
             filesystem.rm(name, recursive=True)
     filesystem.rm(path, recursive=True)
-
-
-def _sweep_partial_files(filesystem: Any, path: str) -> None:  # noqa: ANN401
-    """Remove what a killed writer left of an unfinished object."""
-    for name in filesystem.find(path):
-        if name.endswith(".partial"):
-            filesystem.rm_file(name)
 
 
 def _write_metadata(
@@ -460,7 +448,7 @@ def finish(
             _create_array(group, spec[name], sizes, None)
         group[name][...] = _as_stored(np.asarray(values, dtype=_numpy_dtype(spec[name])))  # type: ignore[index]
     validate(_lazy_dataset(uri), spec)
-    _sweep_partial_files(*open_filesystem(uri))  # of a worker that died while others went on
+    sweep_partial_files(*open_filesystem(uri))  # of a worker that died while others went on
     group.attrs.update(
         {"complete": True, "details": json.loads(json.dumps(dict(details or {}), default=float))}
     )
