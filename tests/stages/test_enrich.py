@@ -69,6 +69,14 @@ def test_enrich__probes_count_as_the_genes_they_measure(source, target, tmp_path
     assert summary.details["panels"]["mined"] == {"n_tested": 2, "n_enriched": 0, "n_query": 3}
 
 
+def test_enrich__terms_of_too_many_or_too_few_genes_are_not_tested(source, target, tmp_path):
+    sets = gmt(tmp_path, ["T1", "x", "A"], ["T2", "x", "B", "C"], ["T3", "x", "A", "E", "F"])
+    for low, high, tested in [(1, 500, "T1 T2 T3"), (2, 500, "T2 T3"), (1, 2, "T1 T2")]:
+        enrich(source, target, gene_sets=sets, min_size=low, max_size=high, overwrite=True)
+        ds = open_store(target).sel(panel="mined")
+        assert ds["term"].values[~np.isnan(ds["p_value"].values)].tolist() == tested.split()
+
+
 def test_enrich__a_table_has_the_mined_panels_terms_of_lowest_p(source, target, tmp_path):
     sets = gmt(tmp_path, ["T1", "x", "I", "H"], ["T2", "x", "E", "A"], ["T3", "x", "A", "B"])
     enrich(source, target, gene_sets=sets, min_size=1)

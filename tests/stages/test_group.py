@@ -161,6 +161,14 @@ def test_group__too_few_samples(tmp_path):
         study.group()
 
 
+def test_group__linkage_makes_the_tree(study):
+    trees = {}
+    for linkage in ("ward", "average"):
+        study.group(linkage=linkage, overwrite=True)
+        trees[linkage] = open_store(study.target)["tree"].sel(representation="pca").values
+    assert trees["ward"][-1, 2] > 1.5 * trees["average"][-1, 2], "of sums of squares, not of means"
+
+
 def test_group__second_call_touches_nothing(study):
     study.group()
     before = times(study.target)

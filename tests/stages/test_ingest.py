@@ -499,6 +499,18 @@ def test_ingest__second_run_touches_nothing(tmp_path, sources, target):
     assert times(tmp_path) == before
 
 
+def test_ingest__fractions_are_shares_of_the_samples(sources, target):
+    counts = {}
+    for part, share in [("validation", 0.1), ("validation", 0.4), ("test", 0.4)]:
+        options = {f"{part}_fraction": share, "split_by": "sample", "overwrite": True}
+        summary = ingest(sources, target, **options)
+        counts[part, share] = summary.details["split_counts"]
+    few, more, tested = counts.values()
+    assert more["test"] == few["test"]
+    assert few["validation"] < 20 < 30 < more["validation"] < 50
+    assert few["test"] < 30 < tested["test"] < 50
+
+
 def test_ingest__other_parameters(sources, target):
     ingest(sources, target, seed=SEED)
     before = read_attributes(target)["store_id"]
