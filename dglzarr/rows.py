@@ -43,34 +43,40 @@ class Rows:
         self, index: NDArray[np.integer[Any]], genes: NDArray[np.integer[Any]] | None = None
     ) -> NDArray[Any]:
         """Return the rows at ``index`` (any order), reading each only once; all or some genes."""
-        if genes is not None:
-            return self._columns(index, genes)
+        if genes is None:
+            return self._rows(index)
+        out = np.empty((index.size, genes.size), dtype=self.dtype)
+        for some in iter_slices(index.size, 4 * self.shape[1], limit_nbytes=2**26):
+            out[some] = self._rows(index[some], genes)[:, genes]
+        return out
+
+    def _rows(
+        self, index: NDArray[np.integer[Any]], genes: NDArray[np.integer[Any]] | None = None
+    ) -> NDArray[Any]:
         ascending, inverse = np.unique(index, return_inverse=True)
         assert not ascending.size or (ascending[0] >= 0 and ascending[-1] < len(self)), (
             "row out of range"
         )
-        found = self.read_into(ascending)
+        found = self.read_into(ascending, genes=genes)
         return found if ascending.size == index.size and _is_range(inverse) else found[inverse]
 
-    def _columns(
-        self, index: NDArray[np.integer[Any]], genes: NDArray[np.integer[Any]]
-    ) -> NDArray[Any]:
-        out = np.empty((index.size, genes.size), dtype=self.dtype)
-        for some in iter_slices(index.size, 4 * self.shape[1], limit_nbytes=2**26):
-            out[some] = self.take(index[some])[:, genes]
-        return out
-
     def read_into(
-        self, ascending: NDArray[np.integer[Any]], out: NDArray[Any] | None = None
+        self,
+        ascending: NDArray[np.integer[Any]],
+        out: NDArray[Any] | None = None,
+        genes: NDArray[np.integer[Any]] | None = None,
     ) -> NDArray[Any]:
-        """Return the rows at an ascending index without repeats, in ``out`` where it is given."""
+        """Return the rows at an ascending index without repeats, in ``out`` where it is given.
+
+        Where ``genes`` are named, what is read of others is not to be looked at.
+        """
         if out is None:
             out = np.empty((ascending.size, self.shape[1]), dtype=self.dtype)
         edges = np.searchsorted(ascending, self._starts)
         for part, at, first, stop in zip(
             self._parts, self._starts[:-1], edges[:-1], edges[1:], strict=True
         ):
-            part.take(ascending[first:stop] - at, out[first:stop])
+            part.take(ascending[first:stop] - at, out[first:stop], genes)
         return out
 
 
@@ -81,7 +87,12 @@ class _Compressed:
         self._array: Any = zarr.open_array(uri, path=name, mode="r")
         self.shape, self.dtype = self._array.shape, self._array.dtype
 
-    def take(self, index: NDArray[np.integer[Any]], out: NDArray[Any]) -> None:
+    def take(
+        self,
+        index: NDArray[np.integer[Any]],
+        out: NDArray[Any],
+        genes: NDArray[np.integer[Any]] | None = None,  # noqa: ARG002  (all are decoded)
+    ) -> None:
         """Read the rows at ``index``, ascending and without repeats, into ``out (row, gene)``."""
         if _is_range(index - index[:1]):
             out[...] = self._array[index[0] : index[-1] + 1] if index.size else out

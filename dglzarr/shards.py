@@ -61,20 +61,30 @@ class Matrix:
 
     dtype = np.dtype("<f4")
 
-    def take(self, index: NDArray[np.integer[Any]], out: NDArray[np.float32]) -> None:
+    def take(
+        self,
+        index: NDArray[np.integer[Any]],
+        out: NDArray[np.float32],
+        genes: NDArray[np.integer[Any]] | None = None,
+    ) -> None:
         """Read the rows at ``index``, ascending and without repeats, into ``out (row, gene)``.
+
+        Where ``genes`` are named, chunks without any of them are left as they are.
 
         Raises
         ------
         StoreError
             When a shard is missing or damaged, or the disk refuses.
         """
+        chunks = list(enumerate(self._gene_chunks()))
+        if genes is not None:
+            chunks = [chunks[i] for i in np.unique(genes % self.shape[1] // self.chunks[1])]
         which = index // self.shards[0]
         edges = np.flatnonzero(np.diff(which, prepend=-1, append=-1)).tolist()
         for first, stop in pairwise(edges):
             with self._open_shard(int(which[first])) as (shard, table):
                 inside = index[first:stop] % self.shards[0]
-                self._take_of_shard(shard, table, inside, out[first:stop])
+                self._take_of_shard(shard, table, inside, chunks, out[first:stop])
 
     def write(self, shard: int, blocks: Iterable[NDArray[Any]]) -> None:
         """Write a whole shard, nothing or everything: the rows of some blocks (sample, gene).
@@ -145,6 +155,7 @@ class Matrix:
         shard: int,
         table: Index,
         inside: NDArray[np.integer[Any]],
+        chunks: list[tuple[int, slice]],
         out: NDArray[np.float32],
     ) -> None:
         """Read rows of one shard: each run of neighbours in a chunk with one call a chunk."""
@@ -157,7 +168,8 @@ class Matrix:
             row, skipped = divmod(int(inside[start]), self.chunks[0])
             skipped *= self.chunks[1] * self.dtype.itemsize
             at_rows = range(start * row_nbytes, stop * row_nbytes, row_nbytes)
-            for offset, genes in zip(offsets[row], self._gene_chunks(), strict=True):
+            for column, genes in chunks:
+                offset = offsets[row][column]
                 if offset == _ABSENT:
                     out[start:stop, genes] = np.nan
                     continue

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from zarr.codecs import BloscCodec
 
 from dglzarr.errors import StoreError
+from dglzarr.rows import Rows
 from dglzarr.shards import open_matrix
 
 
@@ -169,6 +170,20 @@ def test_matrix_write__blocks_that_do_not_fit_the_chunks(tmp_path, lengths):
     with pytest.raises(AssertionError):
         open_matrix(uri, "expression").write(0, [np.ones((n, 23)) for n in lengths])
     assert not list(Path(uri, "expression").rglob("*.partial"))
+
+
+def test_rows_take__chunks_of_other_genes_are_not_read(tmp_path, monkeypatch):
+    uri, _ = create(tmp_path)
+    values = values_of((70, 23))
+    write(open_matrix(uri, "expression"), values)
+    read, calls = os.preadv, []
+    monkeypatch.setattr(os, "preadv", lambda *a: calls.append(a) or read(*a))
+    rows, index = Rows(uri), np.array([69, 3, 4, 3])  # two runs of neighbours
+    for genes, n_chunks in [([7, 22, 8, 7], 2), ([0], 1), ([-1, 12], 2), (list(range(23)), 4)]:
+        calls.clear()
+        found = rows.take(index, np.array(genes))
+        np.testing.assert_array_equal(found, values[np.ix_(index, genes)])
+        assert len(calls) == 2 * n_chunks
 
 
 def test_matrix_take__missing_shard(tmp_path):
