@@ -29,6 +29,7 @@ import google_crc32c
 import numpy as np
 
 from dglzarr.errors import StoreError
+from dglzarr.kernels.slices import copy_block
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -207,7 +208,7 @@ class Matrix:
             chunks[:, len(samples) :] = np.nan
             for column, genes in enumerate(self._gene_chunks()):
                 values = samples[:, genes]
-                chunks[column, : len(samples), : values.shape[1]] = values
+                copy_block(values, chunks[column, : len(samples), : values.shape[1]])
                 table[row, column] = written + waiting, self._chunk_nbytes
                 waiting += self._chunk_nbytes
             whole = waiting // _PAGE * _PAGE

@@ -12,9 +12,10 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dglzarr.kernels.slices import copy_block
+
 SourceFormat = Literal["series-matrix", "soft", "gct", "gctx", "table"]
 
-_TILE = 64  # genes turned at once, so that a processor's cache holds them
 _ACCESSION = re.compile(r"GSE\d+")
 _SUFFIXES = re.compile(r"(\.(gz|txt|tsv|csv|tab|gct|gctx|soft))+$", re.IGNORECASE)
 _PARTS = re.compile(r"_(series_matrix|family|expr)$")
@@ -54,11 +55,8 @@ class Source:
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return the values `(sample, gene)` of the samples from start up to stop."""
         values = self.values[start:stop]
-        if values.flags.c_contiguous:
-            return np.asarray(values, np.float32)
         block = np.empty(values.shape, np.float32)
-        for gene in range(0, values.shape[1], _TILE):  # they may lie gene by gene in memory
-            block[:, gene : gene + _TILE] = values[:, gene : gene + _TILE]
+        copy_block(values, block)
         return block
 
 

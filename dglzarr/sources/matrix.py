@@ -87,10 +87,9 @@ class _Block:
 class _Rows:
     """Rows appended to one array that grows in place, or to an unnamed scratch file."""
 
-    def __init__(self, n_columns: int, scratch: Path | None) -> None:
+    def __init__(self, n_columns: int, scratch: Path | None, *, n_expected: int = 0) -> None:
         self.n_rows = 0
         self._n_columns = n_columns
-        self._values = np.empty((0, n_columns), np.float32)
         self._file: BinaryIO | None = None
         if scratch is not None and n_columns > SHARD_SAMPLES:
             try:
@@ -100,6 +99,8 @@ class _Rows:
                     f"{scratch}: expected a folder for a scratch matrix, got {error.strerror}."
                 ) from error
             self._file = cast("BinaryIO", file)
+            n_expected = 0
+        self._values = np.empty((n_expected, n_columns), np.float32)
 
     def append(self, rows: Values) -> None:
         """Append rows `(row, column)`."""
@@ -177,7 +178,9 @@ def read_matrix(
     """
     text: list[list[str]] = [[] for _ in layout.text]
     seen: set[str] = set()
-    with closing(_Rows(len(layout.values), scratch)) as rows:
+    n_columns = len(layout.columns)
+    n_expected = stream.expect_lines(shortest=n_columns) if layout.is_wide else 0
+    with closing(_Rows(len(layout.values), scratch, n_expected=n_expected)) as rows:
         for block in _iter_parsed(stream, layout, stop):
             _check_ids(stream, block, seen)
             rows.append(block.values)

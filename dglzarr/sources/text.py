@@ -6,6 +6,7 @@ file format and never holds a file's text whole.
 
 import csv
 import gzip
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,6 +145,13 @@ class TextStream:
             self._at = min(self._line_end() + 1, len(self._buffer))
             self.line += 1
         return text
+
+    def expect_lines(self, *, shortest: int) -> int:
+        """Return about how many lines are left, as long as the next one; 0 where nothing tells."""
+        if self.is_gzip or (line := self.peek()) is None:
+            return 0
+        n_left = os.fstat(self._file.fileno()).st_size - self._n_read + len(self._buffer) - self._at
+        return n_left // max(len(line), shortest) + 1
 
     def skip_blank(self) -> None:
         """Read on to the next line that is not blank."""

@@ -254,8 +254,9 @@ def test_require_rows__empty_table(tmp_path):
             require_rows(stream, table, "Help.")
 
 
-def test_rows__growing_keeps_what_is_there(rng):
-    rows = matrix._Rows(3, None)
+@pytest.mark.parametrize("n_expected", [0, 7, 51, 500])
+def test_rows__growing_keeps_what_is_there(rng, n_expected):
+    rows = matrix._Rows(3, None, n_expected=n_expected)
     blocks = [rng.normal(size=(n, 3)).astype(np.float32) for n in (1, 5, 2, 40, 0, 3)]
     for block, n_rows in zip(blocks, itertools.accumulate(map(len, blocks)), strict=True):
         rows.append(block)
