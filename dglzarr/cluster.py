@@ -55,6 +55,7 @@ def client(
             yield connected
         return
     with (
+        _environment_restored(),
         _main_module_hidden(),
         dask.config.set(
             {
@@ -88,6 +89,22 @@ def _worker_environment() -> dict[str, str]:
         "MALLOC_MMAP_THRESHOLD_": str(2**25),
         "MALLOC_ARENA_MAX": "1",
     }
+
+
+@contextmanager
+def _environment_restored() -> Iterator[None]:
+    """Take back what Dask sets for its workers in this process too, and leaves there.
+
+    All that is started later would have one thread for linear algebra.
+    """
+    names = (*_worker_environment(), "PYTHONHASHSEED", "__DASK_PARENT_PID")
+    before = {name: os.environ[name] for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 @contextmanager

@@ -37,6 +37,8 @@ def test_client__none_restores_the_scheduler():
 @pytest.mark.slow
 def test_client__local_and_address(monkeypatch):
     """A local cluster of two processes, and a second client at its address."""
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "3")
+    before = dict(os.environ)
     with client(kind="local", n_workers=2, memory_limit="1GiB") as connected:
         workers = connected.scheduler_info()["workers"]
         assert len(workers) == 2
@@ -51,6 +53,7 @@ def test_client__local_and_address(monkeypatch):
         monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", address)
         with client(kind="address") as third:
             assert third.scheduler.address == address
+    assert os.environ == before | {"DASK_SCHEDULER_ADDRESS": address}
     with pytest.raises(ValueError, match="No global client found"):
         distributed.get_client()
 

@@ -86,24 +86,32 @@ class Standardizer:
     Parameters
     ----------
     mean, std : (gene,)
+    limit_nbytes : bytes of the values that are worked on at once
 
     Notes
     -----
     In float32: the mean is off by at most half a unit in its last place, as the values are.
     """
 
-    def __init__(self, mean: NDArray[np.float64], std: NDArray[np.float64]) -> None:
+    def __init__(
+        self,
+        mean: NDArray[np.float64],
+        std: NDArray[np.float64],
+        *,
+        limit_nbytes: int = _CACHE_NBYTES // 2,
+    ) -> None:
         has_spread = std > 0
         scale = np.divide(1.0, std, where=has_spread, out=np.zeros_like(std))
         self._center = np.where(has_spread, mean, 0.0).astype(np.float32)
         self._scale = scale.astype(np.float32)
+        self._limit_nbytes = limit_nbytes
 
     def __call__(
         self, block: NDArray[np.floating], out: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
         """Return the z-scores of a block (sample, gene), in ``out`` where it is given."""
         result = np.empty(block.shape, dtype=np.float32) if out is None else out
-        for rows in iter_slices(len(block), 4 * block.shape[1], limit_nbytes=_CACHE_NBYTES // 2):
+        for rows in iter_slices(len(block), 4 * block.shape[1], limit_nbytes=self._limit_nbytes):
             z = np.subtract(block[rows], self._center, out=result[rows], casting="same_kind")
             z *= self._scale
             if np.isnan(z.max(initial=0.0)):

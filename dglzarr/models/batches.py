@@ -19,6 +19,7 @@ Cache = Literal["auto", "memory", "stream"]
 Item = TypeVar("Item")
 Scalar = TypeVar("Scalar", bound=np.generic)
 Result = TypeVar("Result")
+_STEP_NBYTES = 2**23  # standardised at once: short steps make the reading thread wait for its turn
 Pool = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
@@ -173,7 +174,7 @@ class Batches:
         self.n_genes = int(matrix.shape[1])
         self.batch_size = batch_size
         self._matrix, self._keep, self._mean, self._std = matrix, keep.copy(), mean, std
-        self._standardize = Standardizer(mean, std)
+        self._standardize = Standardizer(mean, std, limit_nbytes=_STEP_NBYTES)
         self._window, self._windows_in_memory, self._seed = window, windows_in_memory, seed
         fits = self.n_samples * self.n_genes * 4 <= memory_nbytes
         self.is_cached = cache == "memory" or (cache == "auto" and fits)
