@@ -87,22 +87,22 @@ def with_a_quarter(case: Case) -> Timed:
     moments = {name: read_array(samples, f"gene_{name}") for name in ("mean", "std")}
     rows = Rows(case.path("normalized.zarr"))
     common: dict[str, Any] = {**moments, "batch_size": BATCH_SIZE, "cache": "stream"}
+    batches = Batches(rows, keep=chosen & (split == 0), **common)
     folder = case.path("quarter")
     shutil.rmtree(folder, ignore_errors=True)
     ends: list[float] = []
     before = reset_peak()
     fit(
         build_autoencoder(AutoEncoderConfig(n_genes=case.n_genes)),
-        Batches(rows, keep=chosen & (split == 0), **common),
-        validation=Batches(rows, keep=chosen & (split == 1), **common),
+        batches,
+        validation=Batches(rows, keep=chosen & (split == 1), share=batches, **common),
         epochs=EPOCHS,
         learning_rate=1e-3,
         checkpoint=Path(folder, "checkpoint"),
         on_progress=lambda *_: ends.append(time.perf_counter()),
     )
-    n_train = int((chosen & (split == 0)).sum())
     seconds = ends[-1] - ends[0]
-    return Timed(seconds, n_train * (len(ends) - 1), before, peak_rss_mb())
+    return Timed(seconds, batches.n_samples * (len(ends) - 1), before, peak_rss_mb())
 
 
 def with_one_batch(case: Case) -> Timed:

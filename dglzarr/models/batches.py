@@ -137,6 +137,8 @@ class Batches:
         are the same bit for bit.
     memory_nbytes
         The bound for ``"auto"``.
+    share
+        Batches of the same matrix whose memory these use too: epochs in turn then need it once.
 
     Raises
     ------
@@ -163,6 +165,7 @@ class Batches:
         seed: int = 0,
         cache: Cache = "auto",
         memory_nbytes: int = 2**30,
+        share: "Batches | None" = None,
     ) -> None:
         _check_shapes(matrix.shape, keep, mean, std)
         if min(batch_size, window, windows_in_memory) < 1:
@@ -171,7 +174,11 @@ class Batches:
                 f"got {batch_size!r}, {window!r}, {windows_in_memory!r}."
             )
         self.n_samples = int(np.count_nonzero(keep))
-        self.n_genes = int(matrix.shape[1])
+        self.n_genes: int = matrix.shape[1]
+        if share is not None and share.n_genes != self.n_genes:
+            raise ValueError(
+                f"share: expected batches of {self.n_genes} genes, got {share.n_genes}."
+            )
         self.batch_size = batch_size
         self._matrix, self._keep, self._mean, self._std = matrix, keep.copy(), mean, std
         self._standardize = Standardizer(mean, std, limit_nbytes=_STEP_NBYTES)
@@ -179,7 +186,9 @@ class Batches:
         fits = self.n_samples * self.n_genes * 4 <= memory_nbytes
         self.is_cached = cache == "memory" or (cache == "auto" and fits)
         self._rows: NDArray[np.float32] | None = None
-        self._memory: list[NDArray[np.float32]] = []
+        self._memory: list[NDArray[np.float32]] = (
+            [] if share is None else share._memory  # noqa: SLF001  (its own kind)
+        )
 
     @property
     def n_batches(self) -> int:
@@ -223,10 +232,11 @@ class Batches:
 
         The memory is kept for the next epoch: fresh pages cost as much as a third of the reading.
         """
-        memory, self._memory = self._memory, []
-        if not memory:
-            n_rows = min(self._windows_in_memory * self._window, self.n_samples)
-            memory = [np.empty((n_rows, self.n_genes), np.float32) for _ in pools[:2]]
+        n_rows = min(self._windows_in_memory * self._window, self.n_samples)
+        memory = [rows for rows in self._memory if len(rows) >= n_rows]
+        self._memory.clear()
+        while len(memory) < len(pools[:2]):
+            memory.append(np.empty((n_rows, self.n_genes), np.float32))
 
         def read(number: int) -> Pool:
             ascending = np.sort(pools[number])
@@ -235,7 +245,7 @@ class Batches:
             return values, np.searchsorted(ascending, pools[number])
 
         yield from _read_ahead(read, range(len(pools)))
-        self._memory = memory
+        self._memory[:] = memory
 
 
 def _check_shapes(

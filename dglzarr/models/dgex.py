@@ -148,14 +148,17 @@ def train_dgex(
         probed = np.zeros_like(samples.is_fit)
         probed[few] = True
         after_epoch = _decay(Batches(samples.matrix, keep=probed, **common), targets)
-    has_tune = bool(samples.is_tune.any())
+    batches = Batches(samples.matrix, keep=samples.is_fit, **common)
+    validation = None
+    if samples.is_tune.any():
+        validation = Batches(samples.matrix, keep=samples.is_tune, share=batches, **common)
     fit(
         model,
-        Batches(samples.matrix, keep=samples.is_fit, **common),
-        validation=Batches(samples.matrix, keep=samples.is_tune, **common) if has_tune else None,
+        batches,
+        validation=validation,
         epochs=config.epochs,
         learning_rate=config.step,
-        patience=config.patience if has_tune else None,
+        patience=config.patience if validation else None,
         checkpoint=folder / "checkpoint",
         after_epoch=after_epoch,
         on_progress=on_progress,

@@ -35,6 +35,7 @@ from dglzarr.store import (
     claim_store,
     create_store,
     finish,
+    open_labels,
     open_store,
     reduce_regions,
     regions,
@@ -103,7 +104,7 @@ def dedup(
     Sculley 2010, doi:10.1145/1772690.1772862 (mini-batch k-means)
     """
     started = time.monotonic()
-    ds = open_store(source, NORMALIZED)
+    ds = open_labels(source, NORMALIZED)
     claim = claim_store(
         target,
         SAMPLES,
@@ -204,7 +205,7 @@ def dedup_more(
         When an input cannot be used or the target cannot be written.
     """
     started = time.monotonic()
-    ds, first = open_store(source, NORMALIZED), open_store(known[0][1], SAMPLES)
+    ds, first = open_labels(source, NORMALIZED), open_store(known[0][1], SAMPLES)
     settings = dict(first.attrs["parameters"])
     claim = claim_store(
         target,

@@ -31,7 +31,7 @@ from dglzarr.store import (
     create_store,
     finish,
     map_regions,
-    open_store,
+    open_labels,
     reduce_regions,
     store_input,
     summarize,
@@ -95,7 +95,7 @@ def normalize(
     Bolstad et al. 2003, doi:10.1093/bioinformatics/19.2.185
     """
     started = time.monotonic()
-    ds = open_store(source, EXPRESSION)
+    ds = open_labels(source, EXPRESSION)
     frozen = [] if reference is None else [store_input(reference)]
     if reference is not None:
         quantiles = _frozen_reference(reference, ds.sizes["gene"])
@@ -139,7 +139,7 @@ def normalize(
 
 def _frozen_reference(reference: str, n_genes: int) -> NDArray[np.float64]:
     """Return the reference of a normalized store, to be applied to samples of the same genes."""
-    quantiles: NDArray[np.float64] = open_store(reference, NORMALIZED)["quantile_reference"].values
+    quantiles: NDArray[np.float64] = open_labels(reference, NORMALIZED)["quantile_reference"].values
     if quantiles.size != n_genes:
         raise SchemaError(
             f"{reference}: expected a quantile reference of {n_genes} genes, got {quantiles.size}. "

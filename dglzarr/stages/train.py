@@ -138,22 +138,24 @@ def train(
     common: dict[str, Any] = {"mean": mean, "std": std, "batch_size": batch_size, "seed": seed}
     common |= {"window": window, "windows_in_memory": windows_in_memory, "cache": cache}
     is_validation = kept_samples(source, samples, "validation")
-    has_validation = bool(is_validation.any())
+    batches = Batches(rows, keep=kept_samples(source, samples), **common)
+    validation = None
+    if is_validation.any():
+        validation = Batches(rows, keep=is_validation, share=batches, **common)
+    n_train = batches.n_samples
     with quiet_stderr():
         from dglzarr.models.autoencoder import build_autoencoder, dense_layers  # noqa: PLC0415
         from dglzarr.models.train import fit  # noqa: PLC0415  (loads keras, only to train)
 
         model = build_autoencoder(config)
-    is_train = kept_samples(source, samples)
-    n_train = int(is_train.sum())
     with _written_to(target):
         history = fit(
             model,
-            Batches(rows, keep=is_train, **common),
-            validation=Batches(rows, keep=is_validation, **common) if has_validation else None,
+            batches,
+            validation=validation,
             epochs=epochs,
             learning_rate=learning_rate,
-            patience=patience if has_validation else None,
+            patience=patience if validation else None,
             jit_compile=jit_compile,
             checkpoint=Path(target) / "checkpoint",
             on_progress=lambda done, total: (

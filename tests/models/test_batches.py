@@ -299,3 +299,34 @@ def test_fingerprint__where_the_data_lie_does_not():
 def test_batches__refuses(change, message):
     with pytest.raises(ValueError, match=message):
         make(labelled(20), **change)
+
+
+def test_share__epochs_in_turn_use_the_same_memory():
+    matrix, common = labelled(64), {"window": 4, "windows_in_memory": 4, "cache": "stream"}
+    many = make(matrix, keep=np.arange(64) < 48, **common)
+    few = make(matrix, keep=np.arange(64) >= 54, share=many, **common)
+    alone = make(matrix, keep=np.arange(64) >= 54, **common)
+    used = []
+    for epoch in range(3):
+        list(many.epoch(epoch))
+        used.append([id(rows) for rows in many._memory])
+        for left, right in zip(few.epoch(epoch), alone.epoch(epoch), strict=True):
+            np.testing.assert_array_equal(left, right)
+        used.append([id(rows) for rows in few._memory])
+    assert len(used[0]) == 2
+    assert used == used[:1] * 6
+
+
+def test_share__two_epochs_at_once_do_not_mix():
+    common = {"window": 4, "windows_in_memory": 2, "batch_size": 4, "cache": "stream"}
+    first = make(labelled(40), **common)
+    second = make(labelled(40), share=first, **common)
+    expected = list(make(labelled(40), **common).epoch(0))
+    for left, right, wanted in zip(first.epoch(0), second.epoch(0), expected, strict=True):
+        np.testing.assert_array_equal(left, wanted)
+        np.testing.assert_array_equal(right, wanted)
+
+
+def test_share__other_genes():
+    with pytest.raises(ValueError, match="share: expected batches of 3 genes, got 5"):
+        make(np.zeros((4, 3), np.float32), share=make(np.zeros((4, 5), np.float32)))
