@@ -245,8 +245,8 @@ def load_settings(
 ) -> Settings:
     """Return the validated settings of a TOML file.
 
-    Relative paths are taken from ``folder``, by default the file's own. ``overrides`` are
-    ``section.key=value`` texts with TOML values; a bare word counts as text.
+    Relative paths, that of the study too, are taken from ``folder``, by default the file's own.
+    ``overrides`` are ``section.key=value`` texts with TOML values; a bare word counts as text.
 
     Raises
     ------

@@ -103,7 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("settings", help="settings file of a study; or 'demo': simulate one first")
     parser.add_argument("--set", action="append", default=[], help="section.key=value")
-    parser.add_argument("--folder", help="folder that relative paths are taken from")
+    parser.add_argument("--folder", help="folder of relative paths, root too")
     parser.add_argument("--overwrite", action="store_true", help="replace stores made otherwise")
     options = parser.parse_args()
     sys.exit(guarded(lambda: _run(options)))

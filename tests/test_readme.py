@@ -77,6 +77,15 @@ def test_readme__names_files_that_exist():
         assert (REPO / name).exists(), name
 
 
+def test_documents__with_a_folder_of_data_results_go_elsewhere():
+    """A relative root is taken from --folder, so a command that has one names a whole root."""
+    files = [REPO / "README.md", *(REPO / "docs").glob("*.md"), *(REPO / "deploy").rglob("*.toml")]
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    found = [line for line in lines if ".toml --folder " in line]
+    assert len(found) >= 3
+    assert [line for line in found if "--set root=$PWD/" not in line] == []
+
+
 @pytest.mark.slow
 def test_readme__commands(demo):
     _, printed = demo
