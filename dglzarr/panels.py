@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dglzarr.errors import ConfigError
+from dglzarr.errors import ConfigError, SourceError
 from dglzarr.genes import PanelMatch, find_genes, read_gene_list, read_panel
 from dglzarr.kernels.panels import SELECTORS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import xarray as xr
     from numpy.typing import NDArray
@@ -23,6 +23,8 @@ MINED = "mined"
 BASELINE = "mean"
 RANDOM = "random"
 RESERVED = (MINED, BASELINE, RANDOM, "", *SELECTORS)
+MIN_FOUND = 0.5
+N_SHOWN = 10
 
 
 class Rules(NamedTuple):
@@ -103,9 +105,28 @@ def _features(ds: xr.Dataset, names: str | Sequence[str]) -> dict[str, list[int]
     return dict(zip(listed, find_genes(listed, **_names(ds)), strict=True))
 
 
-def match_list(ds: xr.Dataset, path: str) -> PanelMatch:
-    """Return the genes of a published list that a store has, and the entries that it has not."""
-    return read_panel(path, **_names(ds))
+def match_lists(ds: xr.Dataset, files: Mapping[str, str]) -> dict[str, PanelMatch]:
+    """Return the genes of published lists that a store has, and their entries that it has not.
+
+    Raises
+    ------
+    SourceError
+        When a store has under half of a list; names the first that are missing.
+    """
+    return {name: _match_list(ds, name, path) for name, path in files.items()}
+
+
+def _match_list(ds: xr.Dataset, name: str, path: str) -> PanelMatch:
+    match = read_panel(path, **_names(ds))
+    n_listed = len(match.genes) + len(match.missing)
+    if len(match.genes) < MIN_FOUND * n_listed:
+        shown = ", ".join(match.missing[:N_SHOWN])
+        raise SourceError(
+            f"evaluate.panels.{name}: expected at least {MIN_FOUND:.0%} of its {n_listed} genes to "
+            f"be measured, got {len(match.genes)} ({len(match.genes) / n_listed:.0%}). Missing: "
+            f"{shown}... Give a list of this platform."
+        )
+    return match
 
 
 def panel_table(panels: Sequence[NDArray[Any]]) -> NDArray[Any]:

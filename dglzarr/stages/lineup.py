@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from dglzarr.cohorts import kept_samples
-from dglzarr.errors import ConfigError, SourceError
+from dglzarr.errors import ConfigError
 from dglzarr.files import file_input
 from dglzarr.kernels.panels import SELECTORS, select_panel
-from dglzarr.panels import RANDOM, Rules, check_list_names, find_rules, match_list, panel_table
+from dglzarr.panels import RANDOM, Rules, check_list_names, find_rules, match_lists, panel_table
 from dglzarr.rows import read_array
 from dglzarr.schema import LINEUP, NORMALIZED, SAMPLES
 from dglzarr.sketch import sketch_samples
@@ -34,14 +34,10 @@ from dglzarr.store import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import xarray as xr
     from numpy.typing import NDArray
 
     from dglzarr.graph import Progress
     from dglzarr.kernels.sketch import GeneSketch
-
-MIN_FOUND = 0.5
-N_SHOWN = 10
 
 
 class Entry(NamedTuple):
@@ -133,6 +129,7 @@ def line_up(
     )
     if claim.state == "unchanged":
         return summarize(target, claim.state)
+    lists = match_lists(ds, published)
     score = read_array(scores, "score") if scores else np.full(ds.sizes["gene"], np.nan)
     chosen = kept_samples(source, samples)
     sketch = sketch_samples(
@@ -140,13 +137,13 @@ def line_up(
     )
     entries = [*_selected(sketch, selectors, sorted(sizes), rules, seed, on_progress)]
     entries += _random(std > 0, sorted(sizes), n_random, rules, seed)
-    lists = {name: _published(ds, name, path) for name, path in published.items()}
-    for number, (name, (genes, _)) in enumerate(lists.items(), start=1):
+    for number, (name, match) in enumerate(lists.items(), start=1):
+        genes = ds.indexes["gene"].get_indexer(pd.Index(match.genes)).astype(np.int64)
         entries += _subsets(name, genes, sorted(sizes), n_random, [seed, number])
     if claim.state == "new":
         coords = {name: ds[name].values for name in ("gene", "gene_id", "gene_symbol")}
         create_store(claim, coords | _labels(entries))
-    missing = {name: absent for name, (_, absent) in lists.items()}
+    missing = {name: match.missing for name, match in lists.items()}
     arrays = {
         "panel_gene": panel_table([ds["gene"].values[e.genes] for e in entries]),
         "n_missing": np.array([len(missing.get(e.label.split("/")[0], ())) for e in entries]),
@@ -209,27 +206,6 @@ def _subsets(
                 yield Entry(
                     f"{RANDOM}-{name}-{i}/{size}", f"{RANDOM} of {name}", size, order[:size]
                 )
-
-
-def _published(ds: xr.Dataset, name: str, path: str) -> tuple[NDArray[np.int64], list[str]]:
-    """Return the genes of a list that are measured, and its entries that are not.
-
-    Raises
-    ------
-    SourceError
-        When they are fewer than half; lists the first that are missing.
-    """
-    match = match_list(ds, path)
-    n_listed = len(match.genes) + len(match.missing)
-    if len(match.genes) < MIN_FOUND * n_listed:
-        shown = ", ".join(match.missing[:N_SHOWN])
-        raise SourceError(
-            f"evaluate.panels.{name}: expected at least {MIN_FOUND:.0%} of its {n_listed} genes to "
-            f"be measured, got {len(match.genes)} ({len(match.genes) / n_listed:.0%}). Missing: "
-            f"{shown}... Give a list of this platform."
-        )
-    found = ds.indexes["gene"].get_indexer(pd.Index(match.genes)).astype(np.int64)
-    return found, match.missing
 
 
 def _labels(entries: Sequence[Entry]) -> dict[str, NDArray[Any]]:

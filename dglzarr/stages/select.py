@@ -22,7 +22,7 @@ from dglzarr.panels import (
     Rules,
     check_list_names,
     find_rules,
-    match_list,
+    match_lists,
     panel_table,
 )
 from dglzarr.query import gene_keys
@@ -111,7 +111,7 @@ def select(
         When a selector is unknown, a forced gene is not measured or is excluded too, too few genes
         are left to choose from, or a panel has a name that is taken.
     SourceError
-        When a list shares no gene with the study.
+        When under half of a list is measured.
 
     Notes
     -----
@@ -144,12 +144,14 @@ def select(
     )
     if claim.state == "unchanged":
         return summarize(target, claim.state)
+    lists = match_lists(ds, published)
     sketch = _sketch(normalized, samples, ds["score"].values, seed, on_progress)
     chosen: dict[str, Chosen] = {}
     for name, how in {MINED: selector, **{name: name for name in selectors}}.items():
         chosen[name] = _select(ds, how, sketch, n_landmarks, rules, seed)
-    for name, path in published.items():
-        chosen[name] = _published(ds, path)
+    for name, match in lists.items():
+        genes = np.array(match.genes, dtype=np.dtypes.StringDType())
+        chosen[name] = Chosen(genes, PUBLISHED, len(match.missing))
     for i in range(n_random):
         chosen[f"{RANDOM}-{i}"] = _select(ds, RANDOM, sketch, n_landmarks, rules, [seed, i])
     if claim.state == "new":
@@ -168,6 +170,7 @@ def select(
         "n_forced": len(rules.forced),
         "n_excluded": len(rules.excluded),
         "n_sketch_rows": len(sketch.rows),
+        "missing": {name: match.missing for name, match in lists.items()},
     }
     return finish(target, started=started, arrays=arrays, details=details)
 
@@ -215,12 +218,6 @@ def _select(
 ) -> Chosen:
     order = select_panel(selector, sketch, n, **rules._asdict(), seed=seed)
     return Chosen(ds["gene"].values[order], selector)
-
-
-def _published(ds: xr.Dataset, path: str) -> Chosen:
-    match = match_list(ds, path)
-    genes = np.array(match.genes, dtype=np.dtypes.StringDType())
-    return Chosen(genes, PUBLISHED, len(match.missing))
 
 
 # ---------------------------------------------------------------- what is written

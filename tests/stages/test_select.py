@@ -78,7 +78,7 @@ def test_select__ranks_and_breaks_ties_by_order(select, source, target):
     np.testing.assert_array_equal(ds["score"].values, SCORE)
     assert summary.details == {
         "n_landmarks": 4, "n_distinct_genes": 3, "n_unnamed": 0, "n_forced": 0, "n_excluded": 0,
-        "n_sketch_rows": 29,
+        "n_sketch_rows": 29, "missing": {},
     }  # fmt: skip
 
 
@@ -104,21 +104,22 @@ def test_select__random_panels_by_seed(select, source, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "genes", "n_missing"),
+    ("content", "genes", "missing"),
     [
-        ("6_at\n0_at\nX_at\n", ["6_at", "0_at"], 1),
-        ("E\nB\nZZZ\nQ\n", ["6_at", "1_at"], 2),
-        ("name\tprobe\nfirst\t3_at\nsecond\t7_at\n", ["3_at", "7_at"], 0),
-        ("15\n12\n", ["7_at", "3_at"], 0),
+        ("6_at\n0_at\nX_at\n", ["6_at", "0_at"], ["X_at"]),
+        ("E\nB\nZZZ\nQ\n", ["6_at", "1_at"], ["ZZZ", "Q"]),
+        ("name\tprobe\nfirst\t3_at\nsecond\t7_at\n", ["3_at", "7_at"], []),
+        ("15\n12\n", ["7_at", "3_at"], []),
     ],
     ids=["probe", "symbol", "column", "gene ID"],
 )
-def test_select__published_panel(select, tmp_path, source, target, content, genes, n_missing):
+def test_select__published_panel(select, tmp_path, source, target, content, genes, missing):
     (tmp_path / "list.txt").write_text(content)
     select(source, target, n_landmarks=3, n_random=1, panels={"l1000": str(tmp_path / "list.txt")})
     assert list(panels(target)) == ["mined", "l1000", "random-0"]
     assert panels(target)["l1000"] == genes
-    assert open_store(target)["n_missing"].values.tolist() == [0, n_missing, 0]
+    assert open_store(target)["n_missing"].values.tolist() == [0, len(missing), 0]
+    assert open_store(target).attrs["details"]["missing"] == {"l1000": missing}
 
 
 def test_select__published_panel_larger_than_the_mined_one(select, tmp_path, source, target):
@@ -139,6 +140,15 @@ def test_select__names_that_are_taken(select, tmp_path, source, target, name):
     (tmp_path / "list.txt").write_text("1_at\n")
     with pytest.raises(ConfigError, match=rf"evaluate.panels: .*got \['{name}'\]. Rename"):
         select(source, target, n_landmarks=3, panels={name: str(tmp_path / "list.txt")})
+
+
+def test_select__list_of_another_platform(select, tmp_path, source, target):
+    (tmp_path / "list.txt").write_text("\n".join([GENES[0], *(f"x{i}_at" for i in range(19))]))
+    with pytest.raises(
+        SourceError, match=r"panels\.l: expected at least 50% of its 20.*got 1 \(5%\).*x0_at"
+    ):
+        select(source, target, n_landmarks=3, panels={"l": str(tmp_path / "list.txt")})
+    assert not is_complete(target)
 
 
 def test_select__list_of_other_genes(select, tmp_path, source, target):
