@@ -59,8 +59,7 @@ Overwrite = Annotated[
     typer.Option(help="Replace stores that were made from other inputs or parameters."),
 ]
 Folder = Annotated[
-    Path | None,
-    typer.Option(help="Folder of relative paths, root too; default the settings file's."),
+    Path | None, typer.Option(help="Of relative paths, root too; default the settings file's.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 StoreUri = Annotated[str, typer.Argument(help="A store, or STUDY#NAME as in study#normalized.")]
