@@ -136,9 +136,10 @@ class Batches:
         every epoch; ``"auto"`` holds them where they need at most `memory_nbytes`. The batches
         are the same bit for bit.
     memory_nbytes
-        The bound for ``"auto"``.
+        The bound for ``"auto"``, of these batches alone.
     share
         Batches of the same matrix whose memory these use too: epochs in turn then need it once.
+        ``"auto"`` streams where they stream, however few samples these are.
 
     Raises
     ------
@@ -184,7 +185,8 @@ class Batches:
         self._standardize = Standardizer(mean, std, limit_nbytes=_STEP_NBYTES)
         self._window, self._windows_in_memory, self._seed = window, windows_in_memory, seed
         fits = self.n_samples * self.n_genes * 4 <= memory_nbytes
-        self.is_cached = cache == "memory" or (cache == "auto" and fits)
+        fits &= share is None or share.is_cached
+        self.is_cached: bool = cache == "memory" or (cache == "auto" and fits)
         self._rows: NDArray[np.float32] | None = None
         self._memory: list[NDArray[np.float32]] = (
             [] if share is None else share._memory  # noqa: SLF001  (its own kind)

@@ -87,7 +87,8 @@ def train(
         twice as many.
     cache
         ``"memory"`` holds the training samples, ``"stream"`` reads them anew each epoch, ``"auto"``
-        holds up to 1 GiB of them. The model is the same, bit for bit.
+        holds up to 1 GiB of them; validation samples go with them. The model is the same, bit for
+        bit.
     seed
         Of initial weights, dropout and the order of samples.
     overwrite

@@ -317,6 +317,22 @@ def test_share__epochs_in_turn_use_the_same_memory():
     assert used == used[:1] * 6
 
 
+@pytest.mark.parametrize(
+    ("cache", "memory_nbytes", "expected"),
+    [
+        pytest.param("auto", 48 * 12, (True, True), id="held"),
+        pytest.param("auto", 48 * 12 - 1, (False, False), id="streamed"),
+        pytest.param("memory", 0, (True, True), id="told-to-hold"),
+    ],
+)
+def test_share__few_are_not_held_beside_many_that_stream(cache, memory_nbytes, expected):
+    matrix, common = labelled(64), {"cache": cache, "memory_nbytes": memory_nbytes}
+    many = make(matrix, keep=np.arange(64) < 48, **common)
+    few = {"keep": np.arange(64) >= 54} | common
+    assert (many.is_cached, make(matrix, share=many, **few).is_cached) == expected
+    assert make(matrix, **few).is_cached is (memory_nbytes > 0 or cache == "memory")
+
+
 def test_share__two_epochs_at_once_do_not_mix():
     common = {"window": 4, "windows_in_memory": 2, "batch_size": 4, "cache": "stream"}
     first = make(labelled(40), **common)
