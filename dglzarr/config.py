@@ -246,7 +246,8 @@ def load_settings(
     """Return the validated settings of a TOML file.
 
     Relative paths, that of the study too, are taken from ``folder``, by default the file's own.
-    ``overrides`` are ``section.key=value`` texts with TOML values; a bare word counts as text.
+    ``overrides`` are ``section.key=value`` texts with TOML values; a bare word counts as text. The
+    environment variable ``DGLZARR_ROOT`` replaces the file's root, an override replaces both.
 
     Raises
     ------
@@ -260,10 +261,10 @@ def load_settings(
         raise ConfigError(f"{file}: cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: expected TOML, got {error}.") from error
-    for override in overrides:
-        _apply(content, override)
     if root := os.environ.get("DGLZARR_ROOT"):
         content["root"] = root
+    for override in overrides:
+        _apply(content, override)
     return build_settings(content, name=str(file), folder=Path(folder or file.parent).resolve())
 
 

@@ -78,11 +78,14 @@ SAMPLES = StoreSpec(
     "Which samples are near-duplicates, and the per-gene moments of those kept for training.",
     (
         ArraySpec("cluster", ("sample",), "int32", "k-means cluster of the sample"),
-        ArraySpec("keep", ("sample",), "bool", "false for a near-duplicate of a kept sample"),
-        ArraySpec("duplicate_of", ("sample",), "str", "kept sample it repeats, '' when kept"),
+        ArraySpec("keep", ("sample",), "bool", "false for a near-duplicate that is left out"),
+        ArraySpec(
+            "duplicate_of", ("sample",), "str",
+            "kept sample it repeats, with rule dgex maybe over a chain of others; '' when kept",
+        ),
         ArraySpec(
             "nearest_distance", ("sample",), "float32",
-            "distance to the closest sample under the threshold, NaN when there is none",
+            "distance to the nearest sample under the threshold, maybe not duplicate_of; else NaN",
         ),
         ArraySpec(
             "centroid", ("cluster_index", "gene"), "float32",

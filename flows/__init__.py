@@ -1,1 +1,1 @@
-"""Prefect flows over the pipeline: retries, artifacts and schedules; no numbers."""
+"""Prefect flows over the pipeline: runs, artifacts and schedules; no numbers."""

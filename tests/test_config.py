@@ -389,7 +389,7 @@ def test_load_settings__absolute_and_home_paths_stay(tmp_path, monkeypatch):
 def test_load_settings__root_from_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("DGLZARR_ROOT", str(tmp_path / "other"))
     assert load(tmp_path).root == str(tmp_path / "other")
-    assert load(tmp_path, MINIMAL, "root=third").root == str(tmp_path / "other")
+    assert load(tmp_path, MINIMAL, "root=third").root == str(tmp_path / "third")
 
 
 # ---------------------------------------------------------------- overrides
