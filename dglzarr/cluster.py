@@ -93,9 +93,9 @@ def _worker_environment() -> dict[str, str]:
 
 @contextmanager
 def _environment_restored() -> Iterator[None]:
-    """Take back what Dask sets for its workers in this process too, and leaves there.
+    """Take back, in the end, what Dask sets for its workers in this process too and leaves there.
 
-    All that is started later would have one thread for linear algebra.
+    All that is started after the cluster would have one thread for linear algebra.
     """
     names = (*_worker_environment(), "PYTHONHASHSEED", "__DASK_PARENT_PID")
     before = {name: os.environ[name] for name in names if name in os.environ}

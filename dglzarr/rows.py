@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+ROWS_NBYTES = 2**26
+"""Of whole rows that are in memory at once where only some genes are asked for."""
+
 
 def read_array(uri: str, name: str) -> NDArray[Any]:
     """Return a whole small array of a store, complete or not."""
@@ -46,8 +49,8 @@ class Rows:
         if genes is None:
             return self._rows(index)
         out = np.empty((index.size, genes.size), dtype=self.dtype)
-        for some in iter_slices(index.size, 4 * self.shape[1], limit_nbytes=2**26):
-            out[some] = self._rows(index[some], genes)[:, genes]
+        for some in iter_slices(index.size, 4 * self.shape[1], limit_nbytes=ROWS_NBYTES):
+            out[some] = self._rows(index[some], genes)
         return out
 
     def _rows(
@@ -58,6 +61,7 @@ class Rows:
             "row out of range"
         )
         found = self.read_into(ascending, genes=genes)
+        found = found if genes is None else found[:, genes]
         return found if ascending.size == index.size and _is_range(inverse) else found[inverse]
 
     def read_into(

@@ -70,7 +70,8 @@ class Matrix:
     ) -> None:
         """Read the rows at ``index``, ascending and without repeats, into ``out (row, gene)``.
 
-        Where ``genes`` are named, chunks without any of them are left as they are.
+        ``out`` is C-contiguous. Where ``genes`` are named, chunks without any of them are left as
+        they are.
 
         Raises
         ------

@@ -9,7 +9,7 @@ import dask
 import distributed
 import pytest
 
-from dglzarr.cluster import client
+from dglzarr.cluster import _environment_restored, client
 from dglzarr.errors import ConfigError
 from dglzarr.store import run_tasks
 
@@ -32,6 +32,16 @@ def test_client__none_restores_the_scheduler():
         with client(kind="none"):
             pass
         assert dask.config.get("scheduler") == "threads"
+
+
+def test_environment_restored(monkeypatch):
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "3")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("DGLZARR_TEST", raising=False)
+    with _environment_restored():
+        os.environ |= {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1", "DGLZARR_TEST": "stays"}
+    assert (os.environ["MALLOC_ARENA_MAX"], os.environ["DGLZARR_TEST"]) == ("3", "stays")
+    assert "OMP_NUM_THREADS" not in os.environ
 
 
 @pytest.mark.slow

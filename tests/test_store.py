@@ -910,6 +910,14 @@ def test_open_store__segments_are_one_matrix(segments):
     assert ds["series"].dims == ("sample",)
 
 
+def test_rows_take__some_genes_in_slices_of_segments(segments, monkeypatch, rng):
+    uris, matrix = segments
+    monkeypatch.setattr("dglzarr.rows.ROWS_NBYTES", 5 * 4 * N_GENES)
+    index, genes = rng.integers(len(matrix), size=33), np.array([5, 0, N_GENES - 1, 5])
+    for rows in (index, np.sort(index)):
+        np.testing.assert_array_equal(Rows(uris).take(rows, genes), matrix[np.ix_(rows, genes)])
+
+
 def test_open_store__one_segment_is_that_store(segments):
     uris, _ = segments
     xr.testing.assert_identical(store.open_store(uris[:1]), store.open_store(uris[0]))

@@ -51,6 +51,9 @@ def parse_decimals(text: bytes, separator: bytes) -> NDArray[np.float64] | None:
     values: NDArray[np.float64]
     if n_digits.max() < _WORD:
         values = _short_numbers(data, points, ends, n_digits)
+    elif n_after.max() <= _WORD:
+        values = _digits_before(data, points, n_before) * scale
+        values += _digits_before(data, ends, n_after)
     else:
         values = _digits_before(data, points, n_before) * scale
         n_last = np.maximum(n_after - _WORD, 0)

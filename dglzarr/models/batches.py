@@ -222,9 +222,9 @@ class Batches:
         """Yield pools of the rows that are held."""
         if self._rows is None:
             rows = np.flatnonzero(self._keep).astype(np.int64)
-            self._rows = np.empty((len(rows), self.n_genes), np.float32)
-            self._matrix.read_into(rows, self._rows)
-            self._standardize(self._rows, self._rows)
+            values = np.empty((len(rows), self.n_genes), np.float32)
+            self._matrix.read_into(rows, values)
+            self._rows = self._standardize(values, values)
         position = np.cumsum(self._keep) - 1
         for rows in pools:
             yield self._rows, position[rows]

@@ -147,11 +147,13 @@ class TextStream:
         return text
 
     def expect_lines(self, *, shortest: int) -> int:
-        """Return about how many lines are left, as long as the next one; 0 where nothing tells."""
-        if self.is_gzip or (line := self.peek()) is None:
+        """Return about how many lines are left, as long as those read ahead; 0 where none tells."""
+        n_ahead = len(self._buffer) - self._at
+        n_lines = self._buffer.count(b"\n", self._at)
+        if self.is_gzip or not n_lines:
             return 0
-        n_left = os.fstat(self._file.fileno()).st_size - self._n_read + len(self._buffer) - self._at
-        return n_left // max(len(line), shortest) + 1
+        n_left = max(0, os.fstat(self._file.fileno()).st_size - self._n_read + n_ahead)
+        return int(n_left / max(n_ahead / n_lines, shortest)) + 1
 
     def skip_blank(self) -> None:
         """Read on to the next line that is not blank."""

@@ -79,14 +79,19 @@ def test_candidate_pairs__exactly_at_the_threshold_is_outside():
     np.testing.assert_array_equal(candidate_pairs(distances, 1.0, 0.1), [[0, 1], [1, 2]])
 
 
-def test_candidate_pairs__slack_of_float32_projections_is_enough():
-    matrix = (clumps(1, n_samples=90, n_genes=400) * 1e4).astype(np.float32)
-    projected = project(matrix, distance_basis(matrix[::7], 5))
+def test_candidate_pairs__slack_of_float32_projections_is_needed_and_enough():
+    """Pairs just under the threshold, apart along one direction of the basis only."""
+    rng = np.random.default_rng(0)
+    basis = distance_basis(rng.normal(size=(40, 400)).astype(np.float32), 5)
+    left = 1e4 * rng.normal(size=(60, 400))
+    matrix = np.concatenate([left, left + np.resize(basis, (60, 400))]).astype(np.float32)
+    distances = np.linalg.norm(matrix[:60].astype(np.float64) - matrix[60:], axis=1)
+    threshold = float(distances.max()) * (1 + 1e-9)
+    projected = project(matrix, basis)
     slack = projection_slack(float(np.linalg.norm(matrix, axis=1).max()), matrix.shape[1])
-    pairs = candidate_pairs(projected, 1e4, slack)
-    expected, _ = brute_pairs(matrix, 1e4)
-    assert len(expected) > 20
-    assert {tuple(pair) for pair in expected} <= {tuple(pair) for pair in pairs}
+    found = [len(candidate_pairs(projected, threshold, s)) for s in (0.0, slack)]
+    assert found[0] < 60
+    assert found[1] == 60
 
 
 def test_candidate_pairs__none():

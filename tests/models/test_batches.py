@@ -6,6 +6,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dglzarr.errors import StoreError
 from dglzarr.models.batches import Batches, iter_pools, iter_windows, split_batches
 from dglzarr.rows import Rows
 from tests.arrays import InMemory
@@ -337,10 +338,39 @@ def test_share__two_epochs_at_once_do_not_mix():
     common = {"window": 4, "windows_in_memory": 2, "batch_size": 4, "cache": "stream"}
     first = make(labelled(40), **common)
     second = make(labelled(40), share=first, **common)
-    expected = list(make(labelled(40), **common).epoch(0))
-    for left, right, wanted in zip(first.epoch(0), second.epoch(0), expected, strict=True):
-        np.testing.assert_array_equal(left, wanted)
-        np.testing.assert_array_equal(right, wanted)
+    list(first.epoch(9))  # there is memory to share now
+    expected = [list(make(labelled(40), **common).epoch(epoch)) for epoch in (0, 1)]
+    for *found, left, right in zip(first.epoch(0), second.epoch(1), *expected, strict=True):
+        np.testing.assert_array_equal(found[0], left)
+        np.testing.assert_array_equal(found[1], right)
+
+
+def test_share__too_little_memory_is_not_used():
+    common = {"window": 4, "windows_in_memory": 4, "cache": "stream"}
+    few = make(labelled(64), keep=np.arange(64) >= 54, **common)
+    many = make(labelled(64), share=few, **common)
+    list(few.epoch(0))
+    alone = make(labelled(64), **common)
+    for left, right in zip(many.epoch(0), alone.epoch(0), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_epoch__a_failed_read_leaves_nothing_behind(cache):
+    class FailsOnce(InMemory):
+        has_failed = False
+
+        def read_into(self, ascending, out):
+            if not self.has_failed:
+                self.has_failed = True
+                out[...] = -1e9
+                raise StoreError("the disk refuses")
+            super().read_into(ascending, out)
+
+    batches = make(FailsOnce(labelled(20).values), cache=cache)
+    with pytest.raises(StoreError, match="the disk refuses"):
+        list(batches.epoch(0))
+    assert rows_of(batches) == rows_of(make(labelled(20), cache=cache))
 
 
 def test_share__other_genes():

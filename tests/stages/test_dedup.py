@@ -181,6 +181,22 @@ def test_dedup__cluster_without_training_samples_takes_none(tmp_path, target):
         assert (centroids[read_array(uri, "cluster")[-2:], 0] == 6).all()
 
 
+def test_dedup__test_samples_do_not_enter_a_cluster_without_training_samples(
+    tmp_path, target, monkeypatch
+):
+    values = np.repeat(np.float32([2, 6, 4.5]), 20)[:, None] * np.ones(4, np.float32)
+    split = np.repeat(np.array([TRAIN, TEST], dtype=np.int8), [40, 20])
+    source = write_matrix(tmp_path / "n", NORMALIZED, values, split=split)
+
+    def with_one_for_no_training_sample(points, *_, **__):
+        return np.stack([points[0], points[-1], 0.3 * points[0] + 0.7 * points[-1]])
+
+    monkeypatch.setattr(stage, "fit_kmeans", with_one_for_no_training_sample)
+    dedup(source, target, n_clusters=3)
+    assert read_array(target, "cluster").tolist() == [0] * 20 + [1] * 40
+    assert np.isnan(read_array(target, "centroid")[2]).all()
+
+
 def test_dedup__clusters_fit_as_well_as_scikit_learn(source, target, planted, split):
     dedup(source, target, n_clusters=10)
     rows = planted[0][split == TRAIN]
