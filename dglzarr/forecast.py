@@ -21,15 +21,11 @@ if TYPE_CHECKING:
     from dglzarr.config import Settings
     from dglzarr.stages.ingest import SourceFile
 
-_SECONDS_PER_CELL = {  # measured on two cores, see docs/reproduce.md
-    "ingest": 5e-7,
-    "normalize": 5e-8,
-    "dedup": 2.5e-7,
-    "evaluate": 5e-9,
-}
-_SECONDS_PER_LINKED_CELL = 1.4e-8
-_SECONDS_PER_SKETCH_BYTE = 3e-10
-_FLOPS = 4e10
+# Measured on two cores with two workers: docs/reproduce.md; tests/test_forecast.py compares.
+_SECONDS_PER_CELL = {"ingest": 6e-8, "normalize": 1.2e-8, "dedup": 1.4e-8, "evaluate": 5e-9}
+_SECONDS_PER_LINKED_CELL = 1.2e-8
+_SECONDS_PER_SKETCH_BYTE = 1e-10
+_FLOPS = 1.5e11
 _IMPORTS_NBYTES = 4e8
 _KERAS_NBYTES = 9e8
 _METADATA_NBYTES = 1e4
@@ -54,9 +50,9 @@ class Estimate:
 def estimate(settings: Settings) -> list[Estimate]:
     """Return the disk, memory and time each step of a study will need; nothing is written.
 
-    Sizes come from the heads of the source files, times from costs measured on two cores: orders
-    of magnitude, not promises. Memory is that of the largest process. While it runs, training
-    needs seven times the disk of the model for its checkpoints.
+    Sizes come from the heads of the source files, times from costs measured on two cores: within
+    a factor of 2.5 there, no promise elsewhere. Memory is that of the largest process. While it
+    runs, training needs seven times the disk of the model for its checkpoints.
 
     Raises
     ------
