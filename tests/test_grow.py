@@ -91,6 +91,9 @@ def test_grow__normalizes_with_the_frozen_reference_and_measures_drift(study):
     reference = old["quantile_reference"].values
     np.testing.assert_array_equal(new["quantile_reference"].values, reference)
     np.testing.assert_array_equal(new["expression"].values, apply_quantile(raw, reference))
+    frozen = dglzarr.open(f"{study}/study#normalized").quantile_reference
+    here = dglzarr.quantile_normalize(raw, reference=frozen)
+    np.testing.assert_array_equal(here, new["expression"].values)
     drift = finish_quantile(sum_sorted(raw)) - reference
     assert new.attrs["details"]["drift_rms"] == pytest.approx(np.sqrt(np.mean(drift**2)))
     (line,) = drift_lines(str(study / "study"))

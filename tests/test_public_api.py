@@ -23,7 +23,7 @@ def test_names__are_the_kernels():
 @pytest.mark.parametrize(
     ("name", "positional", "keywords"),
     [
-        ("quantile_normalize", ["matrix"], {"ties": "midrank"}),
+        ("quantile_normalize", ["matrix"], {"ties": "midrank", "reference": None}),
         ("find_near_duplicates", ["matrix"], {"threshold": 1.0, "rule": "greedy"}),
         ("deeplift_contributions", ["layers", "samples", "reference"], {}),
         ("open", ["uri"], {}),
@@ -47,6 +47,28 @@ def test_quantile_normalize__dtype_and_distribution(ties, dtype, matrix):
         np.sort(found, axis=1), np.tile(expected, (20, 1)), rtol=1e-6 if dtype == "float32" else 0
     )
     np.testing.assert_array_equal(np.argsort(found, axis=1), np.argsort(before, axis=1))
+
+
+def test_quantile_normalize__frozen_reference(matrix):
+    together = dglzarr.quantile_normalize(matrix)
+    reference = np.sort(together[0])
+    np.testing.assert_array_equal(
+        dglzarr.quantile_normalize(matrix[3:7], reference=reference), together[3:7]
+    )
+
+
+@pytest.mark.parametrize("n_quantiles", [1, 5, 1000])
+def test_quantile_normalize__reference_of_another_length(matrix, n_quantiles):
+    reference = np.linspace(2.0, 3.0, n_quantiles) ** 3
+    found = dglzarr.quantile_normalize(matrix, reference=reference.tolist())
+    share = matrix.argsort(axis=1).argsort(axis=1) / (matrix.shape[1] - 1)
+    expected = np.interp(share, np.linspace(0, 1, n_quantiles), reference)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_quantile_normalize__reference_refused(matrix):
+    with pytest.raises(ValueError, match="quantile reference: expected ascending values"):
+        dglzarr.quantile_normalize(matrix, reference=[2.0, 1.0])
 
 
 def test_find_near_duplicates__is_a_keep_mask(matrix):

@@ -137,18 +137,24 @@ def apply_quantile(block: ArrayLike, reference: ArrayLike, *, ties: Ties = "midr
     return result
 
 
-def quantile_normalize(matrix: ArrayLike, *, ties: Ties = "midrank") -> Floats:
-    """Return a matrix whose samples all follow the mean of their distributions, ranks kept.
+def quantile_normalize(
+    matrix: ArrayLike, *, ties: Ties = "midrank", reference: ArrayLike | None = None
+) -> Floats:
+    """Return a matrix whose samples all follow one distribution, ranks kept.
 
     Parameters
     ----------
     matrix : (sample, gene); float32 stays float32, everything else becomes float64
     ties : see `apply_quantile`
+    reference : (quantile,), ascending: the distribution, as the ``quantile_reference`` of a study,
+        of any length (interpolated where that is not the number of genes); None for the mean of
+        the samples' own distributions
 
     Raises
     ------
     ValueError
-        If the matrix is not (sample, gene), has no value, or holds an infinite one.
+        If the matrix is not (sample, gene), holds an infinite value or, without a reference, none
+        at all; if the reference is not ascending and finite, or ``ties`` is unknown.
 
     References
     ----------
@@ -160,8 +166,11 @@ def quantile_normalize(matrix: ArrayLike, *, ties: Ties = "midrank") -> Floats:
     array([[5.67, 2.  , 3.  , 4.67],
            [5.17, 2.  , 5.17, 3.  ],
            [2.  , 3.  , 4.67, 5.67]])
+    >>> quantile_normalize([[30, 10, 20, 15, 12]], reference=[2.0, 4.0, 8.0])
+    array([[8., 2., 6., 4., 3.]])
     """
-    return apply_quantile(matrix, finish_quantile(sum_sorted(matrix)), ties=ties)
+    quantiles = finish_quantile(sum_sorted(matrix)) if reference is None else reference
+    return apply_quantile(matrix, quantiles, ties=ties)
 
 
 def _ascending_order(sample: Floats, keys: NDArray[np.uint32]) -> tuple[NDArray[np.intp], int]:
