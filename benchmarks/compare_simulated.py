@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dglzarr.cli import guarded
 from dglzarr.compare import Contest, compare, comparison_uri
 from dglzarr.config import Settings
 from dglzarr.report.comparison import COLUMNS, cells, comparison_rows, comparison_verdict
@@ -93,4 +94,4 @@ def _say(what: str, done: int, total: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main))

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dglzarr.cli import guarded
 from dglzarr.config import build_settings
 from dglzarr.pipeline import mine
 from dglzarr.query import open as open_store
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--n-samples", type=int, default=129_158)
     parser.add_argument("--n-genes", type=int, default=22_268)
     parser.add_argument("--epochs", type=int, default=0, help="also train so long, and score")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="0: all in this process")
     parser.add_argument("--scratch", default=tempfile.gettempdir(), help="folder for all the data")
     asked = parser.parse_args()
     n_matrices = 3 + bool(asked.epochs)  # the GCTX; expression, normalized; contributions
@@ -62,7 +63,7 @@ def _run(folder: Path, asked: argparse.Namespace) -> None:
             "sources": [{"uri": gctx.name}],
             "train": {"epochs": max(1, asked.epochs)},
             "select": {"n_landmarks": min(943, asked.n_genes // 2)},
-            "cluster": {"n_workers": asked.workers},
+            "cluster": {"n_workers": asked.workers} if asked.workers else {"kind": "none"},
         },
         name="full size",
         folder=folder,
@@ -146,4 +147,4 @@ def _compare(folder: Path, truth: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import dglzarr
+from dglzarr.cli import guarded
 from dglzarr.config import Settings, SourceSettings, load_settings
 from dglzarr.files import file_sha256
 from dglzarr.pipeline import grow, mine, refit, source_files
@@ -116,7 +117,7 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def main() -> int:
+def main() -> None:
     """Run on the folder asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--folder", required=True, help="the data folder of make real")
@@ -128,8 +129,10 @@ def main() -> int:
     if Path(root).exists():
         sys.exit(f"{root}: expected no study yet. Remove it, or name another --root.")
     overrides = (f"root={root!r}", *asked.set)
-    return int(show_growth(load_settings(SETTINGS, overrides, folder=asked.folder), asked.held) > 0)
+    settings = load_settings(SETTINGS, overrides, folder=asked.folder)
+    if show_growth(settings, asked.held):
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

@@ -3,11 +3,17 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from dglzarr.config import build_settings
+from dglzarr.pipeline import source_files
+from dglzarr.study import planned_study
+from tests.studies import simulate, write_files
 
 REPO = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted((REPO / "benchmarks").glob("bench_*.py"))
@@ -123,3 +129,83 @@ def test_scaling__table_and_picture(tmp_path):
     assert [json.loads(line)["stage"] for line in lines[:4]] == ["normalize", "dedup"] * 2
     assert len([line for line in lines if line.startswith("| normalize | ")]) == 2
     assert "<svg" in picture.read_text(encoding="utf-8")
+
+
+def run_script(name, *options):
+    """Run a script that is no benchmark of one stage; return its exit status and what it says."""
+    command = [sys.executable, str(REPO / "benchmarks" / name), *map(str, options)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
+
+
+@pytest.mark.slow
+def test_full_size__every_planted_pair_is_found(tmp_path):
+    sizes = ["--n-samples", 1500, "--n-genes", 300, "--epochs", 1, "--workers", 0]
+    status, printed, said = run_script("full_size.py", *sizes, "--scratch", tmp_path)
+    assert status == 0, said
+    lines = [json.loads(line) for line in printed]
+    stages = ["simulate", "ingest", "normalize", "dedup", "train", "encode", "score", "duplicates"]
+    assert [line["stage"] for line in lines] == stages
+    assert all(line["seconds"] > 0 for line in lines[1:-1])
+    found = lines[-1]
+    assert (found["planted"], found["found"], found["planted_just_apart"]) == (20, 20, 10)
+    assert found["others_dropped"] == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_compare_simulated__the_hubs_are_found(tmp_path):
+    sizes = ["--n-samples", 320, "--n-genes", 300, "--n-hubs", 10, "--sizes", 5, 10]
+    options = ["--n-random", 2, "--folds", 2, "--panels", "greedy,variance"]
+    status, printed, said = run_script(
+        "compare_simulated.py", "--folder", tmp_path, *sizes, *options
+    )
+    assert status == 0, said
+    assert printed[0].startswith("size\tpanel\tpredictor\tMAE (z)")
+    assert "greedy/5: 5 hubs (5 to 5)" in printed
+    assert [line for line in printed if re.fullmatch(r"greedy/10: 10 hubs \((9|10) to 10\)", line)]
+    assert "variance/10: 0 hubs (0 to 0)" in printed
+    assert "hubs/10: 10 hubs (10 to 10)" in printed
+    assert [line for line in printed if line.startswith("5 genes, ridge: greedy is the best of 2")]
+
+
+@pytest.mark.slow
+def test_grow_real__nothing_old_is_rewritten(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(REPO / "benchmarks")
+    import grow_real
+
+    write_files(tmp_path, simulate(120, 40, n_series=6, n_duplicates=0, seed=4))
+    content = {
+        "root": "study",
+        "sources": [{"uri": "*_series_matrix.txt"}],
+        "ingest": {"split_by": "sample", "shard_samples": 16},
+        "train": {"epochs": 2, "hidden": 8, "n_latent": 3},
+        "select": {"n_landmarks": 4, "n_random": 2},
+        "dedup": {"n_clusters": 4},
+        "cluster": {"kind": "none"},
+    }
+    settings = build_settings(content, name="test", folder=tmp_path)
+    names = [file.name for file in source_files(settings, planned_study(settings.root))]
+    assert grow_real.show_growth(settings, names[-2:]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"\d+ files before, 0 of them rewritten: \[\]", said)
+    assert "120 samples in segments ('0000', '0001')" in said
+    assert f"new, of {names[-2]}, {names[-1]}; 0 near-duplicates" in said
+    assert "unchanged: True" in said
+    assert "the new segment's reference is the old one: True" in said
+    assert "120 samples in segments ('0002',)" in said
+    assert said.endswith("old segments and raw stores rewritten: 0\n")
+
+
+@pytest.mark.slow
+def test_scripts__wrong_settings_are_told_in_one_line(tmp_path):
+    sizes = ["--n-samples", 300, "--n-genes", 300, "--workers", 0]
+    status, _, said = run_script("full_size.py", *sizes, "--scratch", tmp_path)
+    assert (status, len(said)) == (2, 1), said
+    assert "expected train and test samples" in said[0]
+    assert list(tmp_path.iterdir()) == []
+    root = tmp_path / "grown"
+    status, _, said = run_script("grow_real.py", "--folder", tmp_path, "--root", root)
+    assert (status, len(said)) == (2, 1), said
+    assert "no such file" in said[0]
