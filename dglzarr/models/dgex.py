@@ -142,13 +142,13 @@ def train_dgex(
         "mean": samples.mean, "std": samples.std, "batch_size": config.batch_size, "seed": seed,
     }  # fmt: skip
     model = build_dgex(config, samples.mean.size, landmarks, targets, seed=seed)
+    batches = Batches(samples.matrix, keep=samples.is_fit, **common)
     after_epoch = None
     if config.optimizer == "momentum":
         few = np.random.default_rng(seed).permutation(np.flatnonzero(samples.is_fit))[:N_PROBED]
         probed = np.zeros_like(samples.is_fit)
         probed[few] = True
-        after_epoch = _decay(Batches(samples.matrix, keep=probed, **common), targets)
-    batches = Batches(samples.matrix, keep=samples.is_fit, **common)
+        after_epoch = _decay(Batches(samples.matrix, keep=probed, share=batches, **common), targets)
     validation = None
     if samples.is_tune.any():
         validation = Batches(samples.matrix, keep=samples.is_tune, share=batches, **common)
