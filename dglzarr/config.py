@@ -99,6 +99,7 @@ class TrainSettings(_Section):
     patience: Count | None = None
     jit_compile: bool = False
     cache: Literal["auto", "memory", "stream"] = "auto"
+    device: Literal["auto", "cpu", "gpu"] = "auto"
 
 
 class ScoreSettings(_Section):

@@ -302,7 +302,7 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
     "enrich.ontology": ("other.obo", "enrich", "other inputs"),
     "enrich.associations": ("other.gaf", "enrich", "other inputs"),
 }
-ELSEWHERE = {"train.cache", "root", "title", "enrich.gene_sets"}
+ELSEWHERE = {"train.cache", "train.device", "root", "title", "enrich.gene_sets"}
 CLUSTER = {
     "kind": "local",
     "n_workers": 3,
@@ -373,6 +373,17 @@ def test_settings__root_and_title(done, tmp_path):
     assert is_complete(str(tmp_path / "other/segments/0000/expression.zarr"))
     mine(tiny(done, title="Something else"), only=["report"])
     assert "Something else" in (done / "study/report.html").read_text()
+
+
+@pytest.mark.slow
+def test_settings__a_gpu_that_is_absent_is_told(tmp_path, monkeypatch):
+    import keras
+
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda _: [])
+    settings = tiny(tmp_path, train={"device": "gpu"})
+    with pytest.raises(ConfigError, match=r"train\.device: expected a GPU, got none that .* sees"):
+        mine(settings, only=STAGES[:4])
+    assert not list(tmp_path.rglob("model.json"))
 
 
 @pytest.mark.parametrize("cache", ["memory", "stream"])

@@ -65,6 +65,7 @@ def train(
     patience: int | None = None,
     jit_compile: bool = False,
     cache: Cache = "auto",
+    device: Literal["auto", "cpu", "gpu"] = "auto",
     seed: int = 0,
     overwrite: bool = False,
     on_progress: Progress | None = None,
@@ -89,6 +90,8 @@ def train(
         ``"memory"`` holds the training samples, ``"stream"`` reads them anew each epoch, ``"auto"``
         holds up to 1 GiB of them; validation samples go with them. The model is the same, bit for
         bit.
+    device
+        ``"auto"`` is a GPU where TensorFlow sees one; what a GPU makes differs in its last bits.
     seed
         Of initial weights, dropout and the order of samples.
     overwrite
@@ -145,11 +148,16 @@ def train(
         validation = Batches(rows, keep=is_validation, share=batches, **common)
     n_train = batches.n_samples
     with quiet_stderr():
-        from dglzarr.models.autoencoder import build_autoencoder, dense_layers  # noqa: PLC0415
+        from dglzarr.models.autoencoder import (  # noqa: PLC0415
+            build_autoencoder,
+            dense_layers,
+            on_device,
+        )
         from dglzarr.models.train import fit  # noqa: PLC0415  (loads keras, only to train)
 
-        model = build_autoencoder(config)
-    with _written_to(target):
+        with on_device(device):
+            model = build_autoencoder(config)
+    with _written_to(target), on_device(device):
         history = fit(
             model,
             batches,

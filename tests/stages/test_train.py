@@ -217,6 +217,13 @@ def test_train__every_option_changes_the_weights(tmp_path, train, study, plain, 
     assert not same(plain, tmp_path / "m")
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+def test_train__other_device_learns_the_same(tmp_path, train, study, plain, device):
+    run(train, study, tmp_path / "m", device=device)
+    for ours, theirs in zip(weights(tmp_path / "m"), weights(plain), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=0.02)
+
+
 def test_train__cache_does_not_matter(tmp_path, train, study, plain):
     run(train, study, tmp_path / "m", cache="stream")
     assert same(plain, tmp_path / "m")
