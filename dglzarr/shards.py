@@ -78,15 +78,15 @@ class Matrix:
         StoreError
             When a shard is missing or damaged, or the disk refuses.
         """
-        chunks = list(enumerate(self._gene_chunks()))
+        columns = list(range(self._grid[1]))
         if genes is not None:
-            chunks = [chunks[i] for i in np.unique(genes % self.shape[1] // self.chunks[1])]
+            columns = np.unique(genes % self.shape[1] // self.chunks[1]).tolist()
         which = index // self.shards[0]
         edges = np.flatnonzero(np.diff(which, prepend=-1, append=-1)).tolist()
         for first, stop in pairwise(edges):
             with self._open_shard(int(which[first])) as (shard, table):
                 inside = index[first:stop] % self.shards[0]
-                self._take_of_shard(shard, table, inside, chunks, out[first:stop])
+                self._take_of_shard(shard, table, inside, columns, out[first:stop])
 
     def write(self, shard: int, blocks: Iterable[NDArray[Any]]) -> None:
         """Write a whole shard, nothing or everything: the rows of some blocks (sample, gene).
@@ -157,7 +157,7 @@ class Matrix:
         shard: int,
         table: Index,
         inside: NDArray[np.integer[Any]],
-        chunks: list[tuple[int, slice]],
+        columns: list[int],
         out: NDArray[np.float32],
     ) -> None:
         """Read rows of one shard: each run of neighbours in a chunk with one call a chunk."""
@@ -165,31 +165,22 @@ class Matrix:
         is_start |= inside % self.chunks[0] == 0
         starts = [*np.flatnonzero(is_start).tolist(), inside.size]
         offsets, memory = table.tolist(), out.data.cast("B")
-        row_nbytes = out.shape[1] * self.dtype.itemsize
+        row_nbytes, piece_nbytes = (n * self.dtype.itemsize for n in (out.shape[1], self.chunks[1]))
         for start, stop in pairwise(starts):
             row, skipped = divmod(int(inside[start]), self.chunks[0])
-            skipped *= self.chunks[1] * self.dtype.itemsize
-            at_rows = range(start * row_nbytes, stop * row_nbytes, row_nbytes)
-            for column, genes in chunks:
-                offset = offsets[row][column]
+            starts_of_rows = range(start * row_nbytes, stop * row_nbytes, row_nbytes)
+            rows = [memory[at : at + row_nbytes] for at in starts_of_rows]
+            for column in columns:
+                offset, at = offsets[row][column], column * piece_nbytes
                 if offset == _ABSENT:
-                    out[start:stop, genes] = np.nan
+                    out[start:stop, self._genes(column)] = np.nan
                     continue
-                first, last = genes.start * self.dtype.itemsize, genes.stop * self.dtype.itemsize
-                pieces = [memory[at + first : at + last] for at in at_rows]
-                self._read_run(shard, offset + skipped, pieces)
+                pieces = [values[at : at + piece_nbytes] for values in rows]
+                _read_pieces(shard, offset + skipped * piece_nbytes, pieces, piece_nbytes)
 
-    def _gene_chunks(self) -> list[slice]:
-        starts = range(0, self.shape[1], self.chunks[1])
-        return [slice(start, min(start + self.chunks[1], self.shape[1])) for start in starts]
-
-    def _read_run(self, shard: int, offset: int, pieces: list[memoryview]) -> None:
-        """Read neighbouring rows of a chunk from an offset on, each into its piece of memory."""
-        n_wanted = len(pieces) * self.chunks[1] * self.dtype.itemsize
-        if padding := memoryview(bytearray(n_wanted // len(pieces) - len(pieces[0]))):
-            pieces = [piece for row in pieces for piece in (row, padding)]
-        if os.preadv(shard, pieces, offset) != n_wanted:
-            raise EOFError
+    def _genes(self, column: int) -> slice:
+        """Return the genes of a column of chunks."""
+        return slice(column * self.chunks[1], min((column + 1) * self.chunks[1], self.shape[1]))
 
     def _write_chunks(self, file: int, blocks: Iterable[NDArray[Any]]) -> int:
         """Write the chunks that hold rows, one after another, then their index; count the rows.
@@ -207,8 +198,8 @@ class Matrix:
             chunks = chunks.reshape(self._grid[1], *self.chunks)
             chunks[-1] = np.nan
             chunks[:, len(samples) :] = np.nan
-            for column, genes in enumerate(self._gene_chunks()):
-                values = samples[:, genes]
+            for column in range(self._grid[1]):
+                values = samples[:, self._genes(column)]
                 copy_block(values, chunks[column, : len(samples), : values.shape[1]])
                 table[row, column] = written + waiting, self._chunk_nbytes
                 waiting += self._chunk_nbytes
@@ -256,6 +247,15 @@ def open_matrix(uri: str, name: str) -> Matrix | None:
     if inner != _SHARDS or separator != "/" or len(shape) != 2 or shards[1] < shape[1]:
         return None
     return Matrix(path, tuple(shape), tuple(chunks), tuple(shards))
+
+
+def _read_pieces(shard: int, offset: int, pieces: list[memoryview], nbytes: int) -> None:
+    """Read pieces that follow each other, each padded to so many bytes, from an offset on."""
+    n_wanted = len(pieces) * nbytes
+    if padding := memoryview(bytearray(nbytes - len(pieces[0]))):
+        pieces = [part for piece in pieces for part in (piece, padding)]
+    if os.preadv(shard, pieces, offset) != n_wanted:
+        raise EOFError
 
 
 def _empty_pages(nbytes: int) -> NDArray[np.uint8]:

@@ -9,30 +9,10 @@ Kong et al. (2021), Mining influential genes based on deep learning, BMC Bioinfo
 doi 10.1186/s12859-021-03972-5.
 """
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
-
 import keras
 import numpy as np
 
-from dglzarr.errors import ConfigError
 from dglzarr.models.files import AutoEncoderConfig, Layer
-
-
-def on_device(device: Literal["auto", "cpu", "gpu"]) -> AbstractContextManager[object]:
-    """Return a context in which networks are built and trained on a device.
-
-    Raises
-    ------
-    ConfigError
-        When a GPU is asked for and there is none.
-    """
-    if device == "gpu" and not keras.distribution.list_devices("gpu"):
-        raise ConfigError(
-            f"train.device: expected a GPU, got none that {keras.backend.backend()} sees. Install "
-            "'dglzarr[gpu]' on a machine that has one, or take 'auto'."
-        )
-    return nullcontext() if device == "auto" else keras.device(f"{device}:0")
 
 
 def build_autoencoder(config: AutoEncoderConfig) -> keras.Model:

@@ -14,15 +14,16 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from dglzarr.errors import DglzarrError, StoreError
+from dglzarr.errors import ConfigError, DglzarrError, StoreError
 from dglzarr.models.files import History, write_history, write_npz
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,22 @@ LOSS = "mean_absolute_error"
 ADAM = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
 
 Progress = Callable[[int, int], None]
+
+
+def on_device(device: Literal["auto", "cpu", "gpu"]) -> AbstractContextManager[object]:
+    """Return a context in which networks are built and trained on a device.
+
+    Raises
+    ------
+    ConfigError
+        When a GPU is asked for and there is none.
+    """
+    if device == "gpu" and not keras.distribution.list_devices("gpu"):
+        raise ConfigError(
+            f"train.device: expected a GPU, got none that {keras.backend.backend()} sees. Install "
+            "'dglzarr[gpu]' on a machine that has one, or take 'auto'."
+        )
+    return nullcontext() if device == "auto" else keras.device(f"{device}:0")
 
 
 class EpochBatches(Protocol):

@@ -55,6 +55,8 @@ class Source:
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return the values `(sample, gene)` of the samples from start up to stop."""
         values = self.values[start:stop]
+        if values.flags.c_contiguous:
+            return np.asarray(values, np.float32)
         block = np.empty(values.shape, np.float32)
         copy_block(values, block)
         return block

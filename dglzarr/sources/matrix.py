@@ -178,8 +178,8 @@ def read_matrix(
     """
     text: list[list[str]] = [[] for _ in layout.text]
     seen: set[str] = set()
-    n_columns = len(layout.columns)
-    n_expected = stream.expect_lines(shortest=n_columns) if layout.is_wide else 0
+    shortest = len(layout.columns)  # a separator a column
+    n_expected = stream.expect_lines(shortest=shortest) if layout.is_wide else 0
     with closing(_Rows(len(layout.values), scratch, n_expected=n_expected)) as rows:
         for block in _iter_parsed(stream, layout, stop):
             _check_ids(stream, block, seen)

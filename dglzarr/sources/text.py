@@ -147,7 +147,10 @@ class TextStream:
         return text
 
     def expect_lines(self, *, shortest: int) -> int:
-        """Return about how many lines are left, as long as those read ahead; 0 where none tells."""
+        """Return about how many lines are left, as long as those read ahead; 0 where none tells.
+
+        No line is taken to be under ``shortest`` bytes.
+        """
         n_ahead = len(self._buffer) - self._at
         n_lines = self._buffer.count(b"\n", self._at)
         if self.is_gzip or not n_lines:

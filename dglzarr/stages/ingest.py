@@ -219,6 +219,7 @@ def ingest_source(source: SourceFile, overwrite: bool) -> StoreSummary:
         "unit": source.unit,
     }
     if (known.get("inputs"), known.get("parameters")) == (inputs, parameters):
+        # the store is of this very file, which need not be opened to tell
         scaled, spec = None, SPECS[known["dglzarr_schema"]]
     else:
         scaled = _opened_gctx(source)

@@ -148,12 +148,8 @@ def train(
         validation = Batches(rows, keep=is_validation, share=batches, **common)
     n_train = batches.n_samples
     with quiet_stderr():
-        from dglzarr.models.autoencoder import (  # noqa: PLC0415
-            build_autoencoder,
-            dense_layers,
-            on_device,
-        )
-        from dglzarr.models.train import fit  # noqa: PLC0415  (loads keras, only to train)
+        from dglzarr.models.autoencoder import build_autoencoder, dense_layers  # noqa: PLC0415
+        from dglzarr.models.train import fit, on_device  # noqa: PLC0415  (loads keras, only to train)
 
         with on_device(device):
             model = build_autoencoder(config)

@@ -1,3 +1,6 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from dglzarr.errors import SourceError
@@ -30,6 +33,23 @@ def test_source_name__and_series(tmp_path, name, stem, series):
 def test_series_name__declared():
     assert series_name("mine.txt", "GSE7") == "GSE7"
     assert series_name("GSE8.txt", "GSE7") == "GSE8"
+
+
+@pytest.mark.parametrize(
+    ("turned", "dtype", "copied"),
+    [(False, np.float32, False), (False, np.float64, True), (True, np.float32, True)],
+)
+def test_source_read__copies_only_what_must_change(rng, turned, dtype, copied):
+    """A GCTX is read as it is stored, without another copy of its hundreds of megabytes."""
+    values = rng.random((6, 4)).astype(dtype)
+    values = np.asfortranarray(values) if turned else values
+    labels = [f"s{i}" for i in range(6)], [f"g{i}" for i in range(4)]
+    source = Source(Path("a.gctx"), "gctx", *labels, series="a", platform=[""] * 6, values=values)
+    block = source.read(1, 5)
+    assert block.dtype == np.float32
+    assert block.flags.c_contiguous
+    assert np.array_equal(block, values[1:5].astype(np.float32))
+    assert np.shares_memory(block, values) is not copied
 
 
 def test_symbols_or_none__cases():
