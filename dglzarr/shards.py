@@ -19,6 +19,7 @@ import math
 import mmap
 import os
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -185,35 +186,44 @@ class Matrix:
     def _write_chunks(self, file: int, blocks: Iterable[NDArray[Any]]) -> int:
         """Write the chunks that hold rows, one after another, then their index; count the rows.
 
-        They are laid out in memory that begins at a page, a row of chunks at a time; what is less
-        than a page waits for the next.
+        They are laid out in memory that begins at a page, a row of chunks at a time, one while the
+        one before is written; what is less than a page waits for the next.
         """
         table = np.full((*self._grid, 2), _ABSENT, "<u8")
         row_nbytes = self._grid[1] * self._chunk_nbytes
-        staged = _empty_pages(row_nbytes + table.nbytes + 2 * _PAGE)
+        staged, other = (_empty_pages(row_nbytes + table.nbytes + 2 * _PAGE) for _ in range(2))
         written = waiting = n_samples = 0
-        for row, samples in enumerate(self._chunk_rows(blocks)):
-            assert row < self._grid[0], "more samples than a shard holds"
-            chunks = staged[waiting : waiting + row_nbytes].view(self.dtype)
-            chunks = chunks.reshape(self._grid[1], *self.chunks)
-            chunks[-1] = np.nan
-            chunks[:, len(samples) :] = np.nan
-            for column in range(self._grid[1]):
-                values = samples[:, self._genes(column)]
-                copy_block(values, chunks[column, : len(samples), : values.shape[1]])
-                table[row, column] = written + waiting, self._chunk_nbytes
-                waiting += self._chunk_nbytes
-            whole = waiting // _PAGE * _PAGE
-            _write_all(file, staged[:whole])
-            staged[: waiting - whole] = staged[whole:waiting]
-            written, waiting = written + whole, waiting - whole
-            n_samples += len(samples)
+        with ThreadPoolExecutor(1) as thread:
+            writing = thread.submit(_write_all, file, staged[:0])
+            for row, samples in enumerate(self._chunk_rows(blocks)):
+                assert row < self._grid[0], "more samples than a shard holds"
+                chunks = staged[waiting : waiting + row_nbytes].view(self.dtype)
+                self._lay_out(samples, chunks.reshape(self._grid[1], *self.chunks))
+                starts = written + waiting + np.arange(self._grid[1]) * self._chunk_nbytes
+                table[row, :, 0], table[row, :, 1] = starts, self._chunk_nbytes
+                waiting += row_nbytes
+                whole = waiting // _PAGE * _PAGE
+                writing.result()
+                writing = thread.submit(_write_all, file, staged[:whole])
+                other[: waiting - whole] = staged[whole:waiting]
+                staged, other = other, staged
+                written, waiting = written + whole, waiting - whole
+                n_samples += len(samples)
+            writing.result()
         index = table.tobytes()
         index += google_crc32c.value(index).to_bytes(_CRC_NBYTES, "little")
         staged[waiting : waiting + len(index)] = np.frombuffer(index, np.uint8)
         _write_all(file, staged[: math.ceil((waiting + len(index)) / _PAGE) * _PAGE])
         os.ftruncate(file, written + waiting + len(index))
         return n_samples
+
+    def _lay_out(self, samples: NDArray[Any], chunks: NDArray[np.float32]) -> None:
+        """Write the samples of a row of chunks into the chunks (column, sample, gene)."""
+        chunks[-1] = np.nan
+        chunks[:, len(samples) :] = np.nan
+        for column, chunk in enumerate(chunks):
+            values = samples[:, self._genes(column)]
+            copy_block(values, chunk[: len(samples), : values.shape[1]])
 
     def _chunk_rows(self, blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
         """Yield the samples of one row of chunks after another."""
