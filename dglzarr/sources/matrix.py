@@ -85,7 +85,7 @@ class _Block:
 
 
 class _Rows:
-    """Rows appended to one array that grows in place, or to an unnamed scratch file."""
+    """Rows appended to one array, or to an unnamed scratch file."""
 
     def __init__(self, n_columns: int, scratch: Path | None, *, n_expected: int = 0) -> None:
         self.n_rows = 0
@@ -100,7 +100,8 @@ class _Rows:
                 ) from error
             self._file = cast("BinaryIO", file)
             n_expected = 0
-        self._values = np.empty((n_expected, n_columns), np.float32)
+        # an eighth more than expected: memory that no row reaches is none, and growing may copy
+        self._values = np.empty((n_expected * 9 // 8, n_columns), np.float32)
 
     def append(self, rows: Values) -> None:
         """Append rows `(row, column)`."""
@@ -128,7 +129,7 @@ class _Rows:
             self._file.close()
 
     def _resize(self, n_rows: int) -> None:
-        """Grow or cut the array in place: large blocks are remapped, not copied."""
+        """Grow or cut the array, in place where the system can."""
         self._values.resize((n_rows, self._n_columns), refcheck=False)
 
     def _write(self, file: BinaryIO, rows: Values) -> None:

@@ -8,6 +8,7 @@ genes until it is evaluated.
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -37,7 +38,7 @@ from dglzarr.layout import chunk_samples, shard_samples
 from dglzarr.rows import Rows, read_array
 from dglzarr.schema import EXPRESSION, RAW, RAW_LINK, SPECS
 from dglzarr.sources import read_source
-from dglzarr.sources.scaled import Scaled, find_scale
+from dglzarr.sources.scaled import find_scale
 from dglzarr.store import (
     Region,
     StoreSummary,
@@ -208,11 +209,18 @@ def ingest_source(source: SourceFile, overwrite: bool) -> StoreSummary:
     """
     started = time.monotonic()
     files = [source.path, *([source.sample_sheet] if source.sample_sheet else [])]
+    for file in files:
+        if not Path(file).is_file():
+            raise SourceError(f"{file}: no such file.")
     known = read_attributes(source.raw) or {}
-    try:
-        inputs = [file_input(f, known=known) for f in files]
-    except OSError as error:
-        raise SourceError(f"{error.filename or source.path}: no such file.") from error
+    with ThreadPoolExecutor(1) as thread:
+        hashed = thread.submit(lambda: [file_input(f, known=known) for f in files])
+        # what has no store yet is read while it is hashed
+        scaled = None if known else find_scale(_open_source(source), source.unit)
+        try:
+            inputs = hashed.result()
+        except OSError as error:
+            raise SourceError(f"{error.filename}: cannot be read: {error.strerror}.") from error
     parameters = {
         "sample_column": source.sample_column,
         "role": source.role,
@@ -220,10 +228,13 @@ def ingest_source(source: SourceFile, overwrite: bool) -> StoreSummary:
     }
     if (known.get("inputs"), known.get("parameters")) == (inputs, parameters):
         # the store is of this very file, which need not be opened to tell
-        scaled, spec = None, SPECS[known["dglzarr_schema"]]
+        spec = SPECS[known["dglzarr_schema"]]
+    elif source.role == "train" and h5py.is_hdf5(source.path):
+        # a GCTX in log2 is joined from its own file
+        scaled = scaled or find_scale(_open_source(source), source.unit)
+        spec = RAW_LINK if scaled.scale == "log2" else RAW
     else:
-        scaled = _opened_gctx(source)
-        spec = RAW_LINK if scaled and scaled.scale == "log2" else RAW
+        spec = RAW
     claim = claim_store(
         source.raw,
         spec,
@@ -260,13 +271,6 @@ def _open_source(source: SourceFile) -> Source:
         sample_column=source.sample_column,
         scratch=str(scratch),
     )
-
-
-def _opened_gctx(source: SourceFile) -> Scaled | None:
-    """Return a GCTX for training, which is joined from its own file where it is in log2."""
-    if source.role != "train" or not h5py.is_hdf5(source.path):
-        return None
-    return find_scale(_open_source(source), source.unit)
 
 
 def _copy_values(table: Source, raw: str, scale: Scale) -> dict[str, int]:
