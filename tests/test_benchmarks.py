@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from dglzarr.compare import Contest, compare
 from dglzarr.config import build_settings
 from dglzarr.pipeline import source_files
+from dglzarr.store import open_store
 from dglzarr.study import planned_study
 from tests.studies import simulate, write_files
 
@@ -196,6 +198,53 @@ def test_grow_real__nothing_old_is_rewritten(tmp_path, monkeypatch, capsys):
     assert "the new segment's reference is the old one: True" in said
     assert "120 samples in segments ('0002',)" in said
     assert said.endswith("old segments and raw stores rewritten: 0\n")
+
+
+@pytest.mark.slow
+def test_nested_choice__each_fold_chooses_among_its_own_series(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(REPO / "benchmarks")
+    import nested_choice
+
+    write_files(tmp_path, simulate(160, 60, n_series=8, n_hubs=6, n_duplicates=0, seed=4))
+    content = {
+        "root": "study",
+        "sources": [{"uri": "*_series_matrix.txt"}],
+        "ingest": {"shard_samples": 16},
+        "select": {"n_random": 2},
+        "dedup": {"n_clusters": 4},
+        "cluster": {"kind": "none"},
+    }
+    settings = build_settings(content, name="test", folder=tmp_path)
+    names, sizes = ["greedy", "variance"], [2, 4]
+    compare(settings, Contest(names, sizes, n_folds=4))
+    nested_choice.show_choices(settings, names, sizes, inner_folds=3)
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
+    assert rows[0][1:4] == ["greedy, inside", "variance, inside", "choice"]
+    assert [row[0] for row in rows[1:]] == ["0", "1", "2", "3", "mean"]
+    outer = nested_choice.fold_errors(f"{settings.root}/comparison.zarr", sizes)
+    for k, row in enumerate(rows[1:-1]):
+        assert row[3] == "greedy"
+        assert float(row[1]) < float(row[2])
+        assert row[4] == f"{outer['greedy'][0, k]:.4f}, {outer['random'][0, k]:.4f}"
+        held = open_store(f"{settings.root}/folds/{k}/segments/0000/normalized.zarr")
+        tested = set(held["series"].values[held["split"].values == 2])
+        within = open_store(f"{settings.root}/nested/{k}/folds/0/segments/0000/normalized.zarr")
+        assert set(within["series"].values) == set(held["series"].values) - tested
+
+
+@pytest.mark.slow
+def test_train_settings__a_row_for_each(tmp_path):
+    script = REPO / "benchmarks/train_settings.py"
+    options = ["--size", "tiny", "--epochs", "2", "--scratch", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, script, *options], check=True, stdout=subprocess.PIPE, text=True
+    )
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()[2:]]
+    assert rows[0][0] == "as it is"
+    assert rows[0][2] == "1.00"
+    assert len({row[0] for row in rows}) == len(rows) == 12
+    assert all(0.5 < float(row[3]) < 1.5 for row in rows)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -1,0 +1,128 @@
+"""Train under other settings: batch size, threads, compiled steps, bfloat16, steps a call.
+
+    python benchmarks/train_settings.py --scratch /tmp
+
+Prints a row for each: samples/s of the epochs after the first, beside the first row's, and the loss
+of the validation samples after equal epochs. All of them see the same samples in the same order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bench_train import BATCH_SIZE
+from common import SIZES, Case, write_normalized_and_samples
+
+from dglzarr.models.batches import Batches
+from dglzarr.rows import Rows, read_array
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "batches of 64": {"batch_size": 64},
+    "batches of 256": {"batch_size": 256},
+    "batches of 512": {"batch_size": 512},
+    "one thread": {"threads": 1},
+    "four threads": {"threads": 4},
+    "steps compiled": {"jit_compile": True},
+    "steps compiled, batches of 256": {"jit_compile": True, "batch_size": 256},
+    "bfloat16 products": {"policy": "mixed_bfloat16"},
+    "bfloat16 products, steps compiled": {"policy": "mixed_bfloat16", "jit_compile": True},
+    "keras fit": {"steps_per_execution": 1},
+    "keras fit, 8 steps a call": {"steps_per_execution": 8},
+}
+
+
+def train(
+    case: Case,
+    epochs: int,
+    *,
+    batch_size: int = BATCH_SIZE,
+    jit_compile: bool = False,
+    policy: str = "float32",
+    steps_per_execution: int = 0,
+) -> dict[str, float]:
+    """Return samples/s after the first epoch, and the last validation loss."""
+    import keras  # noqa: PLC0415  (its threads are set before)
+
+    from dglzarr.models.autoencoder import build_autoencoder  # noqa: PLC0415
+    from dglzarr.models.files import AutoEncoderConfig  # noqa: PLC0415
+    from dglzarr.models.train import fit  # noqa: PLC0415
+
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy(policy)
+    moments = {n: read_array(case.path("samples.zarr"), f"gene_{n}") for n in ("mean", "std")}
+    split = read_array(case.path("normalized.zarr"), "split")
+    rows = Rows(case.path("normalized.zarr"))
+    common: dict[str, Any] = {**moments, "batch_size": batch_size, "cache": "memory"}
+    batches, validation = (Batches(rows, keep=split == part, **common) for part in (0, 1))
+    model = build_autoencoder(AutoEncoderConfig(n_genes=case.n_genes))
+    ends: list[float] = []
+    if not steps_per_execution:
+        with tempfile.TemporaryDirectory(dir=case.folder) as folder:
+            history = fit(
+                model, batches, validation=validation, epochs=epochs, learning_rate=1e-3,
+                jit_compile=jit_compile, checkpoint=Path(folder),
+            )  # fmt: skip
+        seconds, losses = float(history.seconds[1:].sum()), history.val_loss
+    else:
+        fitted, validated = (np.concatenate(list(b.epoch(0))) for b in (batches, validation))
+        model.compile(
+            optimizer=keras.optimizers.Adam(1e-3), loss="mean_absolute_error",
+            steps_per_execution=steps_per_execution,
+        )  # fmt: skip
+        clock = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda *_: ends.append(time.perf_counter())
+        )
+        found = model.fit(
+            fitted, fitted, validation_data=(validated, validated), batch_size=batch_size,
+            epochs=epochs, callbacks=[clock], verbose=0,
+        )  # fmt: skip
+        seconds, losses = ends[-1] - ends[0], found.history["val_loss"]
+    rate = batches.n_samples * (epochs - 1) / seconds
+    return {"samples_per_s": rate, "val_loss": float(losses[-1])}
+
+
+def main() -> None:
+    """Train once under each of the settings, in a process of its own."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--size", choices=list(SIZES), default="full")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--scratch", help="folder for the data, about 3 x the matrix")
+    parser.add_argument("--variant", nargs=2, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.variant:
+        name, folder = asked.variant
+        options = {k: v for k, v in VARIANTS[name].items() if k != "threads"}
+        case = Case(asked.size, *SIZES[asked.size], 2, folder)
+        print(json.dumps(train(case, asked.epochs, **options)))
+        return
+    print("| settings | samples/s | over the first | validation loss |\n| --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=asked.scratch) as folder:
+        write_normalized_and_samples(Case(asked.size, *SIZES[asked.size], 2, folder))
+        first = 0.0
+        for name, options in VARIANTS.items():
+            threads = str(options.get("threads", 2))
+            command = [sys.executable, __file__, "--size", asked.size]
+            command += ["--epochs", str(asked.epochs), "--variant", name, folder]
+            environment = os.environ | {"TF_NUM_INTRAOP_THREADS": threads}
+            done = subprocess.run(
+                command, check=True, stdout=subprocess.PIPE, text=True, env=environment
+            )
+            found = json.loads(done.stdout.splitlines()[-1])
+            first = first or found["samples_per_s"]
+            rate = found["samples_per_s"]
+            print(f"| {name} | {rate:,.0f} | {rate / first:.2f} | {found['val_loss']:.4f} |")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
