@@ -111,6 +111,7 @@ class ScoreSettings(_Section):
     aggregation: Literal["mean-abs", "mean", "max", "variance-weighted"] = "mean-abs"
     group_by: str | None = None
     engine: Literal["closed-form", "shap"] = "closed-form"
+    device: Literal["auto", "cpu", "gpu"] = "auto"
 
 
 class SelectSettings(_Section):

@@ -79,12 +79,12 @@ MUTANTS = (
     ),
     _kernel(
         "deeplift", "the reference is taken for zero in sums",
-        "target *= self._samples[sample, genes] - reference[genes]",
-        "target *= self._samples[sample, genes]",
+        "(self._samples[rows, genes] - reference[:, genes])[:, None, :]",
+        "self._samples[rows, genes][:, None, :]",
     ),
     _kernel(
         "deeplift", "every sample counts",
-        "            if is_counted:", "            if True:",
+        "np.flatnonzero(counted[part]).tolist()", "range(len(counted[part]))",
     ),
     _kernel(
         "agreement", "a missing value counts as a sample",
@@ -92,7 +92,7 @@ MUTANTS = (
     ),
     _kernel(
         "deeplift", "small differences use the derivative",
-        "difference >= np.finfo(dtype).tiny", "difference >= 1e-3",
+        "difference >= xp.finfo(dtype).smallest_normal", "difference >= 1e-3",
     ),
     _kernel(
         "greedy", "what is explained is not taken off",

@@ -302,7 +302,7 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
     "enrich.ontology": ("other.obo", "enrich", "other inputs"),
     "enrich.associations": ("other.gaf", "enrich", "other inputs"),
 }
-ELSEWHERE = {"train.cache", "train.device", "root", "title", "enrich.gene_sets"}
+ELSEWHERE = {"train.cache", "train.device", "score.device", "root", "title", "enrich.gene_sets"}
 CLUSTER = {
     "kind": "local",
     "n_workers": 3,

@@ -5,6 +5,9 @@ contribution is multiplier x (input - deeplift_reference). The contributions to 
 difference between its values at the sample and at the reference. All is in closed form: one product
 of the first kernel with the scaled later ones.
 
+The code is of the Python array API standard (version 2023.12), so that one code serves numpy and a
+GPU's library: arrays of any such library go in, and ``xp`` is the library of the arrays at hand.
+
 References
 ----------
 Shrikumar et al. (2017), arXiv 1704.02685: DeepLIFT.
@@ -16,12 +19,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from array_api_compat import array_namespace, is_array_api_obj, is_numpy_namespace
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
 
 from dglzarr.kernels.slices import iter_slices
 
-Floats = NDArray[Any]
+Floats = Any  # an array of numpy's or of another library
+Library = Any
 Layer = tuple[Floats, Floats, str]
 Target = Literal["latent", "pre-activation"]
 Aggregation = Literal["mean-abs", "mean", "max", "variance-weighted"]
@@ -29,7 +33,7 @@ Aggregation = Literal["mean-abs", "mean", "max", "variance-weighted"]
 AGGREGATIONS = ("mean-abs", "mean", "max", "variance-weighted")
 
 _SUM_SAMPLES = 16  # summed in the precision of the layers before they join a float64 total
-_BLOCK_GENES = 512  # whose contributions of a sample stay in the processor's cache
+_BLOCK_GENES = 512  # whose contributions of a sample stay in a CPU's cache
 
 
 class Activation(NamedTuple):
@@ -38,9 +42,9 @@ class Activation(NamedTuple):
     The rise is exact to rounding relative to itself, also where the two values nearly cancel.
     """
 
-    value: Callable[[Floats], Floats]
-    rise: Callable[[Floats, Floats], Floats]
-    derivative: Callable[[Floats], Floats]
+    value: Callable[[Library, Floats], Floats]
+    rise: Callable[[Library, Floats, Floats], Floats]
+    derivative: Callable[[Library, Floats], Floats]
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,11 @@ def forward(layers: Sequence[Layer], samples: Floats) -> list[tuple[Floats, Floa
     >>> forward([(np.array([[2.0]]), np.array([-1.0]), "relu")], np.array([[3.0]]))
     [(array([[5.]]), array([[5.]]))]
     """
-    values = []
+    xp, values = _library(samples), []
     post = samples
     for kernel, bias, activation in layers:
         pre = post @ kernel + bias
-        post = _activation(activation).value(pre)
+        post = _activation(activation).value(xp, pre)
         values.append((pre, post))
     return values
 
@@ -106,15 +110,15 @@ def rescale_slope(pre: ArrayLike, pre_reference: ArrayLike, activation: str) -> 
     >>> float(rescale_slope(0.0, 0.0, "sigmoid"))
     0.25
     """
-    shape = _activation(activation)
-    a, b = np.asarray(pre), np.asarray(pre_reference)
-    dtype = np.result_type(np.float32, a, b)
-    high, low = np.maximum(a, b, dtype=dtype), np.minimum(a, b, dtype=dtype)
-    difference = np.asarray(high - low)
-    slope = np.asarray(shape.derivative(high))
-    is_different = difference >= np.finfo(dtype).tiny
-    np.divide(shape.rise(high, low), difference, where=is_different, out=slope)
-    return slope
+    shape, xp = _activation(activation), _library(pre)
+    dtype = xp.result_type(xp.float32, xp.asarray(pre), xp.asarray(pre_reference))
+    a, b = (xp.astype(xp.asarray(x), dtype, copy=False) for x in (pre, pre_reference))
+    high, low = xp.maximum(a, b), xp.minimum(a, b)
+    difference = high - low
+    is_different = difference >= xp.finfo(dtype).smallest_normal
+    run = xp.where(is_different, difference, xp.ones_like(difference))
+    slope: Floats = shape.rise(xp, high, low) / run
+    return xp.where(is_different, slope, shape.derivative(xp, high))
 
 
 def multipliers(
@@ -144,8 +148,9 @@ def multipliers(
     """
     back = _back(layers, values, reference_values)
     n_samples, n_latent, n_units = back.shape
-    flat: Floats = back.reshape(n_samples * n_latent, n_units) @ layers[0][0].T
-    return flat.reshape(n_samples, n_latent, -1)
+    xp = _library(back)
+    flat: Floats = xp.reshape(back, (n_samples * n_latent, n_units)) @ layers[0][0].T
+    return xp.reshape(flat, (n_samples, n_latent, -1))
 
 
 def deeplift_contributions(
@@ -154,7 +159,7 @@ def deeplift_contributions(
     reference: ArrayLike,
     *,
     layer: Target = "latent",
-) -> Floats:
+) -> NDArray[Any]:
     """Return the DeepLIFT contributions (sample, gene, latent) of genes to the last layer's units.
 
     Parameters
@@ -197,6 +202,7 @@ def aggregate_contributions(
     aggregation: Aggregation = "mean-abs",
     latent_weight: ArrayLike | None = None,
     counts: NDArray[np.bool_] | None = None,
+    xp: Library = np,
 ) -> AggregatedContributions:
     """Return DeepLIFT contributions aggregated over latent units, and their sums over samples.
 
@@ -207,6 +213,8 @@ def aggregate_contributions(
         "variance-weighted" sum of absolute values times ``latent_weight``
     latent_weight : (latent,), for "variance-weighted" alone
     counts : which samples the sums are over, (sample,); all by default
+    xp : the array library that computes, numpy or one like ``cupy``, on its default device; arrays
+        go in and come out as numpy's
 
     Raises
     ------
@@ -216,9 +224,10 @@ def aggregate_contributions(
     Notes
     -----
     Per sample and reference one product of the first kernel with a (unit, latent) matrix: 2.2
-    GFLOP for 22 268 genes, 500 units and 100 latent units. It is done for a few hundred genes at a
-    time, so that their contributions are reduced while they are in the processor's cache; no
-    sample's result depends on the other samples. Sums are float32 over 16 samples, float64 beyond.
+    GFLOP for 22 268 genes, 500 units and 100 latent units. numpy does it for a sample and a few
+    hundred genes at a time, so that their contributions are reduced while they are in a CPU's
+    cache; another library for 16 samples and all genes. No sample's result depends on the other
+    samples. Sums are float32 over 16 samples, float64 beyond.
 
     Examples
     --------
@@ -228,16 +237,18 @@ def aggregate_contributions(
     (array([[4.5, 2. ]], dtype=float32), array([[6., 2.],
            [3., 2.]]))
     """
-    checked, x, references = _check(layers, samples, reference, layer)
-    n_latent = checked[-1][0].shape[1]
-    reduce = _reducer(aggregation, n_latent, latent_weight)
-    counted = np.ones(len(x), dtype=np.bool_) if counts is None else counts
+    checked, x, references = _check(layers, samples, reference, layer, xp)
+    reduce = _reducer(aggregation, checked[-1][0].shape[1], latent_weight, xp)
+    counted = np.ones(x.shape[0], dtype=np.bool_) if counts is None else counts
     work = _Work(checked, x, references, reduce, is_signed=aggregation == "mean")
-    for rows in iter_slices(len(x), 1, limit_nbytes=_SUM_SAMPLES):
+    for rows in iter_slices(x.shape[0], 1, limit_nbytes=_SUM_SAMPLES):
         work.add(rows, counted[rows])
-    gap = np.abs(work.delta - work.change).max(axis=1).astype(np.float32)
-    gene_total = work.contribution[counted].sum(axis=0, dtype=np.float64)
-    return AggregatedContributions(work.contribution, gene_total, work.latent_total, gap)
+    contribution, latent_total, delta, change = map(
+        _to_numpy, (work.contribution, work.latent_total, work.delta, work.change)
+    )
+    gap = np.abs(delta - change).max(axis=1).astype(np.float32)
+    gene_total = contribution[counted].sum(axis=0, dtype=np.float64)
+    return AggregatedContributions(contribution, gene_total, latent_total, gap)
 
 
 def aggregate_given(
@@ -276,68 +287,69 @@ def aggregate_given(
 
 
 class _Work:
-    """The results of `aggregate_contributions` so far, and one block of contributions."""
+    """The results of `aggregate_contributions` so far, in the library of its samples."""
 
     def __init__(
         self,
         layers: Sequence[Layer],
         samples: Floats,
-        references: Floats,
+        references: Sequence[Floats],
         reduce: Callable[[Floats], Floats],
         *,
         is_signed: bool,
     ) -> None:
-        n_genes, n_latent = samples.shape[1], layers[-1][0].shape[1]
-        self.contribution = np.empty(samples.shape, dtype=np.float32)
-        self.latent_total = np.zeros((n_latent, n_genes))
-        self.delta = np.zeros((len(samples), n_latent))
+        xp = self._xp = _library(samples)
+        (n_samples, n_genes), n_latent = samples.shape, layers[-1][0].shape[1]
+        self.contribution = xp.empty((n_samples, n_genes), dtype=xp.float32)
+        self.latent_total = xp.zeros((n_latent, n_genes), dtype=xp.float64)
+        self.delta = xp.zeros((n_samples, n_latent), dtype=xp.float64)
         self._layers, self._samples, self._references = layers, samples, references
         self._values = forward(layers, samples)
-        self._reference_values = [forward(layers, reference[None]) for reference in references]
-        at_reference = np.mean([values[-1][1][0] for values in self._reference_values], axis=0)
-        self.change = self._values[-1][1] - at_reference
+        self._reference_values = [forward(layers, reference) for reference in references]
+        at_reference = [values[-1][1] for values in self._reference_values]
+        self.change = self._values[-1][1] - xp.mean(xp.concat(at_reference), axis=0)
         self._reduce, self._is_signed = reduce, is_signed
-        self._buffers = np.empty((3, n_latent * min(n_genes, _BLOCK_GENES)), samples.dtype)
+        self._tile = (1, _BLOCK_GENES) if is_numpy_namespace(xp) else (_SUM_SAMPLES, n_genes)
 
     def add(self, rows: slice, counted: NDArray[np.bool_]) -> None:
-        """Work through a few samples, block of genes by block of genes."""
-        values = [(pre[rows], post[rows]) for pre, post in self._values]
+        """Work through a few samples, tile of samples and genes by tile."""
+        values = [(pre[rows, :], post[rows, :]) for pre, post in self._values]
         backs = [_back(self._layers, values, at) for at in self._reference_values]
-        n_genes, n_latent = self._samples.shape[1], len(self.latent_total)
-        for genes in iter_slices(n_genes, 1, limit_nbytes=_BLOCK_GENES):
+        n_latent, n_genes = self.latent_total.shape
+        for genes in iter_slices(n_genes, 1, limit_nbytes=self._tile[1]):
             shape = n_latent, genes.stop - genes.start
-            phi, part, total = (b[: shape[0] * shape[1]].reshape(shape) for b in self._buffers)
-            total[...] = 0
-            for i, is_counted in enumerate(counted):
-                sample = rows.start + i
-                self._explain([back[i] for back in backs], sample, genes, phi, part)
-                self.delta[sample] += phi.sum(axis=1)
+            total = self._xp.zeros(shape, dtype=self._samples.dtype)
+            for part in iter_slices(len(counted), 1, limit_nbytes=self._tile[0]):
+                at = slice(rows.start + part.start, rows.start + part.stop)
+                phi = self._explain([back[part, :, :] for back in backs], at, genes)
+                self.delta[at, :] += self._xp.sum(phi, axis=2)
                 if not self._is_signed:
-                    np.abs(phi, out=phi)
-                self.contribution[sample, genes] = self._reduce(phi)
-                if is_counted:
-                    total += phi
+                    phi = self._xp.abs(phi)
+                reduced = self._reduce(phi)
+                self.contribution[at, genes] = self._xp.astype(reduced, self._xp.float32)
+                for i in np.flatnonzero(counted[part]).tolist():
+                    total += phi[i, :, :]
             self.latent_total[:, genes] += total
 
-    def _explain(
-        self, backs: Sequence[Floats], sample: int, genes: slice, phi: Floats, part: Floats
-    ) -> None:
-        """Write the contributions (latent, gene) of some genes, the mean over references."""
-        kernel = self._layers[0][0][genes].T
-        for i, (back, reference) in enumerate(zip(backs, self._references, strict=True)):
-            target = part if i else phi
-            np.matmul(back, kernel, out=target)
-            target *= self._samples[sample, genes] - reference[genes]
-            if i:
-                phi += part
+    def _explain(self, backs: Sequence[Floats], rows: slice, genes: slice) -> Floats:
+        """Return contributions (sample, latent, gene), the mean over references."""
+        kernel = self._layers[0][0][genes, :].T
+        n_samples, n_latent, n_units = backs[0].shape
+        total: Floats = None
+        for back, reference in zip(backs, self._references, strict=True):
+            flat = self._xp.reshape(back, (n_samples * n_latent, n_units)) @ kernel
+            phi = self._xp.reshape(flat, (n_samples, n_latent, -1))
+            phi *= (self._samples[rows, genes] - reference[:, genes])[:, None, :]
+            total = phi if total is None else total + phi
         if len(backs) > 1:
-            phi /= len(backs)
+            total /= len(backs)
+        return total
 
 
 def _reducer(
-    aggregation: Aggregation, n_latent: int, latent_weight: ArrayLike | None
+    aggregation: Aggregation, n_latent: int, latent_weight: ArrayLike | None, xp: Library = np
 ) -> Callable[[Floats], Floats]:
-    """Return what reduces contributions (latent, gene) to one value a gene."""
+    """Return what reduces contributions (..., latent, gene) to one value a gene."""
     if aggregation not in AGGREGATIONS:
         raise ValueError(f"aggregation: expected one of {AGGREGATIONS}, got {aggregation!r}.")
     if (latent_weight is None) == (aggregation == "variance-weighted"):
@@ -346,13 +358,13 @@ def _reducer(
             f"got {aggregation!r} and {latent_weight!r}."
         )
     if latent_weight is not None:
-        weight = np.asarray(latent_weight)
+        weight = xp.asarray(latent_weight)
         if weight.shape != (n_latent,):
             raise ValueError(f"latent_weight: expected ({n_latent},), got {weight.shape!r}.")
-        return lambda phi: np.asarray(weight.astype(phi.dtype) @ phi)
+        return lambda phi: xp.astype(weight, phi.dtype) @ phi
     if aggregation == "max":
-        return lambda phi: np.asarray(phi.max(axis=0))
-    return lambda phi: np.asarray(phi.sum(axis=0) / n_latent)
+        return lambda phi: xp.max(phi, axis=-2)
+    return lambda phi: xp.sum(phi, axis=-2) / n_latent
 
 
 def _back(
@@ -367,19 +379,21 @@ def _back(
             layers, values, reference_values, strict=True
         )
     ]
-    n_latent = slopes[-1].shape[1]
-    back: Floats = slopes[-1][:, :, None] * np.eye(n_latent, dtype=slopes[-1].dtype)
+    unit = _library(slopes[-1]).eye(slopes[-1].shape[1], dtype=slopes[-1].dtype)
+    back: Floats = slopes[-1][:, :, None] * unit
     for (kernel, _, _), slope in zip(layers[:0:-1], slopes[-2::-1], strict=True):
         back = (back @ kernel.T) * slope[:, None, :]
     return back
 
 
-def _contributions(layers: Sequence[Layer], samples: Floats, references: Floats) -> Floats:
+def _contributions(
+    layers: Sequence[Layer], samples: Floats, references: Sequence[Floats]
+) -> Floats:
     """Return contributions (sample, latent, gene), the mean over references."""
     values = forward(layers, samples)
     total = np.zeros(())
     for reference in references:
-        part = multipliers(layers, values, forward(layers, reference[None]))
+        part = multipliers(layers, values, forward(layers, reference))
         part *= (samples - reference)[:, None, :]
         total = part if total.ndim == 0 else np.add(total, part, out=total)
     total /= len(references)
@@ -387,9 +401,13 @@ def _contributions(layers: Sequence[Layer], samples: Floats, references: Floats)
 
 
 def _check(
-    layers: Sequence[Layer], samples: ArrayLike, reference: ArrayLike, layer: Target
-) -> tuple[list[Layer], Floats, Floats]:
-    """Return layers, samples and references (reference, gene) in one float type, shapes checked."""
+    layers: Sequence[Layer],
+    samples: ArrayLike,
+    reference: ArrayLike,
+    layer: Target,
+    xp: Library = np,
+) -> tuple[list[Layer], Floats, list[Floats]]:
+    """Return layers, samples and references (1, gene) in one float type, shapes checked."""
     if layer not in ("latent", "pre-activation"):
         raise ValueError(f"layer: expected 'latent' or 'pre-activation', got {layer!r}.")
     if not layers:
@@ -412,11 +430,22 @@ def _check(
             raise ValueError(
                 f"layer {i}: expected kernel ({n_units}, out) and bias (out,), got {shapes!r}."
             )
-        checked.append((np.asarray(kernel, dtype), np.asarray(bias, dtype), activation))
+        arrays = (xp.asarray(np.asarray(part, dtype)) for part in (kernel, bias))
+        checked.append((*arrays, activation))
         n_units = shapes[0][1]
     if layer == "pre-activation":
         checked[-1] = (*checked[-1][:2], "linear")
-    return checked, x.astype(dtype, copy=False), references.astype(dtype, copy=False)
+    x, references = x.astype(dtype, copy=False), references.astype(dtype, copy=False)
+    return checked, xp.asarray(x), [xp.asarray(row[None]) for row in references]
+
+
+def _library(x: object) -> Library:
+    """Return the array library of an array, as the standard has it; numpy's for what is none."""
+    return array_namespace(x if is_array_api_obj(x) else np.asarray(x))
+
+
+def _to_numpy(x: Floats) -> NDArray[Any]:
+    return x if isinstance(x, np.ndarray) else np.from_dlpack(x, device="cpu", copy=True)
 
 
 def _activation(name: str) -> Activation:
@@ -425,51 +454,63 @@ def _activation(name: str) -> Activation:
     return _ACTIVATIONS[name]
 
 
-def _relu(x: Floats) -> Floats:
-    return np.asarray(np.maximum(x, 0))
+def _relu(xp: Library, x: Floats) -> Floats:
+    return xp.maximum(x, xp.zeros_like(x))
 
 
-def _relu_rise(high: Floats, low: Floats) -> Floats:
-    return np.asarray(_relu(high) - _relu(low))
+def _relu_rise(xp: Library, high: Floats, low: Floats) -> Floats:
+    return _relu(xp, high) - _relu(xp, low)
 
 
-def _elu(x: Floats) -> Floats:
-    return np.asarray(_relu(x) + np.expm1(np.minimum(x, 0)))
+def _elu(xp: Library, x: Floats) -> Floats:
+    return _relu(xp, x) + xp.expm1(-_relu(xp, -x))
 
 
-def _elu_rise(high: Floats, low: Floats) -> Floats:
-    below, lowest = np.minimum(high, 0), np.minimum(low, 0)
-    return np.asarray(_relu_rise(high, low) - np.exp(below) * np.expm1(lowest - below))
+def _elu_rise(xp: Library, high: Floats, low: Floats) -> Floats:
+    below, lowest = -_relu(xp, -high), -_relu(xp, -low)
+    return _relu_rise(xp, high, low) - xp.exp(below) * xp.expm1(lowest - below)
 
 
-def _softplus(x: Floats) -> Floats:
-    return np.asarray(_relu(x) + np.log1p(np.exp(-np.abs(x))))
+def _softplus(xp: Library, x: Floats) -> Floats:
+    return _relu(xp, x) + xp.log1p(xp.exp(-xp.abs(x)))
 
 
-def _softplus_rise(high: Floats, low: Floats) -> Floats:
+def _softplus_rise(xp: Library, high: Floats, low: Floats) -> Floats:
     """Return the rise below 0 plus the rise above 0, which mirrors the one below."""
-    below = _softplus_rise_below(np.minimum(high, 0), np.minimum(low, 0))
-    mirrored = _softplus_rise_below(-_relu(low), -_relu(high))
-    return np.asarray(below + (_relu_rise(high, low) - mirrored))
+    below = _softplus_rise_below(xp, -_relu(xp, -high), -_relu(xp, -low))
+    mirrored = _softplus_rise_below(xp, -_relu(xp, low), -_relu(xp, high))
+    return below + (_relu_rise(xp, high, low) - mirrored)
 
 
-def _softplus_rise_below(high: Floats, low: Floats) -> Floats:
-    return np.asarray(-np.log1p(expit(high) * np.expm1(low - high)))
+def _softplus_rise_below(xp: Library, high: Floats, low: Floats) -> Floats:
+    return -xp.log1p(_sigmoid(xp, high) * xp.expm1(low - high))
 
 
-def _sigmoid_rise(high: Floats, low: Floats) -> Floats:
-    return np.asarray(-expit(high) * expit(-low) * np.expm1(low - high))
+def _sigmoid(xp: Library, x: Floats) -> Floats:
+    """Return 1 / (1 + exp(-x)), without overflow where x is far from 0."""
+    far = xp.exp(-xp.abs(x))
+    return xp.where(x < 0, far, xp.ones_like(far)) / (1 + far)
+
+
+def _sigmoid_rise(xp: Library, high: Floats, low: Floats) -> Floats:
+    return -_sigmoid(xp, high) * _sigmoid(xp, -low) * xp.expm1(low - high)
 
 
 _ACTIVATIONS = {
-    "linear": Activation(np.copy, np.subtract, np.ones_like),
-    "relu": Activation(_relu, _relu_rise, lambda x: (x > 0).astype(x.dtype)),
-    "elu": Activation(_elu, _elu_rise, lambda x: np.exp(np.minimum(x, 0))),
-    "softplus": Activation(_softplus, _softplus_rise, expit),
-    "sigmoid": Activation(expit, _sigmoid_rise, lambda x: expit(x) * expit(-x)),
+    "linear": Activation(
+        lambda xp, x: xp.asarray(x, copy=True),
+        lambda _, high, low: high - low,
+        lambda xp, x: xp.ones_like(x),
+    ),
+    "relu": Activation(_relu, _relu_rise, lambda xp, x: xp.astype(x > 0, x.dtype)),
+    "elu": Activation(_elu, _elu_rise, lambda xp, x: xp.exp(-_relu(xp, -x))),
+    "softplus": Activation(_softplus, _softplus_rise, _sigmoid),
+    "sigmoid": Activation(
+        _sigmoid, _sigmoid_rise, lambda xp, x: _sigmoid(xp, x) * _sigmoid(xp, -x)
+    ),
     "tanh": Activation(
-        np.tanh,
-        lambda high, low: 2 * _sigmoid_rise(2 * high, 2 * low),
-        lambda x: 4 * expit(2 * x) * expit(-2 * x),
+        lambda xp, x: xp.tanh(x),
+        lambda xp, high, low: 2 * _sigmoid_rise(xp, 2 * high, 2 * low),
+        lambda xp, x: 4 * _sigmoid(xp, 2 * x) * _sigmoid(xp, -2 * x),
     ),
 }

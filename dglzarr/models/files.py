@@ -417,7 +417,7 @@ def predict(saved: SavedModel, samples: NDArray[np.float32]) -> NDArray[np.float
         Standardised by the model's own mean and std, missing values 0, ``(sample, gene)``.
     """
     _, reconstruction = forward(saved.layers, samples)[-1]
-    return reconstruction.astype(np.float32, copy=False)
+    return np.asarray(reconstruction, np.float32)
 
 
 def write_history(path: Path, history: History) -> None:

@@ -7,6 +7,7 @@ aggregated over latent units) and ``scores.zarr``. Only sums leave a task, never
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 DeepliftReference = Literal["mean", "zeros", "samples"]
 TargetLayer = Literal["latent", "pre-activation"]
 Engine = Literal["closed-form", "shap"]
+Device = Literal["auto", "cpu", "gpu"]
 
 _LARGEST_DELTA_ERROR = 1e-2
 
@@ -69,6 +71,7 @@ def score(
     aggregation: Aggregation = "mean-abs",
     group_by: str | None = None,
     engine: Engine = "closed-form",
+    device: Device = "auto",
     seed: int = 0,
     overwrite: bool = False,
     on_progress: Progress | None = None,
@@ -100,6 +103,9 @@ def score(
     engine
         ``"closed-form"`` for stacks of dense layers; ``"shap"`` for any Keras network, about 30
         times slower.
+    device
+        Of the closed form: ``"auto"`` is a worker's GPU where cupy sees one; what a GPU makes
+        differs in its last bits.
     overwrite
         Replace stores made from other inputs or parameters.
     on_progress
@@ -111,7 +117,7 @@ def score(
         When an input cannot be used, the model is of other genes, or its last layer has no
         activation to leave out.
     ConfigError
-        When there is no such label to group by.
+        When there is no such label to group by, or a worker has no GPU though one is asked for.
     DglzarrError
         When contributions do not sum to the change of a latent unit.
 
@@ -138,6 +144,7 @@ def score(
         layer=layer,
         aggregation=aggregation,
         engine=engine,
+        device=device,
         seed=seed,
         overwrite=overwrite,
         on_progress=on_progress,
@@ -160,6 +167,7 @@ def explain(
     layer: TargetLayer = "latent",
     aggregation: Aggregation = "mean-abs",
     engine: Engine = "closed-form",
+    device: Device = "auto",
     seed: int = 0,
     overwrite: bool = False,
     on_progress: Progress | None = None,
@@ -220,6 +228,7 @@ def explain(
         averaged=averaged,
         model=model,
         model_id=saved.model_id,
+        device=device,
         what="scoring",
         on_progress=on_progress,
     )
@@ -283,6 +292,7 @@ def _score_region(
     averaged: NDArray[np.bool_],
     model: str,
     model_id: str,
+    device: Device,
 ) -> None:
     """Score one region."""
     saved = load_model_once(model, model_id)
@@ -302,6 +312,7 @@ def _score_region(
     if asked["engine"] == "shap":
         found = explain_with_shap(model, z, references, **options)
     else:
+        options["xp"] = _array_library(device)
         found = aggregate_contributions(encoder_layers(saved), z, references, **options)
     is_unknown = is_missing & averaged[region.rows, None]
     unknown = found.contribution.sum(axis=0, dtype=np.float64, where=is_unknown)
@@ -317,6 +328,21 @@ def _score_region(
             "contribution": found.contribution,
         },
     )
+
+
+def _array_library(device: Device) -> Any:  # noqa: ANN401  (a module)
+    """Return cupy where this process is to use a GPU, else numpy."""
+    if device != "cpu" and importlib.util.find_spec("cupy"):
+        import cupy  # noqa: PLC0415  (only where it is installed)
+
+        if cupy.cuda.is_available():
+            return cupy
+    if device == "gpu":
+        raise ConfigError(
+            "score.device: expected a GPU on every worker, got one where cupy sees none. Install "
+            "'dglzarr[gpu]' where there are GPUs, or take 'auto'."
+        )
+    return np
 
 
 def _finish_scores(

@@ -1,7 +1,11 @@
 import copy
 import json
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
+import array_api_strict
 import numpy as np
 import pytest
 
@@ -234,6 +238,49 @@ def test_score__groups_of_a_coordinate_are_the_score_together(study, reference):
     with pytest.raises(StoreError, match="other parameters: group_by 'series' -> 'platform'"):
         study.score(group_by="platform", **options)
     assert "group" not in open_store(study.score(overwrite=True, **options).uri)
+
+
+def close(study, other):
+    """Whether two studies were scored alike but for rounding."""
+    for uri in ("contributions", "target"):
+        ours, theirs = (open_store(getattr(made, uri)) for made in (study, other))
+        assert set(ours.data_vars) == set(theirs.data_vars)
+        for name in ("contribution", "latent_total", "score", "latent_score"):
+            if name in ours:
+                np.testing.assert_allclose(
+                    ours[name].values, theirs[name].values, rtol=1e-4, atol=1e-6
+                )
+
+
+@pytest.mark.gpu
+def test_score__a_gpu_scores_the_same(study, tmp_path):
+    other = study.scored_at(tmp_path / "gpu")
+    study.score(device="cpu")
+    other.score(device="gpu")
+    close(study, other)
+
+
+def test_score__another_array_library_scores_the_same(study, tmp_path, monkeypatch):
+    """What stands where cupy does refuses numpy's arrays, as a GPU's library does."""
+    study.score(device="cpu")
+    fake = ModuleType("cupy")
+    fake.__dict__.update(vars(array_api_strict))
+    used = []
+    fake.asarray = lambda x: used.append(x) or array_api_strict.asarray(x)
+    fake.cuda = SimpleNamespace(is_available=lambda: True)
+    fake.__spec__ = ModuleSpec("cupy", None)
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    other = study.scored_at(tmp_path / "other")
+    other.score(device="gpu")
+    close(study, other)
+    assert used
+
+
+def test_score__a_gpu_that_is_absent_is_told(study, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(ConfigError, match=r"score\.device: expected a GPU on every worker"):
+        study.score(device="gpu")
+    assert not is_complete(study.contributions)
 
 
 def test_score__unknown_label_to_group_by(study):
