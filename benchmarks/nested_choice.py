@@ -22,9 +22,10 @@ from grow_real import SETTINGS, without
 from dglzarr.cli import guarded
 from dglzarr.compare import Contest, compare, comparison_uri
 from dglzarr.config import Settings, load_settings
+from dglzarr.errors import ConfigError
+from dglzarr.kernels.split import SPLITS
 from dglzarr.panels import RANDOM
 from dglzarr.pipeline import source_files
-from dglzarr.sources.base import series_name
 from dglzarr.store import open_store
 from dglzarr.study import planned_study
 
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-TEST = 2
 
 
 def fold_errors(uri: str, sizes: Sequence[int]) -> dict[str, NDArray[np.float64]]:
@@ -51,11 +50,11 @@ def fold_errors(uri: str, sizes: Sequence[int]) -> dict[str, NDArray[np.float64]
 def inside(settings: Settings, k: int) -> Settings:
     """Return the settings of a study of the training series of a fold alone."""
     fold = open_store(f"{settings.root}/folds/{k}/segments/0000/normalized.zarr")
-    held = set(fold["series"].values[fold["split"].values == TEST].tolist())
+    held = set(fold["source"].values[fold["split"].values == SPLITS.index("test")].tolist())
     names = [
         file.name
         for file in source_files(settings, planned_study(settings.root))
-        if file.role == "cohort" or series_name(file.path) in held
+        if file.role == "cohort" or file.name in held
     ]
     return without(settings, names).model_copy(
         update={
@@ -71,6 +70,11 @@ def show_choices(
 ) -> None:
     """Compare inside every fold, choose, print a row a fold."""
     outer = fold_errors(comparison_uri(settings.root), sizes)
+    if absent := [name for name in names if name not in outer]:
+        raise ConfigError(
+            f"--panels, --sizes: expected what {comparison_uri(settings.root)} holds, got "
+            f"{absent!r} of {list(sizes)!r}. Compare them first."
+        )
     _row("fold", *(f"{name}, inside" for name in names), "choice", *_titles(sizes))
     chosen = []
     for k in range(outer[RANDOM].shape[1]):

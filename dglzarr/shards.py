@@ -19,7 +19,7 @@ import math
 import mmap
 import os
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -172,11 +172,11 @@ class Matrix:
             starts_of_rows = range(start * row_nbytes, stop * row_nbytes, row_nbytes)
             rows = [memory[at : at + row_nbytes] for at in starts_of_rows]
             for column in columns:
-                offset, at = offsets[row][column], column * piece_nbytes
+                offset, first = offsets[row][column], column * piece_nbytes
                 if offset == _ABSENT:
                     out[start:stop, self._genes(column)] = np.nan
                     continue
-                pieces = [values[at : at + piece_nbytes] for values in rows]
+                pieces = [values[first : first + piece_nbytes] for values in rows]
                 _read_pieces(shard, offset + skipped * piece_nbytes, pieces, piece_nbytes)
 
     def _genes(self, column: int) -> slice:
@@ -194,7 +194,7 @@ class Matrix:
         staged, other = (_empty_pages(row_nbytes + table.nbytes + 2 * _PAGE) for _ in range(2))
         written = waiting = n_samples = 0
         with ThreadPoolExecutor(1) as thread:
-            writing = thread.submit(_write_all, file, staged[:0])
+            writing: Future[None] | None = None
             for row, samples in enumerate(self._chunk_rows(blocks)):
                 assert row < self._grid[0], "more samples than a shard holds"
                 chunks = staged[waiting : waiting + row_nbytes].view(self.dtype)
@@ -203,13 +203,15 @@ class Matrix:
                 table[row, :, 0], table[row, :, 1] = starts, self._chunk_nbytes
                 waiting += row_nbytes
                 whole = waiting // _PAGE * _PAGE
-                writing.result()
+                if writing is not None:
+                    writing.result()
                 writing = thread.submit(_write_all, file, staged[:whole])
                 other[: waiting - whole] = staged[whole:waiting]
                 staged, other = other, staged
                 written, waiting = written + whole, waiting - whole
                 n_samples += len(samples)
-            writing.result()
+            if writing is not None:
+                writing.result()
         index = table.tobytes()
         index += google_crc32c.value(index).to_bytes(_CRC_NBYTES, "little")
         staged[waiting : waiting + len(index)] = np.frombuffer(index, np.uint8)

@@ -39,7 +39,7 @@ def pytest_configure(config):
 
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu") and not Path("/dev/nvidia0").exists():
-        pytest.skip("gpu: no test can bring one; on a CPU the same test runs with device='cpu'")
+        pytest.skip("gpu: no test can bring one; what asks for one is tested on the CPU too")
 
 
 @pytest.fixture(autouse=True)

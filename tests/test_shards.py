@@ -22,6 +22,9 @@ def create(folder, *, shape=(70, 23), chunks=(8, 6), shards=(32, 24), **options)
     return str(folder / "x.zarr"), array
 
 
+WIDE = {"shape": (70, 2050), "chunks": (8, 512), "shards": (32, 2560)}
+
+
 def values_of(shape, seed=0):
     values = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
     values.flat[::7] = np.nan
@@ -120,20 +123,41 @@ def test_matrix_write__large_shard_past_the_cache(tmp_path, monkeypatch, chunks,
     np.testing.assert_array_equal(array[...], values)
 
 
-def test_matrix_write__a_disk_that_refuses_leaves_the_shard_as_it_was(tmp_path, monkeypatch):
+@pytest.mark.parametrize("sizes", [{}, WIDE], ids=["under a page", "many pages"])
+@pytest.mark.parametrize("n_taken", [1, 2, 3])
+def test_matrix_write__a_disk_that_refuses_leaves_the_shard_as_it_was(
+    tmp_path, monkeypatch, sizes, n_taken
+):
     def take_some_then_refuse(file, values):
-        if taken_so_far:
+        if len(taken_so_far) == n_taken:
             raise OSError(errno.ENOSPC, "No space left on device")
         taken_so_far.append(100)
         return write_file(file, values[:100])
 
     taken_so_far, write_file = [], os.write
-    uri, array = create(tmp_path)
+    uri, array = create(tmp_path, **sizes)
     matrix = open_matrix(uri, "expression")
-    matrix.write(0, [np.ones((32, 23))])
+    shape = 32, array.shape[1]
+    matrix.write(0, [np.ones(shape)])
     monkeypatch.setattr(os, "write", take_some_then_refuse)
     with pytest.raises(OSError, match="No space left"):
-        matrix.write(0, [np.zeros((32, 23))])
+        matrix.write(0, [np.zeros(shape)])
+    assert (array[:32] == 1).all()
+    assert [p.name for p in Path(uri, "expression", "c", "0").iterdir()] == ["0"]
+
+
+def test_matrix_write__blocks_that_fail_half_way_leave_the_shard_as_it_was(tmp_path):
+    def fail_after(n_blocks):
+        for _ in range(n_blocks):
+            yield np.zeros((8, 2050))
+        raise RuntimeError("no more samples")
+
+    uri, array = create(tmp_path, **WIDE)
+    matrix = open_matrix(uri, "expression")
+    matrix.write(0, [np.ones((32, 2050))])
+    for n_blocks in range(4):
+        with pytest.raises(RuntimeError, match="no more samples"):
+            matrix.write(0, fail_after(n_blocks))
     assert (array[:32] == 1).all()
     assert [p.name for p in Path(uri, "expression", "c", "0").iterdir()] == ["0"]
 

@@ -5,8 +5,8 @@ contribution is multiplier x (input - deeplift_reference). The contributions to 
 difference between its values at the sample and at the reference. All is in closed form: one product
 of the first kernel with the scaled later ones.
 
-The code is of the Python array API standard (version 2023.12), so that one code serves numpy and a
-GPU's library: arrays of any such library go in, and ``xp`` is the library of the arrays at hand.
+What computes is written in the functions of the Python array API standard (2023.12) and assignments
+to slices, so that one code serves numpy and CuPy; ``xp`` is the library of the arrays at hand.
 
 References
 ----------
@@ -150,7 +150,7 @@ def multipliers(
     n_samples, n_latent, n_units = back.shape
     xp = _library(back)
     flat: Floats = xp.reshape(back, (n_samples * n_latent, n_units)) @ layers[0][0].T
-    return xp.reshape(flat, (n_samples, n_latent, -1))
+    return xp.reshape(flat, (n_samples, n_latent, layers[0][0].shape[0]))
 
 
 def deeplift_contributions(
@@ -338,7 +338,7 @@ class _Work:
         total: Floats = None
         for back, reference in zip(backs, self._references, strict=True):
             flat = self._xp.reshape(back, (n_samples * n_latent, n_units)) @ kernel
-            phi = self._xp.reshape(flat, (n_samples, n_latent, -1))
+            phi = self._xp.reshape(flat, (n_samples, n_latent, kernel.shape[1]))
             phi *= (self._samples[rows, genes] - reference[:, genes])[:, None, :]
             total = phi if total is None else total + phi
         if len(backs) > 1:
@@ -361,10 +361,10 @@ def _reducer(
         weight = xp.asarray(latent_weight)
         if weight.shape != (n_latent,):
             raise ValueError(f"latent_weight: expected ({n_latent},), got {weight.shape!r}.")
-        return lambda phi: xp.astype(weight, phi.dtype) @ phi
+        return lambda phi: _library(phi).astype(weight, phi.dtype) @ phi
     if aggregation == "max":
-        return lambda phi: xp.max(phi, axis=-2)
-    return lambda phi: xp.sum(phi, axis=-2) / n_latent
+        return lambda phi: _library(phi).max(phi, axis=-2)
+    return lambda phi: _library(phi).sum(phi, axis=-2) / n_latent
 
 
 def _back(
@@ -391,11 +391,11 @@ def _contributions(
 ) -> Floats:
     """Return contributions (sample, latent, gene), the mean over references."""
     values = forward(layers, samples)
-    total = np.zeros(())
+    total: Floats = None
     for reference in references:
         part = multipliers(layers, values, forward(layers, reference))
         part *= (samples - reference)[:, None, :]
-        total = part if total.ndim == 0 else np.add(total, part, out=total)
+        total = part if total is None else np.add(total, part, out=total)
     total /= len(references)
     return total
 

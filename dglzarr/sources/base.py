@@ -53,7 +53,10 @@ class Source:
     labels: dict[str, list[str]] = field(default_factory=dict)
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Return the values `(sample, gene)` of the samples from start up to stop."""
+        """Return the values `(sample, gene)` of the samples from start up to stop.
+
+        They may be a view, which is not to be written to.
+        """
         values = self.values[start:stop]
         if values.flags.c_contiguous:
             return np.asarray(values, np.float32)

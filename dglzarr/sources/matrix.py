@@ -1,4 +1,4 @@
-"""Text matrices: blocks of lines in, one float32 array grown in place out.
+"""Text matrices: blocks of lines in, one float32 array out.
 
 Owns the parsing of ids and numbers and the messages for wrong cells. Reads no file by itself:
 it is given a `TextStream` that stands on the first data row.

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from dglzarr.errors import SourceError
-from dglzarr.files import file_input
+from dglzarr.files import file_input, has_other_files, open_filesystem
 from dglzarr.genes import (
     Annotation,
     GeneMatch,
@@ -38,7 +38,7 @@ from dglzarr.layout import chunk_samples, shard_samples
 from dglzarr.rows import Rows, read_array
 from dglzarr.schema import EXPRESSION, RAW, RAW_LINK, SPECS
 from dglzarr.sources import read_source
-from dglzarr.sources.scaled import find_scale
+from dglzarr.sources.scaled import Scaled, find_scale
 from dglzarr.store import (
     Region,
     StoreSummary,
@@ -57,7 +57,7 @@ from dglzarr.store import (
 from dglzarr.study import raw_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -208,19 +208,10 @@ def ingest_source(source: SourceFile, overwrite: bool) -> StoreSummary:
         When the file is not what it should be, or its values are centred.
     """
     started = time.monotonic()
-    files = [source.path, *([source.sample_sheet] if source.sample_sheet else [])]
-    for file in files:
-        if not Path(file).is_file():
-            raise SourceError(f"{file}: no such file.")
-    known = read_attributes(source.raw) or {}
-    with ThreadPoolExecutor(1) as thread:
-        hashed = thread.submit(lambda: [file_input(f, known=known) for f in files])
-        # what has no store yet is read while it is hashed
-        scaled = None if known else find_scale(_open_source(source), source.unit)
-        try:
-            inputs = hashed.result()
-        except OSError as error:
-            raise SourceError(f"{error.filename}: cannot be read: {error.strerror}.") from error
+    found = read_attributes(source.raw)
+    is_new = found is None and not has_other_files(*open_filesystem(source.raw))
+    known = found or {}
+    inputs, scaled = _hash_source(source, known, is_new=is_new)
     parameters = {
         "sample_column": source.sample_column,
         "role": source.role,
@@ -260,6 +251,28 @@ def ingest_source(source: SourceFile, overwrite: bool) -> StoreSummary:
     if spec is RAW:
         details |= _copy_values(table, source.raw, scale)
     return finish(source.raw, started=started, details=details, state=claim.state)
+
+
+def _hash_source(
+    source: SourceFile, known: Mapping[str, Any], *, is_new: bool
+) -> tuple[list[dict[str, str]], Scaled | None]:
+    """Return the lineage entries of a source's files and, of a new one, what it holds.
+
+    It is read while it is hashed, so that what is wrong with it is told when both have ended.
+    """
+    files = [source.path, *([source.sample_sheet] if source.sample_sheet else [])]
+    try:
+        for file in files:
+            if not Path(file).is_file():
+                raise SourceError(f"{file}: no such file.")
+        with ThreadPoolExecutor(1) as thread:
+            inputs = thread.submit(lambda: [file_input(file, known=known) for file in files])
+            scaled = find_scale(_open_source(source), source.unit) if is_new else None
+            return inputs.result(), scaled
+    except OSError as error:
+        raise SourceError(
+            f"{error.filename or source.path}: cannot be read: {error.strerror or error}."
+        ) from error
 
 
 def _open_source(source: SourceFile) -> Source:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from dglzarr.cohorts import kept_samples
 from dglzarr.errors import ConfigError, DglzarrError
+from dglzarr.graph import run_tasks
 from dglzarr.kernels.deeplift import aggregate_contributions
 from dglzarr.kernels.moments import standardize
 from dglzarr.models.explainer import explain_with_shap
@@ -104,8 +106,8 @@ def score(
         ``"closed-form"`` for stacks of dense layers; ``"shap"`` for any Keras network, about 30
         times slower.
     device
-        Of the closed form: ``"auto"`` is a worker's GPU where cupy sees one; what a GPU makes
-        differs in its last bits.
+        Of the closed form: ``"auto"`` is a worker's GPU where cupy sees one. What a GPU makes
+        differs in its last bits: for one result the workers are of one kind.
     overwrite
         Replace stores made from other inputs or parameters.
     on_progress
@@ -117,7 +119,8 @@ def score(
         When an input cannot be used, the model is of other genes, or its last layer has no
         activation to leave out.
     ConfigError
-        When there is no such label to group by, or a worker has no GPU though one is asked for.
+        When there is no such label to group by, a worker has no GPU though one is asked for, or
+        shap is to use it.
     DglzarrError
         When contributions do not sum to the change of a latent unit.
 
@@ -183,6 +186,10 @@ def explain(
     averaged = kept_samples(source, samples)
     if engine == "shap" and layer == "pre-activation":
         check_pre_activation(saved)
+    if device == "gpu" and engine == "shap":
+        raise ConfigError("score.device: expected 'auto' or 'cpu' for engine 'shap', got 'gpu'.")
+    if device == "gpu":
+        run_tasks(_require_gpu, [()], what="GPU")
     claim = claim_store(
         target,
         CONTRIBUTIONS,
@@ -313,7 +320,13 @@ def _score_region(
         found = explain_with_shap(model, z, references, **options)
     else:
         options["xp"] = _array_library(device)
-        found = aggregate_contributions(encoder_layers(saved), z, references, **options)
+        try:
+            found = aggregate_contributions(encoder_layers(saved), z, references, **options)
+        except MemoryError as error:
+            raise DglzarrError(
+                f"scoring: expected memory for {len(z)} samples, got: {error}. Take fewer workers, "
+                "score.device 'cpu', or a smaller ingest.shard_samples."
+            ) from error
     is_unknown = is_missing & averaged[region.rows, None]
     unknown = found.contribution.sum(axis=0, dtype=np.float64, where=is_unknown)
     found.contribution[is_missing] = np.nan
@@ -333,16 +346,22 @@ def _score_region(
 def _array_library(device: Device) -> Any:  # noqa: ANN401  (a module)
     """Return cupy where this process is to use a GPU, else numpy."""
     if device != "cpu" and importlib.util.find_spec("cupy"):
-        import cupy  # noqa: PLC0415  (only where it is installed)
+        with suppress(ImportError):  # a GPU's library that does not fit the machine
+            import cupy  # noqa: PLC0415  (only where it is installed)
 
-        if cupy.cuda.is_available():
-            return cupy
+            if cupy.cuda.is_available():
+                return cupy
     if device == "gpu":
         raise ConfigError(
             "score.device: expected a GPU on every worker, got one where cupy sees none. Install "
             "'dglzarr[gpu]' where there are GPUs, or take 'auto'."
         )
     return np
+
+
+def _require_gpu() -> None:
+    """Refuse a worker without a GPU."""
+    _array_library("gpu")
 
 
 def _finish_scores(

@@ -254,6 +254,7 @@ def close(study, other):
 
 @pytest.mark.gpu
 def test_score__a_gpu_scores_the_same(study, tmp_path):
+    pytest.importorskip("cupy")
     other = study.scored_at(tmp_path / "gpu")
     study.score(device="cpu")
     other.score(device="gpu")
@@ -267,6 +268,7 @@ def test_score__another_array_library_scores_the_same(study, tmp_path, monkeypat
     fake.__dict__.update(vars(array_api_strict))
     used = []
     fake.asarray = lambda x: used.append(x) or array_api_strict.asarray(x)
+    fake.ndarray = type("ndarray", (), {})
     fake.cuda = SimpleNamespace(is_available=lambda: True)
     fake.__spec__ = ModuleSpec("cupy", None)
     monkeypatch.setitem(sys.modules, "cupy", fake)
@@ -280,7 +282,18 @@ def test_score__a_gpu_that_is_absent_is_told(study, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(ConfigError, match=r"score\.device: expected a GPU on every worker"):
         study.score(device="gpu")
-    assert not is_complete(study.contributions)
+    assert read_attributes(study.contributions) is None
+    with pytest.raises(ConfigError, match=r"score\.device: .* for engine 'shap', got 'gpu'"):
+        study.score(device="gpu", engine="shap")
+
+
+def test_score__memory_that_ends_is_told_in_one_line(study, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError("out of memory: 1 GiB asked for")
+
+    monkeypatch.setattr(stage, "aggregate_contributions", fail)
+    with pytest.raises(DglzarrError, match=r"expected memory for .* samples, got: out of memory"):
+        study.score()
 
 
 def test_score__unknown_label_to_group_by(study):
