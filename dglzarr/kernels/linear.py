@@ -52,14 +52,15 @@ def ridge_partial(landmarks: NDArray[np.floating], targets: NDArray[np.floating]
     x_sum, y_sum = np.zeros(n_landmarks), np.zeros(n_targets)
     for rows in iter_slices(n_samples, 8 * (n_landmarks + n_targets), limit_nbytes=2**26):
         x, y = landmarks[rows].astype(np.float64), targets[rows].astype(np.float64)
+        with np.errstate(invalid="ignore"):  # of infinities, which are refused
+            x_sum += x.sum(axis=0)
+            y_sum += y.sum(axis=0)
+        if not (np.isfinite(x_sum).all() and np.isfinite(y_sum).all()):
+            raise ValueError(
+                "landmarks, targets: expected finite values, got a missing or infinite one."
+            )
         xtx += x.T @ x
         xty += x.T @ y
-        x_sum += x.sum(axis=0)
-        y_sum += y.sum(axis=0)
-    if not (np.isfinite(x_sum).all() and np.isfinite(y_sum).all()):
-        raise ValueError(
-            "landmarks, targets: expected finite values, got a missing or infinite one."
-        )
     return RidgePartial(xtx, xty, x_sum, y_sum, n_samples)
 
 

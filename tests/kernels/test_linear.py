@@ -123,11 +123,11 @@ def test_merge_ridge__any_chunks(data):
         np.testing.assert_allclose(getattr(merged, name), getattr(whole, name), rtol=1e-12)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, [np.inf, -np.inf]])
 @pytest.mark.parametrize("where", [0, 1])
 def test_ridge_partial__missing_values_refused(value, where):
     blocks = regression()
-    blocks[where][3, 2] = value
+    blocks[where][3:5, 2] = value
     with pytest.raises(ValueError, match="landmarks, targets: expected finite values"):
         ridge_partial(*blocks)
 
