@@ -106,10 +106,7 @@ def with_shap(case: Case) -> Timed:
 
 
 def with_limit(case: Case) -> Timed:
-    """Time the products of the first kernel with the scaled second one, some samples at a time.
-
-    For as many samples as are scored: a short burst is up to twice as fast where a core is shared.
-    """
+    """Time the products of the first kernel with the scaled second one, for as many samples."""
     rng = np.random.default_rng(0)
     back = rng.random((N_PRODUCT * N_LATENT, HIDDEN), np.float32)
     kernel = rng.random((HIDDEN, case.n_genes), np.float32)

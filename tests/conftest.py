@@ -38,6 +38,8 @@ def pytest_configure(config):
 
 
 def pytest_runtest_setup(item):
+    # Results of a GPU need one. The choice of a device, its errors and the same code by another
+    # array library have tests without.
     if item.get_closest_marker("gpu") and not Path("/dev/nvidia0").exists():
         pytest.skip("gpu: no test can bring one; what asks for one is tested on the CPU too")
 
@@ -59,7 +61,11 @@ def rng():
 
 @pytest.fixture(scope="session")
 def data_dir():
-    """The real files, which are others' and not shipped; each reader has tests without them too."""
+    """The real files, which are others' and not shipped.
+
+    Where they are absent these tests are skipped, so that a clone alone can be tested; each reader
+    and stage has tests without them too.
+    """
     if not DATA.is_dir():
         pytest.skip(f"real data: {DATA} is absent; DGLZARR_DATA names another folder")
     return DATA

@@ -31,6 +31,14 @@ from dglzarr.testing import SimulatedExpression, simulate_expression, write_seri
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 LENGTHS = (16, 48, 112)
+TINY_SETTINGS: dict[str, Any] = {
+    "root": "study",
+    "sources": [{"uri": "GSE*"}],
+    "ingest": {"shard_samples": 16},
+    "dedup": {"n_clusters": 4},
+    "select": {"n_random": 3},
+    "cluster": {"kind": "none"},
+}
 
 
 def text(values: Sequence[Any]) -> NDArray[Any]:

@@ -20,23 +20,23 @@ from dglzarr.report.comparison import (
     comparison_verdict,
 )
 from dglzarr.store import open_store
-from tests.studies import Breaks, BrokenError, digests, simulate, times, write_files
+from tests.studies import (
+    TINY_SETTINGS,
+    Breaks,
+    BrokenError,
+    digests,
+    simulate,
+    times,
+    write_files,
+)
 
 CONTEST = Contest(("greedy", "variance"), (2, 4), ("ridge", "knn"), 3)
-TINY = {
-    "root": "study",
-    "sources": [{"uri": "GSE*"}],
-    "ingest": {"shard_samples": 16},
-    "dedup": {"n_clusters": 4},
-    "select": {"n_random": 3},
-    "cluster": {"kind": "none"},
-}
 
 
 def settings(folder, **sections):
     if not list(folder.glob("GSE*")):
         write_files(folder, simulate(90, 30, n_hubs=4, n_series=6, n_duplicates=4))
-    return build_settings({**TINY, **sections}, name="test", folder=folder)
+    return build_settings({**TINY_SETTINGS, **sections}, name="test", folder=folder)
 
 
 @pytest.fixture(scope="module")

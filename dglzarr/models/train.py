@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from dglzarr.errors import ConfigError, DglzarrError, StoreError
+from dglzarr.models import Device
 from dglzarr.models.files import History, write_history, write_npz
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ ADAM = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
 Progress = Callable[[int, int], None]
 
 
-def on_device(device: Literal["auto", "cpu", "gpu"]) -> AbstractContextManager[object]:
+def on_device(device: Device) -> AbstractContextManager[object]:
     """Return a context in which networks are built and trained on a device.
 
     Raises

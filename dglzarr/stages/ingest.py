@@ -222,7 +222,7 @@ def ingest_source(source: SourceFile, overwrite: bool) -> StoreSummary:
         spec = SPECS[known["dglzarr_schema"]]
     elif source.role == "train" and h5py.is_hdf5(source.path):
         # a GCTX in log2 is joined from its own file
-        scaled = scaled or find_scale(_open_source(source), source.unit)
+        scaled = scaled or _open_source(source)
         spec = RAW_LINK if scaled.scale == "log2" else RAW
     else:
         spec = RAW
@@ -235,7 +235,7 @@ def ingest_source(source: SourceFile, overwrite: bool) -> StoreSummary:
     )
     if claim.state == "unchanged":
         return summarize(source.raw, claim.state)
-    table, quantiles, scale, unit = scaled or find_scale(_open_source(source), source.unit)
+    table, quantiles, scale, unit = scaled or _open_source(source)
     if claim.state == "new":
         length = shard_samples(len(table.samples)) if spec is RAW else None
         create_store(claim, _raw_labels(table), region_length=length)
@@ -267,7 +267,7 @@ def _hash_source(
                 raise SourceError(f"{file}: no such file.")
         with ThreadPoolExecutor(1) as thread:
             inputs = thread.submit(lambda: [file_input(file, known=known) for file in files])
-            scaled = find_scale(_open_source(source), source.unit) if is_new else None
+            scaled = _open_source(source) if is_new else None
             return inputs.result(), scaled
     except OSError as error:
         raise SourceError(
@@ -275,15 +275,16 @@ def _hash_source(
         ) from error
 
 
-def _open_source(source: SourceFile) -> Source:
+def _open_source(source: SourceFile) -> Scaled:
     scratch = Path(source.raw.removeprefix("file://")).parent
     scratch.mkdir(parents=True, exist_ok=True)
-    return read_source(
+    table = read_source(
         source.path,
         sample_sheet=source.sample_sheet,
         sample_column=source.sample_column,
         scratch=str(scratch),
     )
+    return find_scale(table, source.unit)
 
 
 def _copy_values(table: Source, raw: str, scale: Scale) -> dict[str, int]:

@@ -7,7 +7,6 @@ aggregated over latent units) and ``scores.zarr``. Only sums leave a task, never
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -49,12 +48,12 @@ if TYPE_CHECKING:
 
     from dglzarr.graph import Progress
     from dglzarr.kernels.deeplift import Aggregation
+    from dglzarr.models import Device
     from dglzarr.models.files import SavedModel
 
 DeepliftReference = Literal["mean", "zeros", "samples"]
 TargetLayer = Literal["latent", "pre-activation"]
 Engine = Literal["closed-form", "shap"]
-Device = Literal["auto", "cpu", "gpu"]
 
 _LARGEST_DELTA_ERROR = 1e-2
 
@@ -345,9 +344,9 @@ def _score_region(
 
 def _array_library(device: Device) -> Any:  # noqa: ANN401  (a module)
     """Return cupy where this process is to use a GPU, else numpy."""
-    if device != "cpu" and importlib.util.find_spec("cupy"):
-        with suppress(ImportError):  # a GPU's library that does not fit the machine
-            import cupy  # noqa: PLC0415  (only where it is installed)
+    if device != "cpu":
+        with suppress(ImportError):  # not installed, or not fit for the machine
+            import cupy  # noqa: PLC0415
 
             if cupy.cuda.is_available():
                 return cupy

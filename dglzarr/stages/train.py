@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dglzarr.graph import Progress
+    from dglzarr.models import Device
     from dglzarr.models.batches import Cache
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def train(
     patience: int | None = None,
     jit_compile: bool = False,
     cache: Cache = "auto",
-    device: Literal["auto", "cpu", "gpu"] = "auto",
+    device: Device = "auto",
     seed: int = 0,
     overwrite: bool = False,
     on_progress: Progress | None = None,

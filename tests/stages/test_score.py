@@ -1,7 +1,6 @@
 import copy
 import json
 import sys
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -270,7 +269,6 @@ def test_score__another_array_library_scores_the_same(study, tmp_path, monkeypat
     fake.asarray = lambda x: used.append(x) or array_api_strict.asarray(x)
     fake.ndarray = type("ndarray", (), {})
     fake.cuda = SimpleNamespace(is_available=lambda: True)
-    fake.__spec__ = ModuleSpec("cupy", None)
     monkeypatch.setitem(sys.modules, "cupy", fake)
     other = study.scored_at(tmp_path / "other")
     other.score(device="gpu")
