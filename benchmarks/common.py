@@ -181,6 +181,7 @@ def _short(value: float) -> float:
 def run_stage(case: Case, stage: Callable[..., Any], *args: Any, **options: Any) -> Timed:  # noqa: ANN401
     """Return what a stage takes on the case's Dask workers, which are up and warm before."""
     with workers_of(case) as cluster:
+        import_module("dask.array")  # xarray loads it at the first store
         _everywhere(cluster, import_module, stage.__module__)
         before = _everywhere(cluster, reset_peak)
         started = time.perf_counter()

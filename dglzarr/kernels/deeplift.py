@@ -33,7 +33,7 @@ Aggregation = Literal["mean-abs", "mean", "max", "variance-weighted"]
 AGGREGATIONS = ("mean-abs", "mean", "max", "variance-weighted")
 
 _SUM_SAMPLES = 16  # summed in the precision of the layers before they join a float64 total
-_BLOCK_GENES = 512  # whose contributions of a sample stay in a CPU's cache
+_BLOCK_GENES = 256  # whose contributions, of so many samples, stay in a CPU's cache
 
 
 class Activation(NamedTuple):
@@ -224,10 +224,10 @@ def aggregate_contributions(
     Notes
     -----
     Per sample and reference one product of the first kernel with a (unit, latent) matrix: 2.2
-    GFLOP for 22 268 genes, 500 units and 100 latent units. numpy does it for a sample and a few
+    GFLOP for 22 268 genes, 500 units and 100 latent units. numpy does it for 16 samples and a few
     hundred genes at a time, so that their contributions are reduced while they are in a CPU's
-    cache; another library for 16 samples and all genes. No sample's result depends on the other
-    samples. Sums are float32 over 16 samples, float64 beyond.
+    cache; another library for 16 samples and all genes. But for rounding, no sample's result
+    depends on the other samples. Sums are float32 over 16 samples, float64 beyond.
 
     Examples
     --------
@@ -309,26 +309,23 @@ class _Work:
         at_reference = [values[-1][1] for values in self._reference_values]
         self.change = self._values[-1][1] - xp.mean(xp.concat(at_reference), axis=0)
         self._reduce, self._is_signed = reduce, is_signed
-        self._tile = (1, _BLOCK_GENES) if is_numpy_namespace(xp) else (_SUM_SAMPLES, n_genes)
+        self._block = _BLOCK_GENES if is_numpy_namespace(xp) else n_genes
 
     def add(self, rows: slice, counted: NDArray[np.bool_]) -> None:
-        """Work through a few samples, tile of samples and genes by tile."""
+        """Work through a few samples, block of genes by block."""
         values = [(pre[rows, :], post[rows, :]) for pre, post in self._values]
         backs = [_back(self._layers, values, at) for at in self._reference_values]
         n_latent, n_genes = self.latent_total.shape
-        for genes in iter_slices(n_genes, 1, limit_nbytes=self._tile[1]):
-            shape = n_latent, genes.stop - genes.start
-            total = self._xp.zeros(shape, dtype=self._samples.dtype)
-            for part in iter_slices(len(counted), 1, limit_nbytes=self._tile[0]):
-                at = slice(rows.start + part.start, rows.start + part.stop)
-                phi = self._explain([back[part, :, :] for back in backs], at, genes)
-                self.delta[at, :] += self._xp.sum(phi, axis=2)
-                if not self._is_signed:
-                    phi = self._xp.abs(phi)
-                reduced = self._reduce(phi)
-                self.contribution[at, genes] = self._xp.astype(reduced, self._xp.float32)
-                for i in np.flatnonzero(counted[part]).tolist():
-                    total += phi[i, :, :]
+        for genes in iter_slices(n_genes, 1, limit_nbytes=self._block):
+            phi = self._explain(backs, rows, genes)
+            self.delta[rows, :] += phi @ self._xp.ones(phi.shape[2], dtype=phi.dtype)
+            if not self._is_signed:
+                phi = self._xp.abs(phi)
+            reduced = self._reduce(phi)
+            self.contribution[rows, genes] = self._xp.astype(reduced, self._xp.float32)
+            total = self._xp.zeros((n_latent, genes.stop - genes.start), dtype=phi.dtype)
+            for i in np.flatnonzero(counted).tolist():
+                total += phi[i, :, :]
             self.latent_total[:, genes] += total
 
     def _explain(self, backs: Sequence[Floats], rows: slice, genes: slice) -> Floats:
@@ -357,14 +354,12 @@ def _reducer(
             "latent_weight: expected for 'variance-weighted' alone, "
             f"got {aggregation!r} and {latent_weight!r}."
         )
-    if latent_weight is not None:
-        weight = xp.asarray(latent_weight)
-        if weight.shape != (n_latent,):
-            raise ValueError(f"latent_weight: expected ({n_latent},), got {weight.shape!r}.")
-        return lambda phi: _library(phi).astype(weight, phi.dtype) @ phi
     if aggregation == "max":
         return lambda phi: _library(phi).max(phi, axis=-2)
-    return lambda phi: _library(phi).sum(phi, axis=-2) / n_latent
+    weight = xp.asarray(np.full(n_latent, 1 / n_latent) if latent_weight is None else latent_weight)
+    if weight.shape != (n_latent,):
+        raise ValueError(f"latent_weight: expected ({n_latent},), got {weight.shape!r}.")
+    return lambda phi: _library(phi).astype(weight, phi.dtype) @ phi
 
 
 def _back(
