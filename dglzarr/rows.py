@@ -68,19 +68,24 @@ class Rows:
         self,
         ascending: NDArray[np.integer[Any]],
         out: NDArray[Any] | None = None,
+        places: NDArray[np.integer[Any]] | None = None,
+        *,
         genes: NDArray[np.integer[Any]] | None = None,
     ) -> NDArray[Any]:
         """Return the rows at an ascending index without repeats, in ``out`` where it is given.
 
-        Where ``genes`` are named, what is read of others is not to be looked at.
+        ``places`` are the rows of ``out`` that they are written to, by default its first. Where
+        ``genes`` are named, what is read of others is not to be looked at.
         """
         if out is None:
             out = np.empty((ascending.size, self.shape[1]), dtype=self.dtype)
+        if places is None:
+            places = np.arange(ascending.size)
         edges = np.searchsorted(ascending, self._starts)
         for part, at, first, stop in zip(
             self._parts, self._starts[:-1], edges[:-1], edges[1:], strict=True
         ):
-            part.take(ascending[first:stop] - at, out[first:stop], genes)
+            part.take(ascending[first:stop] - at, out, places[first:stop], genes)
         return out
 
 
@@ -95,13 +100,14 @@ class _Compressed:
         self,
         index: NDArray[np.integer[Any]],
         out: NDArray[Any],
+        places: NDArray[np.integer[Any]],
         genes: NDArray[np.integer[Any]] | None = None,  # noqa: ARG002  (all are decoded)
     ) -> None:
-        """Read the rows at ``index``, ascending and without repeats, into ``out (row, gene)``."""
-        if _is_range(index - index[:1]):
-            out[...] = self._array[index[0] : index[-1] + 1] if index.size else out
-        else:
-            out[...] = self._array.oindex[index]
+        """Read the rows at ``index``, ascending and without repeats, to their places in ``out``."""
+        if index.size and _is_range(index - index[0]):
+            out[places] = self._array[index[0] : index[-1] + 1]
+        elif index.size:
+            out[places] = self._array.oindex[index]
 
 
 def _is_range(index: NDArray[np.integer[Any]]) -> bool:

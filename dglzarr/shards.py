@@ -67,12 +67,13 @@ class Matrix:
         self,
         index: NDArray[np.integer[Any]],
         out: NDArray[np.float32],
+        places: NDArray[np.integer[Any]],
         genes: NDArray[np.integer[Any]] | None = None,
     ) -> None:
-        """Read the rows at ``index``, ascending and without repeats, into ``out (row, gene)``.
+        """Read the rows at ``index``, ascending and without repeats, to their places in ``out``.
 
-        ``out`` is C-contiguous. Where ``genes`` are named, chunks without any of them are left as
-        they are.
+        ``out (row, gene)`` is C-contiguous. Where ``genes`` are named, chunks without any of them
+        are left as they are.
 
         Raises
         ------
@@ -87,7 +88,7 @@ class Matrix:
         for first, stop in pairwise(edges):
             with self._open_shard(int(which[first])) as (shard, table):
                 inside = index[first:stop] % self.shards[0]
-                self._take_of_shard(shard, table, inside, columns, out[first:stop])
+                self._take_of_shard(shard, table, inside, columns, out, places[first:stop])
 
     def write(self, shard: int, blocks: Iterable[NDArray[Any]]) -> None:
         """Write a whole shard, nothing or everything: the rows of some blocks (sample, gene).
@@ -160,6 +161,7 @@ class Matrix:
         inside: NDArray[np.integer[Any]],
         columns: list[int],
         out: NDArray[np.float32],
+        places: NDArray[np.integer[Any]],
     ) -> None:
         """Read rows of one shard: each run of neighbours in a chunk with one call a chunk."""
         is_start = np.diff(inside, prepend=-2) != 1
@@ -167,14 +169,14 @@ class Matrix:
         starts = [*np.flatnonzero(is_start).tolist(), inside.size]
         offsets, memory = table.tolist(), out.data.cast("B")
         row_nbytes, piece_nbytes = (n * self.dtype.itemsize for n in (out.shape[1], self.chunks[1]))
+        starts_of_rows = (places * row_nbytes).tolist()
         for start, stop in pairwise(starts):
             row, skipped = divmod(int(inside[start]), self.chunks[0])
-            starts_of_rows = range(start * row_nbytes, stop * row_nbytes, row_nbytes)
-            rows = [memory[at : at + row_nbytes] for at in starts_of_rows]
+            rows = [memory[at : at + row_nbytes] for at in starts_of_rows[start:stop]]
             for column in columns:
                 offset, first = offsets[row][column], column * piece_nbytes
                 if offset == _ABSENT:
-                    out[start:stop, self._genes(column)] = np.nan
+                    out[places[start:stop], self._genes(column)] = np.nan
                     continue
                 pieces = [values[first : first + piece_nbytes] for values in rows]
                 _read_pieces(shard, offset + skipped * piece_nbytes, pieces, piece_nbytes)

@@ -8,6 +8,6 @@ class InMemory:
         self.values, self.shape = values, values.shape
         self.read = []
 
-    def read_into(self, ascending, out):
+    def read_into(self, ascending, out, places):
         self.read.append(ascending.tolist())
-        out[...] = self.values[ascending]
+        out[places] = self.values[ascending]

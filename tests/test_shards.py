@@ -37,9 +37,12 @@ def write(matrix, values):
 
 
 def taken(matrix, index):
-    out = np.full((len(index), matrix.shape[1]), 7, np.float32)
-    matrix.take(np.asarray(index, dtype=np.int64), out)
-    return out
+    """Rows read to scattered places of a larger array, of which the rest stays as it was."""
+    out = np.full((2 * len(index) + 1, matrix.shape[1]), 7, np.float32)
+    places = np.random.default_rng(0).permutation(len(out))[: len(index)]
+    matrix.take(np.asarray(index, dtype=np.int64), out, places)
+    assert (np.delete(out, places, axis=0) == 7).all()
+    return out[places]
 
 
 layouts = st.tuples(

@@ -999,6 +999,11 @@ def test_rows__an_older_compressed_store(tmp_path):
     assert rows[7:7].shape == (0, 9)
     index = np.array([69, 3, 31, 32, 3])
     assert (rows.take(index) == values[index]).all()
+    for ascending in (np.array([4, 5, 6]), np.array([3, 31, 69])):
+        out, places = np.zeros((5, 9), np.float32), np.array([4, 0, 2])
+        rows.read_into(ascending, out, places)
+        assert (out[places] == values[ascending]).all()
+        assert not out[[1, 3]].any()
 
 
 # ---------------------------------------------------------------- lineage

@@ -6,8 +6,9 @@ some of its rows, writes nothing and knows no keras.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
@@ -16,10 +17,9 @@ from numpy.typing import NDArray
 from dglzarr.kernels.moments import Standardizer
 
 Cache = Literal["auto", "memory", "stream"]
-Item = TypeVar("Item")
 Scalar = TypeVar("Scalar", bound=np.generic)
-Result = TypeVar("Result")
 _STEP_NBYTES = 2**23  # standardised at once: short steps make the reading thread wait for its turn
+_N_PARTS = 8  # of a pool: one is read while rows of the pool before it still wait for their turn
 Pool = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
@@ -31,8 +31,10 @@ class Matrix(Protocol):
         """The number of samples and of genes."""
         ...
 
-    def read_into(self, ascending: NDArray[np.int64], out: NDArray[np.float32], /) -> object:
-        """Write the rows at an ascending index into ``out``, ``(row, gene)``."""
+    def read_into(
+        self, ascending: NDArray[np.int64], out: NDArray[np.float32], places: NDArray[np.int64], /
+    ) -> object:
+        """Write the rows at an ascending index to their places in ``out``, ``(row, gene)``."""
         ...
 
 
@@ -148,9 +150,9 @@ class Batches:
 
     Notes
     -----
-    A background thread reads the next pool while the present one is used. Streaming takes the
-    memory of two pools of at most ``windows_in_memory * window`` rows; holding takes that of the
-    kept rows.
+    A background thread reads the next pool to where rows of the present one have been taken.
+    Streaming takes the memory of a pool, at most ``windows_in_memory * window`` rows, and an
+    eighth; holding takes that of the kept rows.
     """
 
     def __init__(  # noqa: PLR0913  the two data arguments and named settings
@@ -223,31 +225,65 @@ class Batches:
         if self._rows is None:
             rows = np.flatnonzero(self._keep).astype(np.int64)
             values = np.empty((len(rows), self.n_genes), np.float32)
-            self._matrix.read_into(rows, values)
+            self._matrix.read_into(rows, values, np.arange(len(rows)))
             self._rows = self._standardize(values, values)
         position = np.cumsum(self._keep) - 1
         for rows in pools:
             yield self._rows, position[rows]
 
     def _streamed(self, pools: Sequence[NDArray[np.int64]]) -> Iterator[Pool]:
-        """Yield pools as they are in the store, read in its order into two pieces of memory.
+        """Yield a pool's rows as they are in the store, no more at a time than a batch lacks.
 
-        The memory is kept for the next epoch: fresh pages cost as much as a third of the reading.
+        The rows of a pool are all in memory before the first is yielded. They are read in the order
+        of the store, in parts, each as soon as it finds room.
         """
-        n_rows = min(self._windows_in_memory * self._window, self.n_samples)
-        memory = [rows for rows in self._memory if len(rows) >= n_rows]
-        self._memory.clear()
-        while len(memory) < len(pools[:2]):
-            memory.append(np.empty((n_rows, self.n_genes), np.float32))
+        part_rows = -(-max(map(len, pools)) // _N_PARTS)
+        memory = self._free_memory(min(self.n_samples, (_N_PARTS + 1) * part_rows))
+        place = np.empty(len(self._keep), np.int64)
+        free = list(range(len(memory)))
+        parts = deque(
+            part
+            for pool in pools
+            for part in np.split(np.sort(pool), range(part_rows, len(pool), part_rows))
+        )
+        reading: deque[tuple[int, Future[object]]] = deque()
 
-        def read(number: int) -> Pool:
-            ascending = np.sort(pools[number])
-            values = memory[number % 2][: len(ascending)]
-            self._matrix.read_into(ascending, values)
-            return values, np.searchsorted(ascending, pools[number])
+        def read_what_fits() -> None:
+            while parts and len(parts[0]) <= len(free):
+                part = parts.popleft()
+                places = np.array(free[: len(part)])
+                del free[: len(part)]
+                place[part] = places
+                future = executor.submit(self._matrix.read_into, part, memory, places)
+                reading.append((len(part), future))
 
-        yield from _read_ahead(read, range(len(pools)))
-        self._memory[:] = memory
+        n_yielded = 0
+        with ThreadPoolExecutor(max_workers=1) as executor:
+            for pool in pools:
+                n_awaited = len(pool)
+                while n_awaited:
+                    read_what_fits()
+                    n_rows, future = reading.popleft()
+                    future.result()
+                    n_awaited -= n_rows
+                ends = range(-n_yielded % self.batch_size, len(pool), self.batch_size)
+                for rows in np.split(pool, ends):
+                    read_what_fits()
+                    yield memory, place[rows]
+                    free.extend(place[rows].tolist())
+                n_yielded += len(pool)
+        self._memory.append(memory)
+
+    def _free_memory(self, n_rows: int) -> NDArray[np.float32]:
+        """Return memory that is not in use: what an epoch before left, or new.
+
+        Fresh pages cost as much as a third of the reading.
+        """
+        while self._memory:
+            memory = self._memory.pop()
+            if len(memory) >= n_rows:
+                return memory
+        return np.empty((n_rows, self.n_genes), np.float32)
 
 
 def _check_shapes(
@@ -270,15 +306,3 @@ def _check_shapes(
         )
     if not keep.any():
         raise ValueError(f"keep: expected at least one kept sample, got none of {n_samples}.")
-
-
-def _read_ahead(read: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Yield ``read(item)`` in order; one thread reads the next item meanwhile, and no further."""
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        pending = executor.submit(read, items[0])
-        for item in items[1:]:
-            result = pending.result()
-            pending = executor.submit(read, item)
-            yield result
-            del result
-        yield pending.result()

@@ -1,4 +1,5 @@
 import inspect
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -185,17 +186,19 @@ def test_epoch__reads_kept_samples_only(cache):
     keep[[1, 2, 19]] = True
     batches = make(matrix, keep=keep, window=6, cache=cache)
     assert sum(map(len, batches.epoch(0))) == 3
-    assert matrix.read == [[1, 2, 19]]
+    assert list(chain(*matrix.read)) == [1, 2, 19]
 
 
 def test_epoch__stream_reads_each_row_once_an_epoch_in_the_order_of_the_store():
-    matrix = labelled(20)
-    batches = make(matrix, window=4, windows_in_memory=2, batch_size=3, cache="stream")
+    matrix = labelled(200)
+    batches = make(matrix, window=4, windows_in_memory=10, batch_size=3, cache="stream")
     for epoch in range(2):
         rows_of(batches, epoch)
-    assert sorted(row for rows in matrix.read for row in rows) == sorted([*range(20)] * 2)
-    assert all(rows == sorted(rows) for rows in matrix.read)
-    assert max(map(len, matrix.read)) == 8
+    read = list(chain(*matrix.read))
+    pools = [read[start : start + 40] for start in range(0, 400, 40)]
+    assert all(rows == sorted(rows) for rows in pools)
+    assert sorted(read) == sorted([*range(200)] * 2)
+    assert {len(rows) for rows in matrix.read} == {5}  # an eighth of a pool
 
 
 def test_epoch__memory_reads_once_for_all_epochs():
@@ -206,13 +209,16 @@ def test_epoch__memory_reads_once_for_all_epochs():
     assert matrix.read == [list(range(20))]
 
 
-def test_epoch__stream_reads_one_pool_ahead():
-    matrix = labelled(40)
-    batches = make(matrix, window=4, windows_in_memory=1, batch_size=4, cache="stream")
+def test_epoch__stream_reads_where_rows_were_taken():
+    """As many rows of the next pool as were taken of this one, and an eighth."""
+    matrix = labelled(160)
+    batches = make(matrix, window=4, windows_in_memory=10, batch_size=5, cache="stream")
     epoch = batches.epoch(0)
-    next(epoch)
+    for taken in range(20):
+        next(epoch)
+        assert 40 <= sum(map(len, matrix.read)) <= 40 + 5 + 5 * taken
     epoch.close()
-    assert len(matrix.read) <= 2
+    assert sum(map(len, matrix.read)) <= 40 + 5 + 5 * 20
 
 
 def test_epoch__rows_of_a_store_are_a_matrix(tmp_path):
@@ -227,12 +233,14 @@ def test_epoch__rows_of_a_store_are_a_matrix(tmp_path):
             np.testing.assert_array_equal(left, right)
 
 
-def test_epoch__pools_of_uneven_size_share_a_batch_and_two_pieces_of_memory():
+def test_epoch__pools_of_uneven_size_share_a_batch_and_a_piece_of_memory():
     keep = np.random.default_rng(1).random(200) < 0.7
     matrix = labelled(200)
     settings = {"window": 10, "windows_in_memory": 3, "batch_size": 16}
-    streamed = rows_of(make(matrix, keep=keep, cache="stream", **settings))
-    assert len(matrix.read) == 7
+    batches = make(matrix, keep=keep, cache="stream", **settings)
+    streamed = rows_of(batches)
+    (memory,) = batches._memory
+    assert len(memory) <= 30 + 4
     assert streamed == rows_of(make(matrix, keep=keep, cache="memory", **settings))
 
 
@@ -244,10 +252,10 @@ def test_epoch__batches_stay_as_they_were_when_memory_is_used_again():
 
 def test_epoch__failure_of_the_background_read_is_raised():
     class Broken(InMemory):
-        def read_into(self, ascending, out):
+        def read_into(self, ascending, *where):
             if 8 in ascending:
                 raise OSError("disk gone")
-            super().read_into(ascending, out)
+            super().read_into(ascending, *where)
 
     broken = Broken(labelled(20).values)
     batches = make(broken, window=4, windows_in_memory=1, cache="stream")
@@ -314,7 +322,7 @@ def test_share__epochs_in_turn_use_the_same_memory():
         for left, right in zip(few.epoch(epoch), alone.epoch(epoch), strict=True):
             np.testing.assert_array_equal(left, right)
         used.append([id(rows) for rows in few._memory])
-    assert len(used[0]) == 2
+    assert len(used[0]) == 1
     assert used == used[:1] * 6
 
 
@@ -360,12 +368,12 @@ def test_epoch__a_failed_read_leaves_nothing_behind(cache):
     class FailsOnce(InMemory):
         has_failed = False
 
-        def read_into(self, ascending, out):
+        def read_into(self, ascending, out, places):
             if not self.has_failed:
                 self.has_failed = True
                 out[...] = -1e9
                 raise StoreError("the disk refuses")
-            super().read_into(ascending, out)
+            super().read_into(ascending, out, places)
 
     batches = make(FailsOnce(labelled(20).values), cache=cache)
     with pytest.raises(StoreError, match="the disk refuses"):
