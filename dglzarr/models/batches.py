@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dglzarr.kernels.moments import Standardizer
+from dglzarr.kernels.slices import iter_slices
 
 Cache = Literal["auto", "memory", "stream"]
 Scalar = TypeVar("Scalar", bound=np.generic)
+_BLOCK_NBYTES = 2**26  # read at once, of all samples
 _STEP_NBYTES = 2**23  # standardised at once: short steps make the reading thread wait for its turn
 _N_PARTS = 8  # of a pool: one is read while rows of the pool before it still wait for their turn
 Pool = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -210,26 +212,43 @@ class Batches:
 
     def epoch(self, epoch: int) -> Iterator[NDArray[np.float32]]:
         """Yield the batches ``(batch, gene)`` of one epoch: each kept sample once."""
-        rng = np.random.default_rng([self._seed, epoch])
-        n_windows = self._windows_in_memory
-        pools = list(
-            iter_pools(self._keep, window=self._window, windows_in_memory=n_windows, rng=rng)
-        )
         if self.is_cached:
-            return split_batches(self._cached(pools), batch_size=self.batch_size)
-        batches = split_batches(self._streamed(pools), batch_size=self.batch_size)
+            return split_batches([(self._held(), self.order(epoch))], batch_size=self.batch_size)
+        batches = split_batches(self._streamed(self._pools(epoch)), batch_size=self.batch_size)
         return (self._standardize(batch, batch) for batch in batches)
 
-    def _cached(self, pools: Sequence[NDArray[np.int64]]) -> Iterator[Pool]:
-        """Yield pools of the rows that are held."""
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Return the order in which an epoch sees the kept samples, numbered as in the store."""
+        number = np.cumsum(self._keep) - 1
+        return np.asarray(number[np.concatenate(self._pools(epoch))])
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Yield the standardised kept samples, in the order of the store, some at a time."""
+        kept = np.flatnonzero(self._keep).astype(np.int64)
+        for some in iter_slices(len(kept), 4 * self.n_genes, limit_nbytes=_BLOCK_NBYTES):
+            rows = kept[some]
+            block = np.empty((len(rows), self.n_genes), np.float32)
+            self._matrix.read_into(rows, block, np.arange(len(rows)))
+            yield self._standardize(block, block)
+
+    def _pools(self, epoch: int) -> list[NDArray[np.int64]]:
+        """Return the rows of the pools of an epoch, in the order in which they are seen."""
+        rng = np.random.default_rng([self._seed, epoch])
+        n_windows = self._windows_in_memory
+        return list(
+            iter_pools(self._keep, window=self._window, windows_in_memory=n_windows, rng=rng)
+        )
+
+    def _held(self) -> NDArray[np.float32]:
+        """Return the kept samples, in memory."""
         if self._rows is None:
-            rows = np.flatnonzero(self._keep).astype(np.int64)
-            values = np.empty((len(rows), self.n_genes), np.float32)
-            self._matrix.read_into(rows, values, np.arange(len(rows)))
-            self._rows = self._standardize(values, values)
-        position = np.cumsum(self._keep) - 1
-        for rows in pools:
-            yield self._rows, position[rows]
+            rows = np.empty((self.n_samples, self.n_genes), np.float32)
+            start = 0
+            for block in self.blocks():
+                rows[start : start + len(block)] = block
+                start += len(block)
+            self._rows = rows
+        return self._rows
 
     def _streamed(self, pools: Sequence[NDArray[np.int64]]) -> Iterator[Pool]:
         """Yield a pool's rows as they are in the store, no more at a time than a batch lacks.

@@ -14,10 +14,10 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from dglzarr.errors import ConfigError, DglzarrError, StoreError
 from dglzarr.models import Device
+from dglzarr.models.batches import Batches
 from dglzarr.models.files import History, write_history, write_npz
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,43 @@ def on_device(device: Device) -> AbstractContextManager[object]:
     return nullcontext() if device == "auto" else keras.device(f"{device}:0")
 
 
+class OnDevice:
+    """Batches whose samples all lie in the memory of the present device: no step waits for them.
+
+    They are those of the batches given, bit for bit.
+    """
+
+    def __init__(self, batches: Batches) -> None:
+        self.n_samples, self.fingerprint = batches.n_samples, batches.fingerprint
+        self._batches = batches
+        blocks = [keras.ops.convert_to_tensor(block) for block in batches.blocks()]
+        self._rows = keras.ops.concatenate(blocks, axis=0)
+
+    def epoch(self, epoch: int) -> Iterator[Any]:
+        """Yield the batches ``(batch, gene)`` of one epoch."""
+        order, size = self._batches.order(epoch), self._batches.batch_size
+        for start in range(0, len(order), size):
+            yield keras.ops.take(self._rows, order[start : start + size], axis=0)
+
+
+def fits_on_gpu(*batches: Batches) -> bool:
+    """Whether a GPU has memory for all samples of some batches, and for as much while they come.
+
+    A fifth is left to the network. Without a GPU, or without cupy to ask for its memory, it is not.
+    """
+    nbytes = sum(4 * some.n_samples * some.n_genes for some in batches)
+    return 2 * nbytes <= 0.8 * _free_gpu_nbytes()
+
+
+def _free_gpu_nbytes() -> int:
+    with suppress(ImportError):  # not installed, or not fit for the machine
+        import cupy  # noqa: PLC0415
+
+        if keras.distribution.list_devices("gpu") and cupy.cuda.is_available():
+            return int(cupy.cuda.Device(0).mem_info[0])
+    return 0
+
+
 class EpochBatches(Protocol):
     """Batches of standardised samples that are their own targets, epoch by epoch."""
 
@@ -64,8 +102,8 @@ class EpochBatches(Protocol):
         """A digest of all that decides which batches come."""
         ...
 
-    def epoch(self, epoch: int, /) -> Iterator[NDArray[np.float32]]:
-        """Yield the batches ``(batch, gene)`` of one epoch."""
+    def epoch(self, epoch: int, /) -> Iterator[Any]:
+        """Yield the batches ``(batch, gene)`` of one epoch, arrays or tensors."""
         ...
 
 
@@ -178,9 +216,7 @@ def _fit_epoch(
     )
 
 
-def _mean_loss(
-    step: Callable[..., dict[str, float]], batches: Iterator[NDArray[np.float32]], place: str
-) -> float:
+def _mean_loss(step: Callable[..., dict[str, float]], batches: Iterator[Any], place: str) -> float:
     """Mean loss over samples of one pass, each batch given to one of keras' own steps."""
     total, n_samples = 0.0, 0
     for index, batch in enumerate(batches, start=1):

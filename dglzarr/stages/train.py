@@ -86,11 +86,11 @@ def train(
         there are no validation samples (``patience`` then has no effect).
     window, windows_in_memory
         Neighbouring samples read together, and how many such windows are mixed; a stream holds
-        twice as many.
+        an eighth more.
     cache
         ``"memory"`` holds the training samples, ``"stream"`` reads them anew each epoch, ``"auto"``
-        holds up to 1 GiB of them; validation samples go with them. The model is the same, bit for
-        bit.
+        holds up to 1 GiB of them; but where there is a GPU that has memory for them, both hold them
+        there. Validation samples go with them. The batches are the same, bit for bit.
     device
         ``"auto"`` is a GPU where TensorFlow sees one; what a GPU makes differs in its last bits.
     seed
@@ -144,24 +144,27 @@ def train(
     common |= {"window": window, "windows_in_memory": windows_in_memory, "cache": cache}
     is_validation = kept_samples(source, samples, "validation")
     batches = Batches(rows, keep=kept_samples(source, samples), **common)
-    validation = None
+    both = [batches]
     if is_validation.any():
-        validation = Batches(rows, keep=is_validation, share=batches, **common)
+        both.append(Batches(rows, keep=is_validation, share=batches, **common))
     n_train = batches.n_samples
     with quiet_stderr():
+        # they load keras, only to train
         from dglzarr.models.autoencoder import build_autoencoder, dense_layers  # noqa: PLC0415
-        from dglzarr.models.train import fit, on_device  # noqa: PLC0415  (loads keras, only to train)
+        from dglzarr.models.train import OnDevice, fit, fits_on_gpu, on_device  # noqa: PLC0415
 
         with on_device(device):
             model = build_autoencoder(config)
     with _written_to(target), on_device(device):
+        is_on_gpu = device != "cpu" and cache != "stream" and fits_on_gpu(*both)
+        held = [OnDevice(some) for some in both] if is_on_gpu else both
         history = fit(
             model,
-            batches,
-            validation=validation,
+            held[0],
+            validation=held[1] if is_validation.any() else None,
             epochs=epochs,
             learning_rate=learning_rate,
-            patience=patience if validation else None,
+            patience=patience if is_validation.any() else None,
             jit_compile=jit_compile,
             checkpoint=Path(target) / "checkpoint",
             on_progress=lambda done, total: (

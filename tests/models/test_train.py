@@ -50,6 +50,25 @@ def batches(matrix, rows=slice(None), **changes):
     return Batches(InMemory(matrix), keep=keep, **moments, **(settings | changes))
 
 
+def test_on_device__the_same_batches(train, expression):
+    expression = expression.copy()
+    expression[3, 2] = np.nan
+    given = batches(expression, slice(5, 80), batch_size=13)
+    held = train.OnDevice(given)
+    assert (held.n_samples, held.fingerprint) == (75, given.fingerprint)
+    for epoch in range(2):
+        for ours, theirs in zip(held.epoch(epoch), given.epoch(epoch), strict=True):
+            assert np.asarray(ours).tobytes() == theirs.tobytes()
+
+
+@pytest.mark.parametrize(("free", "expected"), [(8_999, False), (9_000, True)])
+def test_fits_on_gpu__twice_with_a_fifth_to_spare(monkeypatch, train, expression, free, expected):
+    monkeypatch.setattr(train, "_free_gpu_nbytes", lambda: free)
+    both = batches(expression, slice(60)), batches(expression, slice(60, 75))
+    assert 2 * 75 * N_GENES * 4 == 0.8 * 9_000
+    assert train.fits_on_gpu(*both) is expected
+
+
 def state(folder, name="last.npz"):
     with np.load(folder / name, allow_pickle=False) as arrays:
         return {key: arrays[key] for key in arrays.files if key != "history_seconds"}

@@ -224,6 +224,35 @@ def test_train__other_device_learns_the_same(tmp_path, train, study, plain, devi
         np.testing.assert_allclose(ours, theirs, atol=0.02)
 
 
+@pytest.mark.parametrize(
+    ("options", "is_held"),
+    [
+        ({}, True),
+        ({"cache": "memory"}, True),
+        ({"cache": "stream"}, False),
+        ({"device": "cpu"}, False),
+    ],
+    ids=str,
+)
+def test_train__held_on_a_gpu_that_has_the_memory(
+    monkeypatch, tmp_path, train, study, plain, options, is_held
+):
+    """Who holds the samples is told; the network stays where it was, so no weight may differ."""
+    from dglzarr.models import train as models_train
+
+    asked = []
+    epoch = models_train.OnDevice.epoch
+    monkeypatch.setattr(models_train, "_free_gpu_nbytes", lambda: 2**30)
+    monkeypatch.setattr(
+        models_train.OnDevice,
+        "epoch",
+        lambda self, number: asked.append(number) or epoch(self, number),
+    )
+    run(train, study, tmp_path / "m", **options)
+    assert asked == ([0, 0, 1, 0, 2, 0] if is_held else [])
+    assert same(plain, tmp_path / "m")
+
+
 def test_train__cache_does_not_matter(tmp_path, train, study, plain):
     run(train, study, tmp_path / "m", cache="stream")
     assert same(plain, tmp_path / "m")
