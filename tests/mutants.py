@@ -84,7 +84,7 @@ MUTANTS = (
     ),
     _kernel(
         "deeplift", "every sample counts",
-        "np.flatnonzero(counted[part]).tolist()", "range(len(counted[part]))",
+        "np.flatnonzero(counted).tolist()", "range(len(counted))",
     ),
     _kernel(
         "agreement", "a missing value counts as a sample",
