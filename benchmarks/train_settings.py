@@ -1,9 +1,11 @@
 """Train under other settings: batch size, threads, compiled steps, bfloat16, steps a call.
 
-    python benchmarks/train_settings.py --scratch /tmp
+    python benchmarks/train_settings.py --scratch /tmp --repeats 3 --only "as it is" "keras fit"
 
 Prints a row for each: samples/s of the epochs after the first, beside the first row's, and the loss
-of the validation samples after equal epochs. The Keras rows shuffle the samples in their own way.
+of the validation samples after each epoch. Repeats take turns and have seeds of their own; rates
+and ratios are medians, losses means, with the range of the last. The Keras rows shuffle the samples
+in their own way.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -39,6 +42,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "keras fit": {"steps_per_execution": 1},
     "keras fit, 8 steps a call": {"steps_per_execution": 8},
 }
+THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
 def train(
@@ -49,22 +53,23 @@ def train(
     jit_compile: bool = False,
     policy: str = "float32",
     steps_per_execution: int = 0,
-) -> dict[str, float]:
-    """Return samples/s after the first epoch, and the last validation loss."""
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return samples/s after the first epoch, and the validation loss after each."""
     import keras  # noqa: PLC0415  (its threads are set before)
 
     from dglzarr.models.autoencoder import build_autoencoder  # noqa: PLC0415
     from dglzarr.models.files import AutoEncoderConfig  # noqa: PLC0415
     from dglzarr.models.train import fit  # noqa: PLC0415
 
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(policy)
     moments = {n: read_array(case.path("samples.zarr"), f"gene_{n}") for n in ("mean", "std")}
     split = read_array(case.path("normalized.zarr"), "split")
     rows = Rows(case.path("normalized.zarr"))
-    common: dict[str, Any] = {**moments, "batch_size": batch_size, "cache": "memory"}
+    common: dict[str, Any] = {**moments, "batch_size": batch_size, "seed": seed, "cache": "memory"}
     batches, validation = (Batches(rows, keep=split == part, **common) for part in (0, 1))
-    model = build_autoencoder(AutoEncoderConfig(n_genes=case.n_genes))
+    model = build_autoencoder(AutoEncoderConfig(n_genes=case.n_genes, seed=seed))
     ends: list[float] = []
     if not steps_per_execution:
         with tempfile.TemporaryDirectory(dir=case.folder) as folder:
@@ -88,7 +93,7 @@ def train(
         )  # fmt: skip
         seconds, losses = ends[-1] - ends[0], found.history["val_loss"]
     rate = batches.n_samples * (epochs - 1) / seconds
-    return {"samples_per_s": rate, "val_loss": float(losses[-1])}
+    return {"samples_per_s": rate, "val_losses": [float(loss) for loss in losses]}
 
 
 def main() -> None:
@@ -97,33 +102,44 @@ def main() -> None:
     parser.add_argument("--size", choices=list(SIZES), default="full")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--scratch", help="folder for the data, about 3 x the matrix")
-    parser.add_argument("--variant", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--variant", nargs=3, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.epochs < 2:
         parser.error("--epochs: expected 2 or more: the first builds the graph.")
     if asked.variant:
-        name, folder = asked.variant
+        name, seed, folder = asked.variant
         options = {k: v for k, v in VARIANTS[name].items() if k != "threads"}
         case = Case(asked.size, *SIZES[asked.size], 2, folder)
-        print(json.dumps(train(case, asked.epochs, **options)))
+        print(json.dumps(train(case, asked.epochs, seed=int(seed), **options)))
         return
-    print("| settings | samples/s | over the first | validation loss |\n| --- | --- | --- | --- |")
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in asked.only}
     with tempfile.TemporaryDirectory(prefix="bench-", dir=asked.scratch) as folder:
         write_normalized_and_samples(Case(asked.size, *SIZES[asked.size], 2, folder))
-        first = 0.0
-        for name, options in VARIANTS.items():
-            threads = str(options.get("threads", 2))
-            command = [sys.executable, __file__, "--size", asked.size]
-            command += ["--epochs", str(asked.epochs), "--variant", name, folder]
-            environment = os.environ | {"TF_NUM_INTRAOP_THREADS": threads}
-            done = subprocess.run(
-                command, check=True, stdout=subprocess.PIPE, text=True, env=environment
-            )
-            found = json.loads(done.stdout.splitlines()[-1])
-            first = first or found["samples_per_s"]
-            rate = found["samples_per_s"]
-            print(f"| {name} | {rate:,.0f} | {rate / first:.2f} | {found['val_loss']:.4f} |")
-            sys.stdout.flush()
+        for seed in range(asked.repeats):
+            for name in asked.only:
+                threads = str(VARIANTS[name].get("threads", 2))
+                command = [sys.executable, __file__, "--size", asked.size]
+                command += ["--epochs", str(asked.epochs), "--variant", name, str(seed), folder]
+                environment = os.environ | dict.fromkeys(THREADS, threads)
+                done = subprocess.run(
+                    command, check=True, stdout=subprocess.PIPE, text=True, env=environment
+                )
+                found[name].append(json.loads(done.stdout.splitlines()[-1]))
+    print("| settings | samples/s | over the first | validation loss, epoch by epoch | last |")
+    print("| --- | --- | --- | --- | --- |")
+    for name, runs in found.items():
+        rates = [run["samples_per_s"] for run in runs]
+        firsts = [run["samples_per_s"] for run in found[asked.only[0]]]
+        ratio = statistics.median(a / b for a, b in zip(rates, firsts, strict=True))
+        epochs = zip(*(run["val_losses"] for run in runs), strict=True)
+        losses = " ".join(f"{statistics.mean(epoch):.4f}" for epoch in epochs)
+        last = [run["val_losses"][-1] for run in runs]
+        print(
+            f"| {name} | {statistics.median(rates):,.0f} | {ratio:.2f} | {losses} "
+            f"| {min(last):.4f} to {max(last):.4f} |"
+        )
 
 
 if __name__ == "__main__":

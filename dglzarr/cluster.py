@@ -88,6 +88,7 @@ def _worker_environment() -> dict[str, str]:
         "MALLOC_TRIM_THRESHOLD_": str(2**25),
         "MALLOC_MMAP_THRESHOLD_": str(2**25),
         "MALLOC_ARENA_MAX": "1",
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # TensorFlow takes a whole GPU otherwise
     }
 
 

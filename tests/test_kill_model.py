@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dglzarr.cluster import client
-from dglzarr.models.files import load_model
+from dglzarr.models.files import load_model, read_history
 from dglzarr.schema import NORMALIZED
 from dglzarr.stages.score import score
 from tests.studies import digests, simulate, splits, write_matrix, write_model, write_samples
@@ -20,14 +20,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 N_SAMPLES, N_GENES, SHARD, EPOCHS = 400, 1500, 16, 60
 N_REGIONS = N_SAMPLES // SHARD
-# Both rest after each step, so that the moment to kill them at cannot be missed.
 TRAIN = f"""
-import sys, time
+import sys
 from dglzarr.stages.train import train
 source, samples, target = sys.argv[1:]
-train(source, target, samples=samples, hidden=40, n_latent=8, epochs={EPOCHS}, batch_size=32,
-      on_progress=lambda *_: time.sleep(0.02))
+train(source, target, samples=samples, hidden=40, n_latent=8, epochs={EPOCHS}, batch_size=8,
+      cache="stream", windows_in_memory=8)
 """
+# It rests after each step, so that the moment to kill it at cannot be missed.
 SCORE = """
 import sys, time
 from dglzarr.stages.score import score
@@ -74,8 +74,8 @@ def finish(code, *arguments):
     assert start(code, *arguments).wait(timeout=300) == 0
 
 
-def kill_at_five_moments(code, arguments, progress, end):
-    """Run again and again, killed each time at a random moment after some more progress."""
+def kill_at_five_moments(code, arguments, progress, end, *, step):
+    """Run again and again, killed each time after some more progress, within a step's seconds."""
     rng = np.random.default_rng(int(end))
     moments = np.sort(rng.choice(np.arange(1, end - 2), 5, replace=False))
     killed_at = []
@@ -84,7 +84,7 @@ def kill_at_five_moments(code, arguments, progress, end):
         while progress() < moment:
             assert process.poll() is None, "it ended before its moment"
             time.sleep(0.001)
-        time.sleep(rng.uniform(0, 0.02))
+        time.sleep(rng.uniform(0, step))
         process.kill()
         assert process.wait(timeout=30) == -signal.SIGKILL
         killed_at.append(progress())
@@ -105,9 +105,11 @@ def n_regions(folder):
 def test_train__killed_at_five_random_moments__same_bits(study, tmp_path):
     places = study.source, study.samples
     finish(TRAIN, *places, tmp_path / "whole")
+    arguments, epoch = [*places, tmp_path / "killed"], read_history(tmp_path / "whole/history.csv")
     kill_at_five_moments(
-        TRAIN, [*places, tmp_path / "killed"], lambda: n_epochs(tmp_path / "killed"), EPOCHS
-    )
+        TRAIN, arguments, lambda: n_epochs(tmp_path / "killed"), EPOCHS,
+        step=float(np.median(epoch.seconds)),
+    )  # fmt: skip
     assert not (tmp_path / "killed" / "model.json").exists()
     finish(TRAIN, *places, tmp_path / "killed")
     whole, killed = load_model(tmp_path / "whole"), load_model(tmp_path / "killed")
@@ -126,8 +128,9 @@ def test_score__killed_at_five_random_moments__same_bytes(study, model, tmp_path
         (tmp_path / name).mkdir()
     finish(SCORE, *places, tmp_path / "whole")
     kill_at_five_moments(
-        SCORE, [*places, tmp_path / "killed"], lambda: n_regions(tmp_path / "killed"), N_REGIONS
-    )
+        SCORE, [*places, tmp_path / "killed"], lambda: n_regions(tmp_path / "killed"), N_REGIONS,
+        step=0.02,
+    )  # fmt: skip
     finish(SCORE, *places, tmp_path / "killed")
     assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
 

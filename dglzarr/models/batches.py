@@ -19,10 +19,9 @@ from dglzarr.kernels.slices import iter_slices
 
 Cache = Literal["auto", "memory", "stream"]
 Scalar = TypeVar("Scalar", bound=np.generic)
-_BLOCK_NBYTES = 2**26  # read at once, of all samples
+_BLOCK_NBYTES = 2**26  # of samples that are read to be held
 _STEP_NBYTES = 2**23  # standardised at once: short steps make the reading thread wait for its turn
 _N_PARTS = 8  # of a pool: one is read while rows of the pool before it still wait for their turn
-Pool = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 class Matrix(Protocol):
@@ -36,7 +35,7 @@ class Matrix(Protocol):
     def read_into(
         self, ascending: NDArray[np.int64], out: NDArray[np.float32], places: NDArray[np.int64], /
     ) -> object:
-        """Write the rows at an ascending index to their places in ``out``, ``(row, gene)``."""
+        """Write the rows at an ascending index to their places in ``out (row, gene)``."""
         ...
 
 
@@ -250,7 +249,9 @@ class Batches:
             self._rows = rows
         return self._rows
 
-    def _streamed(self, pools: Sequence[NDArray[np.int64]]) -> Iterator[Pool]:
+    def _streamed(
+        self, pools: Sequence[NDArray[np.int64]]
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
         """Yield a pool's rows as they are in the store, no more at a time than a batch lacks.
 
         The rows of a pool are all in memory before the first is yielded. They are read in the order
@@ -258,7 +259,7 @@ class Batches:
         """
         part_rows = -(-max(map(len, pools)) // _N_PARTS)
         memory = self._free_memory(min(self.n_samples, (_N_PARTS + 1) * part_rows))
-        place = np.empty(len(self._keep), np.int64)
+        slot_of = np.empty(len(self._keep), np.int64)  # where a row is in that memory
         free = list(range(len(memory)))
         parts = deque(
             part
@@ -266,18 +267,19 @@ class Batches:
             for part in np.split(np.sort(pool), range(part_rows, len(pool), part_rows))
         )
         reading: deque[tuple[int, Future[object]]] = deque()
+        executor = ThreadPoolExecutor(max_workers=1)
 
         def read_what_fits() -> None:
             while parts and len(parts[0]) <= len(free):
                 part = parts.popleft()
-                places = np.array(free[: len(part)])
+                slots = np.array(free[: len(part)])
                 del free[: len(part)]
-                place[part] = places
-                future = executor.submit(self._matrix.read_into, part, memory, places)
+                slot_of[part] = slots
+                future = executor.submit(self._matrix.read_into, part, memory, slots)
                 reading.append((len(part), future))
 
         n_yielded = 0
-        with ThreadPoolExecutor(max_workers=1) as executor:
+        try:
             for pool in pools:
                 n_awaited = len(pool)
                 while n_awaited:
@@ -288,9 +290,11 @@ class Batches:
                 ends = range(-n_yielded % self.batch_size, len(pool), self.batch_size)
                 for rows in np.split(pool, ends):
                     read_what_fits()
-                    yield memory, place[rows]
-                    free.extend(place[rows].tolist())
+                    yield memory, slot_of[rows]
+                    free.extend(slot_of[rows].tolist())
                 n_yielded += len(pool)
+        finally:
+            executor.shutdown(cancel_futures=True)
         self._memory.append(memory)
 
     def _free_memory(self, n_rows: int) -> NDArray[np.float32]:

@@ -71,13 +71,19 @@ class OnDevice:
             yield keras.ops.take(self._rows, order[start : start + size], axis=0)
 
 
-def fits_on_gpu(*batches: Batches) -> bool:
-    """Whether a GPU has memory for all samples of some batches, and for as much while they come.
+def device_in_use() -> str:
+    """Return ``"gpu"`` where networks are on one by default, else ``"cpu"``."""
+    return "gpu" if keras.distribution.list_devices("gpu") else "cpu"
 
-    A fifth is left to the network. Without a GPU, or without cupy to ask for its memory, it is not.
+
+def fits_on_gpu(*batches: Batches) -> bool:
+    """Whether all samples of some batches take at most a quarter of the free memory of a GPU.
+
+    While they come they are there twice, in pieces that the memory's allocator need not join.
+    Without a GPU, or without cupy to ask for its memory, they do not fit.
     """
     nbytes = sum(4 * some.n_samples * some.n_genes for some in batches)
-    return 2 * nbytes <= 0.8 * _free_gpu_nbytes()
+    return 4 * nbytes <= _free_gpu_nbytes()
 
 
 def _free_gpu_nbytes() -> int:
@@ -223,9 +229,11 @@ def _mean_loss(step: Callable[..., dict[str, float]], batches: Iterator[Any], pl
         values = keras.ops.convert_to_tensor(batch)  # once, though it is input and target
         loss = float(step(values, values, return_dict=True)["loss"])
         if not math.isfinite(loss):
+            is_finite = bool(keras.ops.all(keras.ops.isfinite(values)))
+            remedy = "Lower learning_rate" if is_finite else "A value of the matrix is not finite"
             raise DglzarrError(
                 f"training: expected a finite loss, got {loss!r} in {place}, batch {index}. "
-                "Lower learning_rate; the checkpoint of the epoch before is kept."
+                f"{remedy}; the checkpoint of the epoch before, if any, is kept."
             )
         total += loss * len(batch)
         n_samples += len(batch)

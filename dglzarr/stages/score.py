@@ -307,6 +307,13 @@ def _score_region(
     block = Rows(source)[region.rows]
     is_missing = np.isnan(block)
     z = standardize(block, saved.gene_mean, saved.gene_std)
+    if not np.isfinite(z).all():
+        row, gene = np.argwhere(~np.isfinite(z))[0]
+        sample = read_array(source, "sample")[region.start + row]
+        raise DglzarrError(
+            f"{source}: expected finite or missing values, got {block[row, gene]} for gene "
+            f"{saved.genes[gene]!r} in sample {str(sample)!r}. Mend the file and ingest it anew."
+        )
     del block  # as large as what is yet to come
     references = read_array(uri, "deeplift_reference")
     options: dict[str, Any] = {

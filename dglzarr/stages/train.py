@@ -92,7 +92,8 @@ def train(
         holds up to 1 GiB of them; but where there is a GPU that has memory for them, both hold them
         there. Validation samples go with them. The batches are the same, bit for bit.
     device
-        ``"auto"`` is a GPU where TensorFlow sees one; what a GPU makes differs in its last bits.
+        ``"auto"`` is a GPU where TensorFlow sees one. A GPU multiplies float32 with fewer bits
+        (TF32) by default, so its model differs from a CPU's.
     seed
         Of initial weights, dropout and the order of samples.
     overwrite
@@ -151,17 +152,24 @@ def train(
     with quiet_stderr():
         # they load keras, only to train
         from dglzarr.models.autoencoder import build_autoencoder, dense_layers  # noqa: PLC0415
-        from dglzarr.models.train import OnDevice, fit, fits_on_gpu, on_device  # noqa: PLC0415
+        from dglzarr.models.train import (  # noqa: PLC0415
+            OnDevice,
+            device_in_use,
+            fit,
+            fits_on_gpu,
+            on_device,
+        )
 
         with on_device(device):
             model = build_autoencoder(config)
     with _written_to(target), on_device(device):
         is_on_gpu = device != "cpu" and cache != "stream" and fits_on_gpu(*both)
-        held = [OnDevice(some) for some in both] if is_on_gpu else both
+        feeds = [OnDevice(some) for some in both] if is_on_gpu else both
+        logger.info("training samples are %s", _place(batches, is_on_gpu=is_on_gpu))
         history = fit(
             model,
-            held[0],
-            validation=held[1] if is_validation.any() else None,
+            feeds[0],
+            validation=feeds[1] if is_validation.any() else None,
             epochs=epochs,
             learning_rate=learning_rate,
             patience=patience if is_validation.any() else None,
@@ -181,11 +189,21 @@ def train(
             gene_mean=mean,
             gene_std=std,
             inputs=inputs,
-            parameters=parameters,
+            parameters={
+                **parameters,
+                "trained_on": device_in_use() if device == "auto" else device,
+            },
         )
         shutil.rmtree(Path(target) / "checkpoint")
     logger.info("%s: %d epochs, best %d", target, len(history.epoch), history.best_epoch)
     return _summary(target, "new", time.monotonic() - started)
+
+
+def _place(batches: Batches, *, is_on_gpu: bool) -> str:
+    """Return where the samples of an epoch come from, in words."""
+    if is_on_gpu:
+        return "held on the GPU"
+    return "held in memory" if batches.is_cached else "read anew each epoch"
 
 
 def _claim(

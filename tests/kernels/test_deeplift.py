@@ -175,6 +175,9 @@ def test_deeplift_contributions__captum_relu_example():
     ]
     result = deeplift_contributions(layers, [[1.0, 2.0]], [0.0, 0.0])
     np.testing.assert_allclose(result[0, :, 0], [2, 1])
+    at, at_reference = (forward(layers, np.array([x])) for x in ([1.0, 2.0], [0.0, 0.0]))
+    np.testing.assert_allclose(multipliers(layers, at, at_reference), [[[2, 0.5]]])
+    assert at[-1][1] - at_reference[-1][1] == result.sum() == 3
 
 
 def test_deeplift_contributions__linear_network_equals_finite_differences():

@@ -1,4 +1,5 @@
 import inspect
+from concurrent.futures import Future
 from itertools import chain
 
 import numpy as np
@@ -219,6 +220,43 @@ def test_epoch__stream_reads_where_rows_were_taken():
         assert 40 <= sum(map(len, matrix.read)) <= 40 + 5 + 5 * taken
     epoch.close()
     assert sum(map(len, matrix.read)) <= 40 + 5 + 5 * 20
+
+
+class AtOnce:
+    """An executor that works when it is told to: what it overwrites is lost for certain."""
+
+    def __init__(self, max_workers):
+        assert max_workers == 1
+
+    def submit(self, func, *args):
+        future = Future()
+        future.set_result(func(*args))
+        return future
+
+    def shutdown(self, *, cancel_futures):
+        assert cancel_futures
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 7, 16, 50, 200])
+@pytest.mark.parametrize("windows_in_memory", [1, 2, 10, 100])
+def test_epoch__stream_overwrites_nothing_too_early_and_reads_ahead(
+    monkeypatch, batch_size, windows_in_memory
+):
+    monkeypatch.setattr("dglzarr.models.batches.ThreadPoolExecutor", AtOnce)
+    keep = np.random.default_rng(1).random(160) < 0.8
+    matrix = labelled(160)
+    common = {"keep": keep, "window": 4, "windows_in_memory": windows_in_memory}
+    common |= {"batch_size": batch_size}
+    held = rows_of(make(matrix, cache="memory", **common))
+    matrix.read.clear()
+    seen = 0
+    pool = min(windows_in_memory * 4, keep.sum())
+    streamed = make(matrix, cache="stream", **common)
+    for ours, theirs in zip(streamed.epoch(0), held, strict=True):
+        assert ours[:, 0].astype(int).tolist() == theirs
+        n_read = sum(map(len, matrix.read))
+        assert n_read >= min(keep.sum(), seen + pool - 2 * (pool // 8 + 4)), "nothing is read ahead"
+        seen += len(ours)
 
 
 def test_epoch__rows_of_a_store_are_a_matrix(tmp_path):

@@ -61,11 +61,11 @@ def test_on_device__the_same_batches(train, expression):
             assert np.asarray(ours).tobytes() == theirs.tobytes()
 
 
-@pytest.mark.parametrize(("free", "expected"), [(8_999, False), (9_000, True)])
-def test_fits_on_gpu__twice_with_a_fifth_to_spare(monkeypatch, train, expression, free, expected):
+@pytest.mark.parametrize(("free", "expected"), [(14_399, False), (14_400, True)])
+def test_fits_on_gpu__four_times(monkeypatch, train, expression, free, expected):
     monkeypatch.setattr(train, "_free_gpu_nbytes", lambda: free)
     both = batches(expression, slice(60)), batches(expression, slice(60, 75))
-    assert 2 * 75 * N_GENES * 4 == 0.8 * 9_000
+    assert 4 * 75 * N_GENES * 4 == 14_400
     assert train.fits_on_gpu(*both) is expected
 
 
@@ -197,8 +197,12 @@ def test_fit__each_setting_changes_the_weights(train, expression, tmp_path, mode
 
 
 @pytest.mark.parametrize("n_epochs", [1, 3, 5])
-@pytest.mark.parametrize("cache", ["memory", "stream"])
-def test_fit__resumed_run_ends_with_the_same_bytes(train, expression, tmp_path, n_epochs, cache):
+@pytest.mark.parametrize(
+    ("cache", "jit_compile"), [("memory", False), ("stream", False), ("stream", True)]
+)
+def test_fit__resumed_run_ends_with_the_same_bytes(
+    train, expression, tmp_path, n_epochs, cache, jit_compile
+):
     def run(folder, on_progress=None):
         model = build()
         train.fit(
@@ -207,6 +211,7 @@ def test_fit__resumed_run_ends_with_the_same_bytes(train, expression, tmp_path, 
             validation=batches(expression, slice(70, 90)),
             epochs=EPOCHS,
             learning_rate=0.05,
+            jit_compile=jit_compile,
             checkpoint=folder / "checkpoint",
             on_progress=on_progress,
         )
@@ -328,6 +333,16 @@ def test_fit__patience_stops_it(train, expression, tmp_path):
     assert len(run().epoch) == len(history.epoch)
 
 
+def test_fit__a_network_that_diverges(train, expression, tmp_path):
+    with pytest.raises(
+        DglzarrError, match=r"got (nan|inf) in epoch \d+, batch \d+\. Lower learning_"
+    ):
+        train.fit(
+            build(activation="relu"), batches(expression), epochs=40, learning_rate=1e30,
+            checkpoint=tmp_path / "checkpoint",
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_fit__loss_that_is_not_finite_ends_it(train, expression, tmp_path, value):
     def spoil(epoch, number, batch):
@@ -335,7 +350,8 @@ def test_fit__loss_that_is_not_finite_ends_it(train, expression, tmp_path, value
 
     checkpoint = tmp_path / "checkpoint"
     common = {"epochs": 4, "learning_rate": 0.01}
-    with pytest.raises(DglzarrError, match=r"got (nan|inf) in epoch 3, batch 2\. Lower learning_"):
+    message = r"got (nan|inf) in epoch 3, batch 2\. A value of the matrix is not finite; the check"
+    with pytest.raises(DglzarrError, match=message):
         train.fit(build(), Wrapped(batches(expression), spoil), checkpoint=checkpoint, **common)
     assert state(checkpoint)["history_epoch"].tolist() == [1, 2]
     train.fit(build(), batches(expression), checkpoint=checkpoint, **common)

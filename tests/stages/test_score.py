@@ -128,6 +128,22 @@ def test_score__is_the_mean_over_kept_training_samples(study, reference, layer):
     )
 
 
+@pytest.mark.filterwarnings("error")
+def test_score__an_infinity_is_named(study, tmp_path):
+    spoilt = study.values.copy()
+    spoilt[37, 5] = np.inf
+    source = write_matrix(tmp_path / "inf", NORMALIZED, spoilt, split=study.split)
+    message = (
+        r"inf: expected finite or missing values, got inf for gene '.*' in sample '.*37'\. Mend"
+    )
+    mask = write_samples(tmp_path / "mask", source, keep=study.keep)
+    with pytest.raises(DglzarrError, match=message):
+        score(
+            source, str(tmp_path / "s"), samples=mask, model=study.model,
+            contributions=str(tmp_path / "c"),
+        )  # fmt: skip
+
+
 def test_score__every_sample_is_scored_and_missing_stays_missing(study):
     summary = study.score()
     found = open_store(study.contributions)
