@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,10 +45,12 @@ from dglzarr.store import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from dglzarr.graph import Progress
-    from dglzarr.kernels.deeplift import Aggregation
+    from dglzarr.kernels.deeplift import AggregatedContributions, Aggregation
     from dglzarr.models import Device
     from dglzarr.models.files import SavedModel
 
@@ -300,52 +303,73 @@ def _score_region(
     model_id: str,
     device: Device,
 ) -> None:
-    """Score one region."""
+    """Score one region, window by window: what is made of a window takes the memory of the last."""
     saved = load_model_once(model, model_id)
     asked: Any = (read_attributes(uri) or {})["parameters"]
     is_weighted = asked["aggregation"] == "variance-weighted"
-    block = Rows(source)[region.rows]
-    is_missing = np.isnan(block)
-    z = standardize(block, saved.gene_mean, saved.gene_std)
-    if not np.isfinite(z).all():
-        row, gene = np.argwhere(~np.isfinite(z))[0]
-        sample = read_array(source, "sample")[region.start + row]
-        raise DglzarrError(
-            f"{source}: expected finite or missing values, got {block[row, gene]} for gene "
-            f"{saved.genes[gene]!r} in sample {str(sample)!r}. Mend the file and ingest it anew."
-        )
-    del block  # as large as what is yet to come
-    references = read_array(uri, "deeplift_reference")
     options: dict[str, Any] = {
         "layer": asked["layer"],
         "aggregation": asked["aggregation"],
         "latent_weight": read_array(uri, "latent_weight") if is_weighted else None,
-        "counts": averaged[region.rows],
     }
+    explained: Callable[..., AggregatedContributions]
     if asked["engine"] == "shap":
-        found = explain_with_shap(model, z, references, **options)
+        explained = partial(explain_with_shap, model, **options)
     else:
         options["xp"] = _array_library(device)
+        explained = partial(aggregate_contributions, encoder_layers(saved), **options)
+    references = read_array(uri, "deeplift_reference")
+    rows, n_samples, n_genes = Rows(source), region.stop - region.start, len(saved.genes)
+    contribution = np.empty((n_samples, n_genes), dtype=np.float32)
+    delta_error = np.empty(n_samples, dtype=np.float32)
+    latent_total = np.zeros((read_array(uri, "latent").size, n_genes))
+    gene_total = np.zeros(n_genes)
+    for window in region.windows():
+        block = rows[window]
+        z = standardize(block, saved.gene_mean, saved.gene_std)
+        if not np.isfinite(z).all():
+            raise _not_finite(source, saved, window.start, block, z)
         try:
-            found = aggregate_contributions(encoder_layers(saved), z, references, **options)
+            found = explained(z, references, counts=averaged[window])
         except MemoryError as error:
             raise DglzarrError(
                 f"scoring: expected memory for {len(z)} samples, got: {error}. Take fewer workers, "
-                "score.device 'cpu', or a smaller ingest.shard_samples."
+                "or score.device 'cpu'."
             ) from error
-    is_unknown = is_missing & averaged[region.rows, None]
-    unknown = found.contribution.sum(axis=0, dtype=np.float64, where=is_unknown)
-    found.contribution[is_missing] = np.nan
+        is_missing = np.isnan(block)
+        is_unknown = is_missing & averaged[window, None]
+        unknown = found.contribution.sum(axis=0, dtype=np.float64, where=is_unknown)
+        found.contribution[is_missing] = np.nan
+        here = slice(window.start - region.start, window.stop - region.start)
+        contribution[here], delta_error[here] = found.contribution, found.delta_error
+        latent_total += found.latent_total
+        gene_total += found.gene_total - unknown
     write_region(
         uri,
         region,
         {
-            "latent_total": found.latent_total[np.newaxis],
-            "gene_total": (found.gene_total - unknown)[np.newaxis],
+            "latent_total": latent_total[np.newaxis],
+            "gene_total": gene_total[np.newaxis],
             "n_scored": np.array([averaged[region.rows].sum()]),
-            "delta_error": found.delta_error,
-            "contribution": found.contribution,
+            "delta_error": delta_error,
+            "contribution": contribution,
         },
+    )
+
+
+def _not_finite(
+    source: str,
+    saved: SavedModel,
+    start: int,
+    block: NDArray[np.float32],
+    z: NDArray[np.float32],
+) -> DglzarrError:
+    """Return the error that names the first value of a window that is not finite."""
+    row, gene = np.argwhere(~np.isfinite(z))[0]
+    sample = read_array(source, "sample")[start + row]
+    return DglzarrError(
+        f"{source}: expected finite or missing values, got {block[row, gene]} for gene "
+        f"{saved.genes[gene]!r} in sample {str(sample)!r}. Mend the file and ingest it anew."
     )
 
 
