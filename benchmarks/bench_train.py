@@ -160,7 +160,7 @@ def with_products(case: Case) -> Timed:
     return Timed(step + check / 8, batch)
 
 
-def with_loader(case: Case) -> Timed:
+def with_loader(case: Case, *, is_cold: bool = False) -> Timed:
     """Time one epoch of streamed batches, after a first one."""
     samples = case.path("samples.zarr")
     split = read_array(case.path("normalized.zarr"), "split")
@@ -178,10 +178,17 @@ def with_loader(case: Case) -> Timed:
             pass
 
     epoch(0)
+    if is_cold:
+        leave_page_cache(case)
     return run_here(case, lambda: epoch(1), n_samples=batches.n_samples)
 
 
-def with_reads(case: Case) -> Timed:
+def with_cold_loader(case: Case) -> Timed:
+    """Time the same from the disk."""
+    return with_loader(case, is_cold=True)
+
+
+def with_reads(case: Case, *, is_cold: bool = False) -> Timed:
     """Time one sequential read of the store into the same memory, after a first one."""
     source = case.path("normalized.zarr")
     rows, parts = Rows(source), regions(source)
@@ -192,7 +199,22 @@ def with_reads(case: Case) -> Timed:
             rows.read_into(np.arange(part.start, part.stop), memory)
 
     read()
+    if is_cold:
+        leave_page_cache(case)
     return run_here(case, read)
+
+
+def with_cold_reads(case: Case) -> Timed:
+    """Time the same from the disk."""
+    return with_reads(case, is_cold=True)
+
+
+def leave_page_cache(case: Case) -> None:
+    """Have the system forget what it holds of the matrix."""
+    os.sync()
+    for path in Path(case.path("normalized.zarr"), "expression", "c").glob("*/*"):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def later_epochs(case: Case, ends: list[float], before: float) -> Timed:
@@ -234,7 +256,12 @@ BENCHES = [
     Bench(
         "train-loader",
         write_normalized_and_samples,
-        {"dglzarr": with_loader, "limit: sequential read": with_reads},
+        {
+            "dglzarr": with_loader,
+            "limit: sequential read": with_reads,
+            "dglzarr, from the disk": with_cold_loader,
+            "limit: sequential read, from the disk": with_cold_reads,
+        },
     ),
 ]
 

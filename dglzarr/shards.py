@@ -20,7 +20,7 @@ import mmap
 import os
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -43,6 +43,7 @@ _ABSENT = np.iinfo(np.uint64).max
 _CRC_NBYTES = 4
 _PAGE = mmap.PAGESIZE
 _DIRECT = getattr(os, "O_DIRECT", 0)
+_NOWAIT = getattr(os, "RWF_NOWAIT", None)
 _DIRECT_NBYTES = 2**24
 _PLAIN = [{"name": "bytes", "configuration": {"endian": "little"}}]
 _SHARDS = {
@@ -163,13 +164,23 @@ class Matrix:
         out: NDArray[np.float32],
         places: NDArray[np.integer[Any]],
     ) -> None:
-        """Read rows of one shard: each run of neighbours in a chunk with one call a chunk."""
+        """Read rows of one shard: each run of neighbours in a chunk with one call a chunk.
+
+        What the page cache lacks of short runs the disk is asked for beforehand, all at once: by
+        default a read waits for the one before. Of long ones the system itself reads ahead.
+        """
         is_start = np.diff(inside, prepend=-2) != 1
         is_start |= inside % self.chunks[0] == 0
         starts = [*np.flatnonzero(is_start).tolist(), inside.size]
         offsets, memory = table.tolist(), out.data.cast("B")
         row_nbytes, piece_nbytes = (n * self.dtype.itemsize for n in (out.shape[1], self.chunks[1]))
         starts_of_rows = (places * row_nbytes).tolist()
+        for start, stop in pairwise(starts):
+            row, skipped = divmod(int(inside[start]), self.chunks[0])
+            if stop - start < self.chunks[0]:
+                present = [offsets[row][c] for c in columns if offsets[row][c] != _ABSENT]
+                ahead = [offset + skipped * piece_nbytes for offset in present]
+                _read_ahead(shard, ahead, (stop - start) * piece_nbytes)
         for start, stop in pairwise(starts):
             row, skipped = divmod(int(inside[start]), self.chunks[0])
             rows = [memory[at : at + row_nbytes] for at in starts_of_rows[start:stop]]
@@ -261,6 +272,17 @@ def open_matrix(uri: str, name: str) -> Matrix | None:
     if inner != _SHARDS or separator != "/" or len(shape) != 2 or shards[1] < shape[1]:
         return None
     return Matrix(path, tuple(shape), tuple(chunks), tuple(shards))
+
+
+def _read_ahead(shard: int, offsets: list[int], nbytes: int) -> None:
+    """Ask for so many bytes from each offset on, unless the first of them are in the page cache."""
+    if _NOWAIT is None or not offsets:
+        return
+    with suppress(OSError):  # not in the cache, or not known; reading says what is wrong
+        if os.preadv(shard, [bytearray(1)], offsets[0], _NOWAIT):
+            return
+    for offset in offsets:
+        os.posix_fadvise(shard, offset, nbytes, os.POSIX_FADV_WILLNEED)
 
 
 def _read_pieces(shard: int, offset: int, pieces: list[memoryview], nbytes: int) -> None:

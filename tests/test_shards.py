@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.codecs import BloscCodec
 
+from dglzarr import shards
 from dglzarr.errors import StoreError
 from dglzarr.rows import Rows
 from dglzarr.shards import open_matrix
@@ -205,12 +206,45 @@ def test_rows_take__chunks_of_other_genes_are_not_read(tmp_path, monkeypatch):
     write(open_matrix(uri, "expression"), values)
     read, calls = os.preadv, []
     monkeypatch.setattr(os, "preadv", lambda *a: calls.append(a) or read(*a))
+    monkeypatch.setattr(shards, "_NOWAIT", None)  # not to count what looks into the page cache
     rows, index = Rows(uri), np.array([69, 3, 4, 3])  # two runs of neighbours
     for genes, n_chunks in [([7, 22, 8, 7], 2), ([0], 1), ([-1, 12], 2), (list(range(23)), 4)]:
         calls.clear()
         found = rows.take(index, np.array(genes))
         np.testing.assert_array_equal(found, values[np.ix_(index, genes)])
         assert len(calls) == 2 * n_chunks
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="Linux alone tells what is cached")
+@pytest.mark.parametrize("answer", ["cached", "not cached", "cannot tell"])
+def test_matrix_take__the_disk_is_asked_beforehand_for_what_is_not_cached(
+    tmp_path, monkeypatch, answer
+):
+    read, asked, n_read = os.preadv, [], []
+
+    def look(file, buffers, offset, flags=0):
+        if flags == os.RWF_NOWAIT and answer != "cached":
+            code = errno.EAGAIN if answer == "not cached" else errno.EOPNOTSUPP
+            raise OSError(code, os.strerror(code))
+        n_read.append(flags == 0)
+        return read(file, buffers, offset)
+
+    def ask(_, offset, nbytes, advice):
+        assert advice == os.POSIX_FADV_WILLNEED
+        assert not any(n_read)
+        asked.append((offset, nbytes))
+
+    uri, _ = create(tmp_path)
+    matrix, values = open_matrix(uri, "expression"), values_of((70, 23))
+    write(matrix, values)
+    monkeypatch.setattr(os, "preadv", look)
+    monkeypatch.setattr(os, "posix_fadvise", ask)
+    index = [1, 2, 9, *range(16, 24)]  # two short runs, and a whole row of chunks
+    np.testing.assert_array_equal(taken(matrix, index), values[index])
+    chunk, row = 8 * 6 * 4, 6 * 4
+    short = [(n * chunk + row, 2 * row) for n in range(4)]
+    short += [((4 + n) * chunk + row, row) for n in range(4)]
+    assert asked == ([] if answer == "cached" else short)
 
 
 def test_matrix_take__missing_shard(tmp_path):
