@@ -19,7 +19,6 @@ from dglzarr.kernels.agreement import STATISTICS, finish_agreement, sum_agreemen
 from dglzarr.kernels.deeplift import forward
 from dglzarr.kernels.metrics import SIGNIFICANT, known_mean, null_fraction
 from dglzarr.kernels.moments import standardize
-from dglzarr.kernels.slices import iter_slices
 from dglzarr.models.files import encoder_layers, load_model, load_model_once, predict
 from dglzarr.rows import Rows
 from dglzarr.schema import LATENT, NORMALIZED, RECONSTRUCTION
@@ -43,8 +42,6 @@ if TYPE_CHECKING:
 
 N_NULL = 2048
 """The permutation test takes at most so many test samples, evenly spaced."""
-
-_SLICE_NBYTES = 2**25
 
 
 def encode(
@@ -182,20 +179,21 @@ def _encode_region(
     model: str,
     model_id: str,
 ) -> None:
-    """Encode one region, a slice of samples at a time."""
+    """Encode one region, window by window."""
     saved = load_model_once(model, model_id)
-    encoder = encoder_layers(saved)
-    block = Rows(source)[region.rows]
-    latent = np.empty((len(block), len(encoder[-1][1])), np.float32)
-    total = np.zeros((len(STATISTICS), block.shape[1]))
-    for rows in iter_slices(len(block), 4 * block.shape[1], limit_nbytes=_SLICE_NBYTES):
-        z = standardize(block[rows], saved.gene_mean, saved.gene_std)
-        latent[rows] = forward(encoder, z)[-1][1]
-        is_judged = judged[region.rows][rows]
+    encoder, rows = encoder_layers(saved), Rows(source)
+    latent = []
+    total = np.zeros((len(STATISTICS), len(saved.genes)))
+    for window in region.windows():
+        block = rows[window]
+        z = standardize(block, saved.gene_mean, saved.gene_std)
+        latent.append(forward(encoder, z)[-1][1])
+        is_judged = judged[window]
         if is_judged.any():
-            z, known = z[is_judged], ~np.isnan(block[rows][is_judged])
+            z, known = z[is_judged], ~np.isnan(block[is_judged])
             total += sum_agreement(np.where(known, z, np.nan), predict(saved, z))
-    write_region(uri, region, {"agreement_total": total[np.newaxis], "latent": latent})
+    arrays = {"agreement_total": total[np.newaxis], "latent": np.concatenate(latent)}
+    write_region(uri, region, arrays)
 
 
 def _null_fraction(

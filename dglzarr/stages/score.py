@@ -485,9 +485,11 @@ def _sum_groups(
     uri: str, region: Region, *, code: NDArray[np.int64]
 ) -> dict[int, NDArray[np.float64]]:
     """Return the sum of the contributions of the samples of each group in a region."""
-    codes = code[region.rows]
-    block = np.nan_to_num(Rows(uri, "contribution")[region.rows])
-    return {
-        int(index): block[codes == index].sum(axis=0, dtype=np.float64)
-        for index in np.unique(codes[codes >= 0])
-    }
+    rows = Rows(uri, "contribution")
+    total: dict[int, NDArray[np.float64]] = {}
+    for window in region.windows():
+        codes, block = code[window], np.nan_to_num(rows[window], copy=False)
+        for index in np.unique(codes[codes >= 0]).tolist():
+            part = block[codes == index].sum(axis=0, dtype=np.float64)
+            total[index] = part + total.get(index, 0.0)
+    return total
