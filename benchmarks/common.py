@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -256,10 +256,10 @@ def reset_peak() -> float:
     return peak_rss_mb()
 
 
-def peak_rss_mb() -> float:
-    """Return the largest resident size of this process since `reset_peak`, in MB."""
-    status = Path("/proc/self/status")
-    if not status.exists():
+def peak_rss_mb(process: int | Literal["self"] = "self") -> float:
+    """Return the largest resident size of a process since `reset_peak`, in MB."""
+    status = Path("/proc", str(process), "status")
+    if process == "self" and not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     lines = status.read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024

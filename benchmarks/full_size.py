@@ -1,7 +1,7 @@
 """The paper's compendium once: simulate, ingest, normalize and dedup 129,158 x 22,268 samples.
 
 With ``--epochs`` also train, encode and score; ``--n-samples 65536 --epochs 2`` is half the size.
-Prints one JSON line a stage: seconds, and the memory of this process and its workers together. The
+Prints one JSON line a stage: seconds, and the largest memory of a worker and of this process. The
 duplicates found are compared with those planted. Refuses to start without 1.3 x the disk that it
 computes to need, and removes everything at the end.
 """
@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from common import peak_rss_mb, reset_peak
 
 from dglzarr.cli import guarded
 from dglzarr.config import build_settings
@@ -76,15 +80,22 @@ def _run(folder: Path, asked: argparse.Namespace) -> None:
 
 
 def _timed(stage: str, asked: argparse.Namespace, call: Callable[[], object]) -> None:
-    """Print what a call took: seconds, rate, and the largest memory of all processes together."""
-    stop, peaks = threading.Event(), [0.0]
+    """Print what a call took: seconds, rate, and the largest memory of a worker and of this one.
+
+    The system itself keeps the largest: to ask for it each second costs next to nothing.
+    """
+    stop = threading.Event()
+    peaks: list[float] = []
 
     def watch() -> None:
-        while not stop.wait(0.2):
-            peaks.append(_resident_mb())
+        while not stop.wait(1.0):
+            for process in _below(os.getpid()):
+                with suppress(OSError, StopIteration):  # it has just ended
+                    peaks.append(peak_rss_mb(process))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
+    reset_peak()
     started = time.monotonic()
     try:
         call()
@@ -99,31 +110,23 @@ def _timed(stage: str, asked: argparse.Namespace, call: Callable[[], object]) ->
         "workers": asked.workers,
         "seconds": round(seconds, 1),
         "samples_per_s": round(asked.n_samples / seconds, 1),
-        "peak_rss_mb_all_processes": round(max(peaks)),
+        "peak_rss_mb": round(max(peaks, default=peak_rss_mb())),
+        "coordinator_peak_rss_mb": round(peak_rss_mb()),
     }
     print(json.dumps(line), flush=True)
 
 
-def _resident_mb() -> float:
-    """Return the proportional memory of this process and all below it (shared pages once)."""
+def _below(process: int) -> set[int]:
+    """Return the processes that a process started, and that those started."""
     parents: dict[int, int] = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
+        with suppress(OSError):  # it has just ended
             text = status.read_text()
-        except OSError:  # the process has just ended
-            continue
-        parents[int(status.parent.name)] = int(text.rpartition(")")[2].split()[1])
-    mine_too = {int(Path("/proc/self").resolve().name)}
-    while more := {p for p, parent in parents.items() if parent in mine_too} - mine_too:
-        mine_too |= more
-    total = 0
-    for process in mine_too:
-        try:
-            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-        except OSError:
-            continue
-        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return total / 1024
+            parents[int(status.parent.name)] = int(text.rpartition(")")[2].split()[1])
+    found: set[int] = set()
+    while more := {p for p, parent in parents.items() if parent in {process, *found}} - found:
+        found |= more
+    return found
 
 
 def _compare(folder: Path, truth: Path) -> None:

@@ -150,6 +150,7 @@ def test_full_size__every_planted_pair_is_found(tmp_path):
     stages = ["simulate", "ingest", "normalize", "dedup", "train", "encode", "score", "duplicates"]
     assert [line["stage"] for line in lines] == stages
     assert all(line["seconds"] > 0 for line in lines[1:-1])
+    assert all(line["peak_rss_mb"] == line["coordinator_peak_rss_mb"] > 0 for line in lines[:-1])
     found = lines[-1]
     assert (found["planted"], found["found"], found["planted_just_apart"]) == (20, 20, 10)
     assert found["others_dropped"] == 0
