@@ -185,7 +185,8 @@ def null_counts(
     n_above, n_others = np.zeros(n_predicted, dtype=np.int64), np.zeros(n_predicted, dtype=np.int64)
     if len(truth) < _MIN_SAMPLES:
         return n_above, n_others
-    centred = (predicted - predicted.mean(axis=0, dtype=np.float64)).astype(np.float32)
+    centred, mean = np.empty(predicted.shape, np.float32), predicted.mean(axis=0, dtype=np.float64)
+    np.subtract(predicted, mean, out=centred, casting="same_kind")  # in float64, piece by piece
     limit = (right + _TIE).astype(np.float32)[:, np.newaxis]
     item = 4 * max(len(truth), n_predicted)
     for genes in iter_slices(truth.shape[1], item, limit_nbytes=_BLOCK_NBYTES):

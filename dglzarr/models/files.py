@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from dglzarr.errors import SchemaError, StoreError
 from dglzarr.files import file_sha256
 from dglzarr.kernels.deeplift import forward
+from dglzarr.kernels.slices import iter_slices
 
 Layer = tuple[NDArray[np.float32], NDArray[np.float32], str]
 
@@ -30,6 +31,7 @@ MODEL = "model.json"
 FORMAT_VERSION = 1
 
 _DENSE = {"InputLayer", "Dense", "Dropout"}
+_SLICE_NBYTES = 2**25  # of samples that go through a network together
 
 
 class _Description(TypedDict):
@@ -416,8 +418,10 @@ def predict(saved: SavedModel, samples: NDArray[np.float32]) -> NDArray[np.float
     samples
         Standardised by the model's own mean and std, missing values 0, ``(sample, gene)``.
     """
-    _, reconstruction = forward(saved.layers, samples)[-1]
-    return np.asarray(reconstruction, np.float32)
+    out = np.empty((len(samples), len(saved.layers[-1][1])), np.float32)
+    for rows in iter_slices(len(samples), 4 * out.shape[1], limit_nbytes=_SLICE_NBYTES):
+        _, out[rows] = forward(saved.layers, samples[rows])[-1]
+    return out
 
 
 def write_history(path: Path, history: History) -> None:

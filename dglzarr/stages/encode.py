@@ -18,7 +18,7 @@ from dglzarr.graph import run_tasks
 from dglzarr.kernels.agreement import STATISTICS, finish_agreement, sum_agreement
 from dglzarr.kernels.deeplift import forward
 from dglzarr.kernels.metrics import SIGNIFICANT, known_mean, null_fraction
-from dglzarr.kernels.moments import standardize
+from dglzarr.kernels.moments import Standardizer, standardize
 from dglzarr.models.files import encoder_layers, load_model, load_model_once, predict
 from dglzarr.rows import Rows
 from dglzarr.schema import LATENT, NORMALIZED, RECONSTRUCTION
@@ -202,8 +202,11 @@ def _null_fraction(
     """Return the permutation test of the reconstruction of some samples."""
     saved = load_model_once(model, model_id)
     block = Rows(source).take(chosen)
-    z = standardize(block, saved.gene_mean, saved.gene_std)
-    return null_fraction(np.where(np.isnan(block), np.nan, z), predict(saved, z))
+    is_missing = np.isnan(block)
+    z = Standardizer(saved.gene_mean, saved.gene_std)(block, block)
+    predicted = predict(saved, z)
+    z[is_missing] = np.nan
+    return null_fraction(z, predicted)
 
 
 def _none_if_nan(value: float) -> float | None:
