@@ -26,6 +26,7 @@ _SECONDS_PER_CELL = {"ingest": 6e-8, "normalize": 1.2e-8, "dedup": 1.4e-8, "eval
 _SECONDS_PER_LINKED_CELL = 1.2e-8
 _SECONDS_PER_SKETCH_BYTE = 1e-10
 _FLOPS = 1.5e11
+_SCORE_FLOPS = 2.5e11  # between cores with AVX2 and with AVX-512
 _IMPORTS_NBYTES = 4e8
 _KERAS_NBYTES = 9e8
 _METADATA_NBYTES = 1e4
@@ -95,11 +96,11 @@ def estimate(settings: Settings) -> list[Estimate]:
         "train": (4.0 * weights, _KERAS_NBYTES + 16.0 * weights + min(4.0 * cells, 2**30)),
         "encode": (
             4.0 * n_samples * layers.n_latent + 60.0 * n_genes,
-            2 * region,
+            _KERAS_NBYTES + shard,
         ),
         "score": (
             4.0 * cells + latent_nbytes * (n_samples // shard_samples(n_samples) + 1),
-            region + 2 * latent_nbytes + 2**27,
+            _IMPORTS_NBYTES + shard + 2 * latent_nbytes + 2**27,
         ),
         "select": (75.0 * n_genes + 8.0 * panels * n_landmarks, _IMPORTS_NBYTES + 4 * sketch),
         "evaluate": (12.0 * panels * n_genes, region + 4 * sums),
@@ -111,7 +112,7 @@ def estimate(settings: Settings) -> list[Estimate]:
     seconds["ingest"] = _SECONDS_PER_CELL["ingest"] * copied + _SECONDS_PER_LINKED_CELL * linked
     seconds["train"] = 10 + 6.0 * weights * n_samples * layers.epochs / _FLOPS
     seconds["encode"] = (4.0 * weights * n_samples + 4096.0 * n_genes**2) / _FLOPS
-    seconds["score"] = 2.0 * n_genes * layers.hidden * layers.n_latent * n_samples / _FLOPS
+    seconds["score"] = 2.0 * n_genes * layers.hidden * layers.n_latent * n_samples / _SCORE_FLOPS
     seconds["evaluate"] += judging
     if "dgex" in settings.evaluate.predictors:
         steps_of_weights = _dgex_weights(settings, n_genes) * settings.evaluate.dgex.epochs

@@ -17,8 +17,8 @@ MEASURED = [  # docs/reproduce.md: two cores, two workers, 22,268 genes, a GCTX 
     ("dedup", 16_384, 4.3),
     ("dedup", 65_536, 19.3),
     ("train", 65_536, 100 * 47.0),  # 100 epochs
-    ("encode", 65_536, 39.8),
-    ("score", 2_048, 2_048 * 0.0136),
+    ("encode", 65_536, 27.5),
+    ("score", 16_384, 113.3),
     ("select", 16_384, 22.0),  # greedy alone, 943 genes
     ("evaluate", 16_384, 110.0),  # ridge, 21 panels
 ]
