@@ -33,6 +33,7 @@ Aggregation = Literal["mean-abs", "mean", "max", "variance-weighted"]
 AGGREGATIONS = ("mean-abs", "mean", "max", "variance-weighted")
 
 _SUM_SAMPLES = 16  # summed in the precision of the layers before they join a float64 total
+_N_BACKS = 10 * _SUM_SAMPLES  # multipliers held at once: samples times references
 _BLOCK_GENES = 256  # whose contributions, of so many samples, stay in a CPU's cache
 
 
@@ -227,7 +228,8 @@ def aggregate_contributions(
     GFLOP for 22 268 genes, 500 units and 100 latent units. numpy does it for 16 samples and a few
     hundred genes at a time, so that their contributions are reduced while they are in a CPU's
     cache; another library for 16 samples and all genes. But for rounding, no sample's result
-    depends on the other samples. Sums are float32 over 16 samples, float64 beyond.
+    depends on the other samples. Sums are float32 over 16 samples, or fewer
+    where there are more than 10 references, float64 beyond.
 
     Examples
     --------
@@ -241,7 +243,8 @@ def aggregate_contributions(
     reduce = _reducer(aggregation, checked[-1][0].shape[1], latent_weight, xp)
     counted = np.ones(x.shape[0], dtype=np.bool_) if counts is None else counts
     work = _Work(checked, x, references, reduce, is_signed=aggregation == "mean")
-    for rows in iter_slices(x.shape[0], 1, limit_nbytes=_SUM_SAMPLES):
+    n_at_once = min(_SUM_SAMPLES, max(1, _N_BACKS // len(references)))
+    for rows in iter_slices(x.shape[0], 1, limit_nbytes=n_at_once):
         work.add(rows, counted[rows])
     contribution, latent_total, delta, change = map(
         _to_numpy, (work.contribution, work.latent_total, work.delta, work.change)
@@ -444,9 +447,9 @@ def _to_numpy(x: Floats) -> NDArray[Any]:
 
 
 def _activation(name: str) -> Activation:
-    if name not in _ACTIVATIONS:
-        raise ValueError(f"activation: expected one of {sorted(_ACTIVATIONS)}, got {name!r}.")
-    return _ACTIVATIONS[name]
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation: expected one of {sorted(ACTIVATIONS)}, got {name!r}.")
+    return ACTIVATIONS[name]
 
 
 def _relu(xp: Library, x: Floats) -> Floats:
@@ -491,7 +494,7 @@ def _sigmoid_rise(xp: Library, high: Floats, low: Floats) -> Floats:
     return -_sigmoid(xp, high) * _sigmoid(xp, -low) * xp.expm1(low - high)
 
 
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "linear": Activation(
         lambda xp, x: xp.asarray(x, copy=True),
         lambda _, high, low: high - low,

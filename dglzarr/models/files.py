@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 
 from dglzarr.errors import SchemaError, StoreError
 from dglzarr.files import file_sha256
-from dglzarr.kernels.deeplift import forward
+from dglzarr.kernels.deeplift import ACTIVATIONS, forward
 from dglzarr.kernels.slices import iter_slices
 
 Layer = tuple[NDArray[np.float32], NDArray[np.float32], str]
 
 WEIGHTS = "weights.npz"
 MODEL = "model.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _DENSE = {"InputLayer", "Dense", "Dropout"}
 _SLICE_NBYTES = 2**25  # of samples that go through a network together
@@ -38,6 +38,7 @@ class _Description(TypedDict):
     """What ``model.json`` holds."""
 
     format_version: int
+    sha256: str
     model_id: str
     weights_sha256: str
     config: dict[str, object]
@@ -211,7 +212,9 @@ def save_model(
     path
         The model's folder; made if absent, a model in it is replaced.
     layers
-        ``(kernel (in, out), bias (out,), activation name)``, from input to output.
+        ``(kernel (in, out), bias (out,), activation name)``, from input to output. The first half
+        of those of an AutoEncoder, which gives back a value a gene, leads to the latent units;
+        another network is an encoder alone.
     config
         The settings the network was built from.
     genes, gene_mean, gene_std
@@ -224,16 +227,18 @@ def save_model(
     Raises
     ------
     ValueError
-        When the layers do not chain, or do not begin with one input a gene.
+        When the layers do not chain, do not begin with one input a gene, or have an activation
+        that is not known.
     """
     _check_layers(layers, n_genes=len(genes))
+    is_autoencoder = len(layers) > 1 and len(layers[-1][1]) == len(genes)
     arrays: dict[str, NDArray[np.floating]] = {"gene_mean": gene_mean, "gene_std": gene_std}
     for index, (kernel, bias, _) in enumerate(layers):
         arrays |= {f"kernel_{index}": kernel, f"bias_{index}": bias}
     description: dict[str, object] = {
         "config": dict(config),
         "activations": [activation for _, _, activation in layers],
-        "n_encoder_layers": len(layers) // 2,
+        "n_encoder_layers": len(layers) // 2 if is_autoencoder else len(layers),
         "inputs": [dict(store) for store in inputs],
         "parameters": dict(parameters),
         "genes": list(genes),
@@ -295,6 +300,7 @@ def _write_model(
         "weights_sha256": digest,
         **described,
     }
+    description["sha256"] = description_sha256(description)
     partial = path / f"{MODEL}.part"
     partial.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
     partial.replace(path / MODEL)
@@ -302,7 +308,7 @@ def _write_model(
 
 
 def load_model(path: Path, *, genes: Sequence[str] | None = None) -> SavedModel:
-    """Return the model saved in folder `path`, its weights checked against their digest.
+    """Return the model saved in folder `path`, all of it checked against its digests.
 
     Parameters
     ----------
@@ -314,7 +320,7 @@ def load_model(path: Path, *, genes: Sequence[str] | None = None) -> SavedModel:
     Raises
     ------
     StoreError
-        When the folder holds no complete model, or its weights are not those it was saved with.
+        When the folder holds no complete model, or one that was changed since it was saved.
     SchemaError
         When `genes` differ from the model's labels.
     """
@@ -336,7 +342,7 @@ def load_model(path: Path, *, genes: Sequence[str] | None = None) -> SavedModel:
             gene_mean, gene_std = arrays["gene_mean"], arrays["gene_std"]
             n_weights = sum(name.startswith("weight_") for name in arrays.files)
             keras_weights = tuple(arrays[f"weight_{index}"] for index in range(n_weights))
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+    except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
         raise StoreError(
             f"{weights}: expected the arrays of a model, got {error}. Train the model again."
         ) from error
@@ -379,14 +385,25 @@ def encoder_layers(saved: SavedModel) -> list[Layer]:
         When the network is no stack of dense layers.
     """
     if saved.keras:
-        found = json.loads(saved.keras)["config"].get("layers", [])
-        kinds = sorted({str(layer.get("class_name")) for layer in found} - _DENSE)
         raise SchemaError(
-            f"model {saved.model_id}: expected a stack of Dense layers, got layers of type "
-            f"{', '.join(kinds) or 'Dense, not in a row'}. It can be scored, with score.engine = "
+            f"model {saved.model_id}: expected a stack of Dense layers saved with save_model, got "
+            f"a Keras network with {_beyond_dense(saved)}. It can be scored, with score.engine = "
             '"shap", but not be encoded or grouped.'
         )
     return saved.layers[: saved.n_encoder_layers]
+
+
+def _beyond_dense(saved: SavedModel) -> str:
+    """Say what of a Keras network the closed form does not take."""
+    layers = json.loads(saved.keras)["config"].get("layers", [])
+    found = set()
+    for layer in layers:
+        kind, activation = layer.get("class_name"), layer.get("config", {}).get("activation")
+        if kind not in _DENSE:
+            found.add(str(kind))
+        elif kind == "Dense" and activation not in ACTIVATIONS:
+            found.add(f"Dense of activation {activation}")
+    return f"layers of type {', '.join(sorted(found))}" if found else "Dense layers alone"
 
 
 def check_pre_activation(saved: SavedModel) -> None:
@@ -463,11 +480,16 @@ def write_npz(path: Path, arrays: Iterable[tuple[str, NDArray[np.generic]]]) -> 
 def _check_layers(layers: Sequence[Layer], *, n_genes: int) -> None:
     """Raise ValueError unless each layer takes what the one before gives."""
     width = n_genes
-    for index, (kernel, bias, _) in enumerate(layers):
+    for index, (kernel, bias, activation) in enumerate(layers):
         if kernel.ndim != 2 or kernel.shape[0] != width or bias.shape != kernel.shape[1:]:
             raise ValueError(
                 f"layer {index}: expected a kernel of {width} inputs and a bias a unit, "
                 f"got shapes {kernel.shape} and {bias.shape}."
+            )
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"layer {index}: expected an activation of {', '.join(ACTIVATIONS)}, "
+                f"got {activation!r}."
             )
         width = kernel.shape[1]
 
@@ -508,7 +530,18 @@ def _read_description(path: Path) -> _Description:
             f"{path / MODEL}: expected a model of format_version {FORMAT_VERSION}, "
             f"got {version!r}. Use the dglzarr that wrote it, or train the model again."
         )
+    if description["sha256"] != description_sha256(description):
+        raise StoreError(
+            f"{path / MODEL}: expected it as it was saved, got a changed file. "
+            "Train the model again."
+        )
     return cast("_Description", description)
+
+
+def description_sha256(description: Mapping[str, object]) -> str:
+    """Return the digest of all that ``model.json`` says but the digest itself."""
+    rest = {name: value for name, value in description.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _model_id(weights_sha256: str, config: Mapping[str, object]) -> str:

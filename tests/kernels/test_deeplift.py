@@ -344,6 +344,24 @@ def test_aggregate_contributions__same_by_another_library(activation, n_referenc
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-12)
 
 
+def test_aggregate_contributions__many_references(monkeypatch):
+    rng = np.random.default_rng(0)
+    layers, samples, references = network(), rng.normal(size=(33, 12)), rng.normal(size=(50, 12))
+    most = []
+    explain = _Work._explain
+
+    def counted(work, backs, rows, genes):
+        most.append(len(backs) * len(backs[0]))
+        return explain(work, backs, rows, genes)
+
+    monkeypatch.setattr(_Work, "_explain", counted)
+    found = aggregate_contributions(layers, samples, references)
+    expected = np.abs(deeplift_contributions(layers, samples, references))
+    np.testing.assert_allclose(found.contribution, expected.mean(axis=2), rtol=1e-5)
+    np.testing.assert_allclose(found.latent_total, expected.sum(axis=0).T, rtol=1e-5)
+    assert max(most) == 150
+
+
 def test_aggregate_contributions__by_hand():
     layers = [(np.array([[2.0, 1.0], [-1.0, 3.0]]), np.zeros(2), "linear")]
     common = layers, [[3.0, 2.0]], [0.0, 0.0]  # contributions 6, 3 and -2, 6

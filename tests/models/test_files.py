@@ -10,6 +10,7 @@ import pytest
 from dglzarr.errors import SchemaError, StoreError
 from dglzarr.models.files import (
     History,
+    description_sha256,
     encoder_layers,
     load_model,
     predict,
@@ -47,7 +48,9 @@ def save(path, layers, **changes):
 
 def edit(path, **changes):
     description = json.loads((path / "model.json").read_text())
-    (path / "model.json").write_text(json.dumps(description | changes))
+    changed = description | changes
+    changed["sha256"] = description_sha256(changed)
+    (path / "model.json").write_text(json.dumps(changed))
 
 
 def test_load_model__gives_back_what_was_saved(tmp_path, layers):
@@ -173,8 +176,8 @@ def test_load_model__refuses_other_genes(tmp_path, layers, genes, message):
     ("text", "message"),
     [
         pytest.param("{", "expected JSON", id="truncated"),
-        pytest.param("[]", "expected a model of format_version 1, got None", id="list"),
-        pytest.param('{"format_version": 1}', "expected a model", id="keys-missing"),
+        pytest.param("[]", "expected a model of format_version 2, got None", id="list"),
+        pytest.param('{"format_version": 2}', "expected a model", id="keys-missing"),
     ],
 )
 def test_load_model__refuses_a_foreign_description(tmp_path, layers, text, message):
@@ -186,9 +189,47 @@ def test_load_model__refuses_a_foreign_description(tmp_path, layers, text, messa
 
 def test_load_model__refuses_a_later_format(tmp_path, layers):
     save(tmp_path, layers)
-    edit(tmp_path, format_version=2)
-    with pytest.raises(StoreError, match="format_version 1, got 2"):
+    edit(tmp_path, format_version=3)
+    with pytest.raises(StoreError, match="format_version 2, got 3"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"activations": ["tanh", "sigmoid", "sigmoid", "linear"]},
+        {"activations": 5},
+        {"n_encoder_layers": 0},
+        {"n_encoder_layers": 1},
+        {"config": {"n_genes": 3, "seed": 2}},
+        {"genes": None},
+        {"keras": "no JSON"},
+        {"inputs": []},
+    ],
+    ids=repr,
+)
+def test_load_model__refuses_a_changed_description(tmp_path, layers, changes):
+    save(tmp_path, layers)
+    description = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps(description))  # in other words, but the same
+    load_model(tmp_path)
+    (tmp_path / "model.json").write_text(json.dumps(description | changes))
+    with pytest.raises(
+        StoreError, match=r"model\.json: expected it as it was saved, got a changed"
+    ):
+        load_model(tmp_path)
+
+
+def test_save_model__refuses_an_unknown_activation(tmp_path, layers):
+    spoilt = [*layers[:3], (*layers[3][:2], "gelu")]
+    with pytest.raises(ValueError, match=r"layer 3: expected an activation of .*tanh, got 'gelu'"):
+        save(tmp_path, spoilt)
+    assert not (tmp_path / "model.json").exists()
+
+
+def test_save_model__an_encoder_alone(tmp_path, layers):
+    save(tmp_path, layers[:3])
+    assert len(encoder_layers(load_model(tmp_path))) == 3
 
 
 def test_load_model__never_unpickles(tmp_path, layers):
