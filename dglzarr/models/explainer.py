@@ -2,7 +2,8 @@
 
 shap swaps entries of TensorFlow's gradient registry and breaks under threads, so it runs in a
 process of its own with one thread: ``python -m dglzarr.models.explainer FOLDER``. Arrays go in and
-out as ``.npz`` files of that folder, which lasts as long as the call.
+out as ``.npz`` files of that folder, which lasts as long as the call. The process takes seconds to
+start, so it is asked for many samples at once.
 """
 
 import os
@@ -25,6 +26,23 @@ from dglzarr.models.quiet import quiet_stderr
 _ONE_THREAD = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
 )  # fmt: skip
+
+
+def count_units(model: str) -> int:
+    """Return the number of units that a Keras network ends in.
+
+    Parameters
+    ----------
+    model
+        Folder of the model.
+
+    Raises
+    ------
+    DglzarrError
+        When Keras cannot build it, or it does not end in one row of units.
+    """
+    found = _ask({"model": np.array(model), "layer": np.array("latent")})
+    return int(found["n_units"])
 
 
 def explain_with_shap(
@@ -53,17 +71,25 @@ def explain_with_shap(
     DglzarrError
         When shap is not installed or does not support a layer.
     """
-    weight = np.zeros(0) if latent_weight is None else latent_weight
-    with tempfile.TemporaryDirectory() as folder:
-        asked: dict[str, NDArray[Any]] = {
+    found = _ask(
+        {
             "model": np.array(model),
             "layer": np.array(layer),
             "aggregation": np.array(aggregation),
             "samples": samples,
             "references": references,
-            "weight": weight,
+            "weight": np.zeros(0) if latent_weight is None else latent_weight,
             "counts": counts,
         }
+    )
+    return AggregatedContributions(
+        found["contribution"], found["gene_total"], found["latent_total"], found["delta_error"]
+    )
+
+
+def _ask(asked: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return what the process answers."""
+    with tempfile.TemporaryDirectory() as folder:
         write_npz(Path(folder, "asked.npz"), asked.items())
         done = subprocess.run(  # noqa: S603  (this module, by this Python)
             [sys.executable, "-m", "dglzarr.models.explainer", folder],
@@ -75,25 +101,31 @@ def explain_with_shap(
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
             raise DglzarrError(
-                f"{model}: expected shap.DeepExplainer to explain it, got: {reason}. Install "
-                "'dglzarr[oracle]', or use layers that shap supports."
+                f"{asked['model']}: expected shap.DeepExplainer to explain it, got: {reason}. "
+                "Install 'dglzarr[oracle]', or use layers that shap supports."
             )
         with np.load(Path(folder, "found.npz"), allow_pickle=False) as found:
-            return AggregatedContributions(
-                found["contribution"], found["gene_total"], found["latent_total"],
-                found["delta_error"],
-            )  # fmt: skip
+            return {name: found[name] for name in found.files}
 
 
-def _explain(folder: Path) -> None:
+def _answer(folder: Path) -> None:
     """Answer what ``asked.npz`` asks in ``found.npz``."""
     with np.load(folder / "asked.npz", allow_pickle=False) as arrays:
         asked: dict[str, Any] = {name: arrays[name] for name in arrays.files}
-    samples, references, counts = asked["samples"], asked["references"], asked["counts"]
     model = _build(str(asked["model"]), is_linear=str(asked["layer"]) == "pre-activation")
+    shapes = [output.shape for output in model.outputs]
+    if len(shapes) != 1 or len(shapes[0]) != 2:
+        raise ValueError(f"expected one output (sample, unit), got shapes {shapes}")
+    found = _explain(model, asked) if "samples" in asked else {"n_units": np.array(shapes[0][1])}
+    write_npz(folder / "found.npz", found.items())
+
+
+def _explain(model: Any, asked: dict[str, Any]) -> dict[str, NDArray[Any]]:  # noqa: ANN401
+    """Return aggregated contributions by name."""
+    samples, references, counts = asked["samples"], asked["references"], asked["counts"]
     import shap  # noqa: PLC0415
 
-    explainer = shap.DeepExplainer((model.inputs, model.output), references)
+    explainer = shap.DeepExplainer((model.inputs, model.outputs[0]), references)
     at_reference = np.asarray(model(references)).mean(axis=0)
     parts = []
     n_latent = at_reference.shape[0]
@@ -108,13 +140,12 @@ def _explain(folder: Path) -> None:
                 counts=counts[rows],
             )
         )
-    found = {
+    return {
         "contribution": np.concatenate([part.contribution for part in parts]),
         "delta_error": np.concatenate([part.delta_error for part in parts]),
         "gene_total": np.sum([part.gene_total for part in parts], axis=0),
         "latent_total": np.sum([part.latent_total for part in parts], axis=0),
     }
-    write_npz(folder / "found.npz", found.items())
 
 
 def _build(path: str, *, is_linear: bool) -> Any:  # noqa: ANN401
@@ -142,4 +173,4 @@ def _build(path: str, *, is_linear: bool) -> Any:  # noqa: ANN401
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    _explain(Path(sys.argv[1]))
+    _answer(Path(sys.argv[1]))

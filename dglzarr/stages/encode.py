@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dglzarr.cohorts import kept_samples
+from dglzarr.errors import SchemaError
 from dglzarr.graph import run_tasks
 from dglzarr.kernels.agreement import STATISTICS, finish_agreement, sum_agreement
 from dglzarr.kernels.deeplift import forward
@@ -72,7 +73,8 @@ def encode(
     Raises
     ------
     StoreError, SchemaError
-        When an input cannot be used, or the model is of other genes.
+        When an input cannot be used, the model is of other genes, is no stack of dense layers or
+        has no decoder.
 
     Notes
     -----
@@ -138,6 +140,12 @@ def encode_samples(
     started = time.monotonic()
     ds = open_store(source, NORMALIZED)
     saved = load_model(Path(model), genes=[str(g) for g in ds["gene"].values])
+    n_latent = len(encoder_layers(saved)[-1][1])
+    if saved.n_encoder_layers == len(saved.layers):
+        raise SchemaError(
+            f"model {saved.model_id}: expected layers from the latent units back to the genes, got "
+            "an encoder alone. It can be scored and grouped, but not be encoded."
+        )
     claim = claim_store(
         target,
         LATENT,
@@ -152,7 +160,7 @@ def encode_samples(
         labels = {
             "sample": ds["sample"].values,
             "gene": ds["gene"].values,
-            "latent_unit": np.arange(len(encoder_layers(saved)[-1][1]), dtype=np.int32),
+            "latent_unit": np.arange(n_latent, dtype=np.int32),
             "region": np.arange(-(-ds.sizes["sample"] // length), dtype=np.int32),
             "statistic": np.array(STATISTICS, dtype=np.dtypes.StringDType()),
         }

@@ -107,6 +107,7 @@ def group(
     started = time.monotonic()
     ds = open_store(source, NORMALIZED)
     saved = load_model(Path(model), genes=[str(g) for g in ds["gene"].values])
+    encoder_layers(saved)  # refuses another network before a store is replaced
     claim = claim_store(
         target,
         GROUPS,

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from dglzarr.cohorts import kept_samples
-from dglzarr.errors import ConfigError, DglzarrError
+from dglzarr.errors import ConfigError, DglzarrError, StoreError
 from dglzarr.graph import run_tasks
 from dglzarr.kernels.deeplift import aggregate_contributions
 from dglzarr.kernels.moments import standardize
-from dglzarr.models.explainer import explain_with_shap
+from dglzarr.models.explainer import count_units, explain_with_shap
 from dglzarr.models.files import (
     check_pre_activation,
     encoder_layers,
@@ -105,7 +105,7 @@ def score(
         Also score the samples of each ``series``, ``platform``, ``source`` or value of a sample
         label.
     engine
-        ``"closed-form"`` for stacks of dense layers; ``"shap"`` for any Keras network, about 30
+        ``"closed-form"`` for stacks of dense layers; ``"shap"`` for any Keras network, about 50
         times slower.
     device
         Of the closed form: ``"auto"`` is a worker's GPU where cupy sees one. What a GPU makes
@@ -118,8 +118,9 @@ def score(
     Raises
     ------
     StoreError, SchemaError
-        When an input cannot be used, the model is of other genes, or its last layer has no
-        activation to leave out.
+        When an input cannot be used, the model is of other genes or is no stack of dense layers
+        though the closed form is asked for, its last layer has no activation to leave out, or the
+        latent store is of another model.
     ConfigError
         When there is no such label to group by, a worker has no GPU though one is asked for, or
         shap is to use it.
@@ -192,6 +193,10 @@ def explain(
         raise ConfigError("score.device: expected 'auto' or 'cpu' for engine 'shap', got 'gpu'.")
     if device == "gpu":
         run_tasks(_require_gpu, [()], what="GPU")
+    n_latent = _n_latent(saved, model, engine)
+    latent_weight = np.full(n_latent, 1 / n_latent)
+    if aggregation == "variance-weighted" and frozen is None:
+        latent_weight = _variances(latent, saved, averaged)
     claim = claim_store(
         target,
         CONTRIBUTIONS,
@@ -213,7 +218,7 @@ def explain(
     if claim.state == "unchanged":
         return summarize(target, claim.state)
     if claim.state == "new":
-        labels = _labels(ds, _n_latent(saved, engine))
+        labels = _labels(ds, n_latent)
         if frozen is not None:
             names = ("deeplift_reference", "latent_weight")
             labels |= {name: read_array(frozen, name) for name in names}
@@ -223,11 +228,7 @@ def explain(
                 if deeplift_reference == "samples"
                 else _reference(saved, deeplift_reference)
             )
-            labels["latent_weight"] = (
-                _variances(latent, averaged)
-                if aggregation == "variance-weighted"
-                else np.full(len(labels["latent"]), 1 / len(labels["latent"]))
-            )
+            labels["latent_weight"] = latent_weight
         labels["reference"] = np.arange(len(labels["deeplift_reference"]), dtype=np.int32)
         create_store(claim, labels, region_length=int(ds.attrs["region_length"]))
     map_regions(
@@ -251,10 +252,10 @@ def explain(
     return finish(target, started=started, details={"max_delta_error": worst}, state=claim.state)
 
 
-def _n_latent(saved: SavedModel, engine: Engine) -> int:
+def _n_latent(saved: SavedModel, model: str, engine: Engine) -> int:
     """Return the number of explained units; the closed form refuses what is not dense."""
     if engine == "shap" and saved.keras:
-        return int(saved.weights[-1].shape[-1])
+        return count_units(model)
     return int(encoder_layers(saved)[-1][0].shape[1])
 
 
@@ -284,11 +285,21 @@ def _drawn(
     return standardize(Rows(source).take(chosen), saved.gene_mean, saved.gene_std)
 
 
-def _variances(latent: str | None, averaged: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _variances(
+    latent: str | None, saved: SavedModel, averaged: NDArray[np.bool_]
+) -> NDArray[np.float64]:
     """Return each latent unit's share of the variance over kept training samples."""
     if latent is None:
         raise ValueError("latent: expected the URI of the latent store for 'variance-weighted'.")
-    values = open_store(latent, LATENT)["latent"].values[averaged].astype(np.float64)
+    ds = open_store(latent, LATENT)
+    encoded_by = ds.attrs["parameters"]["model_id"]
+    if encoded_by != saved.model_id:
+        raise StoreError(
+            f"{latent}: expected latent units of model {saved.model_id}, got those of "
+            f"{encoded_by}. Run 'dglzarr encode' with this model first, or, where it is no stack "
+            "of dense layers, choose another score.aggregation."
+        )
+    values = ds["latent"].values[averaged].astype(np.float64)
     share: NDArray[np.float64] = values.var(axis=0) / values.var(axis=0).sum()
     return share
 
@@ -303,7 +314,10 @@ def _score_region(
     model_id: str,
     device: Device,
 ) -> None:
-    """Score one region, window by window: what is made of a window takes the memory of the last."""
+    """Score one region, window by window: what is made of a window takes the memory of the last.
+
+    shap takes it whole, in one process.
+    """
     saved = load_model_once(model, model_id)
     asked: Any = (read_attributes(uri) or {})["parameters"]
     is_weighted = asked["aggregation"] == "variance-weighted"
@@ -324,7 +338,7 @@ def _score_region(
     delta_error = np.empty(n_samples, dtype=np.float32)
     latent_total = np.zeros((read_array(uri, "latent").size, n_genes))
     gene_total = np.zeros(n_genes)
-    for window in region.windows():
+    for window in [region.rows] if asked["engine"] == "shap" else region.windows():
         block = rows[window]
         z = standardize(block, saved.gene_mean, saved.gene_std)
         if not np.isfinite(z).all():

@@ -1,5 +1,4 @@
 import copy
-import json
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -11,10 +10,10 @@ import pytest
 from dglzarr import deeplift_contributions
 from dglzarr.errors import ConfigError, DglzarrError, SchemaError, StoreError
 from dglzarr.models.files import (
-    check_pre_activation,
     encoder_layers,
     load_model,
     save_keras_encoder,
+    save_model,
 )
 from dglzarr.rows import read_array
 from dglzarr.schema import NORMALIZED
@@ -465,18 +464,15 @@ def branched(study, tmp_path):
     hidden = keras.layers.Dense(6, activation="tanh")(inputs)
     added = keras.layers.Add()([hidden, keras.layers.Dense(6)(inputs)])
     model = keras.Model(inputs, keras.layers.Dense(3, activation="sigmoid")(added))
-    like = load_model(study.folder / "model")
-    save_keras_encoder(
-        tmp_path / "branched", model.to_json(), model.get_weights(), genes=like.genes,
-        gene_mean=like.gene_mean, gene_std=like.gene_std,
-    )  # fmt: skip
-    return str(tmp_path / "branched"), model
+    return save_keras(tmp_path / "branched", model, study), model
 
 
 @pytest.mark.slow
 def test_score__a_network_that_is_no_dense_stack(study, branched):
     path, model = branched
-    with pytest.raises(SchemaError, match=r"expected a stack of Dense layers, got .* Add\. .*shap"):
+    with pytest.raises(
+        SchemaError, match=r"expected a stack of Dense layers .* got .* Add\. .*shap"
+    ):
         study.score(model=path)
     summary = study.score(model=path, engine="shap")
     assert summary.details["max_delta_error"] < 1e-4
@@ -492,35 +488,122 @@ def test_score__a_network_that_is_no_dense_stack(study, branched):
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "is_refused"), [("ReLU", True), ("Activation", False)])
-def test_score__a_last_layer_without_an_activation(study, tmp_path, name, is_refused):
+def save_keras(folder, model, study):
+    """Save a Keras network for the study's genes."""
+    like = load_model(study.folder / "model")
+    moments = {"gene_mean": like.gene_mean, "gene_std": like.gene_std}
+    save_keras_encoder(folder, model.to_json(), model.get_weights(), genes=like.genes, **moments)
+    return str(folder)
+
+
+def built(kind):
+    """A Keras encoder of 40 genes whose last weights do not tell its number of units."""
     import keras
 
-    last = keras.layers.ReLU() if name == "ReLU" else keras.layers.Activation("relu")
-    model = keras.Sequential([keras.Input((40,)), keras.layers.Dense(3), last])
+    keras.utils.set_random_seed(0)
+    last = {
+        "Conv1D": [keras.layers.Conv1D(2, 3, strides=8, activation="tanh"), keras.layers.Flatten()],
+        "Activation": [keras.layers.Flatten(), keras.layers.Dense(3, use_bias=False)],
+    }[kind]
+    if kind == "Activation":
+        last.append(keras.layers.Activation("relu"))
+    return keras.Sequential([keras.Input((40,)), keras.layers.Reshape((40, 1)), *last])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "layer", "n_units"), [("Conv1D", "latent", 10), ("Activation", "pre-activation", 3)]
+)
+def test_score__a_sequential_network(study, tmp_path, kind, layer, n_units):
+    model = built(kind)
+    path = save_keras(tmp_path / "m", model, study)
+    summary = study.score(model=path, engine="shap", aggregation="mean", layer=layer)
+    assert summary.sizes["latent"] == n_units
+    assert summary.details["max_delta_error"] < 1e-4
     like = load_model(study.folder / "model")
-    save_keras_encoder(
-        tmp_path / "m", model.to_json(), model.get_weights(), genes=like.genes,
-        gene_mean=like.gene_mean, gene_std=like.gene_std,
-    )  # fmt: skip
-    options = {"model": str(tmp_path / "m"), "engine": "shap", "layer": "pre-activation"}
-    if not is_refused:
-        check_pre_activation(load_model(tmp_path / "m"))
-        return
+    z = np.nan_to_num((study.values - like.gene_mean) / like.gene_std).astype(np.float32)
+    if kind == "Activation":
+        model.layers[-1].activation = lambda x: x
+    change = np.asarray(model(z)) - np.asarray(model(np.zeros_like(z[:1])))
+    by_gene = np.nan_to_num(read_array(study.contributions, "contribution"))
+    known = ~np.isnan(study.values).any(axis=1)
+    np.testing.assert_allclose(
+        by_gene[known].sum(axis=1), change[known].mean(axis=1), rtol=1e-3, atol=1e-5
+    )
+
+
+@pytest.mark.slow
+def test_score__a_last_layer_that_is_all_activation(study, tmp_path):
+    import keras
+
+    last = [keras.layers.Dense(3), keras.layers.ReLU()]
+    path = save_keras(tmp_path / "m", keras.Sequential([keras.Input((40,)), *last]), study)
     with pytest.raises(SchemaError, match=r"expects a last layer with an activation.* got ReLU\."):
-        study.score(**options)
+        study.score(model=path, engine="shap", layer="pre-activation")
     assert read_attributes(study.contributions) is None
 
 
 @pytest.mark.slow
-def test_score__what_shap_cannot_explain_is_one_line(study, branched):
-    path, _ = branched
-    description = json.loads(Path(path, "model.json").read_text())
-    description["keras"] = description["keras"].replace('"tanh"', '"gelu"')
-    Path(path, "model.json").write_text(json.dumps(description))
+@pytest.mark.parametrize(
+    ("activation", "message"),
+    [("gelu", "layers of type Dense of activation gelu"), ("tanh", "Dense layers alone")],
+)
+def test_score__a_keras_network_of_dense_layers_is_refused_as_it_is(
+    study, tmp_path, activation, message
+):
+    import keras
+
+    dense = keras.layers.Dense(3, activation=activation)
+    path = save_keras(tmp_path / "m", keras.Sequential([keras.Input((40,)), dense]), study)
+    with pytest.raises(SchemaError, match=f"saved with save_model, got a .* with {message}"):
+        study.score(model=path)
+
+
+@pytest.mark.slow
+def test_score__what_shap_cannot_explain_is_one_line(study, tmp_path):
+    import keras
+
+    model = keras.Sequential([keras.Input((40,)), keras.layers.Dense(3, activation="gelu")])
+    path = save_keras(tmp_path / "m", model, study)
     with pytest.raises(DglzarrError, match=r"expected shap.DeepExplainer to explain it, got: .*"):
         study.score(model=path, engine="shap")
+
+
+@pytest.mark.slow
+def test_score__what_is_refused_replaces_nothing(study, branched):
+    study.score()
+    before = digests(study.contributions)
+    for options in ({}, {"engine": "shap", "aggregation": "variance-weighted"}):
+        latent = study.encode()
+        with pytest.raises((SchemaError, StoreError), match=r"expected (a stack|latent units of)"):
+            study.score(model=branched[0], latent=latent, overwrite=True, **options)
+        assert digests(study.contributions) == before
+
+
+def test_score__weights_of_another_model_are_refused(study, tmp_path):
+    latent = study.encode()
+    other = write_model(tmp_path / "other", study.source, study.samples, seed=1)
+    with pytest.raises(StoreError, match=r"latent: expected latent units of model \w+, got those"):
+        study.score(model=other, aggregation="variance-weighted", latent=latent)
+    assert read_attributes(study.contributions) is None
+
+
+def test_score__an_encoder_alone(study, tmp_path):
+    like = load_model(study.folder / "model")
+    encoder = encoder_layers(like)
+    common = {"inputs": like.inputs, "parameters": {}, "genes": like.genes}
+    common |= {"gene_mean": like.gene_mean, "gene_std": like.gene_std}
+    save_model(tmp_path / "m", encoder, config={}, **common)
+    study.score()
+    other = study.scored_at(tmp_path / "alone")
+    other.score(model=str(tmp_path / "m"))
+    np.testing.assert_array_equal(
+        read_array(other.target, "latent_score"), read_array(study.target, "latent_score")
+    )
+    with pytest.raises(SchemaError, match="got an encoder alone"):
+        encode_samples(
+            study.source, str(tmp_path / "l"), samples=study.samples, model=str(tmp_path / "m")
+        )
 
 
 def test_score__opening_computes_nothing(study):
