@@ -189,7 +189,13 @@ def fit(  # noqa: PLR0913  (two data arguments and named settings)
         if on_progress is not None:
             on_progress(len(history.epoch), epochs)
     if history.best_epoch != len(history.epoch):
-        _restore(model, checkpoint / "best.npz", fingerprint)
+        best = _restore(model, checkpoint / "best.npz", fingerprint)
+        if len(best.epoch) != history.best_epoch:
+            raise StoreError(
+                f"{checkpoint / 'best.npz'}: expected the checkpoint of epoch "
+                f"{history.best_epoch}, got {len(best.epoch) or 'none'}. "
+                "Remove the folder to train anew."
+            )
     return history
 
 
@@ -310,7 +316,7 @@ def _restore(model: keras.Model, path: Path, fingerprint: str) -> History:
             for name, variable in _state(model):
                 variable.assign(arrays[name])
             return History(**{f.name: arrays[f"history_{f.name}"] for f in fields(History)})
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+    except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
         raise StoreError(
             f"{path}: expected a whole checkpoint, got {error}. Remove the folder to train anew."
         ) from error

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dglzarr.cohorts import kept_samples
-from dglzarr.errors import StoreError
+from dglzarr.errors import ConfigError, StoreError
 from dglzarr.files import store_nbytes
+from dglzarr.kernels.deeplift import ACTIVATIONS
 from dglzarr.models.batches import Batches
-from dglzarr.models.files import AutoEncoderConfig, load_model, save_model
+from dglzarr.models.files import MODEL, AutoEncoderConfig, load_model, save_model
 from dglzarr.models.quiet import quiet_stderr
 from dglzarr.rows import Rows
 from dglzarr.schema import NORMALIZED, SAMPLES
@@ -105,6 +106,8 @@ def train(
     ------
     StoreError
         When another model stands there.
+    ConfigError
+        When an activation is not known, or a GPU is asked for and there is none.
     DglzarrError
         When the loss is no longer finite.
 
@@ -125,6 +128,11 @@ def train(
         l2=l2,
         seed=seed,
     )
+    for name, chosen in {"activation": activation, "output": output}.items():
+        if chosen not in ACTIVATIONS:
+            raise ConfigError(
+                f"train.{name}: expected one of {', '.join(ACTIVATIONS)}, got {chosen!r}."
+            )
     inputs = [store_input(source), store_input(samples)]
     parameters = {
         "epochs": epochs,
@@ -137,7 +145,10 @@ def train(
         "seed": seed,
         **FIXED,
     }
-    if _claim(target, asdict(config), inputs, parameters, overwrite=overwrite) == "unchanged":
+    made_from = {**asdict(config), **parameters, "inputs": [i["store_id"] for i in inputs]}
+    state = _state(target, made_from, overwrite=overwrite)
+    if state == "unchanged":
+        shutil.rmtree(Path(target) / "checkpoint", ignore_errors=True)  # what a killed run left
         return _summary(target, "unchanged", 0.0)
     mean, std = mask["gene_mean"].values, mask["gene_std"].values
     rows = Rows(source)
@@ -162,6 +173,7 @@ def train(
 
         with on_device(device):
             model = build_autoencoder(config)
+    _begin(target, made_from, state)
     with _written_to(target), on_device(device):
         is_on_gpu = device != "cpu" and cache != "stream" and fits_on_gpu(*both)
         feeds = [OnDevice(some) for some in both] if is_on_gpu else both
@@ -206,48 +218,49 @@ def _place(batches: Batches, *, is_on_gpu: bool) -> str:
     return "held in memory" if batches.is_cached else "read anew each epoch"
 
 
-def _claim(
-    target: str,
-    config: dict[str, Any],
-    inputs: list[dict[str, str]],
-    parameters: dict[str, Any],
-    *,
-    overwrite: bool,
-) -> State:
-    """Return what stands at the target; a model of other inputs or parameters is removed.
+def _state(target: str, made_from: dict[str, Any], *, overwrite: bool) -> State:
+    """Return whether a model is to be made, is being made or stands there; nothing is changed.
 
-    What a training is made from is written before it begins, so that a later call can tell whether
-    a checkpoint is its own.
+    Raises
+    ------
+    StoreError
+        When a model of other inputs or parameters is there, and is not to be replaced.
     """
     folder = Path(target)
-    made_from = {**config, **parameters, "inputs": [i["store_id"] for i in inputs]}
-    is_saved = (folder / "model.json").exists()
-    found = _found(folder, overwrite=overwrite) or made_from
-    changed = [k for k in made_from if found.get(k) != made_from[k]]
+    found = _found(folder, overwrite=overwrite)
+    changed = [k for k in made_from if found.get(k) != made_from[k]] if found else []
     if changed and not overwrite:
         shown = ", ".join(f"{k} {found.get(k)!r} -> {made_from[k]!r}" for k in changed[:5])
         raise StoreError(
             f"{target}: was made with other parameters: {shown}. "
             "Replace it (--overwrite), or use another root."
         )
-    if is_saved and not changed:
-        shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # what a killed run left
-        return "unchanged"
+    if not found or changed:
+        return "new"
+    return "unchanged" if (folder / MODEL).exists() else "resumed"
+
+
+def _begin(target: str, made_from: dict[str, Any], state: State) -> None:
+    """Make the folder ready for training; what another training left is removed.
+
+    What a training is made from is written before it begins, so that a later call can tell whether
+    a checkpoint is its own.
+    """
+    folder = Path(target)
     with _written_to(target):
-        if changed:
-            (folder / "model.json").unlink(missing_ok=True)
+        if state == "new" and any((folder / name).exists() for name in (MODEL, BEGUN)):
+            (folder / MODEL).unlink(missing_ok=True)
             shutil.rmtree(folder / "checkpoint", ignore_errors=True)
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f"{BEGUN}.part"
         partial.write_text(json.dumps(made_from, indent=1) + "\n", encoding="utf-8")
         partial.replace(folder / BEGUN)
-    return "new"
 
 
 def _found(folder: Path, *, overwrite: bool) -> dict[str, Any]:
     """Return what the model or the begun training in a folder is made from, empty without one."""
-    if (folder / "model.json").exists():
+    if (folder / MODEL).exists():
         try:
             saved = load_model(folder)
         except StoreError:
@@ -257,7 +270,14 @@ def _found(folder: Path, *, overwrite: bool) -> dict[str, Any]:
         stores = [i["store_id"] for i in saved.inputs]
         return {**saved.config, **saved.parameters, "inputs": stores}
     begun = folder / BEGUN
-    return dict(json.loads(begun.read_text(encoding="utf-8"))) if begun.exists() else {}
+    if not begun.exists():
+        return {}
+    try:
+        return dict(json.loads(begun.read_text(encoding="utf-8")))
+    except ValueError as error:
+        if overwrite:
+            return {"inputs": None}
+        raise StoreError(f"{begun}: expected JSON, got {error}. Train with --overwrite.") from error
 
 
 @contextmanager

@@ -163,6 +163,13 @@ def test_fit__model_and_best_checkpoint_hold_the_best_epoch(train, expression, t
     assert len(state(checkpoint, "best.npz")["history_epoch"]) == best
     assert len(state(checkpoint, "last.npz")["history_epoch"]) == 12
     assert sorted(file.name for file in checkpoint.iterdir()) == ["best.npz", "last.npz"]
+    again = {
+        "validation": batches(expression, slice(70, 90)), "epochs": 12, "learning_rate": 0.3,
+        "checkpoint": checkpoint,
+    }  # fmt: skip
+    (checkpoint / "best.npz").unlink()
+    with pytest.raises(StoreError, match=rf"checkpoint of epoch {best}, got none"):
+        train.fit(build(), batches(expression, slice(0, 30)), **again)
     held_out = expression[70:]
     penalty = 1e-6 * sum((kernel.astype(float) ** 2).sum() for kernel in kernels(model))
     loss = np.abs(np.asarray(model(held_out)) - held_out).mean() + penalty
@@ -378,9 +385,10 @@ def test_fit__refuses_the_checkpoint_of_other_settings(
         )
 
 
-def test_fit__refuses_a_broken_checkpoint(train, expression, tmp_path):
+@pytest.mark.parametrize("content", [b"PK\x03\x04 cut short", b""], ids=["cut", "empty"])
+def test_fit__refuses_a_broken_checkpoint(train, expression, tmp_path, content):
     (tmp_path / "c").mkdir()
-    (tmp_path / "c" / "last.npz").write_bytes(b"PK\x03\x04 cut short")
+    (tmp_path / "c" / "last.npz").write_bytes(content)
     with pytest.raises(StoreError, match="expected a whole checkpoint"):
         train.fit(
             build(), batches(expression), epochs=1, learning_rate=0.01, checkpoint=tmp_path / "c"

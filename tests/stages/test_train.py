@@ -4,10 +4,19 @@ import shutil
 import numpy as np
 import pytest
 
-from dglzarr.errors import DglzarrError, StoreError
+from dglzarr.errors import ConfigError, DglzarrError, StoreError
 from dglzarr.models.files import load_model, read_history
 from dglzarr.schema import NORMALIZED
-from tests.studies import TEST, TRAIN, simulate, splits, times, write_matrix, write_samples
+from tests.studies import (
+    TEST,
+    TRAIN,
+    digests,
+    simulate,
+    splits,
+    times,
+    write_matrix,
+    write_samples,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -98,6 +107,33 @@ def test_train__removes_what_a_killed_run_left(tmp_path, train, study):
     checkpoint.mkdir()
     assert run(train, study, tmp_path / "m").state == "unchanged"
     assert not checkpoint.exists()
+
+
+def test_train__what_is_refused_replaces_nothing(tmp_path, train, study, plain):
+    shutil.copytree(plain, tmp_path / "m")
+    before = digests(tmp_path / "m")
+    with pytest.raises(ConfigError, match=r"train.activation: expected one of .*, got 'gelu'"):
+        run(train, study, tmp_path / "m", activation="gelu", overwrite=True)
+    if load_model(plain).parameters["trained_on"] == "cpu":
+        with pytest.raises(ConfigError, match=r"train\.device: expected a GPU"):
+            run(train, study, tmp_path / "m", device="gpu", epochs=2, overwrite=True)
+    assert digests(tmp_path / "m") == before
+
+
+def test_train__a_broken_record_of_what_was_begun(tmp_path, train, study, plain):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "training.json").write_text("{")
+    with pytest.raises(StoreError, match=r"training\.json: expected JSON, .*--overwrite"):
+        run(train, study, tmp_path / "m")
+    run(train, study, tmp_path / "m", overwrite=True)
+    assert same(plain, tmp_path / "m")
+
+
+def test_train__a_folder_of_others_is_left(tmp_path, train, study):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "notes.txt").write_text("mine")
+    run(train, study, tmp_path / "m", overwrite=True)
+    assert (tmp_path / "m" / "notes.txt").read_text() == "mine"
 
 
 def test_train__same_seed_same_bits_other_seed_others(tmp_path, train, study, plain):
