@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dglzarr.errors import DglzarrError
 from dglzarr.graph import run_tasks
 from dglzarr.kernels.clustering import centroid_distances, fit_kmeans
 from dglzarr.kernels.duplicates import (
@@ -27,7 +28,7 @@ from dglzarr.kernels.duplicates import (
 )
 from dglzarr.kernels.moments import Moments, chunk_moments, finish_moments, merge_moments
 from dglzarr.kernels.slices import iter_slices
-from dglzarr.rows import Rows
+from dglzarr.rows import Rows, read_array
 from dglzarr.schema import NORMALIZED, SAMPLES
 from dglzarr.store import (
     Region,
@@ -286,12 +287,22 @@ def _moments(
     partials = reduce_regions(
         _moments_region, source, mask=mask, what=what, on_progress=on_progress
     )
-    return finish_moments(reduce(merge_moments, partials))
+    with np.errstate(invalid="ignore"):
+        merged = reduce(merge_moments, partials)
+    is_finite = np.isfinite(merged.mean) & np.isfinite(merged.m2)
+    if not is_finite.all():
+        gene = read_array(source, "gene")[np.argmin(is_finite)]
+        raise DglzarrError(
+            f"{source}: expected finite or missing values, got an infinite one for gene "
+            f"{str(gene)!r}. Mend the file and ingest it anew."
+        )
+    return finish_moments(merged)
 
 
 def _moments_region(uri: str, region: Region, *, mask: NDArray[np.bool_]) -> Moments:
     rows = Rows(uri)
-    return reduce(merge_moments, (chunk_moments(rows[w][mask[w]]) for w in region.windows()))
+    with np.errstate(invalid="ignore"):  # an infinite value, which is refused later
+        return reduce(merge_moments, (chunk_moments(rows[w][mask[w]]) for w in region.windows()))
 
 
 def _centred(block: NDArray[np.float32], center: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ from scipy.spatial.distance import cdist
 from sklearn.cluster import MiniBatchKMeans
 
 from dglzarr import find_near_duplicates
-from dglzarr.errors import StoreError
+from dglzarr.errors import DglzarrError, StoreError
 from dglzarr.rows import read_array
 from dglzarr.schema import NORMALIZED
 from dglzarr.stages import dedup as stage
@@ -262,6 +262,18 @@ def test_dedup__fails_half_way_and_goes_on(tmp_path, source, target, monkeypatch
         open_store(target)
     dedup(source, target, n_clusters=5)
     assert digests(target) == digests(whole)
+
+
+@pytest.mark.parametrize("infinite", [np.inf, -np.inf])
+def test_dedup__an_infinity_in_a_training_sample(tmp_path, target, planted, split, infinite):
+    spoilt = planted[0].copy()
+    spoilt[np.flatnonzero(split == TRAIN)[7], 4] = infinite
+    source = write_matrix(tmp_path / "inf", NORMALIZED, spoilt, split=split)
+    with pytest.raises(
+        DglzarrError, match=r"expected finite .* got an infinite one for gene '004_at'"
+    ):
+        dedup(source, target)
+    assert not is_complete(target)
 
 
 def test_dedup__second_run_touches_nothing(tmp_path, source, target):
