@@ -278,11 +278,12 @@ def _read_ahead(shard: int, offsets: list[int], nbytes: int) -> None:
     """Ask for so many bytes from each offset on, unless the first of them are in the page cache."""
     if _NOWAIT is None or not offsets:
         return
-    with suppress(OSError):  # not in the cache, or not known; reading says what is wrong
+    with suppress(OSError):  # not in the cache, or not known
         if os.preadv(shard, [bytearray(1)], offsets[0], _NOWAIT):
             return
-    for offset in offsets:
-        os.posix_fadvise(shard, offset, nbytes, os.POSIX_FADV_WILLNEED)
+    with suppress(OSError):  # a hint; reading says what is wrong
+        for offset in offsets:
+            os.posix_fadvise(shard, offset, nbytes, os.POSIX_FADV_WILLNEED)
 
 
 def _read_pieces(shard: int, offset: int, pieces: list[memoryview], nbytes: int) -> None:
