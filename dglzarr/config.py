@@ -106,7 +106,7 @@ class ScoreSettings(_Section):
     """DeepLIFT."""
 
     deeplift_reference: Literal["mean", "zeros", "samples"] = "mean"
-    n_references: Count = 10
+    n_references: Annotated[int, Field(ge=1, le=1000)] = 10
     layer: Literal["latent", "pre-activation"] = "latent"
     aggregation: Literal["mean-abs", "mean", "max", "variance-weighted"] = "mean-abs"
     group_by: str | None = None

@@ -26,6 +26,7 @@ _SECONDS_PER_CELL = {"ingest": 6e-8, "normalize": 1.2e-8, "dedup": 1.4e-8, "eval
 _SECONDS_PER_LINKED_CELL = 1.2e-8
 _SECONDS_PER_SKETCH_BYTE = 1e-10
 _FLOPS = 1.5e11
+_SHAP_TIMES = 50.0  # as long as the closed form takes
 _SCORE_FLOPS = 2.5e11  # between cores with AVX2 and with AVX-512
 _IMPORTS_NBYTES = 4e8
 _KERAS_NBYTES = 9e8
@@ -112,7 +113,7 @@ def estimate(settings: Settings) -> list[Estimate]:
     seconds["ingest"] = _SECONDS_PER_CELL["ingest"] * copied + _SECONDS_PER_LINKED_CELL * linked
     seconds["train"] = 10 + 6.0 * weights * n_samples * layers.epochs / _FLOPS
     seconds["encode"] = (4.0 * weights * n_samples + 4096.0 * n_genes**2) / _FLOPS
-    seconds["score"] = 2.0 * n_genes * layers.hidden * layers.n_latent * n_samples / _SCORE_FLOPS
+    seconds["score"] = _scoring_seconds(settings, cells)
     seconds["evaluate"] += judging
     if "dgex" in settings.evaluate.predictors:
         steps_of_weights = _dgex_weights(settings, n_genes) * settings.evaluate.dgex.epochs
@@ -135,6 +136,14 @@ def estimate(settings: Settings) -> list[Estimate]:
         )
         for step in steps
     ]
+
+
+def _scoring_seconds(settings: Settings, cells: float) -> float:
+    """Return the time of scoring: a product a sample and reference."""
+    asked, layers = settings.score, settings.train
+    n_references = asked.n_references if asked.deeplift_reference == "samples" else 1
+    products = 2.0 * cells * layers.hidden * layers.n_latent * n_references
+    return products / _SCORE_FLOPS * (_SHAP_TIMES if asked.engine == "shap" else 1)
 
 
 def _is_linked(source: SourceFile) -> bool:

@@ -83,6 +83,19 @@ def test_estimate__networks_of_every_panel(tmp_path):
     assert found["evaluate"].seconds - without == pytest.approx(expected)
 
 
+def test_estimate__scoring_by_references_and_engine(tmp_path):
+    source = {"uri": write_source(tmp_path, 2000, is_gctx=True).name}
+    plain = forecast(tmp_path, source)["score"].seconds
+    for score, times in (
+        ({"n_references": 7}, 1),
+        ({"n_references": 7, "deeplift_reference": "samples"}, 7),
+        ({"engine": "shap"}, 50),
+    ):
+        assert forecast(tmp_path, source, score=score)["score"].seconds / plain == pytest.approx(
+            times
+        )
+
+
 @pytest.mark.parametrize(("what", "n_samples", "seconds"), MEASURED)
 def test_estimate__times_as_measured(tmp_path, monkeypatch, what, n_samples, seconds):
     kind, _, stage = what.rpartition(": ")
