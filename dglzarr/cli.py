@@ -19,11 +19,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from dglzarr import query
 from dglzarr.compare import SIZES, Contest, compare
@@ -69,14 +72,27 @@ StoreOrStudy = Annotated[
 ]
 
 
+class _Rate(ProgressColumn):
+    """What is done in a second, lately."""
+
+    def render(self, task: Task) -> Text:
+        """Return it, nothing before it is known."""
+        return Text("" if task.speed is None else _per_second(task.speed))
+
+
+def _per_second(rate: float) -> str:
+    return f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.3g}/s"
+
+
 class _Bars:
-    """Progress on stderr: bars with the time left on a terminal, plain lines elsewhere."""
+    """Progress on stderr: bars with rate and time left on a terminal, plain lines elsewhere."""
 
     def __init__(self) -> None:
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            _Rate(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=err,
@@ -113,7 +129,7 @@ class _Bars:
         elif done < total and now - at >= SECONDS_BETWEEN_LINES:
             rate = (done - self._begun[0]) / (now - self._begun[1])
             left = f"about {(total - done) / max(rate, 1e-9):.0f} s left"
-            typer.echo(f"{what}: {done} of {total}, {rate:.3g}/s, {left}", err=True)
+            typer.echo(f"{what}: {done} of {total}, {_per_second(rate)}, {left}", err=True)
         else:
             return
         self._said = (what, now)

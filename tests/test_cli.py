@@ -458,11 +458,11 @@ def test_bars__a_plain_line_now_and_then(monkeypatch, capsys):
     now = iter([0.0, 1.0, 11.0, 12.0, 30.0, 31.0])
     monkeypatch.setattr(cli.time, "monotonic", lambda: next(now))
     with cli._Bars() as bars:
-        for done in (0, 1, 2, 3, 4):
-            bars("scoring", done, 4)
+        for done in (0, 1, 20_000, 3, 40_000):
+            bars("scoring", done, 40_000)
         bars("judging", 0, 5)
     assert capsys.readouterr().err.splitlines() == [
-        "scoring (4)", "scoring: 2 of 4, 0.182/s, about 11 s left", "judging (5)",
+        "scoring (40000)", "scoring: 20000 of 40000, 1,818/s, about 11 s left", "judging (5)",
     ]  # fmt: skip
 
 
@@ -500,10 +500,10 @@ with _Bars() as bars:
 
 
 @pytest.mark.slow
-def test_bars__with_the_time_left_on_a_terminal():
+def test_bars__with_rate_and_time_left_on_a_terminal():
     shown = on_a_terminal("-c", BARS)
     assert re.search(
-        r"scoring.*4/5.*0:00:0\d.*0:00:0\d", re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown)
+        r"scoring.*4/5 [23]\.\d+/s.*0:00:0\d.*0:00:0\d", re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown)
     )
 
 
