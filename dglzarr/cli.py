@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import time
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from importlib.metadata import version
@@ -13,20 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from dglzarr import query
 from dglzarr.compare import SIZES, Contest, compare
@@ -34,6 +20,7 @@ from dglzarr.config import load_settings
 from dglzarr.errors import ConfigError, DglzarrError
 from dglzarr.forecast import estimate
 from dglzarr.pipeline import OPTIONAL_STAGES, STAGES, grow, mine, refit
+from dglzarr.progress import Bars, err
 from dglzarr.report.comparison import COLUMNS, cells, comparison_rows, comparison_verdict
 from dglzarr.report.text import growth_lines, headline, stability_lines
 from dglzarr.stability import stability
@@ -49,8 +36,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-err = Console(stderr=True, soft_wrap=True)
-SECONDS_BETWEEN_LINES = 10
 
 SettingsFile = Annotated[Path, typer.Argument(help="Settings of the study, a TOML file.")]
 Overrides = Annotated[
@@ -70,69 +55,6 @@ StoreOrStudy = Annotated[
     str,
     typer.Argument(help="A store, STUDY#NAME as in study#normalized, or the folder of a study."),
 ]
-
-
-class _Rate(ProgressColumn):
-    """What is done in a second, lately."""
-
-    def render(self, task: Task) -> Text:
-        """Return it, nothing before it is known."""
-        return Text("" if task.speed is None else _per_second(task.speed))
-
-
-def _per_second(rate: float) -> str:
-    return f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.3g}/s"
-
-
-class _Bars:
-    """Progress on stderr: bars with rate and time left on a terminal, plain lines elsewhere."""
-
-    def __init__(self) -> None:
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _Rate(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=err,
-            transient=True,
-            disable=not err.is_terminal,
-        )
-        self._tasks: dict[str, TaskID] = {}
-        self._said: tuple[str, float] = ("", 0.0)
-        self._begun: tuple[int, float] = (0, 0.0)
-
-    def __enter__(self) -> _Bars:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if not err.is_terminal:
-            self._say(what, done, total)
-            return
-        if what not in self._tasks:
-            self._tasks[what] = self._bars.add_task(what, total=total)
-        self._bars.update(self._tasks[what], completed=done, total=total)
-        if done >= total:
-            self._bars.remove_task(self._tasks.pop(what))
-
-    def _say(self, what: str, done: int, total: int) -> None:
-        shown, at = self._said
-        now = time.monotonic()
-        if what != shown:
-            self._begun = done, now
-            typer.echo(f"{what} ({total})", err=True)
-        elif done < total and now - at >= SECONDS_BETWEEN_LINES:
-            rate = (done - self._begun[0]) / (now - self._begun[1])
-            left = f"about {(total - done) / max(rate, 1e-9):.0f} s left"
-            typer.echo(f"{what}: {done} of {total}, {_per_second(rate)}, {left}", err=True)
-        else:
-            return
-        self._said = (what, now)
 
 
 def _as_plain(value: object) -> Any:  # noqa: ANN401
@@ -180,7 +102,7 @@ def _run(
     as_json: bool,
 ) -> None:
     settings = load_settings(settings_file, tuple(overrides or ()), folder=folder)
-    with _Bars() as bars:
+    with Bars() as bars:
         results = mine(settings, only=stages, overwrite=overwrite, on_progress=bars)
     _show(results, as_json=as_json)
     if "report" in stages and not as_json:
@@ -290,7 +212,7 @@ def grow_command(
     scored, and become visible at once; nothing old is rewritten.
     """
     loaded = load_settings(settings, tuple(set_ or ()), folder=folder)
-    with _Bars() as bars:
+    with Bars() as bars:
         results = grow(loaded, on_progress=bars)
     _show(results, as_json=as_json)
     if not as_json:
@@ -304,7 +226,7 @@ def refit_command(
 ) -> None:
     """Mine a grown study anew with all its sources in one segment."""
     loaded = load_settings(settings, tuple(set_ or ()), folder=folder)
-    with _Bars() as bars:
+    with Bars() as bars:
         results = refit(loaded, on_progress=bars)
     _show(results, as_json=as_json)
     if not as_json:
@@ -336,7 +258,7 @@ def compare_command(  # noqa: PLR0913  (every option is an argument)
     """
     loaded = load_settings(settings, tuple(set_ or ()), folder=folder)
     contest = Contest(_names(panels), _numbers(sizes), _names(predictors), folds)
-    with _Bars() as bars:
+    with Bars() as bars:
         summary = compare(loaded, contest, overwrite=overwrite, on_progress=bars)
     rows = comparison_rows(summary.uri)
     if as_json:
@@ -373,7 +295,7 @@ def stability_command(
     finished ones are kept. The report shows the result.
     """
     loaded = load_settings(settings, tuple(set_ or ()), folder=folder)
-    with _Bars() as bars:
+    with Bars() as bars:
         found = stability(
             loaded, n_seeds=seeds, n_halves=halves, overwrite=overwrite, on_progress=bars
         )
@@ -443,7 +365,7 @@ def _list_stores(found: list[dict[str, Any]], *, as_json: bool) -> None:
 
 @app.command()
 def verify(store: StoreOrStudy, as_json: AsJson = False) -> None:
-    """Read a whole store, or every store of a study, and check its values.
+    """Read a whole store, or every store and model of a study, and check its values.
 
     Exit status 1 when something is wrong. As JSON, a store is an object, a study or STUDY#NAME a
     list of them.
@@ -496,7 +418,7 @@ def simulate(
     stream; their truth stands beside it.
     """
     sizes = {"n_samples": n_samples, "n_genes": n_genes, "seed": seed}
-    with _arguments_checked(), _Bars() as bars:
+    with _arguments_checked(), Bars() as bars:
         if target.suffix != ".gctx":
             typer.echo(f"Run: dglzarr mine {write_study(target, **sizes)}")
             return

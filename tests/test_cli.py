@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from dglzarr import cli
+from dglzarr import progress
 from dglzarr.cli import app, guarded
 from dglzarr.config import load_settings
 from dglzarr.errors import ConfigError, SourceError, StoreError
@@ -456,8 +456,8 @@ def test_progress__plain_lines_where_nobody_watches(mined, tmp_path, run):
 
 def test_bars__a_plain_line_now_and_then(monkeypatch, capsys):
     now = iter([0.0, 1.0, 11.0, 12.0, 30.0, 31.0])
-    monkeypatch.setattr(cli.time, "monotonic", lambda: next(now))
-    with cli._Bars() as bars:
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with progress.Bars() as bars:
         for done in (0, 1, 20_000, 3, 40_000):
             bars("scoring", done, 40_000)
         bars("judging", 0, 5)
@@ -491,8 +491,8 @@ def on_a_terminal(*arguments):
 
 BARS = """
 import time
-from dglzarr.cli import _Bars
-with _Bars() as bars:
+from dglzarr.progress import Bars
+with Bars() as bars:
     for done in range(5):
         bars("scoring", done, 5)
         time.sleep(0.3)
