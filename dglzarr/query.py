@@ -15,6 +15,7 @@ import pandas as pd
 
 from dglzarr.errors import DglzarrError, StoreError
 from dglzarr.files import store_nbytes
+from dglzarr.models.files import MODEL, load_model
 from dglzarr.rows import Rows
 from dglzarr.schema import SPECS
 from dglzarr.store import Region, missing_regions, open_store, read_attributes, regions
@@ -161,7 +162,7 @@ def _sizes(uri: str) -> dict[str, int]:
 
 
 def verify_study(root: str) -> list[dict[str, Any]]:
-    """Return ``verify`` of every store of a study; one that cannot be opened is a problem.
+    """Return ``verify`` of every store and model of a study; what cannot be opened is a problem.
 
     Raises
     ------
@@ -174,6 +175,21 @@ def verify_study(root: str) -> list[dict[str, Any]]:
             found.append(verify(uri))
         except DglzarrError as error:
             found.append({"uri": uri, "schema": "?", "n_missing": 0, "problems": [str(error)]})
+    return found + [
+        _verify_model(path.parent) for path in sorted(Path(root).glob(f"models/*/{MODEL}"))
+    ]
+
+
+def _verify_model(folder: Path) -> dict[str, Any]:
+    """Return what `verify` does, of a model: it is as it was saved, and its weights are finite."""
+    found: dict[str, Any] = {"uri": str(folder), "schema": "model", "n_missing": 0, "problems": []}
+    try:
+        saved = load_model(folder)
+    except DglzarrError as error:
+        return {**found, "problems": [str(error)]}
+    arrays = [part for layer in saved.layers for part in layer[:2]] + [*saved.weights]
+    if not all(np.isfinite(part).all() for part in arrays):
+        found["problems"] = ["weights that are not finite"]
     return found
 
 

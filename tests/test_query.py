@@ -12,7 +12,14 @@ from dglzarr.errors import SchemaError, StoreError
 from dglzarr.schema import CONTRIBUTIONS, EXPRESSION, LANDMARKS, NORMALIZED, RAW, STABILITY
 from dglzarr.store import claim_store, create_store, finish, open_store, regions, write_region
 from dglzarr.study import write_manifest
-from tests.studies import no_computing, remove_regions, text, write_matrix, write_samples
+from tests.studies import (
+    no_computing,
+    remove_regions,
+    text,
+    write_matrix,
+    write_model,
+    write_samples,
+)
 
 N_SAMPLES, N_GENES = 40, 10
 GENES = [f"{i:03d}_at" for i in range(N_GENES)]
@@ -249,6 +256,18 @@ def test_stores__of_a_study_in_the_order_they_are_made(original):
 def test_verify__every_store_of_a_sound_study(original):
     for uri in query.stores(str(original)):
         assert query.verify(uri)["problems"] == [], uri
+
+
+def test_verify__a_changed_model_of_a_study(study, segment):
+    folder = study / "models" / "seed-0"
+    write_model(folder, str(segment / "normalized.zarr"), str(segment / "samples.zarr"))
+    sound = query.verify_study(str(study))
+    assert (sound[-1]["schema"], sound[-1]["uri"]) == ("model", str(folder))
+    assert not any(line["problems"] for line in sound)
+    text = (folder / "model.json").read_text()
+    (folder / "model.json").write_text(text.replace("sigmoid", "tanh", 1))
+    (problem,) = query.verify_study(str(study))[-1]["problems"]
+    assert "model.json: expected it as it was saved, got a changed file" in problem
 
 
 def test_verify__counts_missing_values(original):
