@@ -91,8 +91,10 @@ def _progress(name: str, artifact: UUID) -> Callable[[str, int, int], None]:
             return
         shown.setdefault(what, now)
         shown["at"] = now
-        left = (now - shown[what]) / done * (total - done) if done else 0.0
-        sys.stderr.write(f"{name}: {what} {done}/{total}{f', {left:.0f} s left' if left else ''}\n")
+        rate = done / (now - shown[what]) if now > shown[what] else 0.0
+        is_under_way = rate > 0 and done < total
+        left = f", {rate:,.1f}/s, {(total - done) / rate:.0f} s left" if is_under_way else ""
+        sys.stderr.write(f"{name}: {what} {done}/{total}{left}\n")
         update_progress_artifact(artifact, progress=100.0 * done / max(total, 1), description=what)
 
     return report
