@@ -1,4 +1,7 @@
-"""How long work shows on stderr: as bars on a terminal, as plain lines elsewhere."""
+"""How long work shows on stderr: as bars on a terminal, as plain lines elsewhere.
+
+A place of some work is ``(done, seconds)``: how much was done, and at which time.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,23 @@ class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Return it, nothing before it is known."""
         return Text("" if task.speed is None else _per_second(task.speed))
+
+
+def rate_and_time_left(begun: tuple[int, float], now: tuple[int, float], total: int) -> str:
+    """Return how fast work goes from one place to another and how long the rest takes, in words.
+
+    It is empty where nothing was done in between, or nothing is left.
+
+    Examples
+    --------
+    >>> rate_and_time_left((1, 10.0), (4, 11.5), 10)
+    ', 2/s, about 3 s left'
+    """
+    (first, since), (done, at) = begun, now
+    if done <= first or at <= since or done >= total:
+        return ""
+    rate = (done - first) / (at - since)
+    return f", {_per_second(rate)}, about {(total - done) / rate:.0f} s left"
 
 
 def _per_second(rate: float) -> str:
@@ -83,9 +103,8 @@ class Bars:
             self._begun = done, now
             _print(f"{what} ({total})")
         elif done < total and now - at >= SECONDS_BETWEEN_LINES:
-            rate = (done - self._begun[0]) / (now - self._begun[1])
-            left = f"about {(total - done) / max(rate, 1e-9):.0f} s left"
-            _print(f"{what}: {done} of {total}, {_per_second(rate)}, {left}")
+            left = rate_and_time_left(self._begun, (done, now), total)
+            _print(f"{what}: {done} of {total}{left}")
         else:
             return
         self._said = (what, now)

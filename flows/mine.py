@@ -32,6 +32,7 @@ from dglzarr.cli import guarded
 from dglzarr.config import Settings, load_settings
 from dglzarr.errors import DglzarrError
 from dglzarr.pipeline import Step, mine
+from dglzarr.progress import rate_and_time_left
 from dglzarr.report.text import headline, top_landmarks
 from dglzarr.testing import write_study
 
@@ -83,17 +84,16 @@ def as_task(step: Step) -> Any:  # noqa: ANN401
 
 def _progress(name: str, artifact: UUID) -> Callable[[str, int, int], None]:
     """Return a callback that keeps a progress artifact and a line on stderr up to date."""
-    shown: dict[str, float] = {}
+    begun: dict[str, tuple[int, float]] = {}
+    shown_at = 0.0
 
     def report(what: str, done: int, total: int) -> None:
+        nonlocal shown_at
         now = time.monotonic()
-        if done and done < total and now - shown.get("at", 0.0) < 5:
+        if done and done < total and now - shown_at < 5:
             return
-        shown.setdefault(what, now)
-        shown["at"] = now
-        rate = done / (now - shown[what]) if now > shown[what] else 0.0
-        is_under_way = rate > 0 and done < total
-        left = f", {rate:,.1f}/s, {(total - done) / rate:.0f} s left" if is_under_way else ""
+        shown_at = now
+        left = rate_and_time_left(begun.setdefault(what, (done, now)), (done, now), total)
         sys.stderr.write(f"{name}: {what} {done}/{total}{left}\n")
         update_progress_artifact(artifact, progress=100.0 * done / max(total, 1), description=what)
 

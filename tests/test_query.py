@@ -9,6 +9,7 @@ import zarr
 import dglzarr
 from dglzarr import query
 from dglzarr.errors import SchemaError, StoreError
+from dglzarr.models.files import save_model
 from dglzarr.schema import CONTRIBUTIONS, EXPRESSION, LANDMARKS, NORMALIZED, RAW, STABILITY
 from dglzarr.store import claim_store, create_store, finish, open_store, regions, write_region
 from dglzarr.study import write_manifest
@@ -264,10 +265,20 @@ def test_verify__a_changed_model_of_a_study(study, segment):
     sound = query.verify_study(str(study))
     assert (sound[-1]["schema"], sound[-1]["uri"]) == ("model", str(folder))
     assert not any(line["problems"] for line in sound)
-    text = (folder / "model.json").read_text()
-    (folder / "model.json").write_text(text.replace("sigmoid", "tanh", 1))
+    described = (folder / "model.json").read_text()
+    (folder / "model.json").write_text(described.replace("sigmoid", "tanh", 1))
     (problem,) = query.verify_study(str(study))[-1]["problems"]
     assert "model.json: expected it as it was saved, got a changed file" in problem
+
+
+def test_verify__weights_that_are_not_finite(study):
+    layers = [(np.full((2, 1), np.inf, np.float32), np.zeros(1, np.float32), "linear")]
+    moments = {"gene_mean": np.zeros(2), "gene_std": np.ones(2)}
+    save_model(
+        study / "models" / "seed-0", layers, config={}, genes=["a", "b"], inputs=[], parameters={},
+        **moments,
+    )  # fmt: skip
+    assert query.verify_study(str(study))[-1]["problems"] == ["weights that are not finite"]
 
 
 def test_verify__counts_missing_values(original):

@@ -41,8 +41,7 @@ def count_units(model: str) -> int:
     DglzarrError
         When Keras cannot build it, or it does not end in one row of units.
     """
-    found = _ask({"model": np.array(model), "layer": np.array("latent")})
-    return int(found["n_units"])
+    return int(_ask({"model": np.array(model)})["n_units"])
 
 
 def explain_with_shap(
@@ -112,7 +111,7 @@ def _answer(folder: Path) -> None:
     """Answer what ``asked.npz`` asks in ``found.npz``."""
     with np.load(folder / "asked.npz", allow_pickle=False) as arrays:
         asked: dict[str, Any] = {name: arrays[name] for name in arrays.files}
-    model = _build(str(asked["model"]), is_linear=str(asked["layer"]) == "pre-activation")
+    model = _build(str(asked["model"]), is_linear=str(asked.get("layer")) == "pre-activation")
     shapes = [output.shape for output in model.outputs]
     if len(shapes) != 1 or len(shapes[0]) != 2:
         raise ValueError(f"expected one output (sample, unit), got shapes {shapes}")
