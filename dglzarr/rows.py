@@ -71,11 +71,13 @@ class Rows:
         places: NDArray[np.integer[Any]] | None = None,
         *,
         genes: NDArray[np.integer[Any]] | None = None,
+        is_compiled: bool = False,
     ) -> NDArray[Any]:
         """Return the rows at an ascending index without repeats, in ``out`` where it is given.
 
         ``places`` are the rows of ``out`` that they are written to, by default its first. Where
-        ``genes`` are named, what is read of others is not to be looked at.
+        ``genes`` are named, what is read of others is not to be looked at. ``is_compiled`` is for
+        threads that read all the time: see `dglzarr.shards.Matrix.take`.
         """
         if out is None:
             out = np.empty((ascending.size, self.shape[1]), dtype=self.dtype)
@@ -85,7 +87,8 @@ class Rows:
         for part, at, first, stop in zip(
             self._parts, self._starts[:-1], edges[:-1], edges[1:], strict=True
         ):
-            part.take(ascending[first:stop] - at, out, places[first:stop], genes)
+            where = ascending[first:stop] - at, out, places[first:stop], genes
+            part.take(*where, is_compiled=is_compiled)
         return out
 
 
@@ -102,6 +105,8 @@ class _Compressed:
         out: NDArray[Any],
         places: NDArray[np.integer[Any]],
         genes: NDArray[np.integer[Any]] | None = None,  # noqa: ARG002  (all are decoded)
+        *,
+        is_compiled: bool = False,  # noqa: ARG002  (Zarr decodes)
     ) -> None:
         """Read the rows at ``index``, ascending and without repeats, to their places in ``out``."""
         if index.size and _is_range(index - index[0]):

@@ -12,6 +12,7 @@ https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import json
@@ -20,20 +21,21 @@ import mmap
 import os
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import google_crc32c
 import numpy as np
 
 from dglzarr.errors import StoreError
+from dglzarr.kernels.compiled import compiled
 from dglzarr.kernels.slices import copy_block
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -44,7 +46,12 @@ _CRC_NBYTES = 4
 _PAGE = mmap.PAGESIZE
 _DIRECT = getattr(os, "O_DIRECT", 0)
 _NOWAIT = getattr(os, "RWF_NOWAIT", None)
+_preadv2: Any = getattr(ctypes.CDLL(None, use_errno=True), "preadv2", None)  # Linux has it
+if _preadv2 is not None:
+    _preadv2.argtypes = [ctypes.c_int, ctypes.c_ssize_t, ctypes.c_int, ctypes.c_int64, ctypes.c_int]
+    _preadv2.restype = ctypes.c_ssize_t
 _DIRECT_NBYTES = 2**24
+_OPEN_SHARDS = 64  # at once
 _PLAIN = [{"name": "bytes", "configuration": {"endian": "little"}}]
 _SHARDS = {
     "codecs": _PLAIN,
@@ -70,26 +77,38 @@ class Matrix:
         out: NDArray[np.float32],
         places: NDArray[np.integer[Any]],
         genes: NDArray[np.integer[Any]] | None = None,
+        *,
+        is_compiled: bool = False,
     ) -> None:
         """Read the rows at ``index``, ascending and without repeats, to their places in ``out``.
 
         ``out (row, gene)`` is C-contiguous. Where ``genes`` are named, chunks without any of them
-        are left as they are.
+        are left as they are. ``is_compiled`` reads in machine code, without Python's lock: for
+        threads that read scattered rows all the time.
 
         Raises
         ------
         StoreError
             When a shard is missing or damaged, or the disk refuses.
         """
-        columns = list(range(self._grid[1]))
+        assert out.flags.c_contiguous, "rows are read to where they are expected"
+        assert out.dtype == self.dtype, out.dtype
+        assert out.shape[1] == self.shape[1], (out.shape, self.shape)
+        assert not places.size or (places.min() >= 0 and places.max() < len(out)), "no such place"
+        columns = np.arange(self._grid[1])
         if genes is not None:
-            columns = np.unique(genes % self.shape[1] // self.chunks[1]).tolist()
+            columns = np.unique(genes % self.shape[1] // self.chunks[1])
         which = index // self.shards[0]
-        edges = np.flatnonzero(np.diff(which, prepend=-1, append=-1)).tolist()
-        for first, stop in pairwise(edges):
-            with self._open_shard(int(which[first])) as (shard, table):
-                inside = index[first:stop] % self.shards[0]
-                self._take_of_shard(shard, table, inside, columns, out, places[first:stop])
+        first = np.unique(which, return_index=True)[1]
+        edges = [*first[::_OPEN_SHARDS].tolist(), index.size]
+        for start, stop in pairwise(edges):
+            rows, where = index[start:stop], places[start:stop]
+            with ExitStack() as stack:
+                opened = [
+                    stack.enter_context(self._open_shard(number))
+                    for number in np.unique(which[start:stop]).tolist()
+                ]
+                self._pieces(opened, rows, columns, out, where).read(is_compiled=is_compiled)
 
     def write(self, shard: int, blocks: Iterable[NDArray[Any]]) -> None:
         """Write a whole shard, nothing or everything: the rows of some blocks (sample, gene).
@@ -126,71 +145,89 @@ class Matrix:
         return self.path / "c" / str(shard) / "0"
 
     @contextmanager
-    def _open_shard(self, shard: int) -> Iterator[tuple[int, Index]]:
-        """Yield the descriptor of a shard and the offsets of its chunks."""
-        path = self._shard_path(shard)
+    def _open_shard(self, number: int) -> Iterator[_Shard]:
+        """Yield a shard with the offsets of its chunks."""
+        path = self._shard_path(number)
         nbytes = 16 * math.prod(self._grid)
         try:
-            opened = os.open(path, os.O_RDONLY)
+            file = os.open(path, os.O_RDONLY)
         except FileNotFoundError as error:
             raise StoreError(
-                f"{self.path.parent}: region {shard} of {self.path.name!r} is missing. Run the "
+                f"{self.path.parent}: region {number} of {self.path.name!r} is missing. Run the "
                 "stage that writes it again. Of a grown segment, 'dglzarr refit' alone does that."
             ) from error
         except OSError as error:
             raise _unreadable(path, error) from error
         try:
-            at = os.fstat(opened).st_size - nbytes - _CRC_NBYTES
-            found = os.pread(opened, nbytes + _CRC_NBYTES, at) if at >= 0 else b""
+            at = os.fstat(file).st_size - nbytes - _CRC_NBYTES
+            found = _pread(path, file, nbytes + _CRC_NBYTES, at) if at >= 0 else b""
             table, crc = found[:nbytes], int.from_bytes(found[nbytes:], "little")
             if len(table) != nbytes or google_crc32c.value(table) != crc:
                 raise _damaged(path)
-            yield opened, np.frombuffer(table, "<u8").reshape(*self._grid, 2)[..., 0]
-        except EOFError as error:
-            raise _damaged(path) from error
-        except StoreError:
-            raise
-        except OSError as error:
-            raise _unreadable(path, error) from error
+            offsets = np.frombuffer(table, "<u8").reshape(*self._grid, 2)[..., 0]
+            yield _Shard(number, path, file, offsets)
         finally:
-            os.close(opened)
+            os.close(file)
 
-    def _take_of_shard(
+    def _pieces(
         self,
-        shard: int,
-        table: Index,
-        inside: NDArray[np.integer[Any]],
-        columns: list[int],
+        opened: Sequence[_Shard],
+        index: NDArray[np.integer[Any]],
+        columns: NDArray[np.integer[Any]],
         out: NDArray[np.float32],
         places: NDArray[np.integer[Any]],
-    ) -> None:
-        """Read rows of one shard: each run of neighbours in a chunk with one call a chunk.
+    ) -> _Pieces:
+        """Return where to read rows of some shards: a piece of each chunk for neighbouring rows.
 
-        What the page cache lacks of short runs the disk is asked for beforehand, all at once: by
-        default a read waits for the one before. Of long ones the system itself reads ahead.
+        Chunks that are absent hold missing values, which are set here.
         """
-        is_start = np.diff(inside, prepend=-2) != 1
-        is_start |= inside % self.chunks[0] == 0
-        starts = [*np.flatnonzero(is_start).tolist(), inside.size]
-        offsets, memory = table.tolist(), out.data.cast("B")
-        row_nbytes, piece_nbytes = (n * self.dtype.itemsize for n in (out.shape[1], self.chunks[1]))
-        starts_of_rows = (places * row_nbytes).tolist()
-        for start, stop in pairwise(starts):
-            row, skipped = divmod(int(inside[start]), self.chunks[0])
-            if stop - start < self.chunks[0]:
-                present = [offsets[row][c] for c in columns if offsets[row][c] != _ABSENT]
-                ahead = [offset + skipped * piece_nbytes for offset in present]
-                _read_ahead(shard, ahead, (stop - start) * piece_nbytes)
-        for start, stop in pairwise(starts):
-            row, skipped = divmod(int(inside[start]), self.chunks[0])
-            rows = [memory[at : at + row_nbytes] for at in starts_of_rows[start:stop]]
-            for column in columns:
-                offset, first = offsets[row][column], column * piece_nbytes
-                if offset == _ABSENT:
-                    out[places[start:stop], self._genes(column)] = np.nan
-                    continue
-                pieces = [values[first : first + piece_nbytes] for values in rows]
-                _read_pieces(shard, offset + skipped * piece_nbytes, pieces, piece_nbytes)
+        is_start = np.diff(index, prepend=-2) != 1
+        is_start |= index % self.chunks[0] == 0
+        first = np.flatnonzero(is_start)
+        length = np.diff(first, append=index.size)
+        which, inside = np.divmod(index[first], self.shards[0])
+        shard = np.searchsorted([shard.number for shard in opened], which)
+        row, skipped = np.divmod(inside, self.chunks[0])
+        offset = np.stack([shard.offsets for shard in opened])[shard, row][:, columns]
+        nbytes = self.chunks[1] * self.dtype.itemsize
+        vectors, beyond = self._vectors(columns, out, places)
+        calls = np.empty((*offset.shape, 5), np.int64)  # (run, column)
+        calls[..., 0] = np.array([shard.file for shard in opened])[shard, np.newaxis]
+        calls[..., 1] = vectors.ctypes.data + first[:, np.newaxis] * vectors.strides[1]
+        calls[..., 1] += np.arange(columns.size) * vectors.strides[0]
+        calls[..., 2] = length[:, np.newaxis] * vectors.shape[2]
+        calls[..., 3] = offset.view(np.int64) + skipped[:, np.newaxis] * nbytes
+        calls[..., 4] = length[:, np.newaxis] * nbytes
+        is_present = offset != _ABSENT
+        for run, column in np.argwhere(~is_present).tolist():
+            rows = places[first[run] : first[run] + length[run]]
+            out[rows, self._genes(columns[column])] = np.nan
+        found = calls[is_present]
+        return _Pieces(found[np.lexsort((found[:, 3], found[:, 0]))], opened, (vectors, beyond))
+
+    def _vectors(
+        self,
+        columns: NDArray[np.integer[Any]],
+        out: NDArray[np.float32],
+        places: NDArray[np.integer[Any]],
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Return address and bytes of each column's genes in each row, (column, row, part, 2).
+
+        Where the last chunk is wider than the matrix, a second part takes what is beyond: the
+        memory that is returned too.
+        """
+        itemsize = self.dtype.itemsize
+        start = columns * self.chunks[1]
+        width = np.minimum(self.chunks[1], self.shape[1] - start)
+        has_beyond = bool((width < self.chunks[1]).any())
+        beyond = np.empty(self.chunks[1] * itemsize, np.uint8)
+        vectors = np.empty((columns.size, places.size, 1 + has_beyond, 2), np.int64)
+        vectors[:, :, 0, 0] = out.ctypes.data + places * out.strides[0]
+        vectors[:, :, 0, 0] += start[:, np.newaxis] * itemsize
+        vectors[:, :, 0, 1] = width[:, np.newaxis] * itemsize
+        vectors[:, :, 1:, 0] = beyond.ctypes.data
+        vectors[:, :, 1:, 1] = (self.chunks[1] - width)[:, np.newaxis, np.newaxis] * itemsize
+        return vectors, beyond
 
     def _genes(self, column: int) -> slice:
         """Return the genes of a column of chunks."""
@@ -258,7 +295,7 @@ def open_matrix(uri: str, name: str) -> Matrix | None:
     one shard.
     """
     folder = uri.removeprefix("file://")
-    if "://" in folder or not hasattr(os, "preadv"):
+    if "://" in folder or _preadv2 is None:
         return None
     path = Path(folder, name)
     found = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
@@ -274,25 +311,73 @@ def open_matrix(uri: str, name: str) -> Matrix | None:
     return Matrix(path, tuple(shape), tuple(chunks), tuple(shards))
 
 
-def _read_ahead(shard: int, offsets: list[int], nbytes: int) -> None:
-    """Ask for so many bytes from each offset on, unless the first of them are in the page cache."""
-    if _NOWAIT is None or not offsets:
-        return
-    with suppress(OSError):  # not in the cache, or not known
-        if os.preadv(shard, [bytearray(1)], offsets[0], _NOWAIT):
-            return
-    with suppress(OSError):  # a hint; reading says what is wrong
-        for offset in offsets:
-            os.posix_fadvise(shard, offset, nbytes, os.POSIX_FADV_WILLNEED)
+class _Shard(NamedTuple):
+    """An open shard, and where in its file each chunk begins: ``offsets (row, column)``."""
+
+    number: int
+    path: Path
+    file: int
+    offsets: Index
 
 
-def _read_pieces(shard: int, offset: int, pieces: list[memoryview], nbytes: int) -> None:
-    """Read pieces that follow each other, each padded to so many bytes, from an offset on."""
-    n_wanted = len(pieces) * nbytes
-    if padding := memoryview(bytearray(nbytes - len(pieces[0]))):
-        pieces = [part for piece in pieces for part in (piece, padding)]
-    if os.preadv(shard, pieces, offset) != n_wanted:
-        raise EOFError
+class _Pieces(NamedTuple):
+    """What to read of some shards: a system call a piece, in the order of the files.
+
+    ``calls (piece, 5)`` holds for each the file, the address of its vectors, their number, where it
+    begins in the file, and its bytes. ``memory`` is what they point to, beside the rows themselves.
+    """
+
+    calls: NDArray[np.int64]
+    opened: Sequence[_Shard]
+    memory: tuple[NDArray[Any], ...]
+
+    def read(self, *, is_compiled: bool) -> None:
+        """Read all: first what is in the page cache, then what the disk was asked for meanwhile.
+
+        By default a read waits for the one before; so the disk is asked for all at once.
+
+        Raises
+        ------
+        StoreError
+            When a piece cannot be read, or its file ends before it does.
+        """
+        calls = self.calls
+        if _NOWAIT is not None:
+            calls = calls[_unread(calls, _NOWAIT, is_compiled=is_compiled)]
+            with suppress(OSError):  # a hint; reading says what is wrong
+                for file, _, _, offset, nbytes in calls.tolist():
+                    os.posix_fadvise(file, offset, nbytes, os.POSIX_FADV_WILLNEED)
+        for call in calls[_unread(calls, 0, is_compiled=is_compiled)].tolist():
+            path = next(shard.path for shard in self.opened if shard.file == call[0])
+            n_read = _preadv2(*call[:4], 0)
+            if n_read < 0:
+                code = ctypes.get_errno()
+                raise _unreadable(path, OSError(code, os.strerror(code)))
+            if n_read != call[4]:
+                raise _damaged(path)
+
+
+def _unread(calls: NDArray[np.int64], flags: int, *, is_compiled: bool) -> NDArray[np.bool_]:
+    """Make the calls, and return which of them did not read all of their bytes."""
+    is_unread = np.empty(len(calls), np.bool_)
+    if is_compiled:
+        compiled(_call)(calls, flags, is_unread)
+    else:
+        _call(calls.tolist(), flags, is_unread)
+    return is_unread
+
+
+def _call(calls: Any, flags: int, is_unread: NDArray[np.bool_]) -> None:  # noqa: ANN401
+    for i in range(len(calls)):
+        call = calls[i]
+        is_unread[i] = _preadv2(call[0], call[1], call[2], call[3], flags) != call[4]
+
+
+def _pread(path: Path, file: int, nbytes: int, offset: int) -> bytes:
+    try:
+        return os.pread(file, nbytes, offset)
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def _empty_pages(nbytes: int) -> NDArray[np.uint8]:

@@ -8,6 +8,6 @@ class InMemory:
         self.values, self.shape = values, values.shape
         self.read = []
 
-    def read_into(self, ascending, out, places):
+    def read_into(self, ascending, out, places, *, is_compiled=False):  # noqa: ARG002
         self.read.append(ascending.tolist())
         out[places] = self.values[ascending]

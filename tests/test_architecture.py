@@ -26,6 +26,7 @@ IMPORTERS = {
     "distributed": {"dglzarr/graph.py", "dglzarr/cluster.py"},
     "keras": {"dglzarr/models/"},
     "matplotlib": {"dglzarr/report/"},
+    "numba": {"dglzarr/kernels/compiled.py"},
     "prefect": {"flows/"},
     "pydantic": {"dglzarr/config.py"},
     "shap": {"dglzarr/models/"},
@@ -135,8 +136,11 @@ def test_imports__no_cycles():
 @pytest.mark.parametrize(
     ("name", "heavy"),
     [
-        ("dglzarr", {"tensorflow", "keras", "prefect", "shap", "matplotlib", "pydantic"}),
-        ("dglzarr.stages.normalize", {"tensorflow", "keras", "prefect", "shap", "matplotlib"}),
+        ("dglzarr", {"tensorflow", "keras", "numba", "prefect", "shap", "matplotlib", "pydantic"}),
+        (
+            "dglzarr.stages.normalize",
+            {"tensorflow", "keras", "numba", "prefect", "shap", "matplotlib"},
+        ),
         ("dglzarr.pipeline", {"tensorflow", "keras", "prefect", "shap"}),
     ],
 )

@@ -37,11 +37,11 @@ def write(matrix, values):
         matrix.write(start // matrix.shards[0], [values[start : start + matrix.shards[0]]])
 
 
-def taken(matrix, index):
+def taken(matrix, index, **how):
     """Rows read to scattered places of a larger array, of which the rest stays as it was."""
     out = np.full((2 * len(index) + 1, matrix.shape[1]), 7, np.float32)
     places = np.random.default_rng(0).permutation(len(out))[: len(index)]
-    matrix.take(np.asarray(index, dtype=np.int64), out, places)
+    matrix.take(np.asarray(index, dtype=np.int64), out, places, **how)
     assert (np.delete(out, places, axis=0) == 7).all()
     return out[places]
 
@@ -75,7 +75,9 @@ def test_matrix__reads_what_zarr_writes(tmp_path_factory, layout, data):
     values = values_of(layout["shape"])
     array.with_config({"write_empty_chunks": True})[...] = values
     index = sorted(data.draw(st.sets(st.integers(0, layout["shape"][0] - 1))))
-    np.testing.assert_array_equal(taken(open_matrix(uri, "expression"), index), values[index])
+    for is_compiled in (False, True):
+        found = taken(open_matrix(uri, "expression"), index, is_compiled=is_compiled)
+        np.testing.assert_array_equal(found, values[index])
 
 
 def test_matrix__chunks_that_zarr_left_out_are_missing_values(tmp_path):
@@ -204,9 +206,8 @@ def test_rows_take__chunks_of_other_genes_are_not_read(tmp_path, monkeypatch):
     uri, _ = create(tmp_path)
     values = values_of((70, 23))
     write(open_matrix(uri, "expression"), values)
-    read, calls = os.preadv, []
-    monkeypatch.setattr(os, "preadv", lambda *a: calls.append(a) or read(*a))
-    monkeypatch.setattr(shards, "_NOWAIT", None)  # not to count what looks into the page cache
+    read, calls = shards._preadv2, []
+    monkeypatch.setattr(shards, "_preadv2", lambda *a: calls.append(a) or read(*a))
     rows, index = Rows(uri), np.array([69, 3, 4, 3])  # two runs of neighbours
     for genes, n_chunks in [([7, 22, 8, 7], 2), ([0], 1), ([-1, 12], 2), (list(range(23)), 4)]:
         calls.clear()
@@ -215,19 +216,29 @@ def test_rows_take__chunks_of_other_genes_are_not_read(tmp_path, monkeypatch):
         assert len(calls) == 2 * n_chunks
 
 
+def test_matrix_take__more_shards_than_are_open_at_once(tmp_path, monkeypatch):
+    uri, _ = create(tmp_path)
+    matrix, values = open_matrix(uri, "expression"), values_of((70, 23))
+    write(matrix, values)
+    monkeypatch.setattr(shards, "_OPEN_SHARDS", 2)
+    index = [0, 1, 31, 33, 40, 64, 69]
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    np.testing.assert_array_equal(taken(matrix, index), values[index])
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 @pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="Linux alone tells what is cached")
 @pytest.mark.parametrize("answer", ["cached", "not cached", "cannot tell"])
 def test_matrix_take__the_disk_is_asked_beforehand_for_what_is_not_cached(
     tmp_path, monkeypatch, answer
 ):
-    read, asked, n_read = os.preadv, [], []
+    read, asked, n_read = shards._preadv2, [], []
 
-    def look(file, buffers, offset, flags=0):
+    def look(file, vectors, n_vectors, offset, flags):
         if flags == os.RWF_NOWAIT and answer != "cached":
-            code = errno.EAGAIN if answer == "not cached" else errno.EOPNOTSUPP
-            raise OSError(code, os.strerror(code))
+            return 0 if answer == "not cached" else -1
         n_read.append(flags == 0)
-        return read(file, buffers, offset)
+        return read(file, vectors, n_vectors, offset, flags)
 
     def ask(_, offset, nbytes, advice):
         assert advice == os.POSIX_FADV_WILLNEED
@@ -237,9 +248,9 @@ def test_matrix_take__the_disk_is_asked_beforehand_for_what_is_not_cached(
     uri, _ = create(tmp_path)
     matrix, values = open_matrix(uri, "expression"), values_of((70, 23))
     write(matrix, values)
-    monkeypatch.setattr(os, "preadv", look)
+    monkeypatch.setattr(shards, "_preadv2", look)
     monkeypatch.setattr(os, "posix_fadvise", ask)
-    index = [1, 2, 9, *range(16, 24)]  # two short runs, and a whole row of chunks
+    index = [1, 2, 9]  # two runs
     np.testing.assert_array_equal(taken(matrix, index), values[index])
     chunk, row = 8 * 6 * 4, 6 * 4
     short = [(n * chunk + row, 2 * row) for n in range(4)]
@@ -283,7 +294,7 @@ def test_matrix_take__truncated_shard(tmp_path, kept):
         taken(matrix, [3])
 
 
-@pytest.mark.parametrize("call", ["open", "preadv"])
+@pytest.mark.parametrize("call", ["open", "pread"])
 def test_matrix_take__a_disk_that_refuses_names_the_shard(tmp_path, monkeypatch, call):
     def refuse(*_):
         raise OSError(errno.EIO, "Input/output error")
@@ -295,6 +306,23 @@ def test_matrix_take__a_disk_that_refuses_names_the_shard(tmp_path, monkeypatch,
     message = r"expression/c/0/0: cannot be read: Input/output error\. Mend"
     with pytest.raises(StoreError, match=message):
         taken(matrix, [3])
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_matrix_take__a_piece_that_cannot_be_read_names_its_shard(
+    tmp_path, monkeypatch, is_compiled
+):
+    def unreadable(self, opened, *where):
+        pieces = find(self, opened, *where)
+        pieces.calls[-1, 1] = 8  # no memory that is ours: the call fails
+        return pieces
+
+    uri, _ = create(tmp_path)
+    matrix, find = open_matrix(uri, "expression"), shards.Matrix._pieces
+    write(matrix, values_of((70, 23)))
+    monkeypatch.setattr(shards.Matrix, "_pieces", unreadable)
+    with pytest.raises(StoreError, match=r"expression/c/1/0: cannot be read: Bad address\. Mend"):
+        taken(matrix, [3, 33], is_compiled=is_compiled)
 
 
 def test_matrix_take__chunk_beyond_the_end(tmp_path):

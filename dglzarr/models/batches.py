@@ -7,9 +7,10 @@ some of its rows, writes nothing and knows no keras.
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal, Protocol, TypeVar
+from functools import partial
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +19,9 @@ from dglzarr.kernels.moments import Standardizer
 from dglzarr.kernels.slices import iter_slices
 
 Cache = Literal["auto", "memory", "stream"]
-Scalar = TypeVar("Scalar", bound=np.generic)
 _BLOCK_NBYTES = 2**26  # of samples that are read to be held
-_STEP_NBYTES = 2**23  # standardised at once: short steps make the reading thread wait for its turn
-_N_PARTS = 8  # of a pool: one is read while rows of the pool before it still wait for their turn
+_N_READERS = 2  # threads
+_N_PARTS = 16  # of what is in memory
 
 
 class Matrix(Protocol):
@@ -33,87 +33,65 @@ class Matrix(Protocol):
         ...
 
     def read_into(
-        self, ascending: NDArray[np.int64], out: NDArray[np.float32], places: NDArray[np.int64], /
+        self,
+        ascending: NDArray[np.int64],
+        out: NDArray[np.float32],
+        places: NDArray[np.int64],
+        /,
+        *,
+        is_compiled: bool = ...,
     ) -> object:
         """Write the rows at an ascending index to their places in ``out (row, gene)``."""
         ...
 
 
-def iter_windows(n_samples: int, *, window: int, rng: np.random.Generator) -> list[slice]:
-    """Return the windows of consecutive samples in random order.
+class Order(NamedTuple):
+    """An order of the kept samples.
 
-    Parameters
-    ----------
-    n_samples
-        Number of rows of the matrix.
-    window
-        Rows a window; the last window may be shorter.
-    rng
-        Draws the order.
-
-    Examples
-    --------
-    >>> windows = iter_windows(10, window=4, rng=np.random.default_rng(0))
-    >>> sorted((window.start, window.stop) for window in windows)
-    [(0, 4), (4, 8), (8, 10)]
+    ``rows (kept,)`` are their rows as they are read: windows in random order. ``seen (kept,)`` says
+    by its number in ``rows`` which of them comes first, second and so on.
     """
-    starts: list[int] = rng.permutation(np.arange(0, n_samples, window)).tolist()
-    return [slice(start, min(start + window, n_samples)) for start in starts]
+
+    rows: NDArray[np.int64]
+    seen: NDArray[np.int64]
 
 
-def iter_pools(
+def draw_order(
     keep: NDArray[np.bool_], *, window: int, windows_in_memory: int, rng: np.random.Generator
-) -> Iterator[NDArray[np.int64]]:
-    """Yield the kept rows of a few random windows at a time, shuffled among themselves.
+) -> Order:
+    """Return the kept rows in random order, of which few are in memory at once.
 
     Parameters
     ----------
     keep
         Which samples take part, ``(sample,)``.
     window, windows_in_memory
-        Rows a window, and the most windows that one pool mixes.
+        Rows of the store that are read together, and about how many such windows are in memory.
     rng
-        Draws the order of the windows and of the rows in each pool.
+        Draws the order of the windows and of the rows.
 
     Notes
     -----
-    Every kept row is in exactly one pool. Windows without a kept row are left out, and the pools
-    are of nearly equal size, so that the last rows of an epoch are mixed as well as the first.
-    """
-    windows = iter_windows(len(keep), window=window, rng=rng)
-    rows_of = [np.flatnonzero(keep[rows]).astype(np.int64) + rows.start for rows in windows]
-    kept = [rows for rows in rows_of if len(rows)]
-    n_pools = -(-len(kept) // windows_in_memory)
-    for pool in range(n_pools):
-        first, last = pool * len(kept) // n_pools, (pool + 1) * len(kept) // n_pools
-        yield rng.permutation(np.concatenate(kept[first:last]))
-
-
-def split_batches(
-    pools: Iterable[tuple[NDArray[Scalar], NDArray[np.int64]]], *, batch_size: int
-) -> Iterator[NDArray[Scalar]]:
-    """Yield the rows of the pools, in order, as batches of equal size but the last.
-
-    A pool is an array and the order in which its rows are taken. What is yielded are copies.
+    Every row waits in memory for a time drawn from 0 to as long as it takes to read twice the rows
+    that are in memory; so half of what was read meanwhile is still there, and a batch holds rows of
+    ``2 * windows_in_memory`` windows. The first and last rows of an epoch have fewer to mix with.
+    Where all kept rows fit in memory, any order is as likely as any other.
 
     Examples
     --------
-    >>> pools = [(np.arange(9), np.array([8, 6, 4])), (np.arange(5), np.arange(5))]
-    >>> [batch.tolist() for batch in split_batches(pools, batch_size=4)]
-    [[8, 6, 4, 0], [1, 2, 3, 4]]
+    >>> keep = np.array([True, False, True, True])
+    >>> order = draw_order(keep, window=2, windows_in_memory=1, rng=np.random.default_rng(0))
+    >>> sorted(order.rows[order.seen].tolist())
+    [0, 2, 3]
     """
-    waiting: list[NDArray[Scalar]] = []
-    for values, order in pools:
-        start = 0
-        while start < len(order):
-            stop = start + batch_size - sum(map(len, waiting))
-            waiting.append(values.take(order[start:stop], axis=0))
-            start = stop
-            if sum(map(len, waiting)) == batch_size:
-                yield waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
-                waiting = []
-    if waiting:
-        yield np.concatenate(waiting)
+    turn = rng.permutation(-(-len(keep) // window))
+    rows = np.flatnonzero(keep).astype(np.int64)
+    rows = rows[np.argsort(turn[rows // window], kind="stable")]
+    n_in_memory = window * windows_in_memory
+    if len(rows) <= n_in_memory:
+        return Order(rows, rng.permutation(len(rows)))
+    leaves = np.arange(len(rows)) + rng.uniform(0, 2 * n_in_memory, len(rows))
+    return Order(rows, np.argsort(leaves))
 
 
 class Batches:
@@ -130,8 +108,9 @@ class Batches:
     batch_size
         Rows a batch; the last batch of an epoch may be smaller.
     window, windows_in_memory
-        Rows read together, and the number of such windows whose rows are mixed. Where neighbours
-        are of one series, many small windows mix far better than a few large ones.
+        Rows read together, and about the number of such windows that are in memory; rows of twice
+        as many are mixed: see `draw_order`. Where neighbours are of one series, many small windows
+        mix far better than a few large ones.
     seed
         With the epoch it fixes the order: ``default_rng([seed, epoch])``.
     cache
@@ -151,9 +130,8 @@ class Batches:
 
     Notes
     -----
-    A background thread reads the next pool to where rows of the present one have been taken.
-    Streaming takes the memory of a pool, at most ``windows_in_memory * window`` rows, and an
-    eighth; holding takes that of the kept rows.
+    Two threads read ahead, to where rows have been taken. Streaming takes the memory of
+    ``windows_in_memory * window`` rows and about a fifth; holding takes that of the kept rows.
     """
 
     def __init__(  # noqa: PLR0913  the two data arguments and named settings
@@ -164,8 +142,8 @@ class Batches:
         mean: NDArray[np.float64],
         std: NDArray[np.float64],
         batch_size: int = 256,
-        window: int = 8,
-        windows_in_memory: int = 512,
+        window: int = 16,
+        windows_in_memory: int = 256,
         seed: int = 0,
         cache: Cache = "auto",
         memory_nbytes: int = 2**30,
@@ -185,7 +163,7 @@ class Batches:
             )
         self.batch_size = batch_size
         self._matrix, self._keep, self._mean, self._std = matrix, keep.copy(), mean, std
-        self._standardize = Standardizer(mean, std, limit_nbytes=_STEP_NBYTES)
+        self._standardize = Standardizer(mean, std)
         self._window, self._windows_in_memory, self._seed = window, windows_in_memory, seed
         fits = self.n_samples * self.n_genes * 4 <= memory_nbytes
         fits &= share is None or share.is_cached
@@ -203,7 +181,13 @@ class Batches:
     @property
     def fingerprint(self) -> str:
         """A digest of all that decides which batches come, but the values of the matrix."""
-        settings = (self.batch_size, self._window, self._windows_in_memory, self._seed)
+        settings = (
+            draw_order.__name__,
+            self.batch_size,
+            self._window,
+            self._windows_in_memory,
+            self._seed,
+        )
         digest = hashlib.sha256(repr((self._matrix.shape, settings)).encode())
         for vector in (self._keep, self._mean, self._std):
             digest.update(np.ascontiguousarray(vector).tobytes())
@@ -211,15 +195,16 @@ class Batches:
 
     def epoch(self, epoch: int) -> Iterator[NDArray[np.float32]]:
         """Yield the batches ``(batch, gene)`` of one epoch: each kept sample once."""
-        if self.is_cached:
-            return split_batches([(self._held(), self.order(epoch))], batch_size=self.batch_size)
-        batches = split_batches(self._streamed(self._pools(epoch)), batch_size=self.batch_size)
-        return (self._standardize(batch, batch) for batch in batches)
+        if not self.is_cached:
+            return self._streamed(self._order(epoch))
+        held, order = self._held(), self.order(epoch)
+        return (held.take(order[batch], axis=0) for batch in self._batches())
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Return the order in which an epoch sees the kept samples, numbered as in the store."""
+        rows, seen = self._order(epoch)
         number = np.cumsum(self._keep) - 1
-        return np.asarray(number[np.concatenate(self._pools(epoch))])
+        return np.asarray(number[rows[seen]])
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Yield the standardised kept samples, in the order of the store, some at a time."""
@@ -230,13 +215,17 @@ class Batches:
             self._matrix.read_into(rows, block, np.arange(len(rows)))
             yield self._standardize(block, block)
 
-    def _pools(self, epoch: int) -> list[NDArray[np.int64]]:
-        """Return the rows of the pools of an epoch, in the order in which they are seen."""
-        rng = np.random.default_rng([self._seed, epoch])
-        n_windows = self._windows_in_memory
-        return list(
-            iter_pools(self._keep, window=self._window, windows_in_memory=n_windows, rng=rng)
+    def _order(self, epoch: int) -> Order:
+        return draw_order(
+            self._keep,
+            window=self._window,
+            windows_in_memory=self._windows_in_memory,
+            rng=np.random.default_rng([self._seed, epoch]),
         )
+
+    def _batches(self) -> Iterator[slice]:
+        """Yield which rows of an order each batch holds."""
+        return iter_slices(self.n_samples, 1, limit_nbytes=self.batch_size)
 
     def _held(self) -> NDArray[np.float32]:
         """Return the kept samples, in memory."""
@@ -249,50 +238,44 @@ class Batches:
             self._rows = rows
         return self._rows
 
-    def _streamed(
-        self, pools: Sequence[NDArray[np.int64]]
-    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        """Yield a pool's rows as they are in the store, no more at a time than a batch lacks.
+    def _streamed(self, order: Order) -> Iterator[NDArray[np.float32]]:
+        """Yield the batches of an order; threads read what comes next.
 
-        The rows of a pool are all in memory before the first is yielded. They are read in the order
-        of the store, in parts, each as soon as it finds room.
+        Rows are read in parts, each in the order of the store, as soon as it finds room.
         """
-        part_rows = -(-max(map(len, pools)) // _N_PARTS)
-        memory = self._free_memory(min(self.n_samples, (_N_PARTS + 1) * part_rows))
-        slot_of = np.empty(len(self._keep), np.int64)  # where a row is in that memory
+        rows, seen = order
+        n_part = -(-min(self.n_samples, self._window * self._windows_in_memory) // _N_PARTS)
+        parts = deque(iter_slices(self.n_samples, 1, limit_nbytes=n_part))
+        n_needed = np.maximum.accumulate(seen) + 1  # read before a row is seen
+        batches = [(int(n_needed[batch.stop - 1]), batch) for batch in self._batches()]
+        n_waiting = max(-(-n // n_part) * n_part - batch.start for n, batch in batches)
+        memory = self._free_memory(min(self.n_samples, n_waiting + _N_READERS * n_part))
+        slot_of = np.empty(self.n_samples, np.int64)  # where a row is in that memory
         free = list(range(len(memory)))
-        parts = deque(
-            part
-            for pool in pools
-            for part in np.split(np.sort(pool), range(part_rows, len(pool), part_rows))
-        )
+        read = partial(self._matrix.read_into, is_compiled=True)
         reading: deque[tuple[int, Future[object]]] = deque()
-        executor = ThreadPoolExecutor(max_workers=1)
+        executor = ThreadPoolExecutor(_N_READERS)
 
         def read_what_fits() -> None:
-            while parts and len(parts[0]) <= len(free):
+            while parts and parts[0].stop - parts[0].start <= len(free):
                 part = parts.popleft()
-                slots = np.array(free[: len(part)])
-                del free[: len(part)]
-                slot_of[part] = slots
-                future = executor.submit(self._matrix.read_into, part, memory, slots)
-                reading.append((len(part), future))
+                ascending = part.start + np.argsort(rows[part])
+                slot_of[ascending] = slots = np.array(free[: len(ascending)])
+                del free[: len(ascending)]
+                reading.append((part.stop, executor.submit(read, rows[ascending], memory, slots)))
 
-        n_yielded = 0
+        n_read = 0
         try:
-            for pool in pools:
-                n_awaited = len(pool)
-                while n_awaited:
-                    read_what_fits()
-                    n_rows, future = reading.popleft()
-                    future.result()
-                    n_awaited -= n_rows
-                ends = range(-n_yielded % self.batch_size, len(pool), self.batch_size)
-                for rows in np.split(pool, ends):
-                    read_what_fits()
-                    yield memory, slot_of[rows]
-                    free.extend(slot_of[rows].tolist())
-                n_yielded += len(pool)
+            for n_needed_now, batch in batches:
+                read_what_fits()
+                while n_read < n_needed_now:
+                    n_read, part_read = reading.popleft()
+                    part_read.result()
+                slots = slot_of[seen[batch]]
+                out = np.empty((len(slots), self.n_genes), np.float32)
+                yield self._standardize.take(memory, slots, out)
+                del out
+                free.extend(slots.tolist())
         finally:
             executor.shutdown(cancel_futures=True)
         self._memory.append(memory)

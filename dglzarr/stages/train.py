@@ -61,8 +61,8 @@ def train(
     l2: float = 1e-6,
     epochs: int = 100,
     batch_size: int = 128,
-    window: int = 8,
-    windows_in_memory: int = 512,
+    window: int = 16,
+    windows_in_memory: int = 256,
     learning_rate: float = 1e-3,
     patience: int | None = None,
     jit_compile: bool = False,
@@ -86,8 +86,8 @@ def train(
         The training; the weights kept are those of the lowest validation loss, or the last where
         there are no validation samples (``patience`` then has no effect).
     window, windows_in_memory
-        Neighbouring samples read together, and how many such windows are mixed; a stream holds
-        an eighth more.
+        Neighbouring samples read together, and about how many such windows are in memory; those
+        of twice as many are mixed. A stream holds about a fifth more.
     cache
         ``"memory"`` holds the training samples, ``"stream"`` reads them anew each epoch, ``"auto"``
         holds up to 1 GiB of them; but where there is a GPU that has memory for them, both hold them

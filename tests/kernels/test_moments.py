@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dglzarr.kernels.moments import chunk_moments, finish_moments, merge_moments, standardize
+from dglzarr.kernels.moments import (
+    Standardizer,
+    chunk_moments,
+    finish_moments,
+    merge_moments,
+    standardize,
+)
 from tests.strategies import cuts, matrices
 
 
@@ -82,3 +88,14 @@ def test_standardize__slices_of_a_tall_block():
     mean, std = finish_moments(chunk_moments(block))
     expected = (block - block.mean(axis=0, dtype=np.float64)) / block.std(axis=0, dtype=np.float64)
     np.testing.assert_allclose(standardize(block, mean, std), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_standardizer_take__same_bits_as_the_whole_block():
+    rng = np.random.default_rng(0)
+    block = rng.normal(8, 3, (40, 23)).astype(np.float32)
+    block[rng.random(block.shape) < 0.2] = np.nan
+    block[3, 4] = np.inf
+    standardizer = Standardizer(rng.normal(8, 1, 23), np.array([0.0, *rng.random(22)]))
+    index = rng.permutation(40)[:17]
+    found = standardizer.take(block, index, np.full((17, 23), 7, np.float32))
+    assert found.tobytes() == standardizer(block[index]).tobytes()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dglzarr.errors import StoreError
-from dglzarr.models.batches import Batches, iter_pools, iter_windows, split_batches
+from dglzarr.models.batches import Batches, draw_order
 from dglzarr.rows import Rows
 from tests.arrays import InMemory
 
@@ -33,53 +33,41 @@ def rows_of(batches, epoch=0):
     return [batch[:, 0].astype(int).tolist() for batch in batches.epoch(epoch)]
 
 
-def test_iter_windows__covers_every_sample_once():
-    windows = iter_windows(10, window=3, rng=np.random.default_rng(0))
-    rows = np.concatenate([np.arange(10)[window] for window in windows])
-    assert sorted(rows.tolist()) == list(range(10))
-    assert max(window.stop for window in windows) == 10
+def drawn(keep, seed=0, **sizes):
+    return draw_order(keep, **sizes, rng=np.random.default_rng(seed))
 
 
-def test_iter_windows__order_is_drawn():
-    orders = {
-        tuple(window.start for window in iter_windows(40, window=2, rng=np.random.default_rng(s)))
-        for s in range(5)
-    }
-    assert len(orders) == 5
+def test_draw_order__whole_windows_in_an_order_that_is_drawn():
+    keep = np.arange(40) % 5 > 0
+    reads = [drawn(keep, seed, window=4, windows_in_memory=2).rows for seed in range(5)]
+    assert len({rows.tobytes() for rows in reads}) == 5
+    for rows in reads:
+        assert sorted(rows.tolist()) == np.flatnonzero(keep).tolist()
+        windows = rows // 4
+        assert np.count_nonzero(np.diff(windows)) == len(np.unique(windows)) - 1
+        assert all((np.diff(rows[windows == w]) > 0).all() for w in np.unique(windows))
 
 
-def test_iter_pools__mixes_so_many_windows():
-    keep = np.ones(100, bool)
-    rng = np.random.default_rng(0)
-    pools = list(iter_pools(keep, window=10, windows_in_memory=4, rng=rng))
-    assert [len(np.unique(pool // 10)) for pool in pools] == [3, 3, 4]
-    assert all((np.diff(pool) < 0).any() for pool in pools)
+def test_draw_order__about_so_many_rows_are_in_memory():
+    rows, seen = drawn(np.ones(20_000, bool), window=4, windows_in_memory=250)
+    in_memory = np.maximum.accumulate(seen) + 1 - np.arange(len(rows))
+    assert 900 < np.median(in_memory) <= in_memory.max() < 1150
+    assert np.median(np.abs(seen - np.arange(len(rows)))) > 200
 
 
-def test_iter_pools__leaves_out_windows_without_kept_rows():
-    keep = np.zeros(12, bool)
-    keep[[0, 9]] = True
-    pools = list(iter_pools(keep, window=3, windows_in_memory=1, rng=np.random.default_rng(0)))
-    assert sorted(pool.tolist() for pool in pools) == [[0], [9]]
+def test_draw_order__any_order_where_all_fits_in_memory():
+    firsts = np.zeros(6)
+    for seed in range(600):
+        order = drawn(np.ones(6, bool), seed, window=2, windows_in_memory=3)
+        firsts[order.rows[order.seen[0]]] += 1
+    assert firsts.min() > 60
 
 
-@pytest.mark.parametrize(
-    ("lengths", "batch_size", "expected"),
-    [
-        pytest.param([3, 5], 4, [4, 4], id="across-pools"),
-        pytest.param([3, 5], 3, [3, 3, 2], id="short-last"),
-        pytest.param([1, 1, 1], 2, [2, 1], id="small-pools"),
-        pytest.param([4], 9, [4], id="one-batch"),
-        pytest.param([], 2, [], id="nothing"),
-    ],
-)
-def test_split_batches__sizes_and_order(lengths, batch_size, expected):
-    rows = np.arange(sum(lengths))
-    pools = np.split(rows, np.cumsum(lengths)[:-1]) if lengths else []
-    pools = [(pool, np.arange(len(pool))) for pool in pools]
-    batches = list(split_batches(pools, batch_size=batch_size))
-    assert [len(batch) for batch in batches] == expected
-    assert [row for batch in batches for row in batch] == rows.tolist()
+def test_epoch__batches_are_of_equal_size_but_the_last():
+    for n_samples, expected in [(8, [4, 4]), (9, [4, 4, 1]), (3, [3])]:
+        for cache in CACHES:
+            batches = make(labelled(n_samples), batch_size=4, window=2, cache=cache)
+            assert [len(batch) for batch in batches.epoch(0)] == expected
 
 
 @settings(max_examples=60, deadline=None)
@@ -157,27 +145,31 @@ def series_in_order(n_samples, rng):
 
 
 @pytest.mark.parametrize("n_samples", [16_384, 99_909])
-def test_iter_pools__batches_hold_series_nearly_as_a_full_shuffle_does(n_samples):
+def test_draw_order__batches_hold_series_nearly_as_a_full_shuffle_does(n_samples):
     rng = np.random.default_rng(0)
     series = series_in_order(n_samples, rng)
 
-    def composition(pools):
-        """Mean number of series in a batch, and mean share of its largest series."""
-        batches = split_batches(((series, pool) for pool in pools), batch_size=128)
+    def composition(order):
+        """Numbers of series in the batches, and the mean share of a batch's largest."""
+        batches = np.split(series[order], range(128, n_samples, 128))
         counts = [np.bincount(batch) for batch in batches if len(batch) == 128]
-        return np.mean([(c > 0).sum() for c in counts]), np.mean([c.max() / 128 for c in counts])
+        n_series = np.array([(c > 0).sum() for c in counts])
+        return n_series, np.mean([c.max() / 128 for c in counts])
 
     def windows(window, windows_in_memory):
-        keep = np.ones(n_samples, bool)
-        return iter_pools(keep, window=window, windows_in_memory=windows_in_memory, rng=rng)
+        sizes = {"window": window, "windows_in_memory": windows_in_memory}
+        order = draw_order(np.ones(n_samples, bool), **sizes, rng=rng)
+        return order.rows[order.seen]
 
     defaults = inspect.signature(Batches).parameters
     sizes = [defaults[name].default for name in ("window", "windows_in_memory")]
-    full = composition([rng.permutation(n_samples)])
-    ours, few_large = composition(windows(*sizes)), composition(windows(256, 16))
-    unmixed = composition([np.arange(n_samples)])
-    assert ours[0] > 0.9 * full[0] > 1.6 * few_large[0]
-    assert ours[1] < 1.3 * full[1] < 0.1 * unmixed[1]
+    full, largest = composition(rng.permutation(n_samples))
+    ours, ours_largest = composition(windows(*sizes))
+    few_large, _ = composition(windows(256, 16))
+    _, unmixed_largest = composition(np.arange(n_samples))
+    assert ours.mean() > 0.9 * full.mean() > 1.2 * few_large.mean()
+    assert min(ours[:10].mean(), ours[-10:].mean()) > 0.7 * full.mean()
+    assert ours_largest < 1.35 * largest < 0.1 * unmixed_largest
 
 
 @pytest.mark.parametrize("cache", CACHES)
@@ -190,16 +182,15 @@ def test_epoch__reads_kept_samples_only(cache):
     assert list(chain(*matrix.read)) == [1, 2, 19]
 
 
-def test_epoch__stream_reads_each_row_once_an_epoch_in_the_order_of_the_store():
+def test_epoch__stream_reads_each_row_once_an_epoch_in_parts_in_the_order_of_the_store():
     matrix = labelled(200)
-    batches = make(matrix, window=4, windows_in_memory=10, batch_size=3, cache="stream")
-    for epoch in range(2):
-        rows_of(batches, epoch)
-    read = list(chain(*matrix.read))
-    pools = [read[start : start + 40] for start in range(0, 400, 40)]
-    assert all(rows == sorted(rows) for rows in pools)
-    assert sorted(read) == sorted([*range(200)] * 2)
-    assert {len(rows) for rows in matrix.read} == {5}  # an eighth of a pool
+    batches = make(matrix, window=4, windows_in_memory=16, batch_size=3, cache="stream")
+    for _ in range(2):
+        matrix.read.clear()
+        rows_of(batches)
+        assert sorted(chain(*matrix.read)) == list(range(200))
+        assert all(rows == sorted(rows) for rows in matrix.read)
+        assert {len(rows) for rows in matrix.read} == {4}  # a sixteenth of what is in memory
 
 
 def test_epoch__memory_reads_once_for_all_epochs():
@@ -211,22 +202,23 @@ def test_epoch__memory_reads_once_for_all_epochs():
 
 
 def test_epoch__stream_reads_where_rows_were_taken():
-    """As many rows of the next pool as were taken of this one, and an eighth."""
-    matrix = labelled(160)
-    batches = make(matrix, window=4, windows_in_memory=10, batch_size=5, cache="stream")
+    """No more is read than was taken and finds room: what is in memory, and a part a reader."""
+    matrix = labelled(2000)
+    batches = make(matrix, window=4, windows_in_memory=64, batch_size=5, cache="stream")
     epoch = batches.epoch(0)
-    for taken in range(20):
+    for n_taken in range(60):
         next(epoch)
-        assert 40 <= sum(map(len, matrix.read)) <= 40 + 5 + 5 * taken
+        assert 5 * n_taken < sum(map(len, matrix.read)) <= 400 + 5 * n_taken
     epoch.close()
-    assert sum(map(len, matrix.read)) <= 40 + 5 + 5 * 20
+    assert sum(map(len, matrix.read)) <= 400 + 5 * 60
+    assert not batches._memory, "what a reader may still write to is not used again"
 
 
 class AtOnce:
     """An executor that works when it is told to: what it overwrites is lost for certain."""
 
     def __init__(self, max_workers):
-        assert max_workers == 1
+        assert max_workers == 2
 
     def submit(self, func, *args):
         future = Future()
@@ -249,14 +241,13 @@ def test_epoch__stream_overwrites_nothing_too_early_and_reads_ahead(
     common |= {"batch_size": batch_size}
     held = rows_of(make(matrix, cache="memory", **common))
     matrix.read.clear()
-    seen = 0
-    pool = min(windows_in_memory * 4, keep.sum())
+    seen, n_kept = 0, keep.sum()
     streamed = make(matrix, cache="stream", **common)
     for ours, theirs in zip(streamed.epoch(0), held, strict=True):
         assert ours[:, 0].astype(int).tolist() == theirs
-        n_read = sum(map(len, matrix.read))
-        assert n_read >= min(keep.sum(), seen + pool - 2 * (pool // 8 + 4)), "nothing is read ahead"
         seen += len(ours)
+        n_read = sum(map(len, matrix.read))
+        assert n_read >= min(n_kept, seen + min(windows_in_memory * 4, 40) // 16), "nothing ahead"
 
 
 def test_epoch__rows_of_a_store_are_a_matrix(tmp_path):
@@ -271,14 +262,14 @@ def test_epoch__rows_of_a_store_are_a_matrix(tmp_path):
             np.testing.assert_array_equal(left, right)
 
 
-def test_epoch__pools_of_uneven_size_share_a_batch_and_a_piece_of_memory():
-    keep = np.random.default_rng(1).random(200) < 0.7
-    matrix = labelled(200)
-    settings = {"window": 10, "windows_in_memory": 3, "batch_size": 16}
+def test_epoch__a_piece_of_memory_serves_epochs_in_turn():
+    keep = np.random.default_rng(1).random(2000) < 0.7
+    matrix = labelled(2000)
+    settings = {"window": 10, "windows_in_memory": 20, "batch_size": 16}
     batches = make(matrix, keep=keep, cache="stream", **settings)
     streamed = rows_of(batches)
     (memory,) = batches._memory
-    assert len(memory) <= 30 + 4
+    assert 200 < len(memory) <= 200 + 100
     assert streamed == rows_of(make(matrix, keep=keep, cache="memory", **settings))
 
 
@@ -290,10 +281,10 @@ def test_epoch__batches_stay_as_they_were_when_memory_is_used_again():
 
 def test_epoch__failure_of_the_background_read_is_raised():
     class Broken(InMemory):
-        def read_into(self, ascending, *where):
+        def read_into(self, ascending, *where, **how):
             if 8 in ascending:
                 raise OSError("disk gone")
-            super().read_into(ascending, *where)
+            super().read_into(ascending, *where, **how)
 
     broken = Broken(labelled(20).values)
     batches = make(broken, window=4, windows_in_memory=1, cache="stream")
@@ -406,7 +397,7 @@ def test_epoch__a_failed_read_leaves_nothing_behind(cache):
     class FailsOnce(InMemory):
         has_failed = False
 
-        def read_into(self, ascending, out, places):
+        def read_into(self, ascending, out, places, **how):  # noqa: ARG002
             if not self.has_failed:
                 self.has_failed = True
                 out[...] = -1e9
