@@ -152,19 +152,19 @@ def test_fit__model_and_best_checkpoint_hold_the_best_epoch(train, expression, t
         model,
         batches(expression, slice(0, 30)),
         validation=batches(expression, slice(70, 90)),
-        epochs=12,
+        epochs=14,
         learning_rate=0.3,
         checkpoint=checkpoint,
         on_progress=lambda done, total: val_losses.append((done, total)),
     )
-    assert val_losses == [(epoch, 12) for epoch in range(1, 13)]
+    assert val_losses == [(epoch, 14) for epoch in range(1, 15)]
     best = history.best_epoch
-    assert 1 <= best < 12
+    assert 1 <= best < 14
     assert len(state(checkpoint, "best.npz")["history_epoch"]) == best
-    assert len(state(checkpoint, "last.npz")["history_epoch"]) == 12
+    assert len(state(checkpoint, "last.npz")["history_epoch"]) == 14
     assert sorted(file.name for file in checkpoint.iterdir()) == ["best.npz", "last.npz"]
     again = {
-        "validation": batches(expression, slice(70, 90)), "epochs": 12, "learning_rate": 0.3,
+        "validation": batches(expression, slice(70, 90)), "epochs": 14, "learning_rate": 0.3,
         "checkpoint": checkpoint,
     }  # fmt: skip
     (checkpoint / "best.npz").unlink()
