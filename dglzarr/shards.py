@@ -23,7 +23,6 @@ import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,7 +31,7 @@ import numpy as np
 
 from dglzarr.errors import StoreError
 from dglzarr.kernels.compiled import compiled
-from dglzarr.kernels.slices import copy_block
+from dglzarr.kernels.slices import copy_block, iter_slices
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -99,16 +98,14 @@ class Matrix:
         if genes is not None:
             columns = np.unique(genes % self.shape[1] // self.chunks[1])
         which = index // self.shards[0]
-        first = np.unique(which, return_index=True)[1]
-        edges = [*first[::_OPEN_SHARDS].tolist(), index.size]
-        for start, stop in pairwise(edges):
-            rows, where = index[start:stop], places[start:stop]
+        numbers, first = np.unique(which, return_index=True)
+        edges = [*first.tolist(), index.size]
+        for some in iter_slices(numbers.size, 1, limit_nbytes=_OPEN_SHARDS):
+            rows = slice(edges[some.start], edges[some.stop])
             with ExitStack() as stack:
-                opened = [
-                    stack.enter_context(self._open_shard(number))
-                    for number in np.unique(which[start:stop]).tolist()
-                ]
-                self._pieces(opened, rows, columns, out, where).read(is_compiled=is_compiled)
+                shards = [stack.enter_context(self._open_shard(n)) for n in numbers[some].tolist()]
+                pieces = self._pieces(shards, index[rows], columns, out, places[rows])
+                pieces.read(is_compiled=is_compiled)
 
     def write(self, shard: int, blocks: Iterable[NDArray[Any]]) -> None:
         """Write a whole shard, nothing or everything: the rows of some blocks (sample, gene).

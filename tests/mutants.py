@@ -62,6 +62,10 @@ MUTANTS = (
     ),
     _kernel("moments", "a gene without spread is divided by 0", "std > 0", "std >= 0"),
     _kernel(
+        "moments", "a compiled loop lets missing values through",
+        "np.float32(0.0) if np.isnan(z) else z", "z",
+    ),
+    _kernel(
         "clustering", "earlier batches do not count",
         "weighted / np.maximum(total, 1)[:, None]", "weighted / np.maximum(counts, 1)[:, None]",
     ),
