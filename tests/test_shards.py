@@ -229,8 +229,9 @@ def test_matrix_take__more_shards_than_are_open_at_once(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="Linux alone tells what is cached")
 @pytest.mark.parametrize("answer", ["cached", "not cached", "cannot tell"])
+@pytest.mark.parametrize("gap", [143, 144])
 def test_matrix_take__the_disk_is_asked_beforehand_for_what_is_not_cached(
-    tmp_path, monkeypatch, answer
+    tmp_path, monkeypatch, answer, gap
 ):
     read, asked, n_read = shards._preadv2, [], []
 
@@ -250,12 +251,14 @@ def test_matrix_take__the_disk_is_asked_beforehand_for_what_is_not_cached(
     write(matrix, values)
     monkeypatch.setattr(shards, "_preadv2", look)
     monkeypatch.setattr(os, "posix_fadvise", ask)
-    index = [1, 2, 9]  # two runs
+    monkeypatch.setattr(shards, "_GAP_NBYTES", gap)
+    index = [1, 2, 9, 33, 34, 41]  # two runs in each of two shards
     np.testing.assert_array_equal(taken(matrix, index), values[index])
     chunk, row = 8 * 6 * 4, 6 * 4
-    short = [(n * chunk + row, 2 * row) for n in range(4)]
-    short += [((4 + n) * chunk + row, row) for n in range(4)]
-    assert asked == ([] if answer == "cached" else short)
+    pieces = [(n * chunk + row, 2 * row) for n in range(4)]
+    pieces += [((4 + n) * chunk + row, row) for n in range(4)]
+    over_gaps = [(row, 4 * chunk + row), *pieces[5:]]  # of 144, not of 168
+    assert asked == ([] if answer == "cached" else 2 * (pieces if gap < 144 else over_gaps))
 
 
 def test_matrix_take__a_refused_hint_is_no_error(tmp_path, monkeypatch):
