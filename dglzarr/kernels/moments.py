@@ -137,12 +137,20 @@ def _take(
     scale: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
-    """Write z-scores of some rows; the loops are meant to be compiled."""
-    for i in range(index.size):
-        row = block[index[i]]
+    """Write z-scores of some rows; the loops are meant to be compiled.
+
+    Two rows at a time, which share what is loaded of the moments. The last of an odd number is
+    its own neighbour.
+    """
+    last = index.size - 1
+    for i in range(0, index.size, 2):
+        j = min(i + 1, last)
+        row, next_row = block[index[i]], block[index[j]]
         for gene in range(center.size):
             z = (row[gene] - center[gene]) * scale[gene]
+            next_z = (next_row[gene] - center[gene]) * scale[gene]
             out[i, gene] = np.float32(0.0) if np.isnan(z) else z
+            out[j, gene] = np.float32(0.0) if np.isnan(next_z) else next_z
 
 
 def _complete_moments(block: NDArray[np.floating]) -> Moments:

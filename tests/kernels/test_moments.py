@@ -90,12 +90,13 @@ def test_standardize__slices_of_a_tall_block():
     np.testing.assert_allclose(standardize(block, mean, std), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_standardizer_take__same_bits_as_the_whole_block():
+@pytest.mark.parametrize("n_rows", [0, 1, 16, 17])
+def test_standardizer_take__same_bits_as_the_whole_block(n_rows):
     rng = np.random.default_rng(0)
     block = rng.normal(8, 3, (40, 23)).astype(np.float32)
     block[rng.random(block.shape) < 0.2] = np.nan
     block[3, 4] = np.inf
     standardizer = Standardizer(rng.normal(8, 1, 23), np.array([0.0, *rng.random(22)]))
-    index = rng.permutation(40)[:17]
-    found = standardizer.take(block, index, np.full((17, 23), 7, np.float32))
+    index = rng.permutation(40)[:n_rows]
+    found = standardizer.take(block, index, np.full((n_rows, 23), 7, np.float32))
     assert found.tobytes() == standardizer(block[index]).tobytes()
