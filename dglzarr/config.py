@@ -93,7 +93,7 @@ class TrainSettings(_Section):
     l2: Annotated[float, Field(ge=0)] = 1e-6
     epochs: Count = 100
     batch_size: Count = 128
-    window: Count = 16
+    window: Count = 10
     windows_in_memory: Count = 256
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     patience: Count | None = None

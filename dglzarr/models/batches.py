@@ -131,7 +131,7 @@ class Batches:
     Notes
     -----
     Two threads read ahead, to where rows have been taken. Streaming takes the memory of
-    ``windows_in_memory * window`` rows and about a fifth; holding takes that of the kept rows.
+    ``windows_in_memory * window`` rows and about a quarter; holding takes that of the kept rows.
     """
 
     def __init__(  # noqa: PLR0913  the two data arguments and named settings
@@ -142,7 +142,7 @@ class Batches:
         mean: NDArray[np.float64],
         std: NDArray[np.float64],
         batch_size: int = 256,
-        window: int = 16,
+        window: int = 10,
         windows_in_memory: int = 256,
         seed: int = 0,
         cache: Cache = "auto",

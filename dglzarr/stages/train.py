@@ -61,7 +61,7 @@ def train(
     l2: float = 1e-6,
     epochs: int = 100,
     batch_size: int = 128,
-    window: int = 16,
+    window: int = 10,
     windows_in_memory: int = 256,
     learning_rate: float = 1e-3,
     patience: int | None = None,
