@@ -9,12 +9,13 @@ without it is not a model.
 import csv
 import hashlib
 import json
+import math
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NotRequired, TypedDict, cast
+from typing import Any, Literal, NotRequired, Protocol, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ MODEL = "model.json"
 FORMAT_VERSION = 2
 
 _DENSE = {"InputLayer", "Dense", "Dropout"}
+_PART_NBYTES = 2**22  # of an array that is written
 _SLICE_NBYTES = 2**25  # of samples that go through a network together
 
 
@@ -459,21 +461,45 @@ def read_history(path: Path) -> History:
     return History(epoch.astype(np.int64), loss, val_loss, seconds)
 
 
-def write_npz(path: Path, arrays: Iterable[tuple[str, NDArray[np.generic]]]) -> None:
+class Sliceable(Protocol):
+    """What gives its values slice by slice: an array, or a variable of keras."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """The length of each axis."""
+        ...
+
+    @property
+    def dtype(self) -> Any:  # noqa: ANN401  (a name or numpy's)
+        """The type of the values."""
+        ...
+
+    def __getitem__(self, index: Any, /) -> Any:  # noqa: ANN401
+        """Return some of the values."""
+        ...
+
+
+def write_npz(path: Path, arrays: Iterable[tuple[str, Sliceable]]) -> None:
     """Write arrays one at a time as an ``.npz`` file, whole or not at all.
 
     Notes
     -----
-    Equal arrays give equal bytes: the members carry no date. Only one array is held at a time.
+    Equal arrays give equal bytes: the members carry no date. Of what is no array of numpy's a few
+    megabytes are copied at a time.
     """
     partial = path.with_name(f"{path.name}.part")
     with zipfile.ZipFile(partial, "w") as archive:
         for name, array in arrays:
-            values = np.ascontiguousarray(array).reshape(np.shape(array))
+            shape, dtype = tuple(array.shape), np.dtype(array.dtype)
+            descr = np.lib.format.dtype_to_descr(dtype)
+            header = {"descr": descr, "fortran_order": False, "shape": shape}
+            row_nbytes = dtype.itemsize * math.prod(shape[1:])
+            parts = iter_slices(shape[0], row_nbytes, limit_nbytes=_PART_NBYTES) if shape else [()]
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                header = np.lib.format.header_data_from_array_1_0(values)
                 np.lib.format.write_array_header_1_0(member, header)
-                member.write(values.reshape(-1).view(np.uint8).data)
+                for part in parts:
+                    values = np.ascontiguousarray(array[part])
+                    member.write(values.reshape(-1).view(np.uint8).data)
     partial.replace(path)
 
 

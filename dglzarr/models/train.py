@@ -21,7 +21,6 @@ from typing import Any, Protocol
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from dglzarr.errors import ConfigError, DglzarrError, StoreError
 from dglzarr.models import Device
@@ -275,20 +274,14 @@ def _state(model: keras.Model) -> list[tuple[str, keras.Variable]]:
 
 def _save(model: keras.Model, checkpoint: Path, history: History, fingerprint: str) -> None:
     """Write the learning curve and ``last.npz``; the same file is ``best.npz`` if it is best."""
-
-    def arrays() -> Iterator[tuple[str, NDArray[np.generic]]]:
-        yield "fingerprint", np.array(fingerprint)
-        for field in fields(History):
-            yield f"history_{field.name}", getattr(history, field.name)
-        for name, variable in _state(model):
-            yield name, np.asarray(variable)
-
+    curve = [(f"history_{field.name}", getattr(history, field.name)) for field in fields(History)]
+    arrays = [("fingerprint", np.array(fingerprint)), *curve, *_state(model)]
     write_history(checkpoint.with_name("history.csv"), history)
     if history.best_epoch == len(history.epoch):
-        write_npz(checkpoint / "best.npz", arrays())
+        write_npz(checkpoint / "best.npz", arrays)
         _link(checkpoint / "best.npz", checkpoint / "last.npz")
     else:
-        write_npz(checkpoint / "last.npz", arrays())
+        write_npz(checkpoint / "last.npz", arrays)
 
 
 def _link(source: Path, target: Path) -> None:

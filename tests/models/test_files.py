@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
 
@@ -257,6 +258,29 @@ def test_write_npz__keeps_the_old_file_when_it_fails(tmp_path):
         write_npz(path, failing())
     with np.load(path, allow_pickle=False) as arrays:
         assert arrays["a"].tolist() == [0, 0, 0]
+
+
+def test_write_npz__part_by_part_as_numpy_does(tmp_path, monkeypatch, rng):
+    monkeypatch.setattr("dglzarr.models.files._PART_NBYTES", 40)
+    values = rng.normal(size=(11, 3))
+    arrays = {
+        "single": values.astype(np.float32),
+        "by column": np.asfortranarray(values),
+        "wider than a part": values.reshape(3, 11),
+        "vector": np.arange(7),
+        "number": np.array(3),
+        "text": np.array("ab"),
+        "empty": np.empty((0, 3)),
+        "no columns": np.empty((3, 0)),
+    }
+    variable = keras.Variable(values.astype(np.float32))
+    write_npz(tmp_path / "x.npz", [*arrays.items(), ("variable", variable)])
+    with np.load(tmp_path / "x.npz", allow_pickle=False) as found:
+        assert list(found) == [*arrays, "variable"]
+        for name, expected in arrays.items():
+            assert found[name].dtype == expected.dtype
+            np.testing.assert_array_equal(found[name], expected, strict=True)
+        np.testing.assert_array_equal(found["variable"], arrays["single"], strict=True)
 
 
 def history(val_loss):
