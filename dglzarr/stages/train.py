@@ -193,6 +193,7 @@ def train(
                 else None
             ),
         )
+        del batches, both, feeds  # the memory of their samples, before weights are copied
         save_model(
             Path(target),
             dense_layers(model),
