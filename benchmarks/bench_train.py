@@ -38,6 +38,17 @@ BATCH_SIZE = 128
 EPOCHS = 3
 
 
+def prepare(case: Case) -> None:
+    """Write the stores of all samples, and of a quarter of them."""
+    write_normalized_and_samples(case)
+    write_normalized_and_samples(a_quarter(case))
+
+
+def a_quarter(case: Case) -> Case:
+    """Return the case of a quarter of the samples."""
+    return replace(case, n_samples=case.n_samples // 4, folder=case.path("quarter"))
+
+
 def with_dglzarr(case: Case, **options: Any) -> Timed:  # noqa: ANN401
     """Time the stage's epochs after the first, with their validation and checkpoints."""
     quiet_tensorflow(case)
@@ -76,33 +87,7 @@ def with_xla(case: Case) -> Timed:
 
 def with_a_quarter(case: Case) -> Timed:
     """Time streamed epochs of a quarter of the samples: their memory should be the same."""
-    quiet_tensorflow(case)
-    from dglzarr.models.autoencoder import build_autoencoder  # noqa: PLC0415
-    from dglzarr.models.files import AutoEncoderConfig  # noqa: PLC0415
-    from dglzarr.models.train import fit  # noqa: PLC0415
-
-    samples = case.path("samples.zarr")
-    split = read_array(case.path("normalized.zarr"), "split")
-    chosen = np.arange(len(split)) < len(split) // 4
-    moments = {name: read_array(samples, f"gene_{name}") for name in ("mean", "std")}
-    rows = Rows(case.path("normalized.zarr"))
-    common: dict[str, Any] = {**moments, "batch_size": BATCH_SIZE, "cache": "stream"}
-    batches = Batches(rows, keep=chosen & (split == 0), **common)
-    folder = case.path("quarter")
-    shutil.rmtree(folder, ignore_errors=True)
-    ends: list[float] = []
-    before = reset_peak()
-    fit(
-        build_autoencoder(AutoEncoderConfig(n_genes=case.n_genes)),
-        batches,
-        validation=Batches(rows, keep=chosen & (split == 1), share=batches, **common),
-        epochs=EPOCHS,
-        learning_rate=1e-3,
-        checkpoint=Path(folder, "checkpoint"),
-        on_progress=lambda *_: ends.append(time.perf_counter()),
-    )
-    seconds = ends[-1] - ends[0]
-    return Timed(seconds, batches.n_samples * (len(ends) - 1), before, peak_rss_mb())
+    return with_streaming(a_quarter(case))
 
 
 def with_one_batch(case: Case) -> Timed:
@@ -241,7 +226,7 @@ PACKAGES = ["keras", "tensorflow"]
 BENCHES = [
     Bench(
         "train",
-        write_normalized_and_samples,
+        prepare,
         {
             "dglzarr": with_dglzarr,
             "dglzarr, streamed": with_streaming,
