@@ -74,7 +74,8 @@ def draw_order(
     -----
     Every row waits in memory for a time drawn from 0 to as long as it takes to read twice the rows
     that are in memory; so half of what was read meanwhile is still there, and a batch holds rows of
-    ``2 * windows_in_memory`` windows. The first and last rows of an epoch have fewer to mix with.
+    ``2 * windows_in_memory`` windows: four windows a row of the batch come close to a full shuffle.
+    The first and last rows of an epoch have fewer to mix with.
     Where all kept rows fit in memory, any order is as likely as any other.
 
     Examples
@@ -131,7 +132,8 @@ class Batches:
     Notes
     -----
     Two threads read ahead, to where rows have been taken. Streaming takes the memory of
-    ``windows_in_memory * window`` rows and about a quarter; holding takes that of the kept rows.
+    ``windows_in_memory * window`` rows, about a quarter of them, and what of a batch is over that;
+    holding takes that of the kept rows.
     """
 
     def __init__(  # noqa: PLR0913  the two data arguments and named settings
@@ -266,16 +268,18 @@ class Batches:
 
         n_read = 0
         try:
+            read_what_fits()
             for n_needed_now, batch in batches:
-                read_what_fits()
                 while n_read < n_needed_now:
                     n_read, part_read = reading.popleft()
                     part_read.result()
                 slots = slot_of[seen[batch]]
                 out = np.empty((len(slots), self.n_genes), np.float32)
-                yield self._standardize.take(memory, slots, out)
-                del out
+                self._standardize.take(memory, slots, out)
                 free.extend(slots.tolist())
+                read_what_fits()  # while the batch is used
+                yield out
+                del out
         finally:
             executor.shutdown(cancel_futures=True)
         self._memory.append(memory)

@@ -19,6 +19,7 @@ from dglzarr.cohorts import kept_samples
 from dglzarr.errors import ConfigError, StoreError
 from dglzarr.files import store_nbytes
 from dglzarr.kernels.deeplift import ACTIVATIONS
+from dglzarr.models import check_installed
 from dglzarr.models.batches import Batches
 from dglzarr.models.files import MODEL, AutoEncoderConfig, load_model, save_model
 from dglzarr.models.quiet import quiet_stderr
@@ -87,7 +88,8 @@ def train(
         there are no validation samples (``patience`` then has no effect).
     window, windows_in_memory
         Neighbouring samples read together, and about how many such windows are in memory; those
-        of twice as many are mixed. A stream holds about a fifth more.
+        of twice as many are mixed. A stream holds about a quarter more, and what of a batch is
+        over that. Let there be at least twice as many windows as a batch has samples.
     cache
         ``"memory"`` holds the training samples, ``"stream"`` reads them anew each epoch, ``"auto"``
         holds up to 1 GiB of them; but where there is a GPU that has memory for them, both hold them
@@ -160,6 +162,7 @@ def train(
     if is_validation.any():
         both.append(Batches(rows, keep=is_validation, share=batches, **common))
     n_train = batches.n_samples
+    check_installed("keras", "numba", extra="train")
     with quiet_stderr():
         # they load keras, only to train
         from dglzarr.models.autoencoder import build_autoencoder, dense_layers  # noqa: PLC0415
