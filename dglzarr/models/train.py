@@ -180,6 +180,7 @@ def fit(  # noqa: PLR0913  (two data arguments and named settings)
     checkpoint.mkdir(parents=True, exist_ok=True)
     fingerprint = _fingerprint(model, batches, validation, (learning_rate, jit_compile))
     history = _restore(model, checkpoint / "last.npz", fingerprint)
+    _keep_best(checkpoint, history)  # a run may have been killed before it did
     while len(history.epoch) < epochs and not _is_over(history, patience):
         history = _fit_epoch(model, batches, validation, history)
         if after_epoch is not None:
@@ -273,15 +274,18 @@ def _state(model: keras.Model) -> list[tuple[str, keras.Variable]]:
 
 
 def _save(model: keras.Model, checkpoint: Path, history: History, fingerprint: str) -> None:
-    """Write the learning curve and ``last.npz``; the same file is ``best.npz`` if it is best."""
+    """Write the learning curve and ``last.npz``, and keep it where it is best."""
     curve = [(f"history_{field.name}", getattr(history, field.name)) for field in fields(History)]
     arrays = [("fingerprint", np.array(fingerprint)), *curve, *_state(model)]
     write_history(checkpoint.with_name("history.csv"), history)
-    if history.best_epoch == len(history.epoch):
-        write_npz(checkpoint / "best.npz", arrays)
-        _link(checkpoint / "best.npz", checkpoint / "last.npz")
-    else:
-        write_npz(checkpoint / "last.npz", arrays)
+    write_npz(checkpoint / "last.npz", arrays)
+    _keep_best(checkpoint, history)
+
+
+def _keep_best(checkpoint: Path, history: History) -> None:
+    """Let ``best.npz`` be ``last.npz`` where the last epoch is the best so far."""
+    if len(history.epoch) and history.best_epoch == len(history.epoch):
+        _link(checkpoint / "last.npz", checkpoint / "best.npz")
 
 
 def _link(source: Path, target: Path) -> None:

@@ -419,6 +419,24 @@ def test_fit__writes_where_links_are_refused(train, expression, tmp_path, monkey
     assert_same_state(state(tmp_path / "c", "best.npz"), state(tmp_path / "c"))
 
 
+def test_fit__killed_before_the_best_is_kept_goes_on(train, expression, tmp_path, monkeypatch):
+    def fit(folder):
+        fed = {"validation": batches(expression), "learning_rate": 0.01, "checkpoint": folder}
+        return train.fit(build(), batches(expression), epochs=1, **fed)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "_link", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "killed")
+    monkeypatch.undo()
+    assert not (tmp_path / "killed" / "best.npz").exists()
+    fit(tmp_path / "killed")
+    fit(tmp_path / "whole")
+    assert_same_state(state(tmp_path / "killed", "best.npz"), state(tmp_path / "whole", "best.npz"))
+
+
 def test_fit__logs_one_line_an_epoch(train, expression, tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="dglzarr.models.train"):
         train.fit(
