@@ -52,6 +52,7 @@ if _preadv2 is not None:
     _preadv2.restype = ctypes.c_ssize_t
 _DIRECT_NBYTES = 2**24
 _OPEN_SHARDS = 64  # at once
+_MOST_VECTORS = 1024  # of a call; a row of a chunk takes up to two
 _PLAIN = [{"name": "bytes", "configuration": {"endian": "little"}}]
 _SHARDS = {
     "codecs": _PLAIN,
@@ -290,7 +291,7 @@ def open_matrix(uri: str, name: str) -> Matrix | None:
     """Return an array of a store for direct reading and writing, None where that is not possible.
 
     It is possible for float32 matrices of shards, uncompressed, in a local folder, all genes in
-    one shard.
+    one shard, at most 512 samples a chunk, and missing where nothing was written.
     """
     folder = uri.removeprefix("file://")
     if "://" in folder or _preadv2 is None:
@@ -305,6 +306,8 @@ def open_matrix(uri: str, name: str) -> Matrix | None:
     chunks = inner.pop("chunk_shape")
     separator = found["chunk_key_encoding"].get("configuration", {}).get("separator", "/")
     if inner != _SHARDS or separator != "/" or len(shape) != 2 or shards[1] < shape[1]:
+        return None
+    if 2 * chunks[0] > _MOST_VECTORS or found["fill_value"] != "NaN":
         return None
     return Matrix(path, tuple(shape), tuple(chunks), tuple(shards))
 
@@ -347,12 +350,22 @@ class _Pieces(NamedTuple):
                     os.posix_fadvise(file, offset, nbytes, os.POSIX_FADV_WILLNEED)
         for call in calls[_unread(calls, 0, is_compiled=is_compiled)].tolist():
             path = next(shard.path for shard in self.opened if shard.file == call[0])
-            n_read = _preadv2(*call[:4], 0)
-            if n_read < 0:
-                code = ctypes.get_errno()
-                raise _unreadable(path, OSError(code, os.strerror(code)))
-            if n_read != call[4]:
+            if os.fstat(call[0]).st_size < call[3] + call[4]:
                 raise _damaged(path)
+            _read_again(path, call)
+
+
+def _read_again(path: Path, call: Sequence[int]) -> None:
+    """Make a call once more, or say why not all of its bytes can be read.
+
+    A signal, or a file system over a network, may have cut it short.
+    """
+    n_read = _preadv2(*call[:4], 0)
+    while n_read < 0 and ctypes.get_errno() == errno.EINTR:
+        n_read = _preadv2(*call[:4], 0)
+    if n_read != call[4]:
+        code = ctypes.get_errno() if n_read < 0 else errno.EIO
+        raise _unreadable(path, OSError(code, os.strerror(code)))
 
 
 def _stretches(calls: NDArray[np.int64]) -> NDArray[np.int64]:

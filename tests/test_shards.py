@@ -1,3 +1,4 @@
+import ctypes
 import errno
 import fcntl
 import os
@@ -328,6 +329,39 @@ def test_matrix_take__a_piece_that_cannot_be_read_names_its_shard(
         taken(matrix, [3, 33], is_compiled=is_compiled)
 
 
+@pytest.mark.parametrize("cut", ["by a signal", "short", "short for good"])
+def test_matrix_take__a_read_that_is_cut_short_is_made_again(tmp_path, monkeypatch, cut):
+    read, n_cut = shards._preadv2, []
+    n_times = {"by a signal": 3, "short": 1, "short for good": 9}[cut]
+
+    def cut_short(file, vectors, n_vectors, offset, flags):
+        if offset == 0 and len(n_cut) < n_times:
+            n_cut.append(cut)
+            ctypes.set_errno(errno.EINTR)
+            return -1 if cut == "by a signal" else 5
+        return read(file, vectors, n_vectors, offset, flags)
+
+    uri, _ = create(tmp_path)
+    matrix, values = open_matrix(uri, "expression"), values_of((70, 23))
+    write(matrix, values)
+    monkeypatch.setattr(shards, "_NOWAIT", None)
+    monkeypatch.setattr(shards, "_preadv2", cut_short)
+    if cut == "short for good":
+        with pytest.raises(StoreError, match=r"c/0/0: cannot be read: Input/output error\. Mend"):
+            taken(matrix, [0])
+    else:
+        np.testing.assert_array_equal(taken(matrix, [0]), values[[0]])
+    assert len(n_cut) == {"by a signal": 3, "short": 1, "short for good": 2}[cut]
+
+
+def test_matrix_take__longest_chunks_that_are_read_directly(tmp_path):
+    shape = (600, 23)
+    uri, _ = create(tmp_path, shape=shape, chunks=(512, 6), shards=(512, 24))
+    values = values_of(shape)
+    write(open_matrix(uri, "expression"), values)
+    np.testing.assert_array_equal(taken(open_matrix(uri, "expression"), range(600)), values)
+
+
 def test_matrix_take__chunk_beyond_the_end(tmp_path):
     uri, _ = create(tmp_path)
     matrix = open_matrix(uri, "expression")
@@ -348,6 +382,8 @@ def test_matrix_take__chunk_beyond_the_end(tmp_path):
         {"shards": (32, 12)},
         {"shape": (70, 23, 2), "chunks": (8, 6, 2), "shards": (32, 24, 2)},
         {"chunk_key_encoding": {"name": "default", "separator": "."}},
+        {"fill_value": 0},
+        {"chunks": (513, 6), "shards": (513, 24)},
         {"filters": [zarr.codecs.TransposeCodec(order=(1, 0))]},
     ],
     ids=lambda o: next(iter(o)),
