@@ -19,6 +19,7 @@ from dglzarr.kernels.deeplift import forward
 from dglzarr.kernels.linear import RidgePath, merge_ridge, predict_ridge, ridge_partial, ridge_path
 from dglzarr.kernels.moments import standardize
 from dglzarr.kernels.neighbors import nearest_landmarks, predict_nearest
+from dglzarr.models import check_installed
 from dglzarr.models.files import MODEL, load_model
 from dglzarr.models.quiet import quiet_stderr
 from dglzarr.rows import Rows, read_array
@@ -204,6 +205,7 @@ def train_network(
         made_from.update(values.tobytes())
     place = Path(folder, made_from.hexdigest()[:16])
     if not (place / MODEL).exists():
+        check_installed("keras", "numba", extra="train")
         with quiet_stderr():
             from dglzarr.models.dgex import Samples, train_dgex  # noqa: PLC0415  (loads keras)
 

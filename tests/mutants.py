@@ -65,6 +65,20 @@ MUTANTS = (
         "moments", "a compiled loop lets missing values through",
         "np.float32(0.0) if np.isnan(z) else z", "z",
     ),
+    Mutant(
+        "batches: memory is read to before its rows are taken", "dglzarr/models/batches.py",
+        "                self._standardize.take(memory, slots, out)\n"
+        "                free.extend(slots.tolist())\n"
+        "                read_what_fits()  # while the batch is used\n",
+        "                free.extend(slots.tolist())\n"
+        "                read_what_fits()\n"
+        "                self._standardize.take(memory, slots, out)\n",
+        ("tests/models/test_batches.py",),
+    ),
+    Mutant(
+        "shards: a read that was cut short counts as whole", "dglzarr/shards.py",
+        "call[3], flags) != call[4]", "call[3], flags) < 0", ("tests/test_shards.py",),
+    ),
     _kernel(
         "clustering", "earlier batches do not count",
         "weighted / np.maximum(total, 1)[:, None]", "weighted / np.maximum(counts, 1)[:, None]",

@@ -1,5 +1,7 @@
 import json
+import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -314,6 +316,15 @@ def test_train__records_what_the_paper_leaves_open(plain):
         "learning_rate", "patience", "seed", "loss", "optimizer", "initializer", "input_scale",
         "fitted_on", "best_by",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("package", ["keras", "numba"])
+def test_train__a_package_that_is_not_installed(tmp_path, train, study, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    message = f"expected {package} to be installed, got none. Run: pip install 'dglzarr[train]'"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        run(train, study, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
 
 
 def test_train__an_infinity_in_the_matrix(tmp_path, train, values):
