@@ -243,6 +243,7 @@ def _mean_loss(step: Callable[..., dict[str, float]], batches: Iterator[Any], pl
             )
         total += loss * len(batch)
         n_samples += len(batch)
+        del batch, values  # before the next is made
     return total / n_samples
 
 
