@@ -30,7 +30,7 @@ IMPORTERS = {
     "prefect": {"flows/"},
     "pydantic": {"dglzarr/config.py"},
     "shap": {"dglzarr/models/"},
-    "tensorflow": set(),
+    "tensorflow": {"dglzarr/models/adam.py"},
     "typer": {"dglzarr/cli.py"},
     "zarr": {"dglzarr/rows.py", "dglzarr/store.py"},
 }

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from dglzarr.models.adam import Adam
 from dglzarr.models.autoencoder import dense_layers
 from dglzarr.models.batches import Batches, Matrix
 from dglzarr.models.files import DGexConfig, save_model
@@ -178,7 +179,7 @@ def train_dgex(
 
 def _optimizer(model: keras.Model, config: DGexConfig) -> keras.optimizers.Optimizer:
     if config.optimizer == "adam":
-        return keras.optimizers.Adam(config.step)
+        return Adam(config.step)
     weights = model.trainable_variables  # kernel and bias, layer by layer
     is_later_kernel = [i > 0 and i % 2 == 0 for i in range(len(weights))]
     return Momentum(config.step, [LATER_LAYERS if later else 1.0 for later in is_later_kernel])

@@ -24,13 +24,13 @@ import numpy as np
 
 from dglzarr.errors import ConfigError, DglzarrError, StoreError
 from dglzarr.models import Device
+from dglzarr.models.adam import Adam
 from dglzarr.models.batches import Batches
 from dglzarr.models.files import History, write_history, write_npz
 
 logger = logging.getLogger(__name__)
 
 LOSS = "mean_absolute_error"
-ADAM = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
 
 Progress = Callable[[int, int], None]
 
@@ -171,11 +171,7 @@ def fit(  # noqa: PLR0913  (two data arguments and named settings)
             f"patience: expected at least 1 epoch and validation samples, got {patience!r}."
         )
     if not model.compiled:
-        model.compile(
-            optimizer=keras.optimizers.Adam(learning_rate, **ADAM),
-            loss=LOSS,
-            jit_compile=jit_compile,
-        )
+        model.compile(optimizer=Adam(learning_rate), loss=LOSS, jit_compile=jit_compile)
     model.optimizer.build(model.trainable_variables)
     checkpoint.mkdir(parents=True, exist_ok=True)
     fingerprint = _fingerprint(model, batches, validation, (learning_rate, jit_compile))
