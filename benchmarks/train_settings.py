@@ -60,9 +60,10 @@ def train(
     """Return samples/s after the first epoch, and the validation loss after each."""
     import keras  # noqa: PLC0415  (its threads are set before)
 
+    from dglzarr.models.adam import Adam  # noqa: PLC0415
     from dglzarr.models.autoencoder import build_autoencoder  # noqa: PLC0415
     from dglzarr.models.files import AutoEncoderConfig  # noqa: PLC0415
-    from dglzarr.models.train import fit  # noqa: PLC0415
+    from dglzarr.models.train import LOSS, fit  # noqa: PLC0415
 
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(policy)
@@ -73,10 +74,11 @@ def train(
     batches, validation = (Batches(rows, keep=split == part, **common) for part in (0, 1))
     model = build_autoencoder(AutoEncoderConfig(n_genes=case.n_genes, seed=seed))
     if not steps_per_execution:
+        model.compile(optimizer=Adam(1e-3), loss=LOSS, jit_compile=jit_compile)
         with tempfile.TemporaryDirectory(dir=case.folder) as folder:
             history = fit(
                 model, batches, validation=validation, epochs=epochs, learning_rate=1e-3,
-                jit_compile=jit_compile, checkpoint=Path(folder),
+                checkpoint=Path(folder),
             )  # fmt: skip
         seconds, losses = float(history.seconds[1:].sum()), history.val_loss.tolist()
     else:
@@ -85,7 +87,7 @@ def train(
         )
         np.concatenate(list(validation.epoch(0)), out=validated)
         model.compile(
-            optimizer=keras.optimizers.Adam(1e-3), loss="mean_absolute_error",
+            optimizer=keras.optimizers.Adam(1e-3), loss=LOSS,
             steps_per_execution=steps_per_execution, jit_compile=jit_compile,
         )  # fmt: skip
         times: list[float] = []

@@ -97,7 +97,6 @@ class TrainSettings(_Section):
     windows_in_memory: Count = 256
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     patience: Count | None = None
-    jit_compile: bool = False
     cache: Literal["auto", "memory", "stream"] = "auto"
     device: Literal["auto", "cpu", "gpu"] = "auto"
 

@@ -260,7 +260,6 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
     "train.dropout_position": ("input", "train", "dropout_position 'hidden' -> 'input'"),
     "train.window": (4, "train", "window 10 -> 4"),
     "train.windows_in_memory": (2, "train", "windows_in_memory 256 -> 2"),
-    "train.jit_compile": (True, "train", "jit_compile False -> True"),
     "train.dropout": (0.2, "train", "dropout 0.1 -> 0.2"),
     "train.l2": (0.5, "train", "l2 1e-06 -> 0.5"),
     "train.epochs": (3, "train", "epochs 2 -> 3"),

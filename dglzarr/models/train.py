@@ -120,7 +120,6 @@ def fit(  # noqa: PLR0913  (two data arguments and named settings)
     epochs: int,
     learning_rate: float,
     patience: int | None = None,
-    jit_compile: bool = False,
     checkpoint: Path,
     after_epoch: Callable[[keras.Model], None] | None = None,
     on_progress: Progress | None = None,
@@ -141,9 +140,6 @@ def fit(  # noqa: PLR0913  (two data arguments and named settings)
         that is compiled already keeps its own optimizer and loss.
     patience
         Stop after so many epochs without a lower validation loss.
-    jit_compile
-        Let XLA compile the steps: fewer passes over the weights, but a compilation of some seconds
-        for each size of batch.
     checkpoint
         Folder of the state after the last and after the best epoch. An interrupted fit goes on
         from there.
@@ -171,10 +167,10 @@ def fit(  # noqa: PLR0913  (two data arguments and named settings)
             f"patience: expected at least 1 epoch and validation samples, got {patience!r}."
         )
     if not model.compiled:
-        model.compile(optimizer=Adam(learning_rate), loss=LOSS, jit_compile=jit_compile)
+        model.compile(optimizer=Adam(learning_rate), loss=LOSS)
     model.optimizer.build(model.trainable_variables)
     checkpoint.mkdir(parents=True, exist_ok=True)
-    fingerprint = _fingerprint(model, batches, validation, (learning_rate, jit_compile))
+    fingerprint = _fingerprint(model, batches, validation, learning_rate)
     history = _restore(model, checkpoint / "last.npz", fingerprint)
     _keep_best(checkpoint, history)  # a run may have been killed before it did
     while len(history.epoch) < epochs and not _is_over(history, patience):
@@ -252,14 +248,14 @@ def _fingerprint(
     model: keras.Model,
     batches: EpochBatches,
     validation: EpochBatches | None,
-    settings: tuple[float, bool],
+    learning_rate: float,
 ) -> str:
     """Digest of all settings that decide what an epoch computes."""
     parts = [
         json.dumps(model.get_config(), sort_keys=True, default=str),
         batches.fingerprint,
         "" if validation is None else validation.fingerprint,
-        repr((float(settings[0]), settings[1])),
+        repr(float(learning_rate)),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

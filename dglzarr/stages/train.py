@@ -66,7 +66,6 @@ def train(
     windows_in_memory: int = 256,
     learning_rate: float = 1e-3,
     patience: int | None = None,
-    jit_compile: bool = False,
     cache: Cache = "auto",
     device: Device = "auto",
     seed: int = 0,
@@ -83,7 +82,7 @@ def train(
         Folder of the model.
     hidden, n_latent, activation, output, dropout, dropout_position, l2
         The network: genes - hidden - latent - hidden - genes, and its regularisation.
-    epochs, batch_size, learning_rate, patience, jit_compile
+    epochs, batch_size, learning_rate, patience
         The training; the weights kept are those of the lowest validation loss, or the last where
         there are no validation samples (``patience`` then has no effect).
     window, windows_in_memory
@@ -143,7 +142,6 @@ def train(
         "patience": patience,
         "window": window,
         "windows_in_memory": windows_in_memory,
-        "jit_compile": jit_compile,
         "seed": seed,
         **FIXED,
     }
@@ -188,7 +186,6 @@ def train(
             epochs=epochs,
             learning_rate=learning_rate,
             patience=patience if is_validation.any() else None,
-            jit_compile=jit_compile,
             checkpoint=Path(target) / "checkpoint",
             on_progress=lambda done, total: (
                 on_progress("training samples", done * n_train, total * n_train)

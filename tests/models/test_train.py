@@ -204,12 +204,8 @@ def test_fit__each_setting_changes_the_weights(train, expression, tmp_path, mode
 
 
 @pytest.mark.parametrize("n_epochs", [1, 3, 5])
-@pytest.mark.parametrize(
-    ("cache", "jit_compile"), [("memory", False), ("stream", False), ("stream", True)]
-)
-def test_fit__resumed_run_ends_with_the_same_bytes(
-    train, expression, tmp_path, n_epochs, cache, jit_compile
-):
+@pytest.mark.parametrize("cache", ["memory", "stream"])
+def test_fit__resumed_run_ends_with_the_same_bytes(train, expression, tmp_path, n_epochs, cache):
     def run(folder, on_progress=None):
         model = build()
         train.fit(
@@ -218,7 +214,6 @@ def test_fit__resumed_run_ends_with_the_same_bytes(
             validation=batches(expression, slice(70, 90)),
             epochs=EPOCHS,
             learning_rate=0.05,
-            jit_compile=jit_compile,
             checkpoint=folder / "checkpoint",
             on_progress=on_progress,
         )

@@ -188,7 +188,6 @@ def test_train__other_parameters(train, study, plain):
         "dropout_position": "input",
         "window": 5,
         "windows_in_memory": 3,
-        "jit_compile": True,
         "l2": 0.1,
         "epochs": 2,
         "batch_size": 8,
@@ -299,14 +298,6 @@ def test_train__held_on_a_gpu_that_has_the_memory(
 def test_train__cache_does_not_matter(tmp_path, train, study, plain):
     run(train, study, tmp_path / "m", cache="stream")
     assert same(plain, tmp_path / "m")
-
-
-def test_train__compiled_steps_learn_the_same_and_repeat(tmp_path, train, study, plain):
-    for name in "ab":
-        run(train, study, tmp_path / name, jit_compile=True)
-    assert same(tmp_path / "a", tmp_path / "b")
-    for ours, theirs in zip(weights(tmp_path / "a"), weights(plain), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=0.02)
 
 
 def test_train__records_what_the_paper_leaves_open(plain):
