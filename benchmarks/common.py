@@ -163,6 +163,7 @@ def _line(
         "mb_per_s": _short(rate * case.n_genes * 4 / 1e6),
         "start_rss_mb": round(max(timed.start_rss_mb for _, timed in pairs)),
         "peak_rss_mb": round(max(timed.peak_rss_mb for _, timed in pairs)),
+        "peaks_rss_mb": [round(timed.peak_rss_mb) for _, timed in pairs],
         "ratio": _short(statistics.median(ratios)),
         "repeats": len(pairs),
         **found.more,

@@ -94,7 +94,7 @@ class TrainSettings(_Section):
     epochs: Count = 100
     batch_size: Count = 128
     window: Count = 10
-    windows_in_memory: Count = 256
+    windows_in_memory: Count | None = None
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     patience: Count | None = None
     cache: Literal["auto", "memory", "stream"] = "auto"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dglzarr.cluster import client
 from dglzarr.errors import ConfigError, DglzarrError, StoreError
+from dglzarr.models.batches import enough_windows
 from dglzarr.models.files import load_model
 from dglzarr.report.page import write_report
 from dglzarr.sources import source_name
@@ -161,6 +162,10 @@ def plan(settings: Settings, *, study: Study | None = None, overwrite: bool = Fa
     normalized, samples = base.uri("normalized"), base.uri("samples")
     options = settings.ingest.model_dump()
     options["shard_length"] = options.pop("shard_samples")
+    fitting = settings.train.model_dump()
+    fitting["windows_in_memory"] = settings.train.windows_in_memory or enough_windows(
+        settings.train.batch_size
+    )
     cohorts = [s.raw for s in sources if s.role == "cohort"]
     judge = settings.evaluate.model_dump(exclude={"panels"})
     wanted = {"group": bool(settings.group.label), "enrich": bool(settings.enrich.files)}
@@ -187,7 +192,7 @@ def plan(settings: Settings, *, study: Study | None = None, overwrite: bool = Fa
         ),
         step(
             "train", train, model, source=normalized, target=model, samples=samples, seed=seed,
-            **settings.train.model_dump(), **common,
+            **fitting, **common,
         ),
         step(
             "encode", encode, base.uri("reconstruction"), source=normalized,

@@ -21,7 +21,7 @@ REPO = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted((REPO / "benchmarks").glob("bench_*.py"))
 KEYS = {
     "stage", "engine", "n_samples", "n_genes", "workers", "seconds", "samples_per_s", "mb_per_s",
-    "start_rss_mb", "peak_rss_mb", "ratio", "repeats", "load_before", "versions",
+    "start_rss_mb", "peak_rss_mb", "peaks_rss_mb", "ratio", "repeats", "load_before", "versions",
 }  # fmt: skip
 WITH_TENSORFLOW = ("score", "train")
 
@@ -93,6 +93,7 @@ def test_line__ratio_is_the_median_of_paired_ratios(monkeypatch):
     assert line["samples_per_s"] == 5.0  # of 10, 5 and 0.83
     assert (line["seconds"], line["mb_per_s"], line["repeats"]) == (4.0, 8e-5, 3)
     assert (line["start_rss_mb"], line["peak_rss_mb"]) == (7, 9)
+    assert line["peaks_rss_mb"] == [8, 9, 3]
 
 
 def test_benchmark__wrong_size_is_refused():

@@ -56,6 +56,11 @@ class Order(NamedTuple):
     seen: NDArray[np.int64]
 
 
+def enough_windows(batch_size: int) -> int:
+    """Return how many windows in memory mix batches nearly as a full shuffle does."""
+    return max(256, 2 * batch_size)
+
+
 def draw_order(
     keep: NDArray[np.bool_], *, window: int, windows_in_memory: int, rng: np.random.Generator
 ) -> Order:
@@ -110,9 +115,9 @@ class Batches:
     batch_size
         Rows a batch; the last batch of an epoch may be smaller.
     window, windows_in_memory
-        Rows read together, and about the number of such windows that are in memory; rows of twice
-        as many are mixed: see `draw_order`. Where neighbours are of one series, many small windows
-        mix far better than a few large ones.
+        Rows read together, and about the number of such windows that are in memory, by default 256
+        or twice the batch size; rows of twice as many are mixed: see `draw_order`. Where
+        neighbours are of one series, many small windows mix far better than a few large ones.
     seed
         With the epoch it fixes the order: ``default_rng([seed, epoch])``.
     cache
@@ -146,13 +151,15 @@ class Batches:
         std: NDArray[np.float64],
         batch_size: int = 128,
         window: int = 10,
-        windows_in_memory: int = 256,
+        windows_in_memory: int | None = None,
         seed: int = 0,
         cache: Cache = "auto",
         memory_nbytes: int = 2**30,
         share: "Batches | None" = None,
     ) -> None:
         _check_shapes(matrix.shape, keep, mean, std)
+        if windows_in_memory is None:
+            windows_in_memory = enough_windows(batch_size)
         if min(batch_size, window, windows_in_memory) < 1:
             raise ValueError(
                 "batches: expected batch_size, window and windows_in_memory of at least 1, "

@@ -20,7 +20,7 @@ from dglzarr.errors import ConfigError, StoreError
 from dglzarr.files import store_nbytes
 from dglzarr.kernels.deeplift import ACTIVATIONS
 from dglzarr.models import check_installed
-from dglzarr.models.batches import Batches
+from dglzarr.models.batches import Batches, enough_windows
 from dglzarr.models.files import MODEL, AutoEncoderConfig, load_model, save_model
 from dglzarr.models.quiet import quiet_stderr
 from dglzarr.rows import Rows
@@ -63,7 +63,7 @@ def train(
     epochs: int = 100,
     batch_size: int = 128,
     window: int = 10,
-    windows_in_memory: int = 256,
+    windows_in_memory: int | None = None,
     learning_rate: float = 1e-3,
     patience: int | None = None,
     cache: Cache = "auto",
@@ -86,9 +86,9 @@ def train(
         The training; the weights kept are those of the lowest validation loss, or the last where
         there are no validation samples (``patience`` then has no effect).
     window, windows_in_memory
-        Neighbouring samples read together, and about how many such windows are in memory; those
-        of twice as many are mixed. A stream holds about a quarter more, and what of a batch is
-        over that. Let there be at least twice as many windows as a batch has samples.
+        Neighbouring samples read together, and about how many such windows are in memory, by
+        default 256 or twice the batch size; those of twice as many are mixed. A stream holds about
+        a quarter more, and what of a batch is over that.
     cache
         ``"memory"`` holds the training samples, ``"stream"`` reads them anew each epoch, ``"auto"``
         holds up to 1 GiB of them; but where there is a GPU that has memory for them, both hold them
@@ -141,7 +141,7 @@ def train(
         "learning_rate": learning_rate,
         "patience": patience,
         "window": window,
-        "windows_in_memory": windows_in_memory,
+        "windows_in_memory": windows_in_memory or enough_windows(batch_size),
         "seed": seed,
         **FIXED,
     }

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dglzarr.errors import StoreError
-from dglzarr.models.batches import Batches, draw_order
+from dglzarr.models.batches import Batches, draw_order, enough_windows
 from dglzarr.rows import Rows
 from tests.arrays import InMemory
 
@@ -147,7 +147,7 @@ def series_in_order(n_samples, rng):
 @pytest.mark.parametrize("n_samples", [16_384, 99_909])
 @pytest.mark.parametrize("batch_size", [128, 256])
 def test_draw_order__batches_hold_series_nearly_as_a_full_shuffle_does(n_samples, batch_size):
-    """With the default windows, of which a batch of 256 wants twice as many."""
+    """With the default windows, of which there are twice as many for a batch of 256."""
     rng = np.random.default_rng(0)
     series = series_in_order(n_samples, rng)
 
@@ -163,11 +163,9 @@ def test_draw_order__batches_hold_series_nearly_as_a_full_shuffle_does(n_samples
         order = draw_order(np.ones(n_samples, bool), **sizes, rng=rng)
         return order.rows[order.seen]
 
-    defaults = inspect.signature(Batches).parameters
-    sizes = [defaults[name].default for name in ("window", "windows_in_memory")]
-    sizes[1] = max(sizes[1], 2 * batch_size)
+    window = inspect.signature(Batches).parameters["window"].default
     full, largest = composition(rng.permutation(n_samples))
-    ours, ours_largest = composition(windows(*sizes))
+    ours, ours_largest = composition(windows(window, enough_windows(batch_size)))
     few_large, _ = composition(windows(256, 8))
     _, unmixed_largest = composition(np.arange(n_samples))
     assert ours.mean() > 0.9 * full.mean() > 1.6 * few_large.mean()
