@@ -82,7 +82,7 @@ def with_streaming(case: Case) -> Timed:
 
 
 def with_few_windows(case: Case) -> Timed:
-    """Time the stage, so few windows in memory that a quarter of the samples fills it too."""
+    """Time the stage, so few windows in memory that at size full a quarter fills it too."""
     return with_dglzarr(case, cache="stream", windows_in_memory=FEW_WINDOWS)
 
 

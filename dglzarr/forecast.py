@@ -10,6 +10,7 @@ import h5py
 
 from dglzarr.genes import read_gene_list
 from dglzarr.layout import SHARD_SAMPLES, shard_samples
+from dglzarr.models.batches import enough_windows
 from dglzarr.pipeline import Step, StepState, plan, source_files
 from dglzarr.sketch import SKETCH_ROWS
 from dglzarr.sources.peek import peek_size
@@ -94,7 +95,10 @@ def estimate(settings: Settings) -> list[Estimate]:
             4.0 * (n_genes * (settings.dedup.n_clusters + components) + n_samples * components),
             region,
         ),
-        "train": (4.0 * weights, _KERAS_NBYTES + 16.0 * weights + min(4.0 * cells, 2**30)),
+        "train": (
+            4.0 * weights,
+            _KERAS_NBYTES + 16.0 * weights + _fed_nbytes(settings, cells, n_genes),
+        ),
         "encode": (
             4.0 * n_samples * layers.n_latent + 60.0 * n_genes,
             _KERAS_NBYTES + shard,
@@ -136,6 +140,13 @@ def estimate(settings: Settings) -> list[Estimate]:
         )
         for step in steps
     ]
+
+
+def _fed_nbytes(settings: Settings, cells: float, n_genes: int) -> float:
+    """Return the memory that training samples take, held or streamed."""
+    layers = settings.train
+    windows = layers.windows_in_memory or enough_windows(layers.batch_size)
+    return min(4.0 * cells, max(2.0**30, 5.0 * n_genes * layers.window * windows))
 
 
 def _scoring_seconds(settings: Settings, cells: float) -> float:

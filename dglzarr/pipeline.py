@@ -162,8 +162,8 @@ def plan(settings: Settings, *, study: Study | None = None, overwrite: bool = Fa
     normalized, samples = base.uri("normalized"), base.uri("samples")
     options = settings.ingest.model_dump()
     options["shard_length"] = options.pop("shard_samples")
-    fitting = settings.train.model_dump()
-    fitting["windows_in_memory"] = settings.train.windows_in_memory or enough_windows(
+    training = settings.train.model_dump()
+    training["windows_in_memory"] = settings.train.windows_in_memory or enough_windows(
         settings.train.batch_size
     )
     cohorts = [s.raw for s in sources if s.role == "cohort"]
@@ -192,7 +192,7 @@ def plan(settings: Settings, *, study: Study | None = None, overwrite: bool = Fa
         ),
         step(
             "train", train, model, source=normalized, target=model, samples=samples, seed=seed,
-            **fitting, **common,
+            **training, **common,
         ),
         step(
             "encode", encode, base.uri("reconstruction"), source=normalized,

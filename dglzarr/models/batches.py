@@ -115,9 +115,9 @@ class Batches:
     batch_size
         Rows a batch; the last batch of an epoch may be smaller.
     window, windows_in_memory
-        Rows read together, and about the number of such windows that are in memory, by default 256
-        or twice the batch size; rows of twice as many are mixed: see `draw_order`. Where
-        neighbours are of one series, many small windows mix far better than a few large ones.
+        Rows read together, and about the number of such windows that are in memory, by default
+        twice the batch size and at least 256; rows of twice as many are mixed: see `draw_order`.
+        Where neighbours are of one series, many small windows mix far better than a few large ones.
     seed
         With the epoch it fixes the order: ``default_rng([seed, epoch])``.
     cache

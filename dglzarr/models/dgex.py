@@ -102,7 +102,8 @@ def build_dgex(
     spread = keras.initializers.RandomUniform(-OUTPUT_SPREAD, OUTPUT_SPREAD, seed=next(seeds))
     outputs = keras.layers.Dense(targets.size, kernel_initializer=spread, name="output")(tensor)
     model = keras.Model(inputs, outputs, name="dgex")
-    model.compile(optimizer=_optimizer(model, config), loss=_summed_squares(targets))
+    loss = _summed_squares(targets)
+    model.compile(optimizer=_optimizer(model, config), loss=loss, jit_compile=False)
     return model
 
 

@@ -167,7 +167,7 @@ def fit(  # noqa: PLR0913  (two data arguments and named settings)
             f"patience: expected at least 1 epoch and validation samples, got {patience!r}."
         )
     if not model.compiled:
-        model.compile(optimizer=Adam(learning_rate), loss=LOSS)
+        model.compile(optimizer=Adam(learning_rate), loss=LOSS, jit_compile=False)
     model.optimizer.build(model.trainable_variables)
     checkpoint.mkdir(parents=True, exist_ok=True)
     fingerprint = _fingerprint(model, batches, validation, learning_rate)
@@ -253,6 +253,7 @@ def _fingerprint(
     """Digest of all settings that decide what an epoch computes."""
     parts = [
         json.dumps(model.get_config(), sort_keys=True, default=str),
+        f"{type(model.optimizer).__module__}.{type(model.optimizer).__qualname__}",
         batches.fingerprint,
         "" if validation is None else validation.fingerprint,
         repr(float(learning_rate)),

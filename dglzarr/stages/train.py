@@ -40,7 +40,7 @@ BEGUN = "training.json"
 FIXED = {
     "input_scale": "z",
     "loss": "mean_absolute_error",
-    "optimizer": "adam, beta_1 0.9, beta_2 0.999, epsilon 1e-7",
+    "optimizer": "adam in one operation, beta_1 0.9, beta_2 0.999, epsilon 1e-7",
     "initializer": "glorot_uniform",
     "fitted_on": "train and keep",
     "best_by": "lowest loss on validation and keep, else the last epoch",
@@ -87,8 +87,8 @@ def train(
         there are no validation samples (``patience`` then has no effect).
     window, windows_in_memory
         Neighbouring samples read together, and about how many such windows are in memory, by
-        default 256 or twice the batch size; those of twice as many are mixed. A stream holds about
-        a quarter more, and what of a batch is over that.
+        default twice the batch size and at least 256; those of twice as many are mixed. A stream
+        holds about a quarter more, and what of a batch is over that.
     cache
         ``"memory"`` holds the training samples, ``"stream"`` reads them anew each epoch, ``"auto"``
         holds up to 1 GiB of them; but where there is a GPU that has memory for them, both hold them
@@ -117,6 +117,8 @@ def train(
     Kong et al. 2021, doi:10.1186/s12859-021-03972-5
     """
     started = time.monotonic()
+    if windows_in_memory is None:
+        windows_in_memory = enough_windows(batch_size)
     ds, mask = open_store(source, NORMALIZED), open_store(samples, SAMPLES)
     config = AutoEncoderConfig(
         n_genes=ds.sizes["gene"],
@@ -141,7 +143,7 @@ def train(
         "learning_rate": learning_rate,
         "patience": patience,
         "window": window,
-        "windows_in_memory": windows_in_memory or enough_windows(batch_size),
+        "windows_in_memory": windows_in_memory,
         "seed": seed,
         **FIXED,
     }

@@ -1,4 +1,4 @@
-"""Adam in one pass: the steps of keras' own and of the formula in float64."""
+"""Adam in one operation: the steps of keras' own and of the formula in float64."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 pytestmark = pytest.mark.slow
 
 SHAPES = (5, 4), (4,)
+KNOWN = ("beta_1", "beta_2", "epsilon")
+OTHERS = ("name", "learning_rate", "ema_momentum")  # the last has no effect without use_ema
 
 
 @pytest.fixture(scope="module")
@@ -83,19 +85,38 @@ def test_adam__formula_in_float64(keras, compiled):
     assert int(np.asarray(optimizer.iterations)) == 40
 
 
-def test_adam__is_keras_own_with_another_backend(keras, monkeypatch):
+def test_adam__is_one_operation_a_weight(keras):
+    import tensorflow as tf
+
+    from dglzarr.models.adam import Adam
+
+    weights = [keras.Variable(np.zeros(shape, np.float32)) for shape in SHAPES]
+    optimizer = Adam(0.01)
+    optimizer.build(weights)
+    like = [tf.TensorSpec(shape, tf.float32) for shape in SHAPES]
+    graph = tf.function(lambda *g: optimizer.apply(list(g), weights)).get_concrete_function(*like)
+    operations = [operation.type for operation in graph.graph.get_operations()]
+    assert operations.count("ResourceApplyAdam") == len(SHAPES)
+
+
+@pytest.mark.parametrize(("backend", "amsgrad"), [("another", False), ("tensorflow", True)])
+def test_adam__is_keras_own_where_there_is_no_operation(keras, monkeypatch, backend, amsgrad):
     from dglzarr.models.adam import Adam
 
     starts, gradients = drawn(1, 3)
-    monkeypatch.setattr(keras.backend, "backend", lambda: "another")
-    ours = moved(keras, Adam(0.01), starts, gradients)
-    theirs = moved(keras, keras.optimizers.Adam(0.01), starts, gradients)
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    ours = moved(keras, Adam(0.01, amsgrad=amsgrad), starts, gradients)
+    theirs = moved(keras, keras.optimizers.Adam(0.01, amsgrad=amsgrad), starts, gradients)
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_adam__settings_are_those_of_keras(keras):
+def test_adam__settings_are_those_that_are_recorded():
     from dglzarr.models.adam import Adam
+    from dglzarr.stages.train import FIXED
 
-    ours, theirs = Adam(0.01).get_config(), keras.optimizers.Adam(0.01).get_config()
-    assert {**ours, "name": ""} == {**theirs, "name": ""}
+    settings = Adam(0.01).get_config()
+    assert Adam.from_config(settings).get_config() == settings
+    named = [f"{name} {settings[name]:g}".replace("e-0", "e-") for name in KNOWN]
+    assert FIXED["optimizer"] == ", ".join(["adam in one operation", *named])
+    assert not any(value for name, value in settings.items() if name not in {*KNOWN, *OTHERS})

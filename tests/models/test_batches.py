@@ -173,6 +173,14 @@ def test_draw_order__batches_hold_series_nearly_as_a_full_shuffle_does(n_samples
     assert ours_largest < 1.3 * largest < 0.1 * unmixed_largest
 
 
+@pytest.mark.parametrize(("batch_size", "windows"), [(1, 256), (128, 256), (129, 258), (300, 600)])
+def test_batches__as_many_windows_as_the_batch_wants(batch_size, windows):
+    matrix = labelled(4)
+    default = make(matrix, batch_size=batch_size).fingerprint
+    assert default == make(matrix, batch_size=batch_size, windows_in_memory=windows).fingerprint
+    assert default != make(matrix, batch_size=batch_size, windows_in_memory=windows - 1).fingerprint
+
+
 @pytest.mark.parametrize("cache", CACHES)
 def test_epoch__reads_kept_samples_only(cache):
     matrix = labelled(20)

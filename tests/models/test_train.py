@@ -10,7 +10,7 @@ import pytest
 
 from dglzarr.errors import DglzarrError, StoreError
 from dglzarr.models.batches import Batches
-from dglzarr.models.files import read_history
+from dglzarr.models.files import DGexConfig, read_history
 from tests.arrays import InMemory
 
 pytestmark = pytest.mark.slow
@@ -378,6 +378,37 @@ def test_fit__refuses_the_checkpoint_of_other_settings(
             learning_rate=rate,
             checkpoint=tmp_path / "c",
         )
+
+
+def test_fit__refuses_the_checkpoint_of_another_optimizer(train, expression, tmp_path):
+    import keras
+
+    settings = {"learning_rate": 0.01, "checkpoint": tmp_path / "c"}
+    train.fit(build(), batches(expression), epochs=1, **settings)
+    model = build()
+    model.compile(optimizer=keras.optimizers.Adam(0.01), loss=train.LOSS, jit_compile=False)
+    with pytest.raises(StoreError, match=r"last\.npz: expected the checkpoint of this training"):
+        train.fit(model, batches(expression), epochs=2, **settings)
+
+
+def test_fit__compiles_no_step_where_there_is_a_gpu(train, expression, tmp_path, monkeypatch):
+    """Keras' own default would, and the bits would be others."""
+    import keras
+    import tensorflow as tf
+
+    from dglzarr.models.dgex import build_dgex
+
+    cpu = tf.config.list_physical_devices("CPU")
+    gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda *_: [*cpu, gpu])
+    by_default = build()
+    by_default.compile(optimizer=keras.optimizers.Adam(0.01), loss=train.LOSS)
+    assert by_default.jit_compile
+    model = build()
+    train.fit(model, batches(expression), epochs=1, learning_rate=0.01, checkpoint=tmp_path / "c")
+    assert not model.jit_compile
+    network = build_dgex(DGexConfig(hidden=4), 7, np.arange(3), np.arange(3, 7), seed=0)
+    assert not network.jit_compile
 
 
 @pytest.mark.parametrize("content", [b"PK\x03\x04 cut short", b""], ids=["cut", "empty"])

@@ -309,6 +309,14 @@ def test_train__records_what_the_paper_leaves_open(plain):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("windows", [None, 600])
+def test_train__records_the_windows_that_a_batch_wants(tmp_path, train, study, windows):
+    run(train, study, tmp_path / "m", epochs=1, batch_size=300, windows_in_memory=windows)
+    assert load_model(tmp_path / "m").parameters["windows_in_memory"] == 600
+    again = run(train, study, tmp_path / "m", epochs=1, batch_size=300)
+    assert again.state == "unchanged"
+
+
 @pytest.mark.parametrize("package", ["keras", "numba"])
 def test_train__a_package_that_is_not_installed(tmp_path, train, study, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
