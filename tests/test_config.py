@@ -192,7 +192,8 @@ def test_source_settings__fields_reach_the_source_file():
 
 def test_plan__no_setting_is_dropped(tmp_path):
     (tmp_path / "a.txt").touch()
-    settings = load(tmp_path, MINIMAL + "[ingest]\nshard_samples = 48\n[train]\nepochs = 3\n")
+    text = "[ingest]\nshard_samples = 48\n[train]\nepochs = 3\nwindows_in_memory = 9\n"
+    settings = load(tmp_path, MINIMAL + text)
     arguments = {step.name: step.arguments for step in plan(settings)}
     panels = settings.evaluate.panels
     assert arguments["select"]["panels"] == panels
@@ -201,6 +202,14 @@ def test_plan__no_setting_is_dropped(tmp_path):
             given = {ELSEWHERE.get((section, k), k): v for k, v in fields.items()}
             assert all(arguments[section][name] == value for name, value in given.items()), section
     assert all(arguments[s]["seed"] == 0 for s in ("ingest", "dedup", "train", "select"))
+
+
+@pytest.mark.parametrize(("batch_size", "windows"), [(64, 256), (128, 256), (300, 600)])
+def test_plan__windows_follow_the_batch_size(batch_size, windows, tmp_path):
+    (tmp_path / "a.txt").touch()
+    settings = load(tmp_path, MINIMAL + f"[train]\nbatch_size = {batch_size}\n")
+    (train,) = (step for step in plan(settings) if step.name == "train")
+    assert train.arguments["windows_in_memory"] == windows
 
 
 # ---------------------------------------------------------------- what is refused
