@@ -76,11 +76,6 @@ MUTANTS = (
         ("tests/models/test_batches.py",),
     ),
     Mutant(
-        "adam: never its one operation", "dglzarr/models/adam.py",
-        'if keras.backend.backend() != "tensorflow" or self.amsgrad:', "if True:",
-        ("tests/models/test_adam.py",),
-    ),
-    Mutant(
         "batches: large ones draw on no more windows", "dglzarr/models/batches.py",
         "max(256, 2 * batch_size)", "256", ("tests/models/test_batches.py",),
     ),
