@@ -10,7 +10,6 @@ import h5py
 
 from dglzarr.genes import read_gene_list
 from dglzarr.layout import SHARD_SAMPLES, shard_samples
-from dglzarr.models.batches import enough_windows
 from dglzarr.pipeline import Step, StepState, plan, source_files
 from dglzarr.sketch import SKETCH_ROWS
 from dglzarr.sources.peek import peek_size
@@ -62,6 +61,7 @@ def estimate(settings: Settings) -> list[Estimate]:
     ConfigError
         When a source matches no file.
     """
+    steps = plan(settings)
     sources = source_files(settings, planned_study(settings.root))
     sizes = {source.raw: peek_size(source.path) for source in sources}
     train = [sizes[source.raw] for source in sources if source.role == "train"]
@@ -97,7 +97,7 @@ def estimate(settings: Settings) -> list[Estimate]:
         ),
         "train": (
             4.0 * weights,
-            _KERAS_NBYTES + 16.0 * weights + _fed_nbytes(settings, cells, n_genes),
+            _KERAS_NBYTES + 16.0 * weights + _fed_nbytes(steps, cells, n_genes),
         ),
         "encode": (
             4.0 * n_samples * layers.n_latent + 60.0 * n_genes,
@@ -126,7 +126,6 @@ def estimate(settings: Settings) -> list[Estimate]:
     named = max(1, 1 + len(settings.evaluate.panels))
     cohorts = 1 + sum(source.role == "cohort" for source in sources)
     seconds["evaluate"] += cohorts * (panels * 3e-5 * n_genes + named * 4e-9 * n_genes**2)
-    steps = plan(settings)
     states = _states(steps)
     return [
         Estimate(
@@ -142,11 +141,11 @@ def estimate(settings: Settings) -> list[Estimate]:
     ]
 
 
-def _fed_nbytes(settings: Settings, cells: float, n_genes: int) -> float:
+def _fed_nbytes(steps: list[Step], cells: float, n_genes: int) -> float:
     """Return the memory that training samples take, held or streamed."""
-    layers = settings.train
-    windows = layers.windows_in_memory or enough_windows(layers.batch_size)
-    return min(4.0 * cells, max(2.0**30, 5.0 * n_genes * layers.window * windows))
+    (training,) = (step.arguments for step in steps if step.name == "train")
+    n_rows: int = training["window"] * training["windows_in_memory"]
+    return min(4.0 * cells, max(2.0**30, 5.0 * n_genes * n_rows))
 
 
 def _scoring_seconds(settings: Settings, cells: float) -> float:

@@ -16,7 +16,7 @@ MEASURED = [  # docs/reproduce.md: two cores, two workers, 22,268 genes, a GCTX 
     ("normalize", 65_536, 16.7),
     ("dedup", 16_384, 4.3),
     ("dedup", 65_536, 19.3),
-    ("train", 65_536, 100 * 47.0),  # 100 epochs
+    ("train", 65_536, 100 * 34.0),  # 100 epochs
     ("encode", 65_536, 27.5),
     ("score", 16_384, 113.3),
     ("select", 16_384, 22.0),  # greedy alone, 943 genes
@@ -94,6 +94,27 @@ def test_estimate__scoring_by_references_and_engine(tmp_path):
         assert forecast(tmp_path, source, score=score)["score"].seconds / plain == pytest.approx(
             times
         )
+
+
+@pytest.mark.parametrize(
+    ("train", "n_rows"),
+    [({"batch_size": 1200}, 24_000), ({"windows_in_memory": 3000, "window": 9}, 27_000)],
+)
+def test_estimate__training_holds_what_a_stream_does(tmp_path, monkeypatch, train, n_rows):
+    """Beyond 1 GiB, a quarter more than the windows; never more than there are samples."""
+    source = {"uri": write_source(tmp_path, 20, is_gctx=True).name}
+    found = {}
+    for n_samples in (100, 25_000, 50_000):
+        monkeypatch.setattr("dglzarr.forecast.peek_size", lambda _, n=n_samples: (n, 22_268))
+        for name, settings in (("default", {}), ("asked", train)):
+            memory = forecast(tmp_path, source, train=settings)["train"].memory_nbytes
+            found[name, n_samples] = memory
+    assert found["default", 100] == found["asked", 100]
+    sample = 4 * 22_268
+    assert found["default", 50_000] - found["default", 100] == 2**30 - 100 * sample
+    for n_samples in (25_000, 50_000):
+        held = found["asked", n_samples] - found["asked", 100] + 100 * sample
+        assert held == sample * min(1.25 * n_rows, n_samples)
 
 
 @pytest.mark.parametrize(("what", "n_samples", "seconds"), MEASURED)
