@@ -1,0 +1,114 @@
+"""A study that version 0.1.0 made is read as 0.1.0 reads it; data/make_study_fixture.py made it."""
+
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import dglzarr
+from dglzarr.query import describe_study, table, verify_study
+
+VERSION = "0.1.0"
+DATA = Path(__file__).parent / "data"
+EXPECTED = json.loads((DATA / f"study-{VERSION}.json").read_text(encoding="utf-8"))
+MATRICES = {"expression": "expression", "normalized": "expression", "contributions": "contribution"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Settings, sources and the study, in a folder other than that it was made in."""
+    place = tmp_path_factory.mktemp("older")
+    with tarfile.open(DATA / f"study-{VERSION}.tar.xz") as archive:
+        archive.extractall(place, filter="data")
+    return place / "study"
+
+
+@pytest.fixture(scope="module")
+def study(folder):
+    return str(folder / "mined")
+
+
+def test_older_study__is_small():
+    assert (DATA / f"study-{VERSION}.tar.xz").stat().st_size < 50_000
+
+
+def test_older_study__every_store_is_described_and_complete(study):
+    found = describe_study(study)
+    assert [line["problem"] for line in found] == [""] * len(found)
+    assert all(line["complete"] for line in found)
+    names = [line["schema"].partition(" version ")[0] for line in found]
+    segmented = ("expression", "normalized", "samples", "latent", "contributions")
+    n_segments = len(EXPECTED["study"]["segments"])
+    assert names.count("raw") == 6
+    for name in EXPECTED["sizes"]:
+        assert names.count(name) == (n_segments if name in segmented else 1)
+
+
+def test_older_study__every_store_and_model_is_sound(study):
+    found = verify_study(study)
+    assert {line["schema"] for line in found} == {"raw", "model", *EXPECTED["sizes"]}
+    assert [line["problems"] for line in found] == [[]] * len(found)
+
+
+@pytest.mark.parametrize("name", EXPECTED["sizes"])
+def test_older_study__sizes(study, name):
+    sizes = dglzarr.open(f"{study}#{name}").sizes
+    assert {dim: sizes[dim] for dim in EXPECTED["sizes"][name]} == EXPECTED["sizes"][name]
+
+
+@pytest.mark.parametrize("name", EXPECTED["tables"])
+def test_older_study__tables(study, name):
+    content = EXPECTED["tables"][name]
+    expected = pd.DataFrame(content["data"], content["index"], content["columns"])
+    samples = content["index"] if name == "samples" else ()
+    found = table(f"{study}#{name}", samples=samples, top=3)
+    found = found.loc[expected.index, expected.columns]
+    pd.testing.assert_frame_equal(
+        found, expected, check_dtype=False, check_names=False, check_index_type=False,
+        check_column_type=False, rtol=1e-6,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_older_study__missing_values(study, name):
+    values = dglzarr.open(f"{study}#{name}")[MATRICES[name]].values
+    assert np.isnan(values).sum() == EXPECTED["missing"][name]
+
+
+def test_older_study__latent_units(study):
+    ds = dglzarr.open(f"{study}#latent")
+    assert ds["sample"].values.tolist() == list(EXPECTED["latent"])
+    np.testing.assert_allclose(ds["latent"].values, list(EXPECTED["latent"].values()), rtol=1e-6)
+
+
+def test_older_study__ranks_and_panels(study):
+    ds = dglzarr.open(f"{study}#landmarks").sortby("rank")
+    assert ds["gene"].values.tolist() == EXPECTED["study"]["ranked"]
+    panels = zip(ds["panel"].values, ds["panel_gene"].values, strict=True)
+    found = {name: [gene for gene in genes.tolist() if gene] for name, genes in panels}
+    assert found == EXPECTED["panels"]
+
+
+def test_older_study__errors_of_panels(study):
+    ds = dglzarr.open(f"{study}#evaluation").sel(predictor="ridge")
+    for panel, errors in EXPECTED["errors"].items():
+        for cohort, error in errors.items():
+            found = float(ds["mean_mae"].sel(panel=panel, cohort=cohort))
+            assert found == pytest.approx(error, rel=1e-9)
+
+
+@pytest.mark.slow
+def test_older_study__mined_again_is_done(folder):
+    """The files have moved since; they are known by what is in them."""
+    command = [sys.executable, "-c", "from dglzarr.cli import main; main()", "mine", "--json"]
+    done = subprocess.run(
+        [*command, folder / "settings.toml"], check=True, stdout=subprocess.PIPE, text=True
+    )
+    found = {name: result for name, result in json.loads(done.stdout).items() if name != "report"}
+    assert {result["state"] for result in found.values()} == {"unchanged"}
+    assert (folder / "mined" / "report.html").exists()
