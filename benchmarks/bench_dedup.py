@@ -23,9 +23,9 @@ from common import (
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.metrics import pairwise_distances
 
-from dglzarr.rows import Rows
 from dglzarr.stages.dedup import dedup
-from dglzarr.store import Region, open_store, regions
+from dglzarr.storage.rows import Rows
+from dglzarr.storage.store import Region, open_store, regions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -27,10 +27,10 @@ from threadpoolctl import threadpool_limits
 
 from dglzarr.kernels.metrics import mae_per_gene, null_fraction, pcc_per_gene
 from dglzarr.kernels.moments import standardize
-from dglzarr.rows import read_array
 from dglzarr.stages.evaluate import evaluate
 from dglzarr.stages.select import select
-from dglzarr.store import open_store
+from dglzarr.storage.rows import read_array
+from dglzarr.storage.store import open_store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,9 +13,9 @@ import pandas as pd
 import zarr
 from common import SIZES, Bench, Case, Timed, labels, main, run_here, run_stage, simulated_matrix
 
-from dglzarr.layout import CHUNK_SAMPLES, chunk_genes, shard_samples
 from dglzarr.sources import read_source
 from dglzarr.stages.ingest import SourceFile, ingest
+from dglzarr.storage.declare import CHUNK_SAMPLES, chunk_genes, shard_samples
 from dglzarr.testing import write_gctx, write_series_matrix
 
 if TYPE_CHECKING:

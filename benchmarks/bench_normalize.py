@@ -21,9 +21,9 @@ from common import (
     write_expression,
 )
 
-from dglzarr.rows import Rows
 from dglzarr.stages.normalize import normalize
-from dglzarr.store import Region, regions, write_region
+from dglzarr.storage.rows import Rows
+from dglzarr.storage.store import Region, regions, write_region
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

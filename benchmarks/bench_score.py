@@ -25,9 +25,9 @@ from common import (
 
 from dglzarr.kernels.moments import standardize
 from dglzarr.models.files import encoder_layers, load_model, save_model
-from dglzarr.rows import read_array
 from dglzarr.stages.score import score
-from dglzarr.store import store_input
+from dglzarr.storage.rows import read_array
+from dglzarr.storage.store import store_input
 
 if TYPE_CHECKING:
     from dglzarr.models.files import Layer

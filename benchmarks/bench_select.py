@@ -20,11 +20,11 @@ from common import (
 )
 from threadpoolctl import threadpool_limits
 
+from dglzarr.evaluation.sketch import SKETCH_ROWS
 from dglzarr.kernels.moments import standardize
-from dglzarr.rows import Rows, read_array
-from dglzarr.sketch import SKETCH_ROWS
 from dglzarr.stages.select import select
-from dglzarr.store import regions
+from dglzarr.storage.rows import Rows, read_array
+from dglzarr.storage.store import regions
 
 N_LANDMARKS = {"tiny": 10, "small": 943, "full": 943}
 

@@ -27,8 +27,8 @@ from threadpoolctl import threadpool_limits
 
 from dglzarr.kernels.moments import standardize
 from dglzarr.models.batches import Batches
-from dglzarr.rows import Rows, read_array
-from dglzarr.store import regions
+from dglzarr.storage.rows import Rows, read_array
+from dglzarr.storage.store import regions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -26,13 +26,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from dglzarr.cluster import client
-from dglzarr.graph import run_tasks
-from dglzarr.layout import shard_samples
-from dglzarr.schema import EXPRESSION, SCORES
 from dglzarr.stages.dedup import dedup
 from dglzarr.stages.normalize import normalize
-from dglzarr.store import (
+from dglzarr.storage.declare import shard_samples
+from dglzarr.storage.schemas import EXPRESSION, SCORES
+from dglzarr.storage.store import (
     claim_store,
     create_store,
     finish,
@@ -41,6 +39,8 @@ from dglzarr.store import (
     store_input,
     write_region,
 )
+from dglzarr.storage.tasks import run_tasks
+from dglzarr.studies.cluster import client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -213,7 +213,7 @@ def run_parts(
 ) -> Timed:
     """Return what parts take that are each clocked alone, on all workers at once."""
     with workers_of(case) as cluster:
-        _everywhere(cluster, import_module, "dglzarr.store")
+        _everywhere(cluster, import_module, "dglzarr.storage.store")
         before = _everywhere(cluster, reset_peak)
         found: list[dict[str, float]] = run_tasks(part, tasks, what="parts")
         peak = _everywhere(cluster, peak_rss_mb)

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from dglzarr.cli import guarded
-from dglzarr.compare import Contest, compare, comparison_uri
-from dglzarr.config import Settings
 from dglzarr.report.comparison import COLUMNS, cells, comparison_rows, comparison_verdict
-from dglzarr.store import open_store
+from dglzarr.settings import Settings
+from dglzarr.storage.store import open_store
+from dglzarr.studies.cross_validate import Contest, compare, comparison_uri
 from dglzarr.testing import simulate_expression, write_gctx
 
 N_SERIES = 32

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 from common import peak_rss_mb, reset_peak
 
 from dglzarr.cli import guarded
-from dglzarr.config import build_settings
-from dglzarr.pipeline import mine
 from dglzarr.query import open as open_store
+from dglzarr.settings import build_settings
+from dglzarr.studies.plan import mine
 from dglzarr.testing import write_compendium
 
 if TYPE_CHECKING:

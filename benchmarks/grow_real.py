@@ -20,12 +20,12 @@ import numpy as np
 
 import dglzarr
 from dglzarr.cli import guarded
-from dglzarr.config import Settings, SourceSettings, load_settings
-from dglzarr.files import file_sha256
-from dglzarr.pipeline import grow, mine, refit, source_files
 from dglzarr.report.text import drift_lines
-from dglzarr.store import open_store
-from dglzarr.study import open_study, planned_study
+from dglzarr.settings import Settings, SourceSettings, load_settings
+from dglzarr.storage.files import file_sha256
+from dglzarr.storage.store import open_store
+from dglzarr.storage.study import open_study, planned_study
+from dglzarr.studies.plan import grow, mine, refit, source_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,14 +20,14 @@ import numpy as np
 from grow_real import SETTINGS, without
 
 from dglzarr.cli import guarded
-from dglzarr.compare import Contest, compare, comparison_uri
-from dglzarr.config import Settings, load_settings
 from dglzarr.errors import ConfigError
+from dglzarr.evaluation.panels import RANDOM
 from dglzarr.kernels.split import SPLITS
-from dglzarr.panels import RANDOM
-from dglzarr.pipeline import source_files
-from dglzarr.store import open_store
-from dglzarr.study import planned_study
+from dglzarr.settings import Settings, load_settings
+from dglzarr.storage.store import open_store
+from dglzarr.storage.study import planned_study
+from dglzarr.studies.cross_validate import Contest, compare, comparison_uri
+from dglzarr.studies.plan import source_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,7 +19,7 @@ from common import Case, workers_of, write_expression
 
 from dglzarr.stages.dedup import dedup
 from dglzarr.stages.normalize import normalize
-from dglzarr.store import open_store
+from dglzarr.storage.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

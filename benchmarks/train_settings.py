@@ -28,7 +28,7 @@ from bench_train import BATCH_SIZE
 from common import SIZES, Case, write_normalized_and_samples
 
 from dglzarr.models.batches import Batches
-from dglzarr.rows import Rows, read_array
+from dglzarr.storage.rows import Rows, read_array
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},

@@ -1,7 +1,7 @@
 """Mine landmark genes from expression compendia.
 
 The names below work on arrays in memory or open finished stores; the stages and the pipeline are
-in ``dglzarr.stages`` and ``dglzarr.pipeline``. Importing dglzarr loads neither TensorFlow nor
+in ``dglzarr.stages`` and ``dglzarr.studies.plan``. Importing dglzarr loads neither TensorFlow nor
 Prefect.
 """
 

@@ -15,15 +15,15 @@ import typer
 from rich.logging import RichHandler
 
 from dglzarr import query
-from dglzarr.compare import SIZES, Contest, compare
-from dglzarr.config import load_settings
 from dglzarr.errors import ConfigError, DglzarrError
-from dglzarr.forecast import estimate
-from dglzarr.pipeline import OPTIONAL_STAGES, STAGES, grow, mine, refit
-from dglzarr.progress import Bars, err
 from dglzarr.report.comparison import COLUMNS, cells, comparison_rows, comparison_verdict
 from dglzarr.report.text import growth_lines, headline, stability_lines
-from dglzarr.stability import stability
+from dglzarr.settings import load_settings
+from dglzarr.studies.cross_validate import SIZES, Contest, compare
+from dglzarr.studies.forecast import estimate
+from dglzarr.studies.plan import OPTIONAL_STAGES, STAGES, grow, mine, refit
+from dglzarr.studies.progress import Bars, err
+from dglzarr.studies.stability import stability
 from dglzarr.testing import write_compendium, write_study
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 
 from dglzarr.errors import DglzarrError, StoreError
-from dglzarr.files import store_nbytes
 from dglzarr.models.files import MODEL, load_model
-from dglzarr.rows import Rows
-from dglzarr.schema import SPECS
-from dglzarr.store import Region, missing_regions, open_store, read_attributes, regions
-from dglzarr.study import MANIFEST, OPTIONAL, SEGMENTED, WHOLE, open_study
+from dglzarr.storage.files import store_nbytes
+from dglzarr.storage.rows import Rows
+from dglzarr.storage.schemas import SPECS
+from dglzarr.storage.store import Region, missing_regions, open_store, read_attributes, regions
+from dglzarr.storage.study import MANIFEST, OPTIONAL, SEGMENTED, WHOLE, open_study
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

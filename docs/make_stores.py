@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from dglzarr.schema import SPECS
-from dglzarr.specs import ArraySpec, StoreSpec
+from dglzarr.storage.declare import ArraySpec, StoreSpec
+from dglzarr.storage.schemas import SPECS
 
 TARGET = Path(__file__).with_name("stores.md")
 WHEN = {"create": "labels", "region": "regions", "finish": "result"}
 HEADER = """\
 # The stores
 
-Generated from `dglzarr/schema.py` by `make docs`; edit the specs, not this file.
+Generated from `dglzarr/storage/schemas.py` by `make docs`; edit the specs, not this file.
 
 Each store is one Zarr 3 group that opens as one xarray Dataset. Names marked · are coordinates.
 Written: `labels` when the store is created, `regions` by one task per region of whole shards,

@@ -8,13 +8,13 @@ from prefect import flow
 from prefect.client.schemas.objects import State  # noqa: TC002  (prefect reads annotations)
 from prefect.states import Failed
 
-from dglzarr.config import Settings  # noqa: TC001  (prefect reads annotations)
 from dglzarr.errors import DglzarrError
-from dglzarr.pipeline import mine
+from dglzarr.settings import Settings  # noqa: TC001  (prefect reads annotations)
+from dglzarr.studies.plan import mine
 from flows.mine import as_task
 
 if TYPE_CHECKING:
-    from dglzarr.store import StoreSummary
+    from dglzarr.storage.store import StoreSummary
 
 
 @flow(name="ingest", flow_run_name="{settings.title}", persist_result=False)

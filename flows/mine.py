@@ -1,6 +1,6 @@
 """The whole pipeline as a Prefect flow: ``python flows/mine.py study.toml``, or ``demo``.
 
-Order comes from ``dglzarr.pipeline``, parallelism from Dask; this file adds tasks, artifacts and
+Order comes from ``dglzarr.studies``, parallelism from Dask; this file adds tasks, artifacts and
 progress. Without a configured server Prefect starts a temporary one of its own.
 """
 
@@ -29,11 +29,11 @@ from prefect.settings import (
 from prefect.states import Failed
 
 from dglzarr.cli import guarded
-from dglzarr.config import Settings, load_settings
 from dglzarr.errors import DglzarrError
-from dglzarr.pipeline import Step, mine
-from dglzarr.progress import rate_and_time_left
 from dglzarr.report.text import headline, top_landmarks
+from dglzarr.settings import Settings, load_settings
+from dglzarr.studies.plan import Step, mine
+from dglzarr.studies.progress import rate_and_time_left
 from dglzarr.testing import write_study
 
 if TYPE_CHECKING:

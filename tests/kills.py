@@ -33,9 +33,9 @@ import zarr
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from dglzarr.store import is_complete
+from dglzarr.storage.store import is_complete
 from dglzarr.testing import write_compendium
-from tests.studies import digests
+from tests.builders import digests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,8 +46,8 @@ SECONDS = 120
 PROGRAM = """
 import sys
 from dglzarr.cli import guarded
-from dglzarr.config import load_settings
-from dglzarr.pipeline import mine
+from dglzarr.settings import load_settings
+from dglzarr.studies.plan import mine
 
 def say(what, done, total):
     print(f"{what} {done}/{total}", flush=True)

@@ -37,8 +37,8 @@ def _kernel(module: str, name: str, old: str, new: str) -> Mutant:
 
 
 def _store(name: str, old: str, new: str, *tests: str, module: str = "store") -> Mutant:
-    nodes = tuple(f"tests/test_store.py::test_{test}" for test in tests)
-    return Mutant(f"store: {name}", f"dglzarr/{module}.py", old, new, nodes)
+    nodes = tuple(f"tests/storage/test_store.py::test_{test}" for test in tests)
+    return Mutant(f"store: {name}", f"dglzarr/storage/{module}.py", old, new, nodes)
 
 
 MUTANTS = (
@@ -80,8 +80,8 @@ MUTANTS = (
         "max(256, 2 * batch_size)", "256", ("tests/models/test_batches.py",),
     ),
     Mutant(
-        "shards: a read that was cut short counts as whole", "dglzarr/shards.py",
-        "call[3], flags) != call[4]", "call[3], flags) < 0", ("tests/test_shards.py",),
+        "shards: a read that was cut short counts as whole", "dglzarr/storage/shards.py",
+        "call[3], flags) != call[4]", "call[3], flags) < 0", ("tests/storage/test_shards.py",),
     ),
     _kernel(
         "clustering", "earlier batches do not count",

@@ -22,17 +22,17 @@ MODULES = sorted(p for folder in ("dglzarr", "flows") for p in (REPO / folder).r
 LINT = Path(sys.executable).with_name("lint-imports")
 # Whatever is loaded only where it belongs.
 IMPORTERS = {
-    "dask": {"dglzarr/graph.py", "dglzarr/cluster.py"},
-    "distributed": {"dglzarr/graph.py", "dglzarr/cluster.py"},
+    "dask": {"dglzarr/storage/tasks.py", "dglzarr/studies/cluster.py"},
+    "distributed": {"dglzarr/storage/tasks.py", "dglzarr/studies/cluster.py"},
     "keras": {"dglzarr/models/"},
     "matplotlib": {"dglzarr/report/"},
     "numba": {"dglzarr/kernels/compiled.py"},
     "prefect": {"flows/"},
-    "pydantic": {"dglzarr/config.py"},
+    "pydantic": {"dglzarr/settings.py"},
     "shap": {"dglzarr/models/"},
     "tensorflow": {"dglzarr/models/adam.py"},
     "typer": {"dglzarr/cli.py"},
-    "zarr": {"dglzarr/rows.py", "dglzarr/store.py"},
+    "zarr": {"dglzarr/storage/rows.py", "dglzarr/storage/store.py"},
 }
 
 
@@ -96,14 +96,14 @@ def test_import_rules__hold(copy):
     [
         ("dglzarr/kernels/quantile.py", "import dask", "Kernels are plain numpy"),
         ("dglzarr/kernels/quantile.py", "import zarr", "Kernels are plain numpy"),
-        ("dglzarr/kernels/moments.py", "from dglzarr import store", "Data flows one way"),
-        ("dglzarr/store.py", "from dglzarr import pipeline", "Data flows one way"),
-        ("dglzarr/sources/gct.py", "from dglzarr import genes", "Data flows one way"),
+        ("dglzarr/kernels/moments.py", "from dglzarr.storage import store", "Data flows one way"),
+        ("dglzarr/storage/store.py", "from dglzarr.studies import plan", "Data flows one way"),
+        ("dglzarr/sources/gct.py", "from dglzarr import query", "Data flows one way"),
         ("dglzarr/stages/normalize.py", "from dglzarr.stages import dedup", "Stages do not know"),
-        ("dglzarr/schema.py", "import prefect", "Prefect lives in flows only"),
-        ("dglzarr/pipeline.py", "import flows.mine", "Prefect lives in flows only"),
+        ("dglzarr/storage/schemas.py", "import prefect", "Prefect lives in flows only"),
+        ("dglzarr/studies/plan.py", "import flows.mine", "Prefect lives in flows only"),
         ("flows/mine.py", "import numpy", "Flows hold no numbers"),
-        ("dglzarr/stages/train.py", "from dglzarr import config", "Settings stop at the entry"),
+        ("dglzarr/stages/train.py", "from dglzarr import settings", "Settings stop at the entry"),
         ("dglzarr/newcomer.py", "", "Data flows one way"),
     ],
 )
@@ -141,7 +141,7 @@ def test_imports__no_cycles():
             "dglzarr.stages.normalize",
             {"tensorflow", "keras", "numba", "prefect", "shap", "matplotlib"},
         ),
-        ("dglzarr.pipeline", {"tensorflow", "keras", "prefect", "shap"}),
+        ("dglzarr.studies.plan", {"tensorflow", "keras", "prefect", "shap"}),
     ],
 )
 def test_import__loads_nothing_heavy(name, heavy):

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from dglzarr.cli import main
-from dglzarr.rows import read_array
-from dglzarr.store import is_complete
+from dglzarr.storage.rows import read_array
+from dglzarr.storage.store import is_complete
 from dglzarr.testing import write_gct, write_gctx, write_series_matrix, write_soft, write_table
-from tests.studies import digests
+from tests.builders import digests
 
 PROGRESS = re.compile(r"^[\w ,-]+ \(\d+\)$")
 GENES = [f"{i:02d}_at" for i in range(12)]

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from dglzarr.compare import Contest, compare
-from dglzarr.config import build_settings
-from dglzarr.pipeline import source_files
-from dglzarr.store import open_store
-from dglzarr.study import planned_study
-from tests.studies import TINY_SETTINGS, simulate, write_files
+from dglzarr.settings import build_settings
+from dglzarr.storage.store import open_store
+from dglzarr.storage.study import planned_study
+from dglzarr.studies.cross_validate import Contest, compare
+from dglzarr.studies.plan import source_files
+from tests.builders import TINY_SETTINGS, simulate, write_files
 
 REPO = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted((REPO / "benchmarks").glob("bench_*.py"))

@@ -15,16 +15,16 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from dglzarr import progress
 from dglzarr.cli import app, guarded
-from dglzarr.config import load_settings
 from dglzarr.errors import ConfigError, SourceError, StoreError
-from dglzarr.forecast import estimate
-from dglzarr.pipeline import OPTIONAL_STAGES, STAGES
-from dglzarr.store import open_store
-from dglzarr.study import open_study
+from dglzarr.settings import load_settings
+from dglzarr.storage.store import open_store
+from dglzarr.storage.study import open_study
+from dglzarr.studies import progress
+from dglzarr.studies.forecast import estimate
+from dglzarr.studies.plan import OPTIONAL_STAGES, STAGES
 from dglzarr.testing import write_study
-from tests.studies import remove_regions, times, write_model
+from tests.builders import remove_regions, times, write_model
 
 COMMANDS = typer.main.get_command(app).commands
 PROGRAM = Path(sys.executable).with_name("dglzarr")
@@ -491,7 +491,7 @@ def on_a_terminal(*arguments):
 
 BARS = """
 import time
-from dglzarr.progress import Bars
+from dglzarr.studies.progress import Bars
 with Bars() as bars:
     for done in range(5):
         bars("scoring", done, 5)

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dglzarr.cluster import client
 from dglzarr.models.files import load_model, read_history
-from dglzarr.schema import NORMALIZED
 from dglzarr.stages.score import score
-from tests.studies import digests, simulate, splits, write_matrix, write_model, write_samples
+from dglzarr.storage.schemas import NORMALIZED
+from dglzarr.studies.cluster import client
+from tests.builders import digests, simulate, splits, write_matrix, write_model, write_samples
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

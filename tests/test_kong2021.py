@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from dglzarr import quantile_normalize
-from dglzarr.config import load_settings
-from dglzarr.pipeline import OPTIONAL_STAGES, STAGES, mine, open_study, plan
-from dglzarr.store import open_store
+from dglzarr.settings import load_settings
+from dglzarr.storage.store import open_store
+from dglzarr.studies.plan import OPTIONAL_STAGES, STAGES, mine, open_study, plan
 from dglzarr.testing import write_gctx, write_series_matrix
-from tests.studies import simulate
+from tests.builders import simulate
 
 SETTINGS = Path(__file__).parents[1] / "deploy" / "settings" / "kong2021.toml"
 N_SAMPLES, N_GENES, N_GTEX = 120, 60, 24

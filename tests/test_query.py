@@ -10,10 +10,17 @@ import dglzarr
 from dglzarr import query
 from dglzarr.errors import SchemaError, StoreError
 from dglzarr.models.files import save_model
-from dglzarr.schema import CONTRIBUTIONS, EXPRESSION, LANDMARKS, NORMALIZED, RAW, STABILITY
-from dglzarr.store import claim_store, create_store, finish, open_store, regions, write_region
-from dglzarr.study import write_manifest
-from tests.studies import (
+from dglzarr.storage.schemas import CONTRIBUTIONS, EXPRESSION, LANDMARKS, NORMALIZED, RAW, STABILITY
+from dglzarr.storage.store import (
+    claim_store,
+    create_store,
+    finish,
+    open_store,
+    regions,
+    write_region,
+)
+from dglzarr.storage.study import write_manifest
+from tests.builders import (
     no_computing,
     remove_regions,
     text,

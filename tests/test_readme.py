@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dglzarr.config import load_settings
+from dglzarr.settings import load_settings
 from dglzarr.testing import write_study
 
 REPO = Path(__file__).resolve().parents[1]

@@ -25,7 +25,7 @@ _N_PARTS = 16  # of what is in memory
 
 
 class Matrix(Protocol):
-    """A ``(sample, gene)`` matrix that gives some of its rows, as `dglzarr.rows.Rows` does."""
+    """A ``(sample, gene)`` matrix that gives some of its rows, as `Rows` does."""
 
     @property
     def shape(self) -> tuple[int, ...]:

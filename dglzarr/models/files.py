@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dglzarr.errors import SchemaError, StoreError
-from dglzarr.files import file_sha256
 from dglzarr.kernels.deeplift import ACTIVATIONS, forward
 from dglzarr.kernels.slices import iter_slices
+from dglzarr.storage.files import file_sha256
 
 Layer = tuple[NDArray[np.float32], NDArray[np.float32], str]
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dglzarr.panels import BASELINE, RANDOM
-from dglzarr.schema import COMPARISON
-from dglzarr.store import open_store
+from dglzarr.evaluation.panels import BASELINE, RANDOM
+from dglzarr.storage.schemas import COMPARISON
+from dglzarr.storage.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

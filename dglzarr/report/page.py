@@ -34,9 +34,9 @@ from dglzarr.report.comparison import (
 from dglzarr.report.panels import PanelRow, cohorts, panel_rows, shown_rows, texts, verdict
 from dglzarr.report.paper import Overlap, group_rows, overlaps, paper_figures, term_rows
 from dglzarr.report.text import UNITS, reconstruction_line, stability_lines, without_old_replicates
-from dglzarr.schema import SPECS
-from dglzarr.store import open_store, read_attributes
-from dglzarr.study import raw_name
+from dglzarr.storage.schemas import SPECS
+from dglzarr.storage.store import open_store, read_attributes
+from dglzarr.storage.study import raw_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

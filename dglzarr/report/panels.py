@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from dglzarr.cohorts import HELD_OUT
+from dglzarr.evaluation.cohorts import HELD_OUT
+from dglzarr.evaluation.panels import BASELINE, MINED, RANDOM
 from dglzarr.kernels.metrics import SIGNIFICANT, known_mean
 from dglzarr.kernels.panels import SELECTORS
-from dglzarr.panels import BASELINE, MINED, RANDOM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

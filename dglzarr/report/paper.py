@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import hypergeom
 
+from dglzarr.evaluation.panels import MINED
 from dglzarr.kernels.enrichment import P_CUTOFF, Q_CUTOFF, is_enriched
 from dglzarr.kernels.metrics import SIGNIFICANT, known_mean
-from dglzarr.panels import MINED
 from dglzarr.query import gene_keys
 from dglzarr.report import drawings
 from dglzarr.report.panels import cohorts, measure, panel_kind, texts

@@ -11,8 +11,8 @@ import numpy as np
 from dglzarr.kernels.metrics import SIGNIFICANT
 from dglzarr.query import table
 from dglzarr.report.panels import measure
-from dglzarr.store import open_store, read_attributes
-from dglzarr.study import open_study
+from dglzarr.storage.store import open_store, read_attributes
+from dglzarr.storage.study import open_study
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dglzarr.errors import DglzarrError
-from dglzarr.graph import run_tasks
 from dglzarr.kernels.clustering import centroid_distances, fit_kmeans
 from dglzarr.kernels.duplicates import (
     Rule,
@@ -28,9 +27,9 @@ from dglzarr.kernels.duplicates import (
 )
 from dglzarr.kernels.moments import Moments, chunk_moments, finish_moments, merge_moments
 from dglzarr.kernels.slices import iter_slices
-from dglzarr.rows import Rows, read_array
-from dglzarr.schema import NORMALIZED, SAMPLES
-from dglzarr.store import (
+from dglzarr.storage.rows import Rows, read_array
+from dglzarr.storage.schemas import NORMALIZED, SAMPLES
+from dglzarr.storage.store import (
     Region,
     StoreSummary,
     claim_store,
@@ -43,13 +42,14 @@ from dglzarr.store import (
     store_input,
     summarize,
 )
+from dglzarr.storage.tasks import run_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from dglzarr.graph import Progress
+    from dglzarr.storage.tasks import Progress
 
 _N_COMPONENTS = 128
 _SUM_GROUPS = 8

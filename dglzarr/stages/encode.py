@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dglzarr.cohorts import kept_samples
 from dglzarr.errors import SchemaError
-from dglzarr.graph import run_tasks
+from dglzarr.evaluation.cohorts import kept_samples
 from dglzarr.kernels.agreement import STATISTICS, finish_agreement, sum_agreement
 from dglzarr.kernels.deeplift import forward
 from dglzarr.kernels.metrics import SIGNIFICANT, known_mean, null_fraction
 from dglzarr.kernels.moments import Standardizer, standardize
 from dglzarr.models.files import encoder_layers, load_model, load_model_once, predict
-from dglzarr.rows import Rows
-from dglzarr.schema import LATENT, NORMALIZED, RECONSTRUCTION
-from dglzarr.store import (
+from dglzarr.storage.rows import Rows
+from dglzarr.storage.schemas import LATENT, NORMALIZED, RECONSTRUCTION
+from dglzarr.storage.store import (
     Region,
     StoreSummary,
     claim_store,
@@ -35,11 +34,12 @@ from dglzarr.store import (
     summarize,
     write_region,
 )
+from dglzarr.storage.tasks import run_tasks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dglzarr.graph import Progress
+    from dglzarr.storage.tasks import Progress
 
 N_NULL = 2048
 """The permutation test takes at most so many test samples, evenly spaced."""

@@ -13,12 +13,12 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from dglzarr.errors import ConfigError, SourceError
-from dglzarr.files import file_input
-from dglzarr.genes import first_symbol, strip_version
 from dglzarr.kernels.enrichment import Enrichment, enrich_terms, is_enriched
-from dglzarr.schema import ENRICHMENT, LANDMARKS
+from dglzarr.sources.identifiers import first_symbol, strip_version
 from dglzarr.sources.terms import Terms, read_gmt, read_ontology
-from dglzarr.store import (
+from dglzarr.storage.files import file_input
+from dglzarr.storage.schemas import ENRICHMENT, LANDMARKS
+from dglzarr.storage.store import (
     StoreSummary,
     claim_store,
     create_store,

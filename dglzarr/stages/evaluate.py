@@ -14,19 +14,18 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from dglzarr.cohorts import HELD_OUT, MIN_SHARE, Foreign, HeldOut, measured_genes
 from dglzarr.errors import ConfigError
-from dglzarr.graph import run_tasks
-from dglzarr.judging import Judgement, judge
+from dglzarr.evaluation.cohorts import HELD_OUT, MIN_SHARE, Foreign, HeldOut, measured_genes
+from dglzarr.evaluation.measures import Judgement, judge
+from dglzarr.evaluation.panels import BASELINE, MINED, RANDOM
+from dglzarr.evaluation.predictors import FIT, TEST, TUNE, Training, fit_predictors, train_network
 from dglzarr.kernels.comparison import bootstrap_interval, paired_test
 from dglzarr.kernels.metrics import known_mean
 from dglzarr.models.files import DGexConfig
-from dglzarr.panels import BASELINE, MINED, RANDOM
-from dglzarr.predictors import FIT, TEST, TUNE, Training, fit_predictors, train_network
 from dglzarr.query import gene_keys
-from dglzarr.rows import read_array
-from dglzarr.schema import EVALUATION, NORMALIZED, SAMPLES
-from dglzarr.store import (
+from dglzarr.storage.rows import read_array
+from dglzarr.storage.schemas import EVALUATION, NORMALIZED, SAMPLES
+from dglzarr.storage.store import (
     StoreSummary,
     claim_store,
     create_store,
@@ -35,7 +34,8 @@ from dglzarr.store import (
     store_input,
     summarize,
 )
-from dglzarr.study import raw_name
+from dglzarr.storage.study import raw_name
+from dglzarr.storage.tasks import run_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-    from dglzarr.cohorts import Cohort, CohortScale
-    from dglzarr.graph import Progress
-    from dglzarr.predictors import PredictorName
+    from dglzarr.evaluation.cohorts import Cohort, CohortScale
+    from dglzarr.evaluation.predictors import PredictorName
+    from dglzarr.storage.tasks import Progress
 
     Mask = NDArray[np.bool_]
     Index = NDArray[np.int64]

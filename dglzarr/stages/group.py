@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dglzarr.cohorts import MIN_SHARE, Foreign, kept_samples, measured_genes
 from dglzarr.errors import ConfigError
+from dglzarr.evaluation.cohorts import MIN_SHARE, Foreign, kept_samples, measured_genes
 from dglzarr.kernels.deeplift import forward
 from dglzarr.kernels.grouping import Grouping, Linkage, group_samples, principal_components
 from dglzarr.kernels.moments import standardize
 from dglzarr.models.files import encoder_layers, load_model
-from dglzarr.rows import Rows
-from dglzarr.schema import GROUPS, LANDMARKS, NORMALIZED, RAW
-from dglzarr.store import (
+from dglzarr.storage.rows import Rows
+from dglzarr.storage.schemas import GROUPS, LANDMARKS, NORMALIZED, RAW
+from dglzarr.storage.store import (
     StoreSummary,
     claim_store,
     create_store,
@@ -30,7 +30,7 @@ from dglzarr.store import (
     store_input,
     summarize,
 )
-from dglzarr.study import raw_name
+from dglzarr.storage.study import raw_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -19,8 +19,10 @@ import numpy as np
 import pandas as pd
 
 from dglzarr.errors import SourceError
-from dglzarr.files import file_input, has_other_files, open_filesystem
-from dglzarr.genes import (
+from dglzarr.kernels.scale import Scale, Unit, to_log2
+from dglzarr.kernels.split import SPLITS, SplitBy, SplitRule
+from dglzarr.sources import read_source
+from dglzarr.sources.identifiers import (
     Annotation,
     GeneMatch,
     check_coverage,
@@ -31,15 +33,12 @@ from dglzarr.genes import (
     refuse_outlier,
     same_spelling,
 )
-from dglzarr.graph import run_tasks
-from dglzarr.kernels.scale import Scale, Unit, to_log2
-from dglzarr.kernels.split import SPLITS, SplitBy, SplitRule
-from dglzarr.layout import chunk_samples, shard_samples
-from dglzarr.rows import Rows, read_array
-from dglzarr.schema import EXPRESSION, RAW, RAW_LINK, SPECS
-from dglzarr.sources import read_source
 from dglzarr.sources.scaled import Scaled, find_scale
-from dglzarr.store import (
+from dglzarr.storage.declare import chunk_samples, shard_samples
+from dglzarr.storage.files import file_input, has_other_files, open_filesystem
+from dglzarr.storage.rows import Rows, read_array
+from dglzarr.storage.schemas import EXPRESSION, RAW, RAW_LINK, SPECS
+from dglzarr.storage.store import (
     Region,
     StoreSummary,
     claim_store,
@@ -54,15 +53,16 @@ from dglzarr.store import (
     summarize,
     write_region,
 )
-from dglzarr.study import raw_name
+from dglzarr.storage.study import raw_name
+from dglzarr.storage.tasks import run_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from dglzarr.graph import Progress
     from dglzarr.sources import Source
+    from dglzarr.storage.tasks import Progress
 
 FeatureKind = Literal["probe", "gene"]
 

@@ -6,7 +6,6 @@ over the samples; each task holds a window of 256 samples.
 
 from __future__ import annotations
 
-import time
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,19 +21,18 @@ from dglzarr.kernels.quantile import (
     sum_sorted,
 )
 from dglzarr.kernels.split import SPLITS
-from dglzarr.rows import Rows, read_array
-from dglzarr.schema import EXPRESSION, NORMALIZED
-from dglzarr.store import (
+from dglzarr.storage.options import Options, Run, choice
+from dglzarr.storage.rows import Rows, read_array
+from dglzarr.storage.schemas import EXPRESSION, NORMALIZED
+from dglzarr.storage.stage import stage
+from dglzarr.storage.store import (
     Region,
     StoreSummary,
-    claim_store,
     create_store,
     finish,
     map_regions,
     open_labels,
     reduce_regions,
-    store_input,
-    summarize,
     write_region,
 )
 
@@ -42,22 +40,32 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-    from dglzarr.graph import Progress
+    from dglzarr.storage.claims import Claim
 
-FitOn = Literal["train", "all"]
 Method = Literal["quantile", "none"]
 
 
+class NormalizeOptions(Options):
+    """Quantile normalization; method "none" takes sources that are normalized already."""
+
+    section = "normalize"
+
+    method: Method = choice("quantile", "how samples are made alike; none: values are copied")
+    ties: Ties = choice("midrank", "where equal values stand: R's rule, qnorm's or D-GEX's")
+    fit_on: Literal["train", "all"] = choice(
+        "train", "samples the reference is fitted on; all lets test samples in", paper="all"
+    )
+
+
+@stage(NORMALIZED, reads=("source", "reference"))
 def normalize(
+    claim: Claim,
     source: str,
     target: str,
     *,
-    method: Method = "quantile",
-    ties: Ties = "midrank",
-    fit_on: FitOn = "train",
     reference: str | None = None,
-    overwrite: bool = False,
-    on_progress: Progress | None = None,
+    options: NormalizeOptions = NormalizeOptions(),
+    run: Run = Run(),
 ) -> StoreSummary:
     """Write the quantile-normalized copy of an expression store and summarize it.
 
@@ -65,20 +73,12 @@ def normalize(
     ----------
     source, target
         URIs of the expression store and of the normalized store.
-    method
-        ``"quantile"``, or ``"none"`` for input that is normalized already: its values are copied
-        and the reference is still fitted, for cohorts and for drift.
-    ties
-        Rule for equal values: ``"midrank"`` is R's, ``"tie-mean"`` qnorm's, ``"dgex"`` D-GEX's.
-    fit_on
-        Samples the reference is fitted on; ``"all"`` lets test samples in, as the papers do.
     reference
         Normalized store whose frozen reference is applied instead of fitting one: new samples
         become comparable with old ones. How far they were from it is in the details as drift.
-    overwrite
-        Replace a store made from other inputs or parameters.
-    on_progress
-        Called with (what, done, total).
+    options, run
+        Its choices, and how it is run. With method ``"none"`` the reference is still fitted, for
+        cohorts and for drift.
 
     Raises
     ------
@@ -94,30 +94,18 @@ def normalize(
     ----------
     Bolstad et al. 2003, doi:10.1093/bioinformatics/19.2.185
     """
-    started = time.monotonic()
     ds = open_labels(source, EXPRESSION)
-    frozen = [] if reference is None else [store_input(reference)]
+    is_all = options.fit_on == "all" or reference is not None
+    fitted = np.ones(ds.sizes["sample"], bool) if is_all else ds["split"].values == 0
+    details: dict[str, Any] = {"fitted_on": SPLITS[0] if options.fit_on == "train" else "all"}
     if reference is not None:
         quantiles = _frozen_reference(reference, ds.sizes["gene"])
-    claim = claim_store(
-        target,
-        NORMALIZED,
-        inputs=[store_input(source), *frozen],
-        parameters={"method": method, "ties": ties, "fit_on": fit_on},
-        overwrite=overwrite,
-    )
-    if claim.state == "unchanged":
-        return summarize(target, claim.state)
-    is_all = fit_on == "all" or reference is not None
-    fitted = np.ones(ds.sizes["sample"], bool) if is_all else ds["split"].values == 0
-    details: dict[str, Any] = {"fitted_on": SPLITS[0] if fit_on == "train" else "all"}
-    if reference is not None:
-        drift = _fit(source, fitted, on_progress) - quantiles
+        drift = _fit(source, fitted, run) - quantiles
         details["fitted_on"] = reference
         details["drift_rms"] = float(np.sqrt(np.mean(drift**2)))
         details["drift_largest"] = float(np.abs(drift).max())
     elif claim.state == "new":
-        quantiles = _fit(source, fitted, on_progress)
+        quantiles = _fit(source, fitted, run)
     if claim.state == "new":
         arrays = {**_coordinates(ds), "quantile_reference": quantiles}
         arrays["quantile"] = np.arange(quantiles.size, dtype=np.int32)
@@ -126,15 +114,15 @@ def normalize(
         _apply_region,
         target,
         source=source,
-        method=method,
-        ties=ties,
+        method=options.method,
+        ties=options.ties,
         what="normalizing",
-        on_progress=on_progress,
+        on_progress=run.on_progress,
     )
     quantiles = read_array(target, "quantile_reference")
     details["n_fitted"] = 0 if reference else int(fitted.sum())
     details |= {"lowest": float(quantiles[0]), "highest": float(quantiles[-1])}
-    return finish(target, started=started, details=details, state=claim.state)
+    return finish(claim, details=details)
 
 
 def _frozen_reference(reference: str, n_genes: int) -> NDArray[np.float64]:
@@ -148,12 +136,10 @@ def _frozen_reference(reference: str, n_genes: int) -> NDArray[np.float64]:
     return quantiles
 
 
-def _fit(
-    source: str, fitted: NDArray[np.bool_], on_progress: Progress | None
-) -> NDArray[np.float64]:
+def _fit(source: str, fitted: NDArray[np.bool_], run: Run) -> NDArray[np.float64]:
     """Return the mean of each order statistic over the fitted samples."""
     partials = reduce_regions(
-        _fit_region, source, fitted=fitted, what="fitting quantiles", on_progress=on_progress
+        _fit_region, source, fitted=fitted, what="fitting quantiles", on_progress=run.on_progress
     )
     return finish_quantile(reduce(merge_quantile, partials))
 

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from dglzarr.cohorts import kept_samples
 from dglzarr.errors import ConfigError, DglzarrError, StoreError
-from dglzarr.graph import run_tasks
+from dglzarr.evaluation.cohorts import kept_samples
 from dglzarr.kernels.deeplift import aggregate_contributions
 from dglzarr.kernels.moments import standardize
 from dglzarr.models.explainer import count_units, explain_with_shap
@@ -27,9 +26,9 @@ from dglzarr.models.files import (
     load_model,
     load_model_once,
 )
-from dglzarr.rows import Rows, read_array
-from dglzarr.schema import CONTRIBUTIONS, LATENT, NORMALIZED, SCORES
-from dglzarr.store import (
+from dglzarr.storage.rows import Rows, read_array
+from dglzarr.storage.schemas import CONTRIBUTIONS, LATENT, NORMALIZED, SCORES
+from dglzarr.storage.store import (
     Region,
     StoreSummary,
     claim_store,
@@ -43,16 +42,17 @@ from dglzarr.store import (
     summarize,
     write_region,
 )
+from dglzarr.storage.tasks import run_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from dglzarr.graph import Progress
     from dglzarr.kernels.deeplift import AggregatedContributions, Aggregation
     from dglzarr.models import Device
     from dglzarr.models.files import SavedModel
+    from dglzarr.storage.tasks import Progress
 
 DeepliftReference = Literal["mean", "zeros", "samples"]
 TargetLayer = Literal["latent", "pre-activation"]

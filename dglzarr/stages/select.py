@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dglzarr.cohorts import kept_samples
 from dglzarr.errors import ConfigError
-from dglzarr.files import file_input
-from dglzarr.kernels.panels import SELECTORS, select_panel
-from dglzarr.panels import (
+from dglzarr.evaluation.cohorts import kept_samples
+from dglzarr.evaluation.panels import (
     MINED,
     RANDOM,
     Rules,
@@ -25,10 +23,12 @@ from dglzarr.panels import (
     match_lists,
     panel_table,
 )
+from dglzarr.evaluation.sketch import sketch_samples
+from dglzarr.kernels.panels import SELECTORS, select_panel
 from dglzarr.query import gene_keys
-from dglzarr.schema import LANDMARKS, SAMPLES, SCORES
-from dglzarr.sketch import sketch_samples
-from dglzarr.store import (
+from dglzarr.storage.files import file_input
+from dglzarr.storage.schemas import LANDMARKS, SAMPLES, SCORES
+from dglzarr.storage.store import (
     StoreSummary,
     claim_store,
     create_store,
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-    from dglzarr.graph import Progress
     from dglzarr.kernels.sketch import GeneSketch
+    from dglzarr.storage.tasks import Progress
 
 PUBLISHED = "published"
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from dglzarr.cohorts import kept_samples
+from dglzarr.evaluation.cohorts import kept_samples
 from dglzarr.kernels.stability import panel_overlap, rank_correlation, rank_genes
-from dglzarr.schema import SAMPLES, SCORES, STABILITY
-from dglzarr.store import (
+from dglzarr.storage.schemas import SAMPLES, SCORES, STABILITY
+from dglzarr.storage.store import (
     StoreSummary,
     claim_store,
     create_store,

@@ -15,24 +15,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dglzarr.cohorts import kept_samples
 from dglzarr.errors import ConfigError, StoreError
-from dglzarr.files import store_nbytes
+from dglzarr.evaluation.cohorts import kept_samples
 from dglzarr.kernels.deeplift import ACTIVATIONS
 from dglzarr.models import check_installed
 from dglzarr.models.batches import Batches, enough_windows
 from dglzarr.models.files import MODEL, AutoEncoderConfig, load_model, save_model
 from dglzarr.models.quiet import quiet_stderr
-from dglzarr.rows import Rows
-from dglzarr.schema import NORMALIZED, SAMPLES
-from dglzarr.store import State, StoreSummary, open_store, store_input
+from dglzarr.storage.files import store_nbytes
+from dglzarr.storage.rows import Rows
+from dglzarr.storage.schemas import NORMALIZED, SAMPLES
+from dglzarr.storage.store import State, StoreSummary, open_store, store_input
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dglzarr.graph import Progress
     from dglzarr.models import Device
     from dglzarr.models.batches import Cache
+    from dglzarr.storage.tasks import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dglzarr.config import Settings
 from dglzarr.query import describe
+from dglzarr.settings import Settings
 from dglzarr.testing import write_study
 
 FILE = Path(__file__).resolve().parents[2] / "deploy" / "prefect.yaml"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from dglzarr.config import load_settings
 from dglzarr.errors import StoreError
 from dglzarr.query import describe
+from dglzarr.settings import load_settings
 from dglzarr.testing import write_study
 
 pytestmark = pytest.mark.slow

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from dglzarr.cli import guarded
-from dglzarr.config import load_settings
 from dglzarr.errors import ConfigError, SourceError, StoreError
-from dglzarr.pipeline import STAGES, Step
 from dglzarr.query import table
-from dglzarr.store import StoreSummary
+from dglzarr.settings import load_settings
+from dglzarr.storage.store import StoreSummary
+from dglzarr.studies.plan import STAGES, Step
 from dglzarr.testing import write_study
-from tests.studies import times
+from tests.builders import times
 
 pytestmark = pytest.mark.slow
 

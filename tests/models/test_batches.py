@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dglzarr.errors import StoreError
 from dglzarr.models.batches import Batches, draw_order, enough_windows
-from dglzarr.rows import Rows
+from dglzarr.storage.rows import Rows
 from tests.arrays import InMemory
 
 CACHES = ["memory", "stream"]

@@ -6,12 +6,12 @@ import pytest
 from dglzarr.errors import DglzarrError
 from dglzarr.models.dgex import Samples, _decay, build_dgex, train_dgex
 from dglzarr.models.files import DGexConfig, load_model
-from dglzarr.schema import NORMALIZED
 from dglzarr.stages.evaluate import evaluate
-from dglzarr.store import open_store
+from dglzarr.storage.schemas import NORMALIZED
+from dglzarr.storage.store import open_store
 from tests.arrays import InMemory
+from tests.builders import write_matrix, write_samples
 from tests.stages.test_evaluate import write_landmarks
-from tests.studies import write_matrix, write_samples
 
 pytestmark = pytest.mark.slow
 

@@ -14,12 +14,12 @@ import pytest
 import zarr
 
 from dglzarr.errors import StoreError
-from dglzarr.layout import shard_samples
 from dglzarr.models.files import History, save_model, write_history
 from dglzarr.report.page import _panel_pictures, write_landmark_table, write_report
 from dglzarr.report.panels import PanelRow, panel_rows, shown_rows, verdict
-from dglzarr.schema import SPECS
-from dglzarr.store import (
+from dglzarr.storage.declare import shard_samples
+from dglzarr.storage.schemas import SPECS
+from dglzarr.storage.store import (
     claim_store,
     create_store,
     finish,

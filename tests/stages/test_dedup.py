@@ -5,12 +5,12 @@ from sklearn.cluster import MiniBatchKMeans
 
 from dglzarr import find_near_duplicates
 from dglzarr.errors import DglzarrError, StoreError
-from dglzarr.rows import read_array
-from dglzarr.schema import NORMALIZED
 from dglzarr.stages import dedup as stage
 from dglzarr.stages.dedup import dedup, dedup_more
-from dglzarr.store import is_complete, open_store, read_attributes
-from tests.studies import (
+from dglzarr.storage.rows import read_array
+from dglzarr.storage.schemas import NORMALIZED
+from dglzarr.storage.store import is_complete, open_store, read_attributes
+from tests.builders import (
     LENGTHS,
     TEST,
     TRAIN,

@@ -7,12 +7,12 @@ from dglzarr.errors import SchemaError, StoreError
 from dglzarr.kernels.deeplift import forward
 from dglzarr.kernels.metrics import mae_per_gene, null_fraction, pcc_per_gene
 from dglzarr.models.files import load_model
-from dglzarr.rows import read_array
-from dglzarr.schema import NORMALIZED
 from dglzarr.stages import encode as stage
 from dglzarr.stages.encode import encode
-from dglzarr.store import is_complete, open_store
-from tests.studies import (
+from dglzarr.storage.rows import read_array
+from dglzarr.storage.schemas import NORMALIZED
+from dglzarr.storage.store import is_complete, open_store
+from tests.builders import (
     TEST,
     Breaks,
     BrokenError,

@@ -6,11 +6,11 @@ from scipy.stats import hypergeom
 
 from dglzarr.errors import ConfigError, SourceError, StoreError
 from dglzarr.query import table
-from dglzarr.schema import NORMALIZED, SCORES
 from dglzarr.stages.enrich import enrich
 from dglzarr.stages.select import select
-from dglzarr.store import claim_store, create_store, finish, open_store, read_attributes
-from tests.studies import text, times, write_matrix, write_samples
+from dglzarr.storage.schemas import NORMALIZED, SCORES
+from dglzarr.storage.store import claim_store, create_store, finish, open_store, read_attributes
+from tests.builders import text, times, write_matrix, write_samples
 
 GENES = [f"{i}_at" for i in range(12)]
 SYMBOLS = ["A", "A", "B", "C", "D", "E", "F", "G /// X", "", "H", "I", "J"]

@@ -6,19 +6,26 @@ import scipy.stats
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import NearestNeighbors
 
-from dglzarr.cohorts import HeldOut
 from dglzarr.errors import ConfigError, StoreError
-from dglzarr.judging import judge
+from dglzarr.evaluation.cohorts import HeldOut
+from dglzarr.evaluation.measures import judge
+from dglzarr.evaluation.predictors import Training, fit_predictors
 from dglzarr.kernels.comparison import bootstrap_interval
 from dglzarr.kernels.metrics import mae_within_series, null_fraction
 from dglzarr.kernels.quantile import apply_quantile
-from dglzarr.predictors import Training, fit_predictors
-from dglzarr.rows import read_array
-from dglzarr.schema import LANDMARKS, NORMALIZED, RAW
 from dglzarr.stages import evaluate as stage
 from dglzarr.stages.evaluate import evaluate
-from dglzarr.store import claim_store, create_store, finish, is_complete, open_store, store_input
-from tests.studies import (
+from dglzarr.storage.rows import read_array
+from dglzarr.storage.schemas import LANDMARKS, NORMALIZED, RAW
+from dglzarr.storage.store import (
+    claim_store,
+    create_store,
+    finish,
+    is_complete,
+    open_store,
+    store_input,
+)
+from tests.builders import (
     TEST,
     TRAIN,
     VALIDATION,

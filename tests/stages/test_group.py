@@ -12,11 +12,11 @@ from dglzarr.kernels.deeplift import forward
 from dglzarr.kernels.moments import standardize
 from dglzarr.models.files import encoder_layers, load_model
 from dglzarr.query import table
-from dglzarr.schema import NORMALIZED, RAW, SCORES
 from dglzarr.stages.group import group
 from dglzarr.stages.select import select
-from dglzarr.store import claim_store, create_store, finish, open_store
-from tests.studies import text, times, write_matrix, write_model, write_samples
+from dglzarr.storage.schemas import NORMALIZED, RAW, SCORES
+from dglzarr.storage.store import claim_store, create_store, finish, open_store
+from tests.builders import text, times, write_matrix, write_model, write_samples
 
 N_SAMPLES, N_GENES = 60, 30
 TISSUE = np.array(["liver", "skin", "lung"])[np.arange(N_SAMPLES) % 3].tolist()

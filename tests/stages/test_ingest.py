@@ -8,11 +8,11 @@ import pytest
 
 from dglzarr.errors import ConfigError, SourceError, StoreError
 from dglzarr.kernels.split import assign_split
-from dglzarr.rows import Rows, read_array
 from dglzarr.sources.scaled import find_scale
 from dglzarr.stages import ingest as stage
 from dglzarr.stages.ingest import SourceFile, ingest
-from dglzarr.store import is_complete, open_store, read_attributes, regions
+from dglzarr.storage.rows import Rows, read_array
+from dglzarr.storage.store import is_complete, open_store, read_attributes, regions
 from dglzarr.testing import (
     write_annotation,
     write_gct,
@@ -20,7 +20,7 @@ from dglzarr.testing import (
     write_series_matrix,
     write_table,
 )
-from tests.studies import (
+from tests.builders import (
     TEST,
     TRAIN,
     Breaks,

@@ -5,12 +5,13 @@ import pytest
 from dglzarr import quantile_normalize
 from dglzarr.errors import SchemaError, StoreError
 from dglzarr.kernels.quantile import apply_quantile, finish_quantile, sum_sorted
-from dglzarr.rows import read_array
-from dglzarr.schema import EXPRESSION, NORMALIZED
 from dglzarr.stages import normalize as stage
-from dglzarr.stages.normalize import normalize
-from dglzarr.store import is_complete, open_store, read_attributes
-from tests.studies import (
+from dglzarr.stages.normalize import NormalizeOptions, normalize
+from dglzarr.storage.options import Run
+from dglzarr.storage.rows import read_array
+from dglzarr.storage.schemas import EXPRESSION, NORMALIZED
+from dglzarr.storage.store import is_complete, open_store, read_attributes
+from tests.builders import (
     LENGTHS,
     TRAIN,
     Breaks,
@@ -41,7 +42,7 @@ def source(tmp_path_factory, values):
 
 @pytest.mark.parametrize("ties", ["midrank", "tie-mean", "dgex"])
 def test_normalize__is_the_kernel_on_training_samples(tmp_path, source, values, ties):
-    normalize(source, target := str(tmp_path / "n"), ties=ties)
+    normalize(source, target := str(tmp_path / "n"), options=NormalizeOptions(ties=ties))
     train = splits(len(values)) == TRAIN
     reference = finish_quantile(sum_sorted(values[train]))
     np.testing.assert_allclose(read_array(target, "quantile_reference"), reference, rtol=1e-13)
@@ -51,7 +52,7 @@ def test_normalize__is_the_kernel_on_training_samples(tmp_path, source, values, 
 
 
 def test_normalize__fit_on_all_is_quantile_normalize(tmp_path, source, values):
-    normalize(source, target := str(tmp_path / "n"), fit_on="all")
+    normalize(source, target := str(tmp_path / "n"), options=NormalizeOptions(fit_on="all"))
     np.testing.assert_allclose(values_of(target), quantile_normalize(values), rtol=1e-6)
 
 
@@ -67,7 +68,7 @@ def test_normalize__complete_values_by_sorting(tmp_path):
 
 
 def test_normalize__input_that_is_normalized_already_is_copied(tmp_path, source, values):
-    normalize(source, target := str(tmp_path / "n"), method="none")
+    normalize(source, target := str(tmp_path / "n"), options=NormalizeOptions(method="none"))
     np.testing.assert_array_equal(values_of(target), values)
     wanted = finish_quantile(sum_sorted(values[splits(len(values)) == TRAIN]))
     np.testing.assert_allclose(read_array(target, "quantile_reference"), wanted, rtol=1e-13)
@@ -96,10 +97,10 @@ def test_normalize__reference_of_other_genes(tmp_path, source, values):
     before = digests(target)
     message = "first: expected a quantile reference of 40 genes, got 33. Use one of the same genes"
     with pytest.raises(SchemaError, match=message):
-        normalize(source, target, reference=first, overwrite=True)
+        normalize(source, target, reference=first, run=Run(overwrite=True))
     assert digests(target) == before
     with pytest.raises(SchemaError, match="expected schema 'normalized', got 'expression'"):
-        normalize(source, target, reference=other, overwrite=True)
+        normalize(source, target, reference=other, run=Run(overwrite=True))
 
 
 def test_normalize__missing_stays_missing_and_labels_are_carried(tmp_path, source, values):
@@ -111,7 +112,9 @@ def test_normalize__missing_stays_missing_and_labels_are_carried(tmp_path, sourc
         np.testing.assert_array_equal(ds[name].values, before[name].values)
     assert summary.state == "new"
     assert ds.attrs["details"]["n_fitted"] == (splits(len(values)) == TRAIN).sum()
-    assert ds.attrs["inputs"] == [{"uri": source, "store_id": before.attrs["store_id"]}]
+    assert ds.attrs["inputs"] == [
+        {"role": "source", "uri": source, "store_id": before.attrs["store_id"]}
+    ]
     parameters = {"method": "quantile", "ties": "midrank", "fit_on": "train"}
     assert ds.attrs["parameters"] == parameters
 
@@ -138,8 +141,8 @@ def test_normalize__test_samples_do_not_leak(tmp_path, source, values):
     )
     train = splits(len(values)) == TRAIN
     np.testing.assert_array_equal(values_of(a)[train], values_of(b)[train])
-    normalize(source, a := str(tmp_path / "a-all"), fit_on="all")
-    normalize(other, b := str(tmp_path / "b-all"), fit_on="all")
+    normalize(source, a := str(tmp_path / "a-all"), options=NormalizeOptions(fit_on="all"))
+    normalize(other, b := str(tmp_path / "b-all"), options=NormalizeOptions(fit_on="all"))
     assert (read_array(a, "quantile_reference") != read_array(b, "quantile_reference")).any()
 
 
@@ -148,7 +151,7 @@ def test_normalize__resumes_with_the_same_bytes(tmp_path, source):
     before, kept = digests(target), times(target)
     remove_regions(target, ["expression"], [0, 3, 6])
     said = []
-    summary = normalize(source, target, on_progress=lambda what, *_: said.append(what))
+    summary = normalize(source, target, run=Run(on_progress=lambda what, *_: said.append(what)))
     assert summary.state == "resumed"
     assert "normalizing, 4 of 7 regions kept" in said
     assert (digests(target), is_complete(target)) == (before, True)
@@ -189,11 +192,16 @@ def test_normalize__other_parameters(tmp_path, source):
     normalize(source, target := str(tmp_path / "n"))
     before = read_attributes(target)["store_id"]
     with pytest.raises(
-        StoreError, match=r"other parameters: ties 'midrank' -> 'dgex'.*--overwrite"
+        StoreError, match=r"other parameters: normalize\.ties: 'midrank' -> 'dgex'.*--overwrite"
     ):
-        normalize(source, target, ties="dgex")
+        normalize(source, target, options=NormalizeOptions(ties="dgex"))
     assert read_attributes(target)["store_id"] == before
-    assert normalize(source, target, ties="dgex", overwrite=True).state == "new"
+    assert (
+        normalize(
+            source, target, options=NormalizeOptions(ties="dgex"), run=Run(overwrite=True)
+        ).state
+        == "new"
+    )
     assert read_attributes(target)["store_id"] != before
 
 

@@ -15,13 +15,13 @@ from dglzarr.models.files import (
     save_keras_encoder,
     save_model,
 )
-from dglzarr.rows import read_array
-from dglzarr.schema import NORMALIZED
 from dglzarr.stages import score as stage
 from dglzarr.stages.encode import encode_samples
 from dglzarr.stages.score import explain, score
-from dglzarr.store import is_complete, open_store, read_attributes
-from tests.studies import (
+from dglzarr.storage.rows import read_array
+from dglzarr.storage.schemas import NORMALIZED
+from dglzarr.storage.store import is_complete, open_store, read_attributes
+from tests.builders import (
     LENGTHS,
     TEST,
     TRAIN,

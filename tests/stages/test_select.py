@@ -5,10 +5,10 @@ import pytest
 
 from dglzarr.errors import ConfigError, SourceError, StoreError
 from dglzarr.kernels.panels import RIDGE, SELECTORS
-from dglzarr.schema import NORMALIZED, SCORES
 from dglzarr.stages import select as stage
 from dglzarr.stages.select import select as any_select
-from dglzarr.store import (
+from dglzarr.storage.schemas import NORMALIZED, SCORES
+from dglzarr.storage.store import (
     claim_store,
     create_store,
     finish,
@@ -16,7 +16,7 @@ from dglzarr.store import (
     open_store,
     read_attributes,
 )
-from tests.studies import Breaks, BrokenError, digests, text, times, write_matrix, write_samples
+from tests.builders import Breaks, BrokenError, digests, text, times, write_matrix, write_samples
 
 SCORE = np.array([0.1, 0.9, 0.4, 0.9, 0.3, 0.0, 0.8, 0.4])
 GENES = [f"{i}_at" for i in range(8)]

@@ -8,8 +8,8 @@ import pytest
 
 from dglzarr.errors import ConfigError, DglzarrError, StoreError
 from dglzarr.models.files import load_model, read_history
-from dglzarr.schema import NORMALIZED
-from tests.studies import (
+from dglzarr.storage.schemas import NORMALIZED
+from tests.builders import (
     TEST,
     TRAIN,
     digests,

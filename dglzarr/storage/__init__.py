@@ -1,0 +1,1 @@
+"""Bytes and lineage: declarations, the only writer of Zarr, tasks, manifest; nothing biological."""

@@ -1,0 +1,120 @@
+"""Reads arrays of stores by rows, complete or not; what region tasks work on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+
+from dglzarr.kernels.slices import iter_slices
+from dglzarr.storage.shards import open_matrix
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+ROWS_NBYTES = 2**26
+"""Of whole rows that are in memory at once where only some genes are asked for."""
+
+
+def read_array(uri: str, name: str) -> NDArray[Any]:
+    """Return a whole small array of a store, complete or not."""
+    return np.asarray(zarr.open_array(uri, path=name, mode="r")[...])
+
+
+class Rows:
+    """A sample by gene array of one or more segments that reads whole rows: ``rows[10:20]``."""
+
+    def __init__(self, uris: str | Sequence[str], name: str = "expression") -> None:
+        self.uris = [uris] if isinstance(uris, str) else list(uris)
+        self._parts = [open_matrix(u, name) or _Compressed(u, name) for u in self.uris]
+        self._starts = np.cumsum([0, *(p.shape[0] for p in self._parts)])
+        self.shape = (int(self._starts[-1]), int(self._parts[0].shape[1]))
+        self.dtype: np.dtype[Any] = self._parts[0].dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        start, stop, step = rows.indices(len(self))
+        assert step == 1
+        return self.read_into(np.arange(start, max(start, stop)))
+
+    def take(
+        self, index: NDArray[np.integer[Any]], genes: NDArray[np.integer[Any]] | None = None
+    ) -> NDArray[Any]:
+        """Return the rows at ``index`` (any order), reading each only once; all or some genes."""
+        if genes is None:
+            return self._rows(index)
+        out = np.empty((index.size, genes.size), dtype=self.dtype)
+        for some in iter_slices(index.size, 4 * self.shape[1], limit_nbytes=ROWS_NBYTES):
+            out[some] = self._rows(index[some], genes)
+        return out
+
+    def _rows(
+        self, index: NDArray[np.integer[Any]], genes: NDArray[np.integer[Any]] | None = None
+    ) -> NDArray[Any]:
+        ascending, inverse = np.unique(index, return_inverse=True)
+        assert not ascending.size or (ascending[0] >= 0 and ascending[-1] < len(self)), (
+            "row out of range"
+        )
+        found = self.read_into(ascending, genes=genes)
+        found = found if genes is None else found[:, genes]
+        return found if ascending.size == index.size and _is_range(inverse) else found[inverse]
+
+    def read_into(
+        self,
+        ascending: NDArray[np.integer[Any]],
+        out: NDArray[Any] | None = None,
+        places: NDArray[np.integer[Any]] | None = None,
+        *,
+        genes: NDArray[np.integer[Any]] | None = None,
+        is_compiled: bool = False,
+    ) -> NDArray[Any]:
+        """Return the rows at an ascending index without repeats, in ``out`` where it is given.
+
+        ``places`` are the rows of ``out`` that they are written to, by default its first. Where
+        ``genes`` are named, what is read of others is not to be looked at. ``is_compiled`` is for
+        threads that read all the time: see `dglzarr.storage.shards.Matrix.take`.
+        """
+        if out is None:
+            out = np.empty((ascending.size, self.shape[1]), dtype=self.dtype)
+        if places is None:
+            places = np.arange(ascending.size)
+        edges = np.searchsorted(ascending, self._starts)
+        for part, at, first, stop in zip(
+            self._parts, self._starts[:-1], edges[:-1], edges[1:], strict=True
+        ):
+            where = ascending[first:stop] - at, out, places[first:stop], genes
+            part.take(*where, is_compiled=is_compiled)
+        return out
+
+
+class _Compressed:
+    """A matrix that Zarr has to decode; rows are read as `Matrix` reads them."""
+
+    def __init__(self, uri: str, name: str) -> None:
+        self._array: Any = zarr.open_array(uri, path=name, mode="r")
+        self.shape, self.dtype = self._array.shape, self._array.dtype
+
+    def take(
+        self,
+        index: NDArray[np.integer[Any]],
+        out: NDArray[Any],
+        places: NDArray[np.integer[Any]],
+        genes: NDArray[np.integer[Any]] | None = None,  # noqa: ARG002  (all are decoded)
+        *,
+        is_compiled: bool = False,  # noqa: ARG002  (Zarr decodes)
+    ) -> None:
+        """Read the rows at ``index``, ascending and without repeats, to their places in ``out``."""
+        if index.size and _is_range(index - index[0]):
+            out[places] = self._array[index[0] : index[-1] + 1]
+        elif index.size:
+            out[places] = self._array.oindex[index]
+
+
+def _is_range(index: NDArray[np.integer[Any]]) -> bool:
+    """Return whether an index is 0, 1, 2 and so on."""
+    return bool((index == np.arange(index.size)).all())

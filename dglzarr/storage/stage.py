@@ -1,0 +1,144 @@
+"""What a stage is: a function that makes one store, and can be asked what it would do.
+
+``@stage(NORMALIZED, reads=("source",))`` declares the store that a function writes and which of its
+arguments are inputs. The function is then called without its claim: it gets one when there is
+something to do, and what stands there complete is summarized instead. ``.claim(...)`` takes the
+same arguments and changes nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import time
+from dataclasses import replace
+from functools import partial, update_wrapper
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec
+
+from dglzarr.storage.options import Options, Run
+from dglzarr.storage.store import StoreSummary, check_claim, summarize, take_claim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from dglzarr.storage.claims import Claim
+    from dglzarr.storage.declare import StoreSpec
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+
+
+class Stage(Generic[P]):
+    """A function that makes one store; see the module's docstring.
+
+    Parameters
+    ----------
+    body
+        Called with the claim and the arguments. They include ``target``, and may include
+        ``options`` and ``run``.
+    specs
+        What it may write; of several the body chooses one.
+    reads
+        Arguments that name inputs: stores, models or files, one or several; None is none.
+    records
+        Other arguments that decide what is made, such as ``seed``.
+    constants
+        What is not a choice, but for the record.
+    summary
+        Returns the summary of what stands complete.
+    damage
+        Returns what is wrong with what stands there, "" where nothing is.
+    """
+
+    def __init__(
+        self,
+        body: Callable[Concatenate[Claim, P], StoreSummary],
+        specs: Sequence[StoreSpec],
+        *,
+        reads: Sequence[str],
+        records: Sequence[str],
+        constants: Mapping[str, Any],
+        summary: Callable[[Claim], StoreSummary],
+        damage: Callable[[str], str] | None,
+    ) -> None:
+        update_wrapper(self, body)
+        self._body, self._specs = body, tuple(specs)
+        self._reads, self._records, self._constants = reads, records, constants
+        self._summary, self._damage = summary, damage
+        first, *others = inspect.signature(body).parameters.values()
+        del first  # the claim
+        self.__signature__ = inspect.Signature(others)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> StoreSummary:
+        """Make the store, or find it made, and return its summary."""
+        started = time.monotonic()
+        run: Run = self._bound(args, kwargs).get("run") or Run()
+        asked = replace(self.claim(*args, **kwargs), started=started)
+        claim = take_claim(asked, overwrite=run.overwrite)
+        is_done = claim.state == "unchanged"
+        found = self._summary(claim) if is_done else self._body(claim, *args, **kwargs)
+        logger.info(
+            "%s %s: %s in %.1f s, %.1f MB",
+            found.schema, found.state, dict(found.sizes), found.seconds, found.nbytes / 1e6,
+        )  # fmt: skip
+        return found
+
+    def claim(self, *args: P.args, **kwargs: P.kwargs) -> Claim:
+        """Return what a call with these arguments would find and do; nothing is changed.
+
+        Raises
+        ------
+        DglzarrError
+            When an input cannot be read, or something that is not dglzarr's stands at the target.
+        """
+        bound = self._bound(args, kwargs)
+        options = bound.get("options") or Options()
+        inputs: dict[str, str] = {}
+        for name in self._reads:
+            inputs |= _roles(name, bound[name])
+        return check_claim(
+            bound["target"],
+            self._specs,
+            inputs={**inputs, **options.files()},
+            parameters={
+                **options.recorded(),
+                **{name: bound[name] for name in self._records},
+                **self._constants,
+            },
+            section=options.section,
+            damage=self._damage,
+        )
+
+    def __reduce__(self) -> str:
+        return str(self.__dict__["__name__"])  # a task finds it by its name
+
+    def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        bound = self.__signature__.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound.arguments
+
+
+def stage(
+    *specs: StoreSpec,
+    reads: Sequence[str] = ("source",),
+    records: Sequence[str] = (),
+    constants: Mapping[str, Any] | None = None,
+    summary: Callable[[Claim], StoreSummary] = summarize,
+    damage: Callable[[str], str] | None = None,
+) -> Callable[[Callable[Concatenate[Claim, P], StoreSummary]], Stage[P]]:
+    """Return what makes a `Stage` of a function."""
+    return partial(
+        Stage, specs=specs, reads=reads, records=records, constants=constants or {},
+        summary=summary, damage=damage,
+    )  # fmt: skip
+
+
+def _roles(name: str, value: str | Sequence[str] | None) -> dict[str, str]:
+    """Return an argument's inputs by role: its name, with that of each where there are several."""
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        return {name: value}
+    return {f"{name}.{number} {PurePath(uri).stem}": uri for number, uri in enumerate(value)}

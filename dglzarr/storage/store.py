@@ -1,0 +1,680 @@
+"""The only writer of Zarr.
+
+A store is written in three steps: ``create_store`` (metadata and labels, ``complete = false``),
+``map_regions`` (one task per region of whole shards that does not exist yet), ``finish`` (merged
+results, validation, ``complete = true``). A shard that exists is a shard that is done, so an
+interrupted stage resumes by running again. Readers refuse what is not complete.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import uuid
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.codecs import BloscCodec
+
+from dglzarr.errors import SchemaError, StoreError
+from dglzarr.storage.claims import Claim, Difference, State, compare_lineages
+from dglzarr.storage.declare import CHUNK_SAMPLES, fill_value, layout, validate
+from dglzarr.storage.files import (
+    file_input,
+    has_other_files,
+    open_filesystem,
+    put,
+    store_nbytes,
+    sweep_partial_files,
+    told,
+)
+from dglzarr.storage.schemas import BEGUN_FILE, MODEL, MODEL_FILE, SPECS
+from dglzarr.storage.shards import open_matrix
+from dglzarr.storage.tasks import run_tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from dglzarr.storage.declare import ArraySpec, StoreSpec
+    from dglzarr.storage.tasks import Progress
+
+    Arrays = Mapping[str, NDArray[Any]]
+
+logger = logging.getLogger(__name__)
+
+_PACKED = BloscCodec(cname="lz4", shuffle="shuffle")
+_NUMPY_TEXT = np.dtypes.StringDType()
+
+
+@dataclass(frozen=True)
+class Region:
+    """Samples ``start`` to ``stop``: one shard, one task, one writer.
+
+    ``store_id`` is that of the store it was listed for, "" for any: a task that outlived its run
+    must not write into a store that replaced its own.
+    """
+
+    start: int
+    stop: int
+    index: int
+    store_id: str = field(default="", compare=False)
+
+    @property
+    def rows(self) -> slice:
+        """The region as a slice of samples."""
+        return slice(self.start, self.stop)
+
+    def windows(self) -> Iterator[slice]:
+        """Yield slices of whole chunks, so that a task holds little of its region."""
+        for start in range(self.start, self.stop, CHUNK_SAMPLES):
+            yield slice(start, min(start + CHUNK_SAMPLES, self.stop))
+
+
+@dataclass(frozen=True)
+class StoreSummary:
+    """What a stage returns: which store, whether it had to be written, and its size."""
+
+    uri: str
+    schema: str
+    state: State
+    sizes: Mapping[str, int]
+    seconds: float
+    nbytes: int
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+# ---------------------------------------------------------------- files
+
+
+def read_attributes(uri: str) -> dict[str, Any] | None:
+    """Return the attributes of the store, or the record of the model, at ``uri``; None without."""
+    filesystem, path = open_filesystem(uri)
+    for file, attributes_of in _RECORDS.items():
+        name = f"{path}/{file}"
+        if not filesystem.exists(name):
+            continue
+        try:
+            return attributes_of(json.loads(filesystem.cat_file(name)))
+        except (ValueError, AttributeError, TypeError) as error:
+            raise StoreError(
+                f"{uri}: cannot be read: {file}: {error}. Remove it and run its stage again."
+            ) from error
+    return None
+
+
+def _of_group(content: dict[str, Any]) -> dict[str, Any]:
+    return dict(content.get("attributes", {}))
+
+
+def _of_model(content: dict[str, Any]) -> dict[str, Any]:
+    """Return what ``model.json`` tells, as a store's attributes would."""
+    parameters = {**content.get("config", {}), **content.get("parameters", {})}
+    made = {key: value for key, value in parameters.items() if key not in _FOUND_IN_TRAINING}
+    return {
+        "dglzarr_schema": MODEL.name,
+        "dglzarr_schema_version": content.get("format_version"),
+        "store_id": content.get("model_id"),
+        "inputs": content.get("inputs", []),
+        "parameters": made,
+        "created": "by training",
+        "complete": True,
+    }
+
+
+def _of_training(content: dict[str, Any]) -> dict[str, Any]:
+    """Return what ``training.json`` tells; that of 0.1.0 counts as nothing begun."""
+    return content if "dglzarr_schema" in content else {"dglzarr_schema": MODEL.name, "created": ""}
+
+
+_RECORDS = {"zarr.json": _of_group, MODEL_FILE: _of_model, BEGUN_FILE: _of_training}
+_FOUND_IN_TRAINING = ("n_genes", "trained_on")
+
+
+def is_complete(uri: str) -> bool:
+    """Return whether a finished dglzarr store stands at ``uri``."""
+    return bool((read_attributes(uri) or {}).get("complete"))
+
+
+# ---------------------------------------------------------------- create
+
+
+def check_claim(
+    uri: str,
+    specs: Sequence[StoreSpec],
+    *,
+    inputs: Mapping[str, str],
+    parameters: Mapping[str, Any],
+    section: str = "",
+    damage: Callable[[str], str] | None = None,
+) -> Claim:
+    """Return what a call would find at a target; nothing is changed.
+
+    Parameters
+    ----------
+    uri
+        The target: a store, or the folder of a model.
+    specs
+        What may be made there.
+    inputs
+        Stores, models and files by their role, as in ``{"source": uri}``.
+    parameters
+        Every recorded choice, and whatever else decides what is made.
+    section
+        What the settings call the choices.
+    damage
+        Returns what is wrong with a complete target, "" where nothing is.
+
+    Raises
+    ------
+    StoreError
+        When something that is not dglzarr's stands there.
+    """
+    found = read_attributes(uri)
+    filesystem, path = open_filesystem(uri)
+    if found is None and has_other_files(filesystem, path):
+        raise StoreError(
+            f"{uri}: expected a dglzarr store or nothing, got other files. Remove that folder, or "
+            "use another root."
+        )
+    if found is not None and "dglzarr_schema" not in found:
+        raise StoreError(
+            f"{uri}: expected a dglzarr store, got a foreign Zarr group. Use another root."
+        )
+    known = found or {}
+    find = partial(_lineage, inputs=inputs, parameters=parameters, known=known)
+    claim = Claim(uri, tuple(specs), "new", find, known=known)
+    if not known.get("created"):  # nothing, or killed half-way through its creation or removal
+        return claim
+    differences = compare_lineages(known, claim.lineage, section=section)
+    if not differences and known["complete"] and damage and (wrong := damage(uri)):
+        differences = (Difference("damaged", wrong, wrong),)
+    if differences:
+        return replace(claim, state="refused", differences=differences)
+    is_whole = known["complete"] and not _lost_regions(uri)
+    return replace(claim, state="unchanged" if is_whole else "resumed")
+
+
+def take_claim(claim: Claim, *, overwrite: bool = False) -> Claim:
+    """Return a claim that may be acted on: ``"new"``, ``"resumed"`` or ``"unchanged"``.
+
+    ``"unchanged"``: complete, from the same inputs and choices, so nothing is to be done.
+    ``"resumed"``: begun by an earlier call with the same inputs and choices.
+    ``"new"``: call ``create_store``, which removes what is to be replaced, so that it still stands
+    when an input turns out to be wrong.
+
+    Raises
+    ------
+    StoreError
+        When something else stands there and ``overwrite`` is false.
+    """
+    filesystem, path = open_filesystem(claim.uri)
+    sweep_partial_files(filesystem, path)
+    if claim.state == "refused" and not overwrite:
+        raise StoreError(claim.refusal())
+    if claim.state in ("new", "refused"):
+        return replace(claim, state="new")
+    if claim.state == "resumed" and claim.known["complete"]:
+        zarr.open_group(claim.uri, mode="r+").attrs.update({"complete": False})
+    return claim
+
+
+def create_store(
+    claim: Claim,
+    arrays: Arrays,
+    *,
+    spec: StoreSpec | None = None,
+    region_length: int | None = None,
+) -> None:
+    """Write metadata and labels of a claimed store in place of what stands there.
+
+    ``complete`` stays false. ``arrays`` holds every array that is written at creation; their sizes
+    fix all shapes. ``spec`` is the one chosen where the claim leaves a choice.
+
+    Raises
+    ------
+    StoreError
+        When the place cannot be written.
+    """
+    chosen = spec or claim.spec
+    lineage = {**claim.lineage, **_schema_of(chosen)}
+    _clear(claim)
+    with told(claim.uri, "created", remedy="Choose a writable root with free space."):
+        _write_metadata(claim.uri, chosen, arrays, lineage, region_length)
+
+
+def _schema_of(spec: StoreSpec) -> dict[str, Any]:
+    return {"dglzarr_schema": spec.name, "dglzarr_schema_version": spec.version}
+
+
+def _lineage(
+    spec: StoreSpec,
+    *,
+    inputs: Mapping[str, str],
+    parameters: Mapping[str, Any],
+    known: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the lineage of what is to be made; files that ``known`` tells are not read again."""
+    return {
+        **_schema_of(spec),
+        "dglzarr_version": version("dglzarr"),
+        "inputs": [_find_input(role, uri, known) for role, uri in inputs.items()],
+        "parameters": json.loads(json.dumps(dict(parameters), default=str)),
+    }
+
+
+def _find_input(role: str, uri: str, known: Mapping[str, Any]) -> dict[str, str]:
+    filesystem, path = open_filesystem(uri)
+    is_file = filesystem.isfile(path)
+    entry = file_input(uri, known=known) if is_file else store_input(uri)
+    return {"role": role, **entry}
+
+
+def begin_model(claim: Claim) -> None:
+    """Write what a claimed model is to be made from, so that a later call can go on with it.
+
+    Raises
+    ------
+    StoreError
+        When the place cannot be written.
+    """
+    begun = {**claim.lineage, "store_id": "", "created": "begun", "complete": False}
+    if claim.state == "new":
+        _clear(claim)
+    with told(claim.uri, "created"):
+        put(f"{claim.uri}/{BEGUN_FILE}", f"{json.dumps(begun, indent=1)}\n".encode())
+
+
+def _clear(claim: Claim) -> None:
+    """Remove what a claim is to replace."""
+    assert claim.state == "new"
+    if claim.known:
+        _remove_store(claim.uri, *open_filesystem(claim.uri))
+
+
+def _remove_store(uri: str, filesystem: Any, path: str) -> None:  # noqa: ANN401
+    """Remove a store or model; killed half-way it is half-created, not a folder of other files."""
+    record = "zarr.json" if filesystem.exists(f"{path}/zarr.json") else BEGUN_FILE
+    if record == "zarr.json":
+        zarr.open_group(uri, mode="r+").attrs.update({"created": "", "complete": False})
+    else:
+        nothing = {"dglzarr_schema": MODEL.name, "created": ""}
+        put(f"{uri}/{BEGUN_FILE}", json.dumps(nothing).encode())
+        if filesystem.exists(f"{path}/{MODEL_FILE}"):
+            filesystem.rm_file(f"{path}/{MODEL_FILE}")
+    for name in filesystem.ls(path, detail=False):
+        if not name.endswith(f"/{record}"):
+            filesystem.rm(name, recursive=True)
+    filesystem.rm(path, recursive=True)
+
+
+def _write_metadata(
+    uri: str,
+    spec: StoreSpec,
+    arrays: Arrays,
+    lineage: Mapping[str, Any],
+    region_length: int | None,
+) -> None:
+    sizes = _sizes(spec, arrays)
+    begun: dict[str, Any] = {"dglzarr_schema": spec.name, "created": "", "complete": False}
+    group = zarr.open_group(uri, mode="w-", zarr_format=3, attributes=begun)
+    for array in spec.arrays:
+        if set(array.dims) <= set(sizes):
+            _create_array(group, array, sizes, region_length)
+    for name, values in arrays.items():
+        group[name][...] = _as_stored(values)  # type: ignore[index]
+    coordinates = [a.name for a in spec.arrays if a.is_coord and a.dims != (a.name,)]
+    attributes: dict[str, Any] = dict(lineage)
+    attributes |= {
+        "coordinates": " ".join(coordinates),
+        "region_length": region_length or 0,
+        "store_id": str(uuid.uuid4()),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    group.attrs.update(attributes)
+
+
+def _sizes(spec: StoreSpec, arrays: Arrays) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for name, values in arrays.items():
+        for dim, size in zip(spec[name].dims, values.shape, strict=True):
+            assert sizes.setdefault(dim, size) == size, f"{name}: {dim} {size} != {sizes[dim]}"
+    return sizes
+
+
+def _create_array(
+    group: zarr.Group,
+    array: ArraySpec,
+    sizes: Mapping[str, int],
+    region_length: int | None,
+) -> None:
+    shape = tuple(sizes[d] for d in array.dims)
+    chunks, shards = layout(array, shape, region_length)
+    compressors: Any = "auto" if array.dtype == "str" else _PACKED
+    if array.is_matrix:  # a seventh of the size saved is not worth ten times the time
+        compressors = None
+    attributes: dict[str, Any] = {"description": array.description, **array.attrs}
+    if array.units:
+        attributes["units"] = array.units
+    group.create_array(
+        array.name,
+        shape=shape,
+        dtype="string" if array.dtype == "str" else array.dtype,
+        chunks=chunks,
+        shards=shards,
+        fill_value=fill_value(array.dtype),
+        compressors=compressors,
+        dimension_names=array.dims,
+        attributes=attributes,
+    )
+
+
+def _as_stored(values: NDArray[Any]) -> NDArray[Any]:
+    """Return an array as Zarr takes it; text it writes in memory order, whatever the strides."""
+    return np.ascontiguousarray(values, dtype=_NUMPY_TEXT if values.dtype.kind in "UO" else None)
+
+
+# ---------------------------------------------------------------- regions
+
+
+def regions(uri: str) -> list[Region]:
+    """Return the regions of a store, in order."""
+    attributes = read_attributes(uri) or {}
+    length, store_id = int(attributes["region_length"]), str(attributes["store_id"])
+    n_samples = zarr.open_group(uri, mode="r")["sample"].shape[0]  # type: ignore[union-attr]
+    starts = range(0, n_samples, length)
+    return [Region(s, min(s + length, n_samples), i, store_id) for i, s in enumerate(starts)]
+
+
+def missing_regions(uri: str) -> list[Region]:
+    """Return the regions for which the object of any region-written array does not exist."""
+    spec = SPECS[(read_attributes(uri) or {})["dglzarr_schema"]]
+    filesystem, path = open_filesystem(uri)
+    found = {
+        array.name: {
+            name.removeprefix(f"{path}/") for name in filesystem.find(f"{path}/{array.name}/c")
+        }
+        for array in spec.region_arrays
+    }
+
+    def is_written(array: ArraySpec, region: Region) -> bool:
+        return (
+            "/".join([array.name, "c", str(region.index), *["0"] * (len(array.dims) - 1)])
+            in found[array.name]
+        )
+
+    return [r for r in regions(uri) if not all(is_written(a, r) for a in spec.region_arrays)]
+
+
+def write_region(
+    uri: str, region: Region, arrays: Mapping[str, NDArray[Any] | Iterator[NDArray[Any]]]
+) -> None:
+    """Write one region: each array whole, partial results before the matrix.
+
+    A matrix may also come as blocks of consecutive samples, one a window of the region, so that
+    little of it is in memory.
+
+    Raises
+    ------
+    StoreError
+        When the region is not aligned with the store's shards, is another store's that stood
+        there before, or the disk refuses.
+    """
+    group = zarr.open_group(uri, mode="r+")
+    if region.store_id not in ("", group.attrs["store_id"]):
+        raise StoreError(
+            f"{uri}: expected store {region.store_id}, got one that has replaced it. Another run "
+            "is at work here; let it finish."
+        )
+    spec = SPECS[str(group.attrs["dglzarr_schema"])]
+    length = int(group.attrs["region_length"])  # type: ignore[arg-type]
+    n_samples = group["sample"].shape[0]  # type: ignore[union-attr]
+    expected = Region(
+        region.index * length, min((region.index + 1) * length, n_samples), region.index
+    )
+    if region != expected:
+        raise StoreError(
+            f"{uri}: region {region.start}:{region.stop} is not aligned with shards of "
+            f"{length} samples. Use store.regions()."
+        )
+    names = {a.name for a in spec.region_arrays}
+    assert set(arrays) == names, f"{sorted(arrays)} != {sorted(names)}"
+    for array in sorted(spec.region_arrays, key=lambda a: a.is_matrix):
+        values = arrays[array.name]
+        blocks = [values] if isinstance(values, np.ndarray) else values
+        with told(f"{uri}, region {region.index}"):
+            if array.is_matrix and (matrix := open_matrix(uri, array.name)):
+                matrix.write(region.index, blocks)
+            else:
+                _write_whole(group[array.name], array, region, np.concatenate(list(blocks)))
+
+
+def _write_whole(target: Any, array: ArraySpec, region: Region, values: NDArray[Any]) -> None:  # noqa: ANN401
+    rows = slice(region.index, region.index + 1) if array.dims[0] == "region" else region.rows
+    expected = (rows.stop - rows.start, *target.shape[1:])
+    assert values.shape == expected, (array.name, values.shape)
+    target.with_config({"write_empty_chunks": True})[rows] = values.astype(array.dtype, copy=False)
+
+
+def map_regions(
+    func: Callable[..., Any],
+    uri: str,
+    *,
+    what: str,
+    on_progress: Progress | None = None,
+    **arguments: Any,  # noqa: ANN401
+) -> list[Any]:
+    """Run ``func(uri, region, **arguments)`` for every missing region; return what it returns."""
+    todo, n_regions = missing_regions(uri), len(regions(uri))
+    if len(todo) < n_regions:
+        what = f"{what}, {n_regions - len(todo)} of {n_regions} regions kept"
+    return run_tasks(
+        func, [(uri, region) for region in todo], what=what, on_progress=on_progress, **arguments
+    )
+
+
+def reduce_regions(
+    func: Callable[..., Any],
+    uri: str,
+    *,
+    what: str,
+    on_progress: Progress | None = None,
+    **arguments: Any,  # noqa: ANN401
+) -> list[Any]:
+    """Run ``func(uri, region, **arguments)`` for every region; return partials in region order."""
+    todo = [(uri, region) for region in regions(uri)]
+    return run_tasks(func, todo, what=what, on_progress=on_progress, **arguments)
+
+
+# ---------------------------------------------------------------- finish
+
+
+def finish(
+    claim: Claim,
+    *,
+    arrays: Arrays | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> StoreSummary:
+    """Return the summary of a store after writing merged results and marking it complete.
+
+    Raises
+    ------
+    StoreError
+        When regions are missing.
+    SchemaError
+        When the store does not match its spec.
+    """
+    uri = claim.uri
+    attributes = read_attributes(uri) or {}
+    spec = SPECS[attributes["dglzarr_schema"]]
+    if spec.region_arrays and (missing := missing_regions(uri)):
+        raise StoreError(
+            f"{uri}: expected all regions, {len(missing)} are missing. Run the stage again."
+        )
+    group = zarr.open_group(uri, mode="r+")
+    sizes = {d: n for a in group.array_values() for d, n in zip(_dims(a), a.shape, strict=True)}
+    sizes |= _sizes(spec, arrays or {})
+    for name, values in (arrays or {}).items():
+        if name not in group:
+            _create_array(group, spec[name], sizes, None)
+        group[name][...] = _as_stored(np.asarray(values, dtype=_numpy_dtype(spec[name])))  # type: ignore[index]
+    validate(_lazy_dataset(uri), spec)
+    sweep_partial_files(*open_filesystem(uri))  # of a worker that died while others went on
+    group.attrs.update(
+        {"complete": True, "details": json.loads(json.dumps(dict(details or {}), default=float))}
+    )
+    return summarize(claim)
+
+
+def _dims(array: Any) -> tuple[str, ...]:  # noqa: ANN401
+    return tuple(array.metadata.dimension_names)
+
+
+def _numpy_dtype(array: ArraySpec) -> Any:  # noqa: ANN401
+    return _NUMPY_TEXT if array.dtype == "str" else array.dtype
+
+
+def summarize(claim: Claim) -> StoreSummary:
+    """Return the summary of a complete store: what was done there, and how long it took."""
+    assert claim.state != "refused"
+    ds = _open_one(claim.uri)
+    return StoreSummary(
+        claim.uri,
+        ds.attrs["dglzarr_schema"],
+        claim.state,
+        {str(k): int(v) for k, v in ds.sizes.items()},
+        time.monotonic() - claim.started,
+        store_nbytes(claim.uri),
+        ds.attrs.get("details", {}),
+    )
+
+
+# ---------------------------------------------------------------- read
+
+
+def _lost_regions(uri: str) -> list[Region]:
+    """Return the regions whose objects a store has lost since, or not yet."""
+    spec = SPECS[(read_attributes(uri) or {})["dglzarr_schema"]]
+    return missing_regions(uri) if spec.region_arrays else []
+
+
+def open_store(
+    uris: str | Sequence[str], spec: StoreSpec | None = None, *, whole: bool = True
+) -> xr.Dataset:
+    """Return a complete store as a validated, lazy Dataset; several segments are concatenated.
+
+    ``whole=False`` opens also a finished store that has lost objects since, to look at what is
+    left.
+
+    Raises
+    ------
+    StoreError
+        When there is no store, it is not a dglzarr store, not complete, or objects are lost.
+    SchemaError
+        When it does not match its spec, or segments have different genes.
+    """
+    if not isinstance(uris, str):
+        return _concatenate([open_store(uri, spec, whole=whole) for uri in uris], uris)
+    ds = _open_one(uris, spec, whole=whole)
+    big = _matrices(ds)
+    length = ds.attrs["region_length"]
+    return ds.assign({name: ds[name].chunk({"sample": length}) for name in big}) if big else ds
+
+
+def open_labels(uri: str, spec: StoreSpec | None = None) -> xr.Dataset:
+    """Return a complete store without its matrices, validated as `open_store` does.
+
+    It is opened without Dask's arrays, which take a quarter of a second to import: for tasks.
+    """
+    ds = _open_one(uri, spec)
+    return ds.drop_vars(_matrices(ds))
+
+
+def _open_one(uri: str, spec: StoreSpec | None = None, *, whole: bool = True) -> xr.Dataset:
+    """Return a complete store as a validated Dataset, its arrays read when they are looked at."""
+    attributes = _checked_attributes(uri, spec)
+    if whole and (lost := _lost_regions(uri)):
+        raise StoreError(
+            f"{uri}: {len(lost)} regions are missing, the first is {lost[0].index}. Run the stage "
+            "that writes it again. Of a grown segment, 'dglzarr refit' alone does that."
+        )
+    ds = _lazy_dataset(uri)
+    validate(ds, SPECS[attributes["dglzarr_schema"]])
+    return ds
+
+
+def _matrices(ds: xr.Dataset) -> list[str]:
+    return [a.name for a in SPECS[ds.attrs["dglzarr_schema"]].arrays if a.is_matrix]
+
+
+def _concatenate(parts: list[xr.Dataset], uris: Sequence[str]) -> xr.Dataset:
+    if len(parts) == 1:
+        return parts[0]
+    try:
+        return xr.concat(
+            _same_labels([part.drop_dims("region", errors="ignore") for part in parts]),
+            "sample",
+            data_vars="minimal",
+            coords="minimal",
+            compat="equals",
+            join="exact",
+        )
+    except ValueError as error:
+        raise SchemaError(
+            f"{uris[0]}: expected segments that differ in samples only, got other genes or "
+            f"parameters in one of {list(uris[1:6])!r}. Make the segments again."
+        ) from error
+
+
+def _same_labels(parts: list[xr.Dataset]) -> list[xr.Dataset]:
+    """Return segments with the sample labels of them all, "" where one has no such label."""
+    names = list(dict.fromkeys(str(n) for p in parts if "label" in p for n in p["label"].values))
+    return [p.reindex(label=names, fill_value="") if "label" in p else p for p in parts]
+
+
+def _checked_attributes(uri: str, spec: StoreSpec | None) -> dict[str, Any]:
+    found = read_attributes(uri)
+    if found is None:
+        raise StoreError(f"{uri}: no such store. Run the stage that writes it, or `dglzarr mine`.")
+    name = found.get("dglzarr_schema")
+    if name not in SPECS:
+        raise StoreError(f"{uri}: expected a dglzarr store, got a foreign Zarr group.")
+    if spec is not None and name != spec.name:
+        raise SchemaError(f"{uri}: expected schema {spec.name!r}, got {name!r}.")
+    if found.get("complete") is not True:
+        raise StoreError(f"{uri}: not complete. Run the stage that writes it again.")
+    if found["dglzarr_schema_version"] != SPECS[name].version:
+        got, expected = found["dglzarr_schema_version"], SPECS[name].version
+        raise SchemaError(
+            f"{uri}: expected schema {name!r} version {expected}, got version {got}. "
+            "Run its stage again."
+        )
+    return found
+
+
+def _lazy_dataset(uri: str) -> xr.Dataset:
+    ds: xr.Dataset = xr.open_zarr(uri, consolidated=False, chunks=None)
+    return ds
+
+
+def store_input(uri: str) -> dict[str, str]:
+    """Return the lineage entry of a complete input: a store, or the folder of a model."""
+    found = read_attributes(uri) or {}
+    if found.get("dglzarr_schema") != MODEL.name:
+        found = _checked_attributes(uri, None)
+    elif not found.get("complete"):
+        raise StoreError(f"{uri}: expected a complete model, got a begun one. Train it again.")
+    return {"uri": uri, "store_id": str(found["store_id"])}
+
+
+def claim_store(*_: Any, **__: Any) -> Any:  # noqa: ANN401  (until every stage is a Stage)
+    """Refuse."""
+    raise AssertionError

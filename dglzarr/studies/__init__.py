@@ -1,0 +1,1 @@
+"""Who runs what: plans, growth, cross-validation, replicates, forecast, cluster, progress."""

@@ -1,0 +1,254 @@
+"""Tiny studies for tests: genuine files, stores with chosen values, and ways to compare stores."""
+
+import contextlib
+import hashlib
+import itertools
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from dglzarr.models.files import Layer, save_model
+from dglzarr.stages.ingest import SourceFile
+from dglzarr.storage.claims import Claim
+from dglzarr.storage.declare import StoreSpec
+from dglzarr.storage.schemas import EXPRESSION, NORMALIZED, RAW, SAMPLES
+from dglzarr.storage.store import (
+    check_claim,
+    create_store,
+    finish,
+    open_store,
+    regions,
+    store_input,
+    take_claim,
+    write_region,
+)
+from dglzarr.testing import SimulatedExpression, simulate_expression, write_series_matrix
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+LENGTHS = (16, 48, 112)
+TINY_SETTINGS: dict[str, Any] = {
+    "root": "study",
+    "sources": [{"uri": "GSE*"}],
+    "ingest": {"shard_samples": 16},
+    "dedup": {"n_clusters": 4},
+    "select": {"n_random": 3},
+    "cluster": {"kind": "none"},
+}
+
+
+def text(values: Sequence[Any]) -> NDArray[Any]:
+    return np.array([str(v) for v in values], dtype=np.dtypes.StringDType())
+
+
+def simulate(n_samples: int = 100, n_genes: int = 40, **options: Any) -> SimulatedExpression:
+    options = {"n_hubs": 8, "n_programs": 3, "n_series": 5, "n_duplicates": 6, **options}
+    return simulate_expression(n_samples, n_genes, **options)
+
+
+def splits(n_samples: int, *, n_test: int = 20, n_validation: int = 10) -> NDArray[np.int8]:
+    """A split whose test and validation samples stand among the training samples."""
+    split = np.zeros(n_samples, dtype=np.int8)
+    chosen = np.random.default_rng(7).permutation(n_samples)
+    split[chosen[:n_test]] = TEST
+    split[chosen[n_test : n_test + n_validation]] = VALIDATION
+    return split
+
+
+def write_files(
+    folder: Path, simulated: SimulatedExpression, *, raw_series: Sequence[str] = ()
+) -> list[SourceFile]:
+    """One series matrix a series, with the raw store it goes to."""
+    series = np.array(simulated.series)
+    sources = []
+    for accession in sorted(set(simulated.series)):
+        rows = np.flatnonzero(series == accession)
+        path = write_series_matrix(
+            folder / f"{accession}_series_matrix.txt",
+            simulated.expression[rows],
+            samples=[simulated.samples[i] for i in rows],
+            genes=simulated.genes,
+            series=accession,
+            platform=simulated.platform[rows[0]],
+            scale="raw" if accession in raw_series else "log2",
+            tissue=[simulated.tissue[i] for i in rows],
+        )
+        sources.append(SourceFile(str(path), str(folder / "raw" / f"{accession}.zarr")))
+    return sources
+
+
+def write_matrix(
+    uri: Path | str,
+    spec: StoreSpec,
+    values: NDArray[np.floating[Any]],
+    *,
+    split: NDArray[np.int8] | None = None,
+    shard: int = 16,
+    genes: Sequence[str] | None = None,
+    symbols: Sequence[str] | None = None,
+    ids: Sequence[str] | None = None,
+    series: Sequence[str] | None = None,
+    tissues: Sequence[str] | None = None,
+    prefix: str = "s",
+    details: dict[str, Any] | None = None,
+) -> str:
+    """A complete raw, expression or normalized store of chosen values."""
+    uri = str(uri)
+    n_samples, n_genes = values.shape
+    genes = list(genes or [f"{i:03d}_at" for i in range(n_genes)])
+    labels: dict[str, NDArray[Any]] = {
+        "sample": text([f"{prefix}{i:03d}" for i in range(n_samples)]),
+        "gene": text(genes),
+        "gene_symbol": text(symbols or [""] * n_genes),
+        "series": text(["GSE1"] * n_samples if series is None else series),
+        "platform": text(["GPL96"] * n_samples),
+        "label": text(["tissue"] if tissues else []),
+        "sample_label": text(tissues or []).reshape(n_samples, -1 if tissues else 0),
+    }
+    if spec is not RAW:
+        labels["gene_id"] = text(ids or [""] * n_genes)
+        labels["source"] = labels["series"]
+        labels["split"] = splits(n_samples) if split is None else split
+    if spec is NORMALIZED:
+        ordered = np.sort(np.nan_to_num(values.astype(np.float64), nan=8.0), axis=1)
+        labels["quantile_reference"] = ordered.mean(axis=0)
+        labels["quantile"] = np.arange(n_genes, dtype=np.int32)
+    claim = claimed(uri, spec)
+    create_store(claim, labels, region_length=shard)
+    for region in regions(uri):
+        block = values[region.rows]
+        arrays = {"expression": block}
+        if spec is EXPRESSION:
+            arrays["n_missing"] = np.isnan(block).sum(axis=1)
+        write_region(uri, region, arrays)
+    finish(claim, details=details or {})
+    return uri
+
+
+def claimed(
+    uri: str,
+    spec: StoreSpec,
+    *,
+    inputs: dict[str, str] | None = None,
+    parameters: dict[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Claim:
+    """A claim that may be acted on."""
+    asked = check_claim(uri, [spec], inputs=inputs or {}, parameters=parameters or {})
+    return take_claim(asked, overwrite=overwrite)
+
+
+def write_samples(uri: Path | str, normalized: str, *, keep: NDArray[np.bool_]) -> str:
+    """A complete samples store with a chosen mask; moments are numpy's."""
+    uri = str(uri)
+    ds = open_store(normalized, NORMALIZED)
+    values = ds["expression"].values[keep & (ds["split"].values == TRAIN)].astype(np.float64)
+    n_samples, n_genes = ds["expression"].shape
+    coords = {"sample": ds["sample"].values, "gene": ds["gene"].values}
+    sizes = {"sample": n_samples, "gene": n_genes}
+    for array in SAMPLES.arrays:
+        if array.is_coord and array.dims == (array.name,) and array.name not in coords:
+            coords[array.name] = np.arange(1, dtype=np.int32)
+    claim = claimed(uri, SAMPLES, inputs={"source": normalized})
+    create_store(claim, coords)
+    arrays = {
+        array.name: np.zeros([sizes.get(dim, 1) for dim in array.dims])
+        for array in SAMPLES.arrays
+        if array.written == "finish"
+    }
+    with warnings.catch_warnings(action="ignore"):
+        arrays |= {"gene_mean": np.nanmean(values, axis=0), "gene_std": np.nanstd(values, axis=0)}
+    arrays |= {"keep": keep, "duplicate_of": text([""] * n_samples)}
+    finish(claim, arrays=arrays)
+    return uri
+
+
+def write_model(path: Path | str, normalized: str, samples: str, *, seed: int = 0) -> str:
+    """An untrained model of genes - 12 - 4 - 12 - genes."""
+    ds, mask = open_store(normalized), open_store(samples)
+    n_genes = ds.sizes["gene"]
+    rng = np.random.default_rng(seed)
+    widths = [n_genes, 12, 4, 12, n_genes]
+    layers: list[Layer] = [
+        (
+            rng.normal(0, 0.5, (n_in, n_out)).astype(np.float32),
+            rng.normal(0, 0.1, n_out).astype(np.float32),
+            "linear" if i == 3 else "sigmoid",
+        )
+        for i, (n_in, n_out) in enumerate(itertools.pairwise(widths))
+    ]
+    save_model(
+        Path(path),
+        layers,
+        config={"n_genes": n_genes, "seed": seed},
+        genes=[str(g) for g in ds["gene"].values],
+        gene_mean=mask["gene_mean"].values,
+        gene_std=mask["gene_std"].values,
+        inputs=[store_input(normalized), store_input(samples)],
+        parameters={},
+    )
+    return str(path)
+
+
+# ---------------------------------------------------------------- comparisons
+
+
+def digests(root: Path | str) -> dict[str, str]:
+    """SHA-256 of every object but metadata, which carries a time and a name of its own."""
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(Path(root).rglob("*"))
+        if path.is_file() and path.name != "zarr.json"
+    }
+
+
+def times(root: Path | str) -> dict[str, int]:
+    """When each file was last changed."""
+    return {
+        str(path.relative_to(root)): path.stat().st_mtime_ns
+        for path in sorted(Path(root).rglob("*"))
+        if path.is_file()
+    }
+
+
+def remove_regions(uri: Path | str, names: Sequence[str], indices: Sequence[int]) -> None:
+    """Take a store back to where it was before some regions were written."""
+    zarr.open_group(str(uri), mode="r+").attrs.update({"complete": False})
+    for name in names:
+        for index in indices:
+            place = Path(uri, name, "c", str(index))
+            shutil.rmtree(place) if place.is_dir() else place.unlink()
+
+
+class BrokenError(Exception):
+    """Stands for whatever may stop a task."""
+
+
+class Breaks:
+    """A region function that fails after some calls."""
+
+    def __init__(self, func: Any, after: int) -> None:
+        self.func, self.left = func, after
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.left:
+            raise BrokenError("broken")
+        self.left -= 1
+        return self.func(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def no_computing() -> Iterator[None]:
+    """Let every dask computation fail."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("computed")
+
+    with dask.config.set(scheduler=refuse):
+        yield

@@ -1,0 +1,397 @@
+import ctypes
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from zarr.codecs import BloscCodec
+
+from dglzarr.errors import StoreError
+from dglzarr.storage import shards
+from dglzarr.storage.rows import Rows
+from dglzarr.storage.shards import open_matrix
+
+
+def create(folder, *, shape=(70, 23), chunks=(8, 6), shards=(32, 24), **options):
+    options = {"dtype": "float32", "fill_value": np.nan, "compressors": None} | options
+    group = zarr.open_group(str(folder / "x.zarr"), mode="w", zarr_format=3)
+    array = group.create_array("expression", shape=shape, chunks=chunks, shards=shards, **options)
+    return str(folder / "x.zarr"), array
+
+
+WIDE = {"shape": (70, 2050), "chunks": (8, 512), "shards": (32, 2560)}
+
+
+def values_of(shape, seed=0):
+    values = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    values.flat[::7] = np.nan
+    return values
+
+
+def write(matrix, values):
+    for start in range(0, len(values), matrix.shards[0]):
+        matrix.write(start // matrix.shards[0], [values[start : start + matrix.shards[0]]])
+
+
+def taken(matrix, index, **how):
+    """Rows read to scattered places of a larger array, of which the rest stays as it was."""
+    out = np.full((2 * len(index) + 1, matrix.shape[1]), 7, np.float32)
+    places = np.random.default_rng(0).permutation(len(out))[: len(index)]
+    matrix.take(np.asarray(index, dtype=np.int64), out, places, **how)
+    assert (np.delete(out, places, axis=0) == 7).all()
+    return out[places]
+
+
+layouts = st.tuples(
+    st.integers(1, 90), st.integers(1, 40), st.integers(1, 9), st.integers(1, 9), st.integers(1, 4)
+).map(
+    lambda t: {
+        "shape": t[:2],
+        "chunks": (t[2], t[3]),
+        "shards": (t[2] * t[4], t[3] * -(-t[1] // t[3])),
+    }
+)
+
+
+@settings(max_examples=40)
+@given(layouts, st.data())
+def test_matrix__zarr_reads_what_is_written(tmp_path_factory, layout, data):
+    uri, array = create(tmp_path_factory.mktemp("x"), **layout)
+    values = values_of(layout["shape"])
+    write(open_matrix(uri, "expression"), values)
+    np.testing.assert_array_equal(array[...], values)
+    rows = data.draw(st.slices(layout["shape"][0]))
+    np.testing.assert_array_equal(array[rows.start : rows.stop], values[rows.start : rows.stop])
+
+
+@settings(max_examples=40)
+@given(layouts, st.data())
+def test_matrix__reads_what_zarr_writes(tmp_path_factory, layout, data):
+    uri, array = create(tmp_path_factory.mktemp("x"), **layout)
+    values = values_of(layout["shape"])
+    array.with_config({"write_empty_chunks": True})[...] = values
+    index = sorted(data.draw(st.sets(st.integers(0, layout["shape"][0] - 1))))
+    for is_compiled in (False, True):
+        found = taken(open_matrix(uri, "expression"), index, is_compiled=is_compiled)
+        np.testing.assert_array_equal(found, values[index])
+
+
+def test_matrix__chunks_that_zarr_left_out_are_missing_values(tmp_path):
+    uri, array = create(tmp_path)
+    array[3:5] = 1
+    found = taken(open_matrix(uri, "expression"), range(32))
+    np.testing.assert_array_equal(found, array[:32])
+    assert np.isnan(found).sum() == 30 * 23
+
+
+def test_matrix_write__strided_block_and_other_dtype(tmp_path):
+    uri, array = create(tmp_path, shape=(32, 23))
+    values = np.arange(2 * 32 * 46).reshape(64, 46)[::2, ::2]
+    open_matrix(uri, "expression").write(0, [values])
+    np.testing.assert_array_equal(array[...], values)
+
+
+def test_matrix_write__same_values_same_bytes(tmp_path):
+    uri, _ = create(tmp_path)
+    matrix = open_matrix(uri, "expression")
+    matrix.write(0, [values_of((32, 23))])
+    path = Path(uri, "expression", "c", "0", "0")
+    before = path.read_bytes()
+    matrix.write(0, [values_of((32, 23))])
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == ["0"]
+
+
+@pytest.mark.parametrize("has_direct", [True, False])
+@pytest.mark.parametrize("chunks", [(8, 6), (8, 512), (7, 1023)])
+def test_matrix_write__large_shard_past_the_cache(tmp_path, monkeypatch, chunks, has_direct):
+    def open_file(path, flags, *mode):
+        asked.append(flags & os.O_DIRECT)
+        if asked[-1] and not has_direct:
+            raise OSError(errno.EINVAL, "no direct writes here")
+        return create_file(path, flags, *mode)
+
+    asked, create_file = [], os.open
+    shards = (4 * chunks[0], -(-2050 // chunks[1]) * chunks[1])
+    uri, array = create(tmp_path, shape=(70, 2050), chunks=chunks, shards=shards)
+    values = values_of((70, 2050))
+    write(open_matrix(uri, "expression"), values)
+    before = {p: p.read_bytes() for p in Path(uri).rglob("c/*/0")}
+    monkeypatch.setattr("dglzarr.storage.shards._DIRECT_NBYTES", 0)
+    monkeypatch.setattr(os, "open", open_file)
+    write(open_matrix(uri, "expression"), values)
+    assert any(asked)
+    assert before == {p: p.read_bytes() for p in Path(uri).rglob("c/*/0")}
+    np.testing.assert_array_equal(array[...], values)
+
+
+@pytest.mark.parametrize("sizes", [{}, WIDE], ids=["under a page", "many pages"])
+@pytest.mark.parametrize("n_taken", [1, 2, 3])
+def test_matrix_write__a_disk_that_refuses_leaves_the_shard_as_it_was(
+    tmp_path, monkeypatch, sizes, n_taken
+):
+    def take_some_then_refuse(file, values):
+        if len(taken_so_far) == n_taken:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        taken_so_far.append(100)
+        return write_file(file, values[:100])
+
+    taken_so_far, write_file = [], os.write
+    uri, array = create(tmp_path, **sizes)
+    matrix = open_matrix(uri, "expression")
+    shape = 32, array.shape[1]
+    matrix.write(0, [np.ones(shape)])
+    monkeypatch.setattr(os, "write", take_some_then_refuse)
+    with pytest.raises(OSError, match="No space left"):
+        matrix.write(0, [np.zeros(shape)])
+    assert (array[:32] == 1).all()
+    assert [p.name for p in Path(uri, "expression", "c", "0").iterdir()] == ["0"]
+
+
+def test_matrix_write__blocks_that_fail_half_way_leave_the_shard_as_it_was(tmp_path):
+    def fail_after(n_blocks):
+        for _ in range(n_blocks):
+            yield np.zeros((8, 2050))
+        raise RuntimeError("no more samples")
+
+    uri, array = create(tmp_path, **WIDE)
+    matrix = open_matrix(uri, "expression")
+    matrix.write(0, [np.ones((32, 2050))])
+    for n_blocks in range(4):
+        with pytest.raises(RuntimeError, match="no more samples"):
+            matrix.write(0, fail_after(n_blocks))
+    assert (array[:32] == 1).all()
+    assert [p.name for p in Path(uri, "expression", "c", "0").iterdir()] == ["0"]
+
+
+def test_matrix_write__a_disk_that_takes_little_at_a_time(tmp_path, monkeypatch):
+    uri, array = create(tmp_path)
+    write_file = os.write
+    monkeypatch.setattr(os, "write", lambda file, values: write_file(file, values[:1000]))
+    values = values_of((32, 23))
+    open_matrix(uri, "expression").write(0, [values])
+    np.testing.assert_array_equal(array[:32], values)
+
+
+def test_matrix_write__direct_writes_that_open_takes_and_write_refuses(tmp_path, monkeypatch):
+    def refuse_direct(file, values):
+        if fcntl.fcntl(file, fcntl.F_GETFL) & os.O_DIRECT:
+            refused.append(file)
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return write_file(file, values)
+
+    refused, write_file = [], os.write
+    monkeypatch.setattr("dglzarr.storage.shards._DIRECT_NBYTES", 0)
+    monkeypatch.setattr(os, "write", refuse_direct)
+    uri, array = create(tmp_path)
+    values = values_of((32, 23))
+    open_matrix(uri, "expression").write(0, [values])
+    assert len(refused) == 1
+    np.testing.assert_array_equal(array[:32], values)
+
+
+@pytest.mark.parametrize("lengths", [(4, 28), (32, 1), (16,)])
+def test_matrix_write__blocks_that_do_not_fit_the_chunks(tmp_path, lengths):
+    uri, _ = create(tmp_path)
+    with pytest.raises(AssertionError):
+        open_matrix(uri, "expression").write(0, [np.ones((n, 23)) for n in lengths])
+    assert not list(Path(uri, "expression").rglob("*.partial"))
+
+
+def test_rows_take__chunks_of_other_genes_are_not_read(tmp_path, monkeypatch):
+    uri, _ = create(tmp_path)
+    values = values_of((70, 23))
+    write(open_matrix(uri, "expression"), values)
+    read, calls = shards._preadv2, []
+    monkeypatch.setattr(shards, "_preadv2", lambda *a: calls.append(a) or read(*a))
+    rows, index = Rows(uri), np.array([69, 3, 4, 3])  # two runs of neighbours
+    for genes, n_chunks in [([7, 22, 8, 7], 2), ([0], 1), ([-1, 12], 2), (list(range(23)), 4)]:
+        calls.clear()
+        found = rows.take(index, np.array(genes))
+        np.testing.assert_array_equal(found, values[np.ix_(index, genes)])
+        assert len(calls) == 2 * n_chunks
+
+
+def test_matrix_take__more_shards_than_are_open_at_once(tmp_path, monkeypatch):
+    uri, _ = create(tmp_path)
+    matrix, values = open_matrix(uri, "expression"), values_of((70, 23))
+    write(matrix, values)
+    monkeypatch.setattr(shards, "_OPEN_SHARDS", 2)
+    index = [0, 1, 31, 33, 40, 64, 69]
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    np.testing.assert_array_equal(taken(matrix, index), values[index])
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="Linux alone tells what is cached")
+@pytest.mark.parametrize("answer", ["cached", "not cached", "cannot tell"])
+@pytest.mark.parametrize("gap", [143, 144])
+def test_matrix_take__the_disk_is_asked_beforehand_for_what_is_not_cached(
+    tmp_path, monkeypatch, answer, gap
+):
+    read, asked, n_read = shards._preadv2, [], []
+
+    def look(file, vectors, n_vectors, offset, flags):
+        if flags == os.RWF_NOWAIT and answer != "cached":
+            return 0 if answer == "not cached" else -1
+        n_read.append(flags == 0)
+        return read(file, vectors, n_vectors, offset, flags)
+
+    def ask(_, offset, nbytes, advice):
+        assert advice == os.POSIX_FADV_WILLNEED
+        assert not any(n_read)
+        asked.append((offset, nbytes))
+
+    uri, _ = create(tmp_path)
+    matrix, values = open_matrix(uri, "expression"), values_of((70, 23))
+    write(matrix, values)
+    monkeypatch.setattr(shards, "_preadv2", look)
+    monkeypatch.setattr(os, "posix_fadvise", ask)
+    monkeypatch.setattr(shards, "_GAP_NBYTES", gap)
+    index = [1, 2, 9, 33, 34, 41]  # two runs in each of two shards
+    np.testing.assert_array_equal(taken(matrix, index), values[index])
+    chunk, row = 8 * 6 * 4, 6 * 4
+    pieces = [(n * chunk + row, 2 * row) for n in range(4)]
+    pieces += [((4 + n) * chunk + row, row) for n in range(4)]
+    over_gaps = [(row, 4 * chunk + row), *pieces[5:]]  # of 144, not of 168
+    assert asked == ([] if answer == "cached" else 2 * (pieces if gap < 144 else over_gaps))
+
+
+def test_matrix_take__a_refused_hint_is_no_error(tmp_path, monkeypatch):
+    refused = []
+
+    def refuse(*arguments):
+        refused.append(arguments)
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    uri, _ = create(tmp_path)
+    matrix, values = open_matrix(uri, "expression"), values_of((70, 23))
+    write(matrix, values)
+    monkeypatch.setattr(shards, "_NOWAIT", -1)  # flags that are refused too
+    monkeypatch.setattr(os, "posix_fadvise", refuse)
+    np.testing.assert_array_equal(taken(matrix, [1, 2, 9]), values[[1, 2, 9]])
+    assert refused
+
+
+def test_matrix_take__missing_shard(tmp_path):
+    uri, _ = create(tmp_path)
+    matrix = open_matrix(uri, "expression")
+    matrix.write(0, [np.ones((32, 23))])
+    with pytest.raises(StoreError, match=r"x\.zarr: region 1 of 'expression' is missing\. Run"):
+        taken(matrix, [3, 33])
+
+
+@pytest.mark.parametrize("kept", [0, 3, 100, 3000])
+def test_matrix_take__truncated_shard(tmp_path, kept):
+    uri, _ = create(tmp_path)
+    matrix = open_matrix(uri, "expression")
+    matrix.write(0, [np.ones((32, 23))])
+    path = Path(uri, "expression", "c", "0", "0")
+    assert kept < path.stat().st_size
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(StoreError, match=r"expected a whole shard, got a damaged one\. Remove it"):
+        taken(matrix, [3])
+
+
+@pytest.mark.parametrize("call", ["open", "pread"])
+def test_matrix_take__a_disk_that_refuses_names_the_shard(tmp_path, monkeypatch, call):
+    def refuse(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    uri, _ = create(tmp_path)
+    matrix = open_matrix(uri, "expression")
+    matrix.write(0, [np.ones((32, 23))])
+    monkeypatch.setattr(os, call, refuse)
+    message = r"expression/c/0/0: cannot be read: Input/output error\. Mend"
+    with pytest.raises(StoreError, match=message):
+        taken(matrix, [3])
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_matrix_take__a_piece_that_cannot_be_read_names_its_shard(
+    tmp_path, monkeypatch, is_compiled
+):
+    def unreadable(self, opened, *where):
+        pieces = find(self, opened, *where)
+        pieces.calls[-1, 1] = 8  # no memory that is ours: the call fails
+        return pieces
+
+    uri, _ = create(tmp_path)
+    matrix, find = open_matrix(uri, "expression"), shards.Matrix._pieces
+    write(matrix, values_of((70, 23)))
+    monkeypatch.setattr(shards.Matrix, "_pieces", unreadable)
+    with pytest.raises(StoreError, match=r"expression/c/1/0: cannot be read: Bad address\. Mend"):
+        taken(matrix, [3, 33], is_compiled=is_compiled)
+
+
+@pytest.mark.parametrize("cut", ["by a signal", "short", "short for good"])
+def test_matrix_take__a_read_that_is_cut_short_is_made_again(tmp_path, monkeypatch, cut):
+    read, n_cut = shards._preadv2, []
+    n_times = {"by a signal": 3, "short": 1, "short for good": 9}[cut]
+
+    def cut_short(file, vectors, n_vectors, offset, flags):
+        if offset == 0 and len(n_cut) < n_times:
+            n_cut.append(cut)
+            ctypes.set_errno(errno.EINTR)
+            return -1 if cut == "by a signal" else 5
+        return read(file, vectors, n_vectors, offset, flags)
+
+    uri, _ = create(tmp_path)
+    matrix, values = open_matrix(uri, "expression"), values_of((70, 23))
+    write(matrix, values)
+    monkeypatch.setattr(shards, "_NOWAIT", None)
+    monkeypatch.setattr(shards, "_preadv2", cut_short)
+    if cut == "short for good":
+        with pytest.raises(StoreError, match=r"c/0/0: cannot be read: Input/output error\. Mend"):
+            taken(matrix, [0])
+    else:
+        np.testing.assert_array_equal(taken(matrix, [0]), values[[0]])
+    assert len(n_cut) == {"by a signal": 3, "short": 1, "short for good": 2}[cut]
+
+
+def test_matrix_take__longest_chunks_that_are_read_directly(tmp_path):
+    shape = (600, 23)
+    uri, _ = create(tmp_path, shape=shape, chunks=(512, 6), shards=(512, 24))
+    values = values_of(shape)
+    write(open_matrix(uri, "expression"), values)
+    np.testing.assert_array_equal(taken(open_matrix(uri, "expression"), range(600)), values)
+
+
+def test_matrix_take__chunk_beyond_the_end(tmp_path):
+    uri, _ = create(tmp_path)
+    matrix = open_matrix(uri, "expression")
+    matrix.write(0, [np.ones((32, 23))])
+    path = Path(uri, "expression", "c", "0", "0")
+    tail = path.read_bytes()[-(16 * 16 + 4) :]
+    path.write_bytes(tail)
+    with pytest.raises(StoreError, match=r"expression/c/0/0: expected a whole shard"):
+        taken(matrix, [31])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compressors": BloscCodec(cname="lz4")},
+        {"shards": None},
+        {"dtype": "float64"},
+        {"shards": (32, 12)},
+        {"shape": (70, 23, 2), "chunks": (8, 6, 2), "shards": (32, 24, 2)},
+        {"chunk_key_encoding": {"name": "default", "separator": "."}},
+        {"fill_value": 0},
+        {"chunks": (513, 6), "shards": (513, 24)},
+        {"filters": [zarr.codecs.TransposeCodec(order=(1, 0))]},
+    ],
+    ids=lambda o: next(iter(o)),
+)
+def test_open_matrix__none_for_another_layout(tmp_path, options):
+    uri, _ = create(tmp_path, **options)
+    assert open_matrix(uri, "expression") is None
+
+
+def test_open_matrix__none_for_a_remote_store():
+    assert open_matrix("memory://x.zarr", "expression") is None

@@ -1,0 +1,229 @@
+"""A study is a manifest over immutable segments, replaced in one step."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+import dglzarr
+from dglzarr.errors import SchemaError, StoreError
+from dglzarr.storage.schemas import EXPRESSION, NORMALIZED, SPECS
+from dglzarr.storage.study import (
+    MANIFEST,
+    OPTIONAL,
+    SEGMENTED,
+    WHOLE,
+    Study,
+    create_study,
+    open_study,
+    planned_study,
+    write_manifest,
+)
+from tests.builders import no_computing, write_matrix
+
+
+def manifest(root):
+    return json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+
+
+# ---------------------------------------------------------------- manifest
+
+
+def test_create_study__one_segment(tmp_path):
+    study = create_study(str(tmp_path / "deep" / "study"))
+    assert study.segments == ("0000",)
+    assert manifest(tmp_path / "deep" / "study") == {"study_version": 1, "segments": ["0000"]}
+
+
+def test_create_study__leaves_a_manifest_as_it_is(tmp_path):
+    write_manifest(str(tmp_path), ["0000", "0001"])
+    before = (tmp_path / MANIFEST).stat()
+    assert create_study(str(tmp_path)).segments == ("0000", "0001")
+    assert (tmp_path / MANIFEST).stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_planned_study__writes_nothing(tmp_path):
+    assert planned_study(str(tmp_path / "study")).segments == ("0000",)
+    assert list(tmp_path.iterdir()) == []
+    write_manifest(str(tmp_path), ["a", "b"])
+    assert planned_study(str(tmp_path)).segments == ("a", "b")
+
+
+@pytest.mark.parametrize("killed_in", ["write_text", "replace"])
+def test_write_manifest__killed_half_way_leaves_the_old_one(killed_in, tmp_path, monkeypatch):
+    """Whatever stops the writer before the replacement, readers see the old list."""
+    write_manifest(str(tmp_path), ["0000"])
+    write_text = Path.write_text
+
+    def die(self, *_, **__):
+        if killed_in == "write_text":
+            write_text(self, '{"study_version": 1, "segm', encoding="utf-8")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, killed_in, die)
+    with pytest.raises(KeyboardInterrupt):
+        write_manifest(str(tmp_path), ["0000", "0001"])
+    monkeypatch.undo()
+    assert open_study(str(tmp_path)).segments == ("0000",)
+    write_manifest(str(tmp_path), ["0000", "0001"])
+    assert open_study(str(tmp_path)).segments == ("0000", "0001")
+
+
+def test_write_manifest__leaves_nothing_else(tmp_path):
+    write_manifest(str(tmp_path), ["0000"])
+    write_manifest(str(tmp_path), ["0000", "0001"])
+    assert [p.name for p in tmp_path.iterdir()] == [MANIFEST]
+
+
+def test_write_manifest__refused_by_the_disk_leaves_nothing_else(tmp_path, monkeypatch):
+    write_manifest(str(tmp_path), ["0000"])
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(StoreError, match="No space left"):
+        write_manifest(str(tmp_path), ["0000", "0001"])
+    assert [p.name for p in tmp_path.iterdir()] == [MANIFEST]
+
+
+def test_write_manifest__unwritable_root(tmp_path):
+    (tmp_path / "file").touch()
+    message = r"file: cannot be written: .* Choose a writable root\."
+    with pytest.raises(StoreError, match=message):
+        write_manifest(str(tmp_path / "file"), ["0000"])
+
+
+def test_open_study__pinned_to_the_manifest_of_that_moment(tmp_path):
+    write_manifest(str(tmp_path), ["0000"])
+    pinned = open_study(str(tmp_path))
+    write_manifest(str(tmp_path), ["0000", "0001"])
+    assert len(pinned.uris("normalized")) == 1
+    assert len(open_study(str(tmp_path)).uris("normalized")) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"no study here \(study\.json is missing\)\. Run 'dglzarr mine'"),
+        (
+            '{"study_version": 2, "segments": []}',
+            r"study\.json: expected a manifest of study_version 1, got 2",
+        ),
+        ("{}", r"study\.json: expected a manifest of study_version 1, got None"),
+        ("[]", r"study\.json: expected a manifest of study_version 1, got \[\]"),
+        ('{"study_version": 1, "segm', r"study\.json: expected a manifest"),
+        ('{"study_version": 1}', r"study\.json: expected a list of segments"),
+        ('{"study_version": 1, "segments": []}', r"study\.json: expected a list of segments"),
+        ('{"study_version": 1, "segments": "0000"}', r"study\.json: expected a list of segments"),
+    ],
+    ids=["none", "newer", "empty", "list", "cut", "no segments", "zero segments", "text"],
+)
+def test_open_study__refuses(text, message, tmp_path):
+    if text is not None:
+        (tmp_path / MANIFEST).write_text(text, encoding="utf-8")
+    with pytest.raises(StoreError, match=message):
+        open_study(str(tmp_path))
+
+
+# ---------------------------------------------------------------- places
+
+
+def test_study__where_things_stand():
+    study = Study("/s", ("0000", "0001"))
+    assert study.raw("GSE1") == "/s/raw/GSE1.zarr"
+    for name in SEGMENTED:
+        assert study.uris(name) == [f"/s/segments/{i}/{name}.zarr" for i in ("0000", "0001")]
+        assert study.uri(name) == f"/s/segments/0001/{name}.zarr"
+    for name in (*WHOLE, *OPTIONAL):
+        assert study.uris(name) == [f"/s/{name}.zarr"]
+    assert (study.model(3), study.report) == ("/s/models/seed-3", "/s/report.html")
+
+
+def test_study__no_such_store():
+    with pytest.raises(StoreError, match=r"/s: expected a store of expression, .*, got 'nosuch'"):
+        Study("/s", ("0000",)).uris("nosuch")
+
+
+def test_study__every_store_of_a_study_is_known():
+    known = [*SEGMENTED, *WHOLE, *OPTIONAL]
+    assert set(known) < set(SPECS)
+    assert len(set(known)) == len(known)
+
+
+# ---------------------------------------------------------------- segments
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    """A study grown by a second segment of other samples; returns the root and both matrices."""
+    root, rng = tmp_path_factory.mktemp("grown"), np.random.default_rng(0)
+    matrices = [rng.normal(8, 1, (n, 12)).astype(np.float32) for n in (40, 24)]
+    for name, values in zip(("0000", "0001"), matrices, strict=True):
+        for spec in (EXPRESSION, NORMALIZED):
+            uri = root / "segments" / name / f"{spec.name}.zarr"
+            write_matrix(uri, spec, values)
+            rename_samples(uri, name)
+    align_reference(root)
+    write_manifest(str(root), ["0000", "0001"])
+    return root, matrices
+
+
+@pytest.fixture
+def two_segments(grown, tmp_path):
+    root, matrices = grown
+    return shutil.copytree(root, tmp_path / "study"), matrices
+
+
+def rename_samples(uri, prefix):
+    labels = zarr.open_array(str(uri), path="sample", mode="r+")
+    labels[...] = np.array([f"{prefix}-{s}" for s in labels[...]], dtype=np.dtypes.StringDType())
+
+
+def align_reference(root):
+    """A later segment is normalized against the frozen reference of the first."""
+    stores = sorted((root / "segments").glob("*/normalized.zarr"))
+    for store in stores[1:]:
+        shutil.rmtree(store / "quantile_reference")
+        shutil.copytree(stores[0] / "quantile_reference", store / "quantile_reference")
+
+
+@pytest.mark.parametrize("name", ["normalized", "expression"])
+def test_open__segments_are_concatenated(name, two_segments):
+    root, matrices = two_segments
+    with no_computing():
+        ds = dglzarr.open(f"{root}#{name}")
+    assert ds.sizes["sample"] == 64
+    np.testing.assert_array_equal(ds["expression"].values, np.concatenate(matrices))
+    samples = [f"{s}-s{i:03d}" for s, n in (("0000", 40), ("0001", 24)) for i in range(n)]
+    assert ds["sample"].values.tolist() == samples
+    assert ds["split"].dims == ("sample",)
+    np.testing.assert_array_equal(ds["expression"].sel(sample="0001-s003").values, matrices[1][3])
+
+
+def test_open__one_segment_of_two_is_itself(two_segments):
+    root, matrices = two_segments
+    ds = dglzarr.open(f"{root}/segments/0001/normalized.zarr")
+    np.testing.assert_array_equal(ds["expression"].values, matrices[1])
+
+
+def test_open__a_segment_is_missing(two_segments):
+    root, _ = two_segments
+    write_manifest(str(root), ["0000", "0001", "0002"])
+    with pytest.raises(StoreError, match=r"0002/normalized\.zarr: no such store"):
+        dglzarr.open(f"{root}#normalized")
+
+
+def test_open__segments_of_other_genes(two_segments, rng):
+    root, _ = two_segments
+    uri = root / "segments" / "0002" / "expression.zarr"
+    write_matrix(
+        uri, EXPRESSION, rng.normal(8, 1, (20, 12)).astype(np.float32),
+        genes=[f"other{i}" for i in range(12)],
+    )  # fmt: skip
+    write_manifest(str(root), ["0000", "0001", "0002"])
+    with pytest.raises(SchemaError, match="expected segments that differ in samples only"):
+        dglzarr.open(f"{root}#expression")

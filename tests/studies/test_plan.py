@@ -1,0 +1,465 @@
+"""The pipeline as a whole: planted genes are found, every setting counts, any scheduler will do."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import BaseModel
+
+from dglzarr import settings as config
+from dglzarr.errors import ConfigError, DglzarrError, StoreError
+from dglzarr.settings import Settings, load_settings
+from dglzarr.stages.select import select
+from dglzarr.storage.schemas import SCORES
+from dglzarr.storage.store import claim_store, create_store, finish, is_complete, open_store
+from dglzarr.studies import plan as pipeline
+from dglzarr.studies.plan import OPTIONAL_STAGES, STAGES, mine, plan
+from dglzarr.testing import write_study
+from tests.builders import Breaks, BrokenError, digests, simulate, times, write_files
+
+TINY = {
+    "ingest": {"split_by": "sample", "shard_samples": 16},
+    "dedup": {"n_clusters": 4},
+    "train": {"hidden": 8, "n_latent": 3, "epochs": 2, "batch_size": 16},
+    "score": {"deeplift_reference": "samples", "n_references": 2},
+    "select": {"n_landmarks": 5, "n_random": 2},
+    "cluster": {"kind": "none"},
+}
+
+
+GROUP = {"label": "tissue"}
+ENRICH = {"ontology": "go.obo", "associations": "go.gaf", "min_size": 1}
+
+
+def tiny(folder, **sections):
+    """Settings of a study of 64 samples and 24 genes whose files lie in a folder."""
+    if not list(folder.glob("GSE*")):
+        write_files(folder, simulate(64, 24, n_hubs=4, n_series=3, n_duplicates=4))
+    content = {"root": "study", "sources": [{"uri": "GSE*"}], **TINY}
+    for name, values in sections.items():
+        content[name] = {**content[name], **values} if name in TINY else values
+    return config.build_settings(content, name="test", folder=folder)
+
+
+def write_ontology(folder, genes):
+    """An ontology of two terms in each of two namespaces, and annotations of some genes."""
+    for name in ("go", "other"):
+        spaces = ("molecular_function", "biological_process")
+        stanzas = [
+            f"[Term]\nid: GO:{i}\nname: {name}\nnamespace: {s}\n" for i, s in enumerate(spaces)
+        ]
+        (folder / f"{name}.obo").write_text("\n".join(stanzas))
+        rows = [["db", name, g, "", f"GO:{i % 2}", *["-"] * 10] for i, g in enumerate(genes)]
+        (folder / f"{name}.gaf").write_text("".join("\t".join(r) + "\n" for r in rows))
+
+
+# ---------------------------------------------------------------- planted genes
+
+
+class Mined:
+    """The demo, mined."""
+
+    def __init__(self, folder):
+        path = write_study(folder)
+        self.settings = load_settings(path, ('cluster.kind="none"',))
+        self.results = mine(self.settings)
+        self.study = pipeline.open_study(self.settings.root)
+        self.truth = json.loads((folder / "truth.json").read_text())
+        self.hubs = set(self.truth["hubs"])
+
+    def open(self, name):
+        return open_store(self.study.uris(name)[-1])
+
+    def n_hubs(self, genes):
+        return len(self.hubs & {str(g) for g in genes})
+
+
+@pytest.fixture(scope="module")
+def mined(tmp_path_factory):
+    return Mined(tmp_path_factory.mktemp("demo"))
+
+
+def finds_most_hubs(mined, landmarks):
+    """Whether the panel in a landmarks store holds most of the planted hubs."""
+    ds = open_store(landmarks)
+    panel = ds["gene"].values[ds["is_landmark"].values]
+    assert len(panel) == len(mined.hubs)
+    return mined.n_hubs(panel) >= 0.7 * len(mined.hubs)
+
+
+@pytest.mark.slow
+def test_mine__finds_most_planted_hubs(mined):
+    assert finds_most_hubs(mined, mined.study.uri("landmarks"))
+    assert list(mined.results) == list(STAGES)
+    assert Path(mined.study.report).stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_mine__shuffled_scores_find_few(mined, tmp_path, seed):
+    ds = mined.open("scores")
+    order = np.random.default_rng(seed).permutation(ds.sizes["gene"])
+    uri = str(tmp_path / "scores.zarr")
+    labels = {str(name): ds[name].values for name in ds.coords}
+    create_store(claim_store(uri, SCORES, inputs=[], parameters={}), labels)
+    shuffled = {n: np.take(ds[n].values, order, axis=-1) for n in ("score", "latent_score")}
+    finish(uri, started=0.0, arrays=shuffled)
+    stores = {name: mined.study.uri(name) for name in ("normalized", "samples")}
+    options = mined.settings.select.model_dump() | {"selector": "top-score", "selectors": ()}
+    select(uri, str(tmp_path / "landmarks.zarr"), **stores, **options)
+    assert not finds_most_hubs(mined, str(tmp_path / "landmarks.zarr"))
+
+
+@pytest.mark.slow
+def test_mine__variance_finds_few(mined):
+    ds = mined.open("samples")
+    varying = np.argsort(-ds["gene_std"].values)[: len(mined.hubs)]
+    assert mined.n_hubs(ds["gene"].values[varying]) <= 0.1 * len(mined.hubs)
+
+
+@pytest.mark.slow
+def test_mine__mined_panel_is_better_than_random_ones(mined):
+    error = mined.open("evaluation").attrs["details"]["mean_mae"]
+    random = [e for name, e in error.items() if name.startswith("random-")]
+    assert len(random) == mined.settings.select.n_random
+    assert error["mined"] < np.mean(random) - 2 * np.std(random)
+    assert error["mined"] < min(random)
+    assert max(random) < error["mean"]
+
+
+@pytest.mark.slow
+def test_mine__finds_the_planted_duplicates(mined):
+    ds = mined.open("samples")
+    keep = dict(zip(ds["sample"].values.tolist(), ds["keep"].values.tolist(), strict=True))
+    found = [not (keep[a] and keep[b]) for a, b in mined.truth["duplicates"]]
+    assert np.mean(found) >= 0.9
+    assert (~ds["keep"].values).sum() <= len(mined.truth["duplicates"])
+
+
+@pytest.mark.slow
+def test_mine__scales_are_told_apart(mined):
+    details = mined.open("expression").attrs["details"]
+    assert [s["source"] for s in details["per_source"] if s["scale"] == "raw"] == ["GSE900002"]
+
+
+@pytest.mark.slow
+def test_mine__cohort_is_judged_too(mined):
+    ds = mined.open("evaluation")
+    cohort = next(str(c) for c in ds["cohort"].values if str(c).startswith("GTEx"))
+    errors = ds["mae"].sel(cohort=cohort, predictor="ridge").mean("gene")
+    assert float(errors.sel(panel="mined")) < float(errors.sel(panel="mean"))
+
+
+# ---------------------------------------------------------------- order and names
+
+
+def test_plan__steps_in_order_write_what_the_next_ones_read(tmp_path):
+    written = set()
+    for step, name in zip(plan(tiny(tmp_path)), STAGES, strict=True):
+        assert step.name == name
+        for key in ("source", "normalized", "samples", "landmarks", "model"):
+            if key in step.arguments:
+                assert step.arguments[key] in written, (name, key)
+        written.add(step.writes)
+
+
+def test_plan__writes_nothing(tmp_path):
+    settings = tiny(tmp_path)
+    before = times(tmp_path)
+    assert {step.state for step in plan(settings)} == {"to do"}
+    assert times(tmp_path) == before
+
+
+def test_source_files__patterns_and_sheets(tmp_path):
+    settings = tiny(tmp_path, sources=[{"uri": "GSE*", "sample_sheet": "{stem}.tsv"}])
+    first, *_ = files = pipeline.source_files(settings, pipeline.planned_study(settings.root))
+    assert [Path(f.path).name for f in files] == sorted(p.name for p in tmp_path.glob("GSE*"))
+    assert first.sample_sheet == str(tmp_path / f"{Path(first.raw).stem}.tsv")
+
+
+def test_plan__optional_stages_only_where_settings_ask(tmp_path):
+    settings = tiny(tmp_path, group=GROUP, enrich={"gene_sets": "sets.gmt"})
+    (tmp_path / "sets.gmt").write_text("T\tx\tA\n")
+    assert [step.name for step in plan(settings)] == [*STAGES[:-1], *OPTIONAL_STAGES, STAGES[-1]]
+
+
+@pytest.mark.parametrize("stage", OPTIONAL_STAGES)
+def test_mine__an_optional_stage_asks_for_its_settings(tmp_path, stage):
+    with pytest.raises(ConfigError, match=rf"{stage}: .* Add a section \[{stage}\]"):
+        mine(tiny(tmp_path), only=[stage])
+
+
+def test_mine__run_executes_every_step(tmp_path):
+    called = []
+    settings = tiny(tmp_path)
+    mine(settings, run=lambda step: called.append(step.name) or step(), only=STAGES[:3])
+    assert called == list(STAGES[:3])
+    assert [step.state for step in plan(settings)] == ["done"] * 3 + ["to do"] * 6
+
+
+def test_mine__refuses_bad_settings_before_it_makes_a_root(tmp_path):
+    with pytest.raises(ConfigError, match=r"sources\.1\.uri: no such file"):
+        mine(tiny(tmp_path, sources=[{"uri": "GSE*"}, {"uri": "absent.gct"}]))
+    assert not (tmp_path / "study").exists()
+
+
+def test_mine__a_stage_that_fails_stops_the_rest(tmp_path):
+    settings = tiny(tmp_path)
+
+    def run(step):
+        if step.name == "dedup":
+            raise DglzarrError("stopped")
+        return step()
+
+    with pytest.raises(DglzarrError, match="stopped"):
+        mine(settings, run=run)
+    assert [step.state for step in plan(settings)] == ["done"] * 2 + ["to do"] * 7
+
+
+# ---------------------------------------------------------------- every setting counts
+
+
+def fields(model, prefix=""):
+    """The dotted name of every setting."""
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if name == "sources":
+            yield from fields(config.SourceSettings, "sources.")
+        elif isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from fields(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
+    "seed": (5, "ingest", "seed 0 -> 5"),
+    "sources.uri": ("GSE*[12]_*", "ingest", "other inputs"),
+    "sources.role": ("cohort", "ingest", "role 'train' -> 'cohort'"),
+    "sources.unit": ("log2", "ingest", "unit None -> 'log2'"),
+    "sources.sample_sheet": ("sheet.tsv", "ingest", "other inputs"),
+    "sources.join_column": ("Sample", "ingest", "sample_column None -> 'Sample'"),
+    "ingest.feature_kind": ("gene", "ingest", "feature_kind 'probe' -> 'gene'"),
+    "ingest.probes": ("probes.txt", "ingest", "gene_space 'intersection' -> 'list'"),
+    "ingest.annotation": ("annotation.txt", "ingest", "other inputs"),
+    "ingest.split_by": ("series", "ingest", "split_by 'sample' -> 'series'"),
+    "ingest.test_fraction": (0.3, "ingest", "test_fraction 0.2 -> 0.3"),
+    "ingest.validation_fraction": (0.3, "ingest", "validation_fraction 0.1 -> 0.3"),
+    "ingest.min_coverage": (0.5, "ingest", "min_coverage 0.9 -> 0.5"),
+    "ingest.shard_samples": (32, "ingest", "shard_length 16 -> 32"),
+    "normalize.method": ("none", "normalize", "method 'quantile' -> 'none'"),
+    "normalize.ties": ("dgex", "normalize", "ties 'midrank' -> 'dgex'"),
+    "normalize.fit_on": ("all", "normalize", "fit_on 'train' -> 'all'"),
+    "dedup.n_clusters": (5, "dedup", "n_clusters 4 -> 5"),
+    "dedup.threshold": (2.0, "dedup", "threshold 1.0 -> 2.0"),
+    "dedup.rule": ("dgex", "dedup", "rule 'greedy' -> 'dgex'"),
+    "dedup.epochs": (4, "dedup", "epochs 3 -> 4"),
+    "train.hidden": (9, "train", "hidden 8 -> 9"),
+    "train.n_latent": (4, "train", "n_latent 3 -> 4"),
+    "train.activation": ("tanh", "train", "activation 'sigmoid' -> 'tanh'"),
+    "train.output": ("tanh", "train", "output 'linear' -> 'tanh'"),
+    "train.dropout_position": ("input", "train", "dropout_position 'hidden' -> 'input'"),
+    "train.window": (4, "train", "window 10 -> 4"),
+    "train.windows_in_memory": (2, "train", "windows_in_memory 256 -> 2"),
+    "train.dropout": (0.2, "train", "dropout 0.1 -> 0.2"),
+    "train.l2": (0.5, "train", "l2 1e-06 -> 0.5"),
+    "train.epochs": (3, "train", "epochs 2 -> 3"),
+    "train.batch_size": (8, "train", "batch_size 16 -> 8"),
+    "train.learning_rate": (0.1, "train", "learning_rate 0.001 -> 0.1"),
+    "train.patience": (1, "train", "patience None -> 1"),
+    "score.deeplift_reference": ("zeros", "score", "deeplift_reference 'samples' -> 'zeros'"),
+    "score.n_references": (3, "score", "n_references 2 -> 3"),
+    "score.aggregation": ("max", "score", "aggregation 'mean-abs' -> 'max'"),
+    "score.engine": ("shap", "score", "engine 'closed-form' -> 'shap'"),
+    "score.group_by": ("series", "score", "group_by None -> 'series'"),
+    "score.layer": ("pre-activation", "score", "layer 'latent' -> 'pre-activation'"),
+    "select.selector": ("variance", "select", "selector 'greedy' -> 'variance'"),
+    "select.selectors": (("random",), "select", "selectors"),
+    "select.forced": ("list.txt", "select", "forced [] -> "),
+    "select.excluded": ("list.txt", "select", "excluded [] -> "),
+    "select.n_landmarks": (4, "select", "n_landmarks 5 -> 4"),
+    "select.n_random": (1, "select", "n_random 2 -> 1"),
+    "evaluate.panels": ({"l": "list.txt"}, "select", "panels"),
+    "evaluate.predictors": (("ridge", "knn"), "evaluate", "predictors"),
+    "evaluate.alphas": ((2.0,), "evaluate", "alphas"),
+    "evaluate.neighbors": ((3,), "evaluate", "neighbors"),
+    "evaluate.dgex.hidden": (9, "evaluate", "'hidden': 9"),
+    "evaluate.dgex.n_layers": (2, "evaluate", "'n_layers': 2"),
+    "evaluate.dgex.dropout": (0.2, "evaluate", "'dropout': 0.2"),
+    "evaluate.dgex.optimizer": ("momentum", "evaluate", "'optimizer': 'momentum'"),
+    "evaluate.dgex.learning_rate": (0.1, "evaluate", "'learning_rate': 0.1"),
+    "evaluate.dgex.epochs": (3, "evaluate", "'epochs': 3"),
+    "evaluate.dgex.batch_size": (8, "evaluate", "'batch_size': 8"),
+    "evaluate.dgex.patience": (1, "evaluate", "'patience': 1"),
+    "evaluate.target_rule": ("feature", "evaluate", "target_rule 'gene' -> 'feature'"),
+    "evaluate.cohort_scale": ("cohort", "evaluate", "cohort_scale 'train' -> 'cohort'"),
+    "group.label": ("series", "group", "label 'tissue' -> 'series'"),
+    "group.series": (["GSE900002"], "group", "series [] -> ['GSE900002']"),
+    "group.linkage": ("average", "group", "linkage 'ward' -> 'average'"),
+    "enrich.namespace": ("biological_process", "enrich", "'molecular_function' -> 'biological"),
+    "enrich.min_size": (2, "enrich", "min_size 1 -> 2"),
+    "enrich.max_size": (20, "enrich", "max_size 500 -> 20"),
+    "enrich.ontology": ("other.obo", "enrich", "other inputs"),
+    "enrich.associations": ("other.gaf", "enrich", "other inputs"),
+}
+ELSEWHERE = {"train.cache", "train.device", "score.device", "root", "title", "enrich.gene_sets"}
+CLUSTER = {
+    "kind": "local",
+    "n_workers": 3,
+    "threads_per_worker": 2,
+    "memory_limit": "1GiB",
+    "address": "tcp://127.0.0.1:1",
+}
+
+
+def written(root):
+    """When each file of the stores and of the model was changed."""
+    return {n: t for n, t in times(root).items() if ".zarr/" in n or n.startswith("models/")}
+
+
+def changed(folder, name, value):
+    """The settings of the tiny study, but for one value."""
+    section, _, key = name.rpartition(".")
+    if name == "sources.role":
+        first, *others = sorted(str(f) for f in folder.glob("GSE*"))
+        return tiny(folder, sources=[{"uri": first, key: value}, *({"uri": f} for f in others)])
+    if section == "sources":
+        return tiny(folder, sources=[{"uri": "GSE*", key: value}])
+    if section == "evaluate.dgex":
+        return tiny(folder, evaluate={"dgex": {key: value}})
+    if section in (optional := {"group": GROUP, "enrich": ENRICH}):
+        return tiny(folder, **{section: {**optional[section], key: value}})
+    return tiny(folder, **({section: {key: value}} if section else {key: value}))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    settings = tiny(folder)
+    mine(settings)
+    ds = open_store(pipeline.open_study(settings.root).uri("expression"))
+    genes = [str(g) for g in ds["gene"].values]
+    write_ontology(folder, genes)
+    mine(tiny(folder, group=GROUP, enrich=ENRICH))
+    (folder / "probes.txt").write_text("\n".join(genes))
+    (folder / "list.txt").write_text("\n".join(genes[:4]))
+    (folder / "annotation.txt").write_text("ID\tGene symbol\n" + f"{genes[0]}\tABC\n")
+    sheet = ["Sample\tother", *(f"{s}\tx" for s in ds["sample"].values)]
+    (folder / "sheet.tsv").write_text("\n".join(sheet) + "\n")
+    return folder
+
+
+def test_settings__every_field_is_tested():
+    tested = {*RECORDED, *ELSEWHERE, *(f"cluster.{name}" for name in CLUSTER)}
+    assert set(fields(Settings)) == tested
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECORDED)
+def test_settings__field_is_recorded(done, name):
+    value, stage, message = RECORDED[name]
+    settings = changed(done, name, value)
+    before = written(done / "study")
+    with pytest.raises(StoreError) as error:
+        mine(settings, only=[stage])
+    assert message in str(error.value)
+    assert written(done / "study") == before
+
+
+@pytest.mark.slow
+def test_settings__root_and_title(done, tmp_path):
+    settings = tiny(done, root=str(tmp_path / "other"), title="Something else")
+    mine(settings, only=["ingest"])
+    assert is_complete(str(tmp_path / "other/segments/0000/expression.zarr"))
+    mine(tiny(done, title="Something else"), only=["report"])
+    assert "Something else" in (done / "study/report.html").read_text()
+
+
+@pytest.mark.slow
+def test_settings__a_gpu_that_is_absent_is_told(tmp_path, monkeypatch):
+    import keras
+
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda _: [])
+    settings = tiny(tmp_path, train={"device": "gpu"})
+    with pytest.raises(ConfigError, match=r"train\.device: expected a GPU, got none that .* sees"):
+        mine(settings, only=STAGES[:4])
+    assert not list(tmp_path.rglob("model.json"))
+
+
+@pytest.mark.parametrize("cache", ["memory", "stream"])
+def test_settings__cache_reaches_the_batches(tmp_path, monkeypatch, cache):
+    import importlib
+
+    stage = importlib.import_module("dglzarr.stages.train")
+    seen = []
+
+    def batches(*_, **options):
+        seen.append(options["cache"])
+        raise BrokenError
+
+    monkeypatch.setattr(stage, "Batches", batches)
+    settings = tiny(tmp_path, train={"cache": cache})
+    with pytest.raises(BrokenError):
+        mine(settings, only=STAGES[:4])
+    assert seen == [cache]
+
+
+@pytest.mark.parametrize("name", CLUSTER)
+def test_settings__cluster_field_reaches_the_client(tmp_path, monkeypatch, name):
+    seen = {}
+
+    def client(**options):
+        seen.update(options)
+        raise BrokenError
+
+    monkeypatch.setattr(pipeline, "client", client)
+    section = {"cluster": {name: CLUSTER[name]}}
+    with pytest.raises(BrokenError):
+        mine(tiny(tmp_path, **section))
+    assert seen[name] == CLUSTER[name]
+
+
+# ---------------------------------------------------------------- bits
+
+
+def stores(folder):
+    """Digests of all a study holds but what carries a time."""
+    return {
+        name: digest
+        for name, digest in digests(folder).items()
+        if name.endswith("weights.npz") or ".zarr/" in name
+    }
+
+
+@pytest.mark.slow
+def test_mine__second_run_touches_no_store(done):
+    before = written(done / "study")
+    settings = tiny(done, group=GROUP, enrich=ENRICH)
+    assert {step.state for step in plan(settings)} == {"done"}
+    results = mine(settings)
+    del results["report"]
+    assert {r.state for r in results.values()} == {"unchanged"}
+    assert written(done / "study") == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_mine__workers_change_no_bit(done, tmp_path, n_workers):
+    cluster = {"kind": "local", "n_workers": n_workers}
+    mine(tiny(done, root=str(tmp_path / "other"), cluster=cluster, group=GROUP, enrich=ENRICH))
+    assert stores(tmp_path / "other") == stores(done / "study")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [0, 2, 3])
+def test_mine__broken_and_run_again_changes_no_bit(done, tmp_path, monkeypatch, after):
+    from dglzarr.stages import normalize, score
+
+    settings = tiny(done, root=str(tmp_path / "other"), group=GROUP, enrich=ENRICH)
+    for module, name in ((normalize, "_apply_region"), (score, "_score_region")):
+        with monkeypatch.context() as broken:
+            broken.setattr(module, name, Breaks(getattr(module, name), after))
+            with pytest.raises(BrokenError):
+                mine(settings)
+    mine(settings)
+    assert stores(tmp_path / "other") == stores(done / "study")
