@@ -100,7 +100,7 @@ def compare_lineages(
     found = _as_now(found, wanted)
     before, now = found["parameters"], wanted["parameters"]
     changed = [
-        Difference(f"{section}.{key}", _shown(before.get(key)), _shown(now.get(key)))
+        Difference(_setting(section, key), _shown(before.get(key)), _shown(now.get(key)))
         for key in sorted({*before, *now})
         if before.get(key) != now.get(key)
     ]
@@ -141,9 +141,11 @@ def _by_role(inputs: Sequence[Mapping[str, str]]) -> dict[str, Mapping[str, str]
 
 def _name(section: str, role: str, entry: Mapping[str, str]) -> str:
     """Return what an input is called: a file by its setting, a store by its name."""
-    if "stat" in entry:
-        return f"{section}.{role}"
-    return role
+    return _setting(section, role) if "stat" in entry else role
+
+
+def _setting(section: str, key: str) -> str:
+    return f"{section}.{key}" if section else key
 
 
 def _place(entry: Mapping[str, str]) -> str:
