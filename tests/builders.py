@@ -18,7 +18,7 @@ from dglzarr.models.files import Layer, save_model
 from dglzarr.stages.ingest import SourceFile
 from dglzarr.storage.claims import Claim
 from dglzarr.storage.declare import StoreSpec
-from dglzarr.storage.schemas import EXPRESSION, NORMALIZED, RAW, SAMPLES
+from dglzarr.storage.schemas import EXPRESSION, LANDMARKS, NORMALIZED, RAW, SAMPLES
 from dglzarr.storage.store import (
     check_claim,
     create_store,
@@ -142,6 +142,50 @@ def claimed(
     """A claim that may be acted on."""
     asked = check_claim(uri, [spec], inputs=inputs or {}, parameters=parameters or {})
     return take_claim(asked, overwrite=overwrite)
+
+
+def write_store(
+    uri: Path | str,
+    spec: StoreSpec,
+    arrays: dict[str, Any],
+    *,
+    details: dict[str, Any] | None = None,
+) -> str:
+    """A complete store without regions; arrays that are not given are empty, 0 or false."""
+    uri = str(uri)
+    given = {name: np.asarray(values) for name, values in arrays.items()}
+    sizes = {dim: n for a in spec.arrays if a.name in given
+             for dim, n in zip(a.dims, given[a.name].shape, strict=True)}  # fmt: skip
+    for array in spec.arrays:
+        if array.name in given or not array.required:
+            continue
+        size = [sizes[dim] for dim in array.dims]
+        is_text = array.dtype == "str"
+        given[array.name] = np.full(size, "") if is_text else np.zeros(size, array.dtype)
+    labels = {a.name for a in spec.arrays if a.written == "create"}
+    claim = claimed(uri, spec)
+    create_store(claim, {name: given[name] for name in given if name in labels})
+    finish(
+        claim,
+        arrays={name: given[name] for name in given if name not in labels},
+        details=details or {},
+    )
+    return uri
+
+
+def write_landmarks(
+    uri: Path | str, panels: dict[str, Sequence[str]], genes: dict[str, NDArray[Any]]
+) -> str:
+    """A complete landmarks store of chosen panels; ``genes`` are the labels of all genes."""
+    n_positions = max(map(len, panels.values()))
+    rows = [[*panel, *[""] * (n_positions - len(panel))] for panel in panels.values()]
+    arrays = {
+        **genes,
+        "panel": text(list(panels)),
+        "panel_gene": np.array(rows, dtype=np.dtypes.StringDType()),
+        "position": np.arange(n_positions, dtype=np.int32),
+    }
+    return write_store(uri, LANDMARKS, arrays)
 
 
 def write_samples(uri: Path | str, normalized: str, *, keep: NDArray[np.bool_]) -> str:
