@@ -4,16 +4,15 @@ import shutil
 
 import numpy as np
 import pytest
-from tests.studies.test_plan import tiny
 
 from dglzarr.errors import ConfigError, StoreError
 from dglzarr.models.files import load_model
 from dglzarr.report.text import reconstruction_line, stability_lines
-from dglzarr.stages.stability import compare_replicates, halve
 from dglzarr.storage.store import open_store
 from dglzarr.studies.plan import STAGES, mine, open_study
 from dglzarr.studies.stability import stability
 from tests.builders import digests, times
+from tests.studies.test_plan import tiny
 
 pytestmark = pytest.mark.slow
 
@@ -62,29 +61,6 @@ def test_stability__replicates_of_seeds_and_halves(folder):
     page = (folder / "study" / "report.html").read_text()
     for line in [*stability_lines(summary.uri), reconstruction_line(study.uri("reconstruction"))]:
         assert line in page
-
-
-def test_stability__halves_are_complementary_halves_of_the_training_samples(folder):
-    settings = tiny(folder)
-    study = open_study(settings.root)
-    whole, split = open_store(study.uri("samples")), open_store(study.uri("normalized"))["split"]
-    is_training = split.values == 0
-    kept = [
-        open_store(
-            halve(
-                study.uri("samples"), str(folder / part), normalized=study.uri("normalized"),
-                part=part, seed=3,
-            ).uri
-        )
-        for part in "ab"
-    ]  # fmt: skip
-    a, b = (ds["keep"].values for ds in kept)
-    keep = whole["keep"].values
-    assert not (a & b & is_training).any()
-    np.testing.assert_array_equal((a | b), keep)
-    np.testing.assert_array_equal(a[~is_training], keep[~is_training])
-    assert abs((a & is_training).sum() - (b & is_training).sum()) <= 1
-    np.testing.assert_array_equal(kept[0]["gene_mean"].values, whole["gene_mean"].values)
 
 
 def test_stability__finished_replicates_are_kept_and_more_are_added(folder):
@@ -172,13 +148,3 @@ def test_stability__needs_scores(folder):
     shutil.rmtree(folder / "study" / "scores.zarr")
     with pytest.raises(StoreError, match=r"scores\.zarr: no such store"):
         stability(tiny(folder))
-
-
-def test_compare_replicates__again_touches_nothing(mined, tmp_path):
-    scores = open_study(tiny(mined).root).uri("scores")
-    arguments = {"replicates": {"seed-0": scores, "seed-1": scores}, "n_landmarks": 5}
-    target = str(tmp_path / "stability.zarr")
-    first = compare_replicates(target, **arguments)
-    assert compare_replicates(target, **arguments).state == "unchanged"
-    assert first.details["overlap_of_seeds"] == 1
-    assert first.details["rank_correlation_of_seeds"] == pytest.approx(1)
