@@ -52,8 +52,9 @@ grow: $(READY)  ## mine the real series but two into ./grown, grow by the two, s
 compare: $(READY)  ## cross-validate panels of 50 to 943 probes on the series in DATA, into ./real
 	$(VENV)/bin/dglzarr compare deploy/settings/real.toml --folder $(DATA) --set root=$(CURDIR)/real
 
-docs: $(READY)  ## write docs/stores.md from the store specs
+docs: $(READY)  ## write docs/stores.md and docs/settings.md from the declarations
 	$(RUN) docs/make_stores.py
+	$(RUN) docs/make_settings.py
 
 bench: $(READY)  ## run the benchmarks; each prints JSON lines
 	set -e; for script in benchmarks/bench_*.py; do $(RUN) $$script; done

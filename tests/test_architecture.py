@@ -22,8 +22,8 @@ MODULES = sorted(p for folder in ("dglzarr", "flows") for p in (REPO / folder).r
 LINT = Path(sys.executable).with_name("lint-imports")
 # Whatever is loaded only where it belongs.
 IMPORTERS = {
-    "dask": {"dglzarr/storage/tasks.py", "dglzarr/studies/cluster.py"},
-    "distributed": {"dglzarr/storage/tasks.py", "dglzarr/studies/cluster.py"},
+    "dask": {"dglzarr/storage/tasks.py", "dglzarr/storage/cluster.py"},
+    "distributed": {"dglzarr/storage/tasks.py", "dglzarr/storage/cluster.py"},
     "keras": {"dglzarr/models/"},
     "matplotlib": {"dglzarr/report/"},
     "numba": {"dglzarr/kernels/compiled.py"},

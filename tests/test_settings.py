@@ -32,7 +32,7 @@ from dglzarr.stages.ingest import SourceFile, ingest
 from dglzarr.stages.normalize import normalize
 from dglzarr.stages.score import score
 from dglzarr.stages.select import select
-from dglzarr.studies.cluster import client
+from dglzarr.storage.cluster import client
 from dglzarr.studies.plan import plan
 
 REPO = Path(__file__).resolve().parents[1]

@@ -97,7 +97,7 @@ def compare_lineages(
     for key in ("dglzarr_schema", version):
         if found.get(key) != wanted[key]:
             return (Difference(key, repr(found.get(key)), repr(wanted[key])),)
-    found = _as_now(found, wanted)
+    found = as_now(found, wanted)
     before, now = found["parameters"], wanted["parameters"]
     changed = [
         Difference(_setting(section, key), _shown(before.get(key)), _shown(now.get(key)))
@@ -116,23 +116,28 @@ def compare_lineages(
     return tuple(changed)
 
 
-def _as_now(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a lineage as it is written now; 0.1.0 gave inputs no roles."""
+def as_now(found: Mapping[str, Any], wanted: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return a lineage as it is written now.
+
+    0.1.0 gave inputs no roles: they are those of the same identity in what is wanted. Parameters
+    that nobody asks for any more are left out.
+    """
     inputs = [dict(entry) for entry in found.get("inputs", [])]
     parameters = dict(found.get("parameters", {}))
-    if not inputs or all("role" in entry for entry in inputs):
+    if all("role" in entry for entry in inputs):
         return {**found, "inputs": inputs, "parameters": parameters}
     parameters = {_RENAMED.get(key, key): value for key, value in parameters.items()}
-    role_of = {entry["store_id"]: entry["role"] for entry in wanted["inputs"]}
     model = parameters.pop("model_id", None)
     if model is not None:
         inputs.append({"uri": "", "store_id": model, "role": "model"})
+    roles = {entry["store_id"]: entry["role"] for entry in (wanted or {}).get("inputs", [])}
     for number, entry in enumerate(inputs):
-        entry.setdefault("role", role_of.get(entry["store_id"], f"input {number}"))
-    order = [entry["role"] for entry in wanted["inputs"]]
+        entry.setdefault("role", roles.get(entry["store_id"], f"input {number}"))
+    order = list(roles.values())
     inputs.sort(key=lambda entry: order.index(entry["role"]) if entry["role"] in order else -1)
-    kept = {key: value for key, value in parameters.items() if key in wanted["parameters"]}
-    return {**found, "inputs": inputs, "parameters": kept}
+    if wanted is not None:
+        parameters = {k: v for k, v in parameters.items() if k in wanted["parameters"]}
+    return {**found, "inputs": inputs, "parameters": parameters}
 
 
 def _by_role(inputs: Sequence[Mapping[str, str]]) -> dict[str, Mapping[str, str]]:

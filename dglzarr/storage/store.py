@@ -24,7 +24,7 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from dglzarr.errors import SchemaError, StoreError
-from dglzarr.storage.claims import Claim, Difference, State, compare_lineages
+from dglzarr.storage.claims import Claim, Difference, State, as_now, compare_lineages
 from dglzarr.storage.declare import CHUNK_SAMPLES, fill_value, layout, validate
 from dglzarr.storage.files import (
     file_input,
@@ -663,6 +663,17 @@ def _checked_attributes(uri: str, spec: StoreSpec | None) -> dict[str, Any]:
 def _lazy_dataset(uri: str) -> xr.Dataset:
     ds: xr.Dataset = xr.open_zarr(uri, consolidated=False, chunks=None)
     return ds
+
+
+def recorded_parameters(uri: str) -> dict[str, Any]:
+    """Return the parameters that a complete store was made with, named as they are now."""
+    return dict(as_now(_checked_attributes(uri, None))["parameters"])
+
+
+def made_from(uri: str, role: str) -> str:
+    """Return the identity of an input that a complete store was made from, "" without it."""
+    inputs = as_now(_checked_attributes(uri, None))["inputs"]
+    return next((entry["store_id"] for entry in inputs if entry["role"] == role), "")
 
 
 def store_input(uri: str) -> dict[str, str]:
