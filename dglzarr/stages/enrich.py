@@ -60,10 +60,10 @@ class EnrichOptions(Options):
 def enrich(
     claim: Claim,
     source: str,
-    target: str,
+    target: str,  # noqa: ARG001  (the claim's)
     *,
     options: EnrichOptions = EnrichOptions(),
-    run: Run = Run(),
+    run: Run = Run(),  # noqa: ARG001  (the stage acts on it)
 ) -> StoreSummary:
     """Write which terms each panel is enriched in, and summarize it.
 

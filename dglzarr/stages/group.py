@@ -68,14 +68,14 @@ class Labelled(NamedTuple):
 def group(  # noqa: PLR0913  (8 are given by a caller)
     claim: Claim,
     source: str,
-    target: str,
+    target: str,  # noqa: ARG001  (the claim's)
     *,
     samples: str,
     landmarks: str,
     model: str,
     cohorts: Sequence[str] = (),
     options: GroupOptions = GroupOptions(),
-    run: Run = Run(),
+    run: Run = Run(),  # noqa: ARG001  (the stage acts on it)
 ) -> StoreSummary:
     """Write how labelled samples cluster in each representation, and summarize it.
 

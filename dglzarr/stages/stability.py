@@ -49,12 +49,12 @@ class StabilityOptions(Options):
 def halve(
     claim: Claim,
     source: str,
-    target: str,
+    target: str,  # noqa: ARG001  (the claim's)
     *,
     normalized: str,
     half: Literal["a", "b"],
     seed: int,
-    run: Run = Run(),
+    run: Run = Run(),  # noqa: ARG001  (the stage acts on it)
 ) -> StoreSummary:
     """Write a samples store that keeps a random half of the training samples; summarize it.
 
@@ -95,11 +95,11 @@ def halve(
 def stability(
     claim: Claim,
     source: Sequence[str],
-    target: str,
+    target: str,  # noqa: ARG001  (the claim's)
     *,
     replicates: Sequence[str],
     n_landmarks: int,
-    run: Run = Run(),
+    run: Run = Run(),  # noqa: ARG001  (the stage acts on it)
 ) -> StoreSummary:
     """Write how far the scores and top panels of replicates agree, and summarize it.
 

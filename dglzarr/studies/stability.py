@@ -90,7 +90,7 @@ def _replicates(plan: Plan, place: str) -> list[tuple[str, Plan, list[Step]]]:
             samples = f"{root}/samples.zarr"
             arguments = {
                 "source": data["samples"], "target": samples, "normalized": data["normalized"],
-                "part": part, "seed": seed + i,
+                "half": part, "seed": seed + i,
             }  # fmt: skip
             places = {**data, "samples": samples, "model": f"{root}/model"}
             variant = plan.variant(root=root, places=places)
