@@ -88,7 +88,7 @@ def test_create_store__writes_labels_and_common_attributes(tmp_path, spec):
     source = KnownStore(tmp_path / "source.zarr").complete().uri
     inputs = [{"role": "source", **store.store_input(source)}]
     study = KnownStore(tmp_path / "x", spec).create(
-        inputs=inputs, parameters={"seed": 3, "q": (1, 2)}
+        inputs={"source": source}, parameters={"seed": 3, "q": (1, 2)}
     )
     attributes = store.read_attributes(study.uri)
     assert attributes["dglzarr_schema"] == spec.name
