@@ -10,7 +10,8 @@ from prefect.states import Failed
 
 from dglzarr.errors import DglzarrError
 from dglzarr.settings import Settings  # noqa: TC001  (prefect reads annotations)
-from dglzarr.studies.plan import mine
+from dglzarr.storage.options import Run
+from dglzarr.studies.plan import VERBS, mine
 from flows.mine import as_task
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 def ingest_flow(settings: Settings, overwrite: bool = False) -> str | State[str]:
     """Ingest the sources of a study; return the URI of its expression store."""
     try:
-        results = mine(settings, run=as_task, only=("ingest",), overwrite=overwrite)
+        results = mine(settings, only=VERBS["ingest"], run=Run(overwrite), execute=as_task)
     except DglzarrError as error:
         return Failed(message=str(error), data=error)
-    summary: StoreSummary = results["ingest"]
+    summary: StoreSummary = results["join"]
     return summary.uri

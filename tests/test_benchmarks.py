@@ -15,7 +15,7 @@ import zarr
 from dglzarr.settings import build_settings
 from dglzarr.storage.store import open_store
 from dglzarr.storage.study import planned_study
-from dglzarr.studies.cross_validate import Contest, compare
+from dglzarr.studies.cross_validate import cross_validate
 from dglzarr.studies.plan import source_files
 from tests.builders import TINY_SETTINGS, simulate, write_files
 
@@ -208,9 +208,10 @@ def test_nested_choice__each_fold_chooses_among_its_own_series(tmp_path, monkeyp
     import nested_choice
 
     write_files(tmp_path, simulate(160, 60, n_series=8, n_hubs=6, n_duplicates=0, seed=4))
-    settings = build_settings(TINY_SETTINGS, name="test", folder=tmp_path)
     names, sizes = ["greedy", "variance"], [2, 4]
-    compare(settings, Contest(names, sizes, n_folds=4))
+    asked = {"selectors": names, "sizes": sizes, "n_folds": 4}
+    settings = build_settings({**TINY_SETTINGS, "compare": asked}, name="test", folder=tmp_path)
+    cross_validate(settings)
     nested_choice.show_choices(settings, names, sizes, inner_folds=3)
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
     assert rows[0][1:4] == ["greedy, inside", "variance, inside", "choice"]
