@@ -16,7 +16,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint mutants kills real grow compare docs bench bench-full
+.PHONY: help demo test check lint measure mutants kills real grow compare docs bench bench-full
 
 help:  ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -36,6 +36,9 @@ lint: $(READY)  ## lint, types and import rules alone
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports
+
+measure: $(READY)  ## print modules, functions, imports and tests in numbers, also to docs/design.md
+	$(RUN) tests/measure.py
 
 mutants: $(READY)  ## seed faults into kernels/ and store.py; each must turn a test red
 	$(RUN) tests/mutants.py
