@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from dglzarr.models.files import Layer, save_model
 from dglzarr.stages.ingest import SourceFile
+from dglzarr.storage import study
 from dglzarr.storage.claims import Claim
 from dglzarr.storage.declare import StoreSpec
 from dglzarr.storage.schemas import EXPRESSION, LANDMARKS, NORMALIZED, RAW, SAMPLES
@@ -241,6 +242,13 @@ def write_model(path: Path | str, normalized: str, samples: str, *, seed: int = 
         parameters={},
     )
     return str(path)
+
+
+def write_manifest(root: Path | str, segments: Sequence[str]) -> None:
+    """Replace a study's manifest, or write its first."""
+    known = Path(root, study.MANIFEST).exists()
+    here = study.open_study(str(root)) if known else study.Study(str(root), ())
+    study.write_manifest(here, segments)
 
 
 # ---------------------------------------------------------------- any store

@@ -6,6 +6,7 @@ from unittest import mock
 
 import pydantic
 import pytest
+from dglzarr.stages.join import JoinOptions
 
 from dglzarr.errors import ConfigError
 from dglzarr.settings import (
@@ -16,7 +17,6 @@ from dglzarr.settings import (
     load_settings,
 )
 from dglzarr.stages.dedup import DedupOptions
-from dglzarr.stages.join import JoinOptions
 from dglzarr.stages.select import SelectOptions
 from dglzarr.stages.train import TrainOptions
 from dglzarr.storage.options import Options

@@ -17,10 +17,10 @@ from dglzarr.report.comparison import (
     comparison_verdict,
 )
 from dglzarr.settings import build_settings
+from dglzarr.storage.options import Run
 from dglzarr.storage.store import open_store
 from dglzarr.studies import cross_validate as module
 from dglzarr.studies import plan
-from dglzarr.storage.options import Run
 from dglzarr.studies.cross_validate import (
     comparison_uri,
     cross_validate,
