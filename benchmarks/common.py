@@ -243,7 +243,9 @@ def product_seconds(shapes: Sequence[tuple[int, int, int]]) -> float:
 
 def workers_of(case: Case) -> AbstractContextManager[Any]:
     """Return the Dask workers of a case; without any, the work is done in this process."""
-    return client(ClusterOptions(kind="local" if case.workers else "none", n_workers=max(1, case.workers)))
+    return client(
+        ClusterOptions(kind="local" if case.workers else "none", n_workers=max(1, case.workers))
+    )
 
 
 def _everywhere(cluster: Any, func: Callable[..., Any], *args: Any) -> list[Any]:  # noqa: ANN401
