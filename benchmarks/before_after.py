@@ -53,7 +53,7 @@ def measure(
 ) -> dict[str, Any]:
     """Return the time and memory of one run of a stage's own engine."""
     name = f"benchmarks/bench_{script}.py"
-    return dict(json.loads(run(checkout, name, *options, "--engine", stage, engine, str(folder)))
+    return dict(json.loads(run(checkout, name, *options, "--engine", stage, engine, str(folder))))
 
 
 def interval(ratios: list[float], seed: int = 0) -> tuple[float, float]:
