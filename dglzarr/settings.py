@@ -41,7 +41,9 @@ _N_SHOWN = 5
 class SourceSettings(SourceOptions):
     """One ``[[sources]]`` entry: a file, or a pattern that stands for several."""
 
-    uri: str = choice(..., "a file, or a pattern that stands for several", is_path=True, min_length=1)
+    uri: str = choice(
+        ..., "a file, or a pattern that stands for several", is_path=True, min_length=1
+    )
 
 
 class ScoreSettings(ExplainOptions, ScoreOptions):

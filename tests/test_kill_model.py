@@ -12,8 +12,8 @@ import pytest
 
 from dglzarr.models.files import load_model, read_history
 from dglzarr.stages.score import score
-from dglzarr.storage.schemas import NORMALIZED
 from dglzarr.storage.cluster import ClusterOptions, client
+from dglzarr.storage.schemas import NORMALIZED
 from tests.builders import digests, simulate, splits, write_matrix, write_model, write_samples
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

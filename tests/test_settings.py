@@ -6,6 +6,7 @@ from unittest import mock
 
 import pydantic
 import pytest
+from dglzarr.stages.join import JoinOptions
 
 from dglzarr.errors import ConfigError
 from dglzarr.settings import (
@@ -16,7 +17,6 @@ from dglzarr.settings import (
     load_settings,
 )
 from dglzarr.stages.dedup import DedupOptions
-from dglzarr.stages.join import JoinOptions
 from dglzarr.stages.select import SelectOptions
 from dglzarr.stages.train import TrainOptions
 from dglzarr.storage.options import Options
@@ -53,6 +53,8 @@ kind = "local"
 n_workers = 2
 """
 MINIMAL = 'root = "study"\n[[sources]]\nuri = "a.txt"\n'
+
+
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch):
     for name in ("DGLZARR_ROOT", "DASK_SCHEDULER_ADDRESS"):
@@ -126,7 +128,11 @@ def test_settings__frozen_at_every_level(tmp_path):
 
 def sections():
     """The sections of the file, by name."""
-    return {n: type(f.default) for n, f in Settings.model_fields.items() if isinstance(f.default, Options)}
+    return {
+        n: type(f.default)
+        for n, f in Settings.model_fields.items()
+        if isinstance(f.default, Options)
+    }
 
 
 @pytest.mark.parametrize("section", sections())
@@ -182,7 +188,10 @@ def test_train_options__windows_follow_the_batch_size(batch_size, windows):
 # ---------------------------------------------------------------- what is refused
 
 
-@pytest.mark.parametrize("section", ["ingest", "normalize", "dedup", "train", "score", "select", "evaluate", "group", "enrich"])
+@pytest.mark.parametrize(
+    "section",
+    ["ingest", "normalize", "dedup", "train", "score", "select", "evaluate", "group", "enrich"],
+)
 def test_load_settings__unknown_key_of_a_section(section, tmp_path):
     text = MINIMAL + f"[{section}]\nn_layer = 3\n"
     message = rf"^.*study\.toml: {section}\.n_layer: unknown key, correct or remove it\.$"

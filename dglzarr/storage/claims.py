@@ -33,7 +33,7 @@ class Difference(NamedTuple):
 
     def __str__(self) -> str:
         if self.before == self.now:
-            return f"{self.what}: {self.now} was changed or made anew"
+            return f"{self.what}: {self.now}{' was changed' if self.is_input else ''}"
         return f"{self.what}: {self.before or 'none'} -> {self.now or 'none'}"
 
 
@@ -87,33 +87,39 @@ class Claim:
 
 
 def compare_lineages(
-    found: Mapping[str, Any], wanted: Mapping[str, Any], *, section: str
+    found: Mapping[str, Any], wanted: Mapping[str, Any], names: Mapping[str, str]
 ) -> tuple[Difference, ...]:
     """Return how a store's lineage differs from what it is to be made from now.
 
-    ``section`` is what the settings call the choices, as in ``ingest.annotation``.
+    ``names`` tells what the settings call a parameter or a file, as in ``ingest.annotation``.
     """
-    version = "dglzarr_schema_version"
-    for key in ("dglzarr_schema", version):
+    for key in ("dglzarr_schema", "dglzarr_schema_version"):
         if found.get(key) != wanted[key]:
             return (Difference(key, repr(found.get(key)), repr(wanted[key])),)
     found = as_now(found, wanted)
     before, now = found["parameters"], wanted["parameters"]
-    changed = [
-        Difference(_setting(section, key), _shown(before.get(key)), _shown(now.get(key)))
+    changed = {
+        key: Difference(_name(key, names), _shown(before.get(key)), _shown(now.get(key)))
         for key in sorted({*before, *now})
         if before.get(key) != now.get(key)
-    ]
+    }
     old, new = _by_role(found["inputs"]), _by_role(wanted["inputs"])
     for role in dict.fromkeys([*new, *old]):
         one, other = old.get(role, {}), new.get(role, {})
-        if one.get("store_id") != other.get("store_id"):
-            what = _name(section, role, one or other)
-            changed.append(Difference(what, _place(one), _place(other), is_input=True))
+        if one.get("store_id") == other.get("store_id"):
+            continue
+        what, places = _name(role, names), (_place(one), _place(other))
+        as_value = changed.get(role)
+        if as_value is None:
+            changed[role] = Difference(what, *places, is_input=True)
+        else:  # a value took the place of a file, or the other way round
+            changed[role] = Difference(
+                what, as_value.before or places[0], as_value.now or places[1]
+            )
     if not changed and list(old) != list(new):
         was, is_now = (", ".join(map(_place, inputs.values())) for inputs in (old, new))
-        changed.append(Difference("order of the inputs", was, is_now, is_input=True))
-    return tuple(changed)
+        return (Difference("order of the inputs", was, is_now, is_input=True),)
+    return tuple(changed.values())
 
 
 def as_now(found: Mapping[str, Any], wanted: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -144,13 +150,10 @@ def _by_role(inputs: Sequence[Mapping[str, str]]) -> dict[str, Mapping[str, str]
     return {entry["role"]: entry for entry in inputs}
 
 
-def _name(section: str, role: str, entry: Mapping[str, str]) -> str:
-    """Return what an input is called: a file by its setting, a store by its name."""
-    return _setting(section, role) if "stat" in entry else role
-
-
-def _setting(section: str, key: str) -> str:
-    return f"{section}.{key}" if section else key
+def _name(key: str, names: Mapping[str, str]) -> str:
+    """Return what a parameter or an input is called; one of several files as ``name.file``."""
+    first, dot, rest = key.partition(".")
+    return f"{names.get(first, first)}{dot}{rest}"
 
 
 def _place(entry: Mapping[str, str]) -> str:
@@ -158,4 +161,4 @@ def _place(entry: Mapping[str, str]) -> str:
 
 
 def _shown(value: object) -> str:
-    return "" if value is None else repr(value)
+    return "" if value is None or value == [] else repr(value)

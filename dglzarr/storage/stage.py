@@ -111,7 +111,7 @@ class Stage(Generic[P]):
                 **{name: bound[name] for name in self._records},
                 **self._constants,
             },
-            section=options.section,
+            names={name: f"{options.section}.{name}" for name in type(options).model_fields},
             damage=self._damage,
         )
 

@@ -153,7 +153,7 @@ def check_claim(
     *,
     inputs: Mapping[str, str],
     parameters: Mapping[str, Any],
-    section: str = "",
+    names: Mapping[str, str] | None = None,
     damage: Callable[[str], str] | None = None,
 ) -> Claim:
     """Return what a call would find at a target; nothing is changed.
@@ -168,8 +168,8 @@ def check_claim(
         Stores, models and files by their role, as in ``{"source": uri}``.
     parameters
         Every recorded choice, and whatever else decides what is made.
-    section
-        What the settings call the choices.
+    names
+        What the settings call a parameter or a file, as in ``ingest.annotation``.
     damage
         Returns what is wrong with a complete target, "" where nothing is.
 
@@ -194,7 +194,7 @@ def check_claim(
     claim = Claim(uri, tuple(specs), "new", find, known=known)
     if not known.get("created"):  # nothing, or killed half-way through its creation or removal
         return claim
-    differences = compare_lineages(known, claim.lineage, section=section)
+    differences = compare_lineages(known, claim.lineage, names or {})
     if not differences and known["complete"] and damage and (wrong := damage(uri)):
         differences = (Difference("damaged", wrong, wrong),)
     if differences:

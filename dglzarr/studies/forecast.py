@@ -218,8 +218,8 @@ def _seconds(scale: _Scale) -> dict[str, float]:
     seconds = {name: cost * cells for name, cost in _SECONDS_PER_CELL.items()}
     seconds["ingest"] = _SECONDS_PER_COPIED_CELL * scale.copied
     joined = min(cells, scale.linked)
-    seconds["join"] = (
-        _SECONDS_PER_LINKED_CELL * joined + _SECONDS_PER_JOINED_CELL * (cells - joined)
+    seconds["join"] = _SECONDS_PER_LINKED_CELL * joined + _SECONDS_PER_JOINED_CELL * (
+        cells - joined
     )
     steps = scale.n_samples * settings.train.epochs
     seconds["train"] = 10 + 6.0 * scale.weights * steps / _FLOPS

@@ -67,7 +67,7 @@ def grow(settings: Settings, *, run: Run = Run(), execute: Execute = call) -> di
         steps = _growth(settings, study, grown, new)
         # an abandoned segment that nobody lists is replaced
         done = run_steps(settings, steps, Run(True, run.on_progress), execute)
-        write_manifest(settings.root, grown.segments)
+        write_manifest(study, grown.segments)
         done["report"] = rewrite_report(settings, seed=_seed(study))
     return done
 

@@ -513,7 +513,7 @@ def refit(settings: Settings, *, run: Run = Run(), execute: Execute = call) -> d
         study = Study(before.root, (before.next_segment,))
         steps = Plan.of(settings, study=study)
         done = run_steps(settings, steps, replace(run, overwrite=True), execute)
-        write_manifest(settings.root, study.segments)
+        write_manifest(before, study.segments)
     return done
 
 

@@ -10,8 +10,8 @@ import distributed
 import pytest
 
 from dglzarr.errors import ConfigError
-from dglzarr.storage.store import run_tasks
 from dglzarr.storage.cluster import ClusterOptions, _environment_restored, client
+from dglzarr.storage.store import run_tasks
 
 
 def test_client__none_works_in_this_process():
@@ -76,7 +76,10 @@ def test_client__nobody_at_the_address(address, monkeypatch):
 
     monkeypatch.setattr(distributed, "Client", fail_at_once)
     message = rf"cluster\.address: no Dask scheduler answers at '{address}': no answer\."
-    with pytest.raises(ConfigError, match=message), client(ClusterOptions(kind="address", address=address)):
+    with (
+        pytest.raises(ConfigError, match=message),
+        client(ClusterOptions(kind="address", address=address)),
+    ):
         pass
 
 

@@ -17,10 +17,10 @@ from dglzarr.report.comparison import (
     comparison_verdict,
 )
 from dglzarr.settings import build_settings
+from dglzarr.storage.options import Run
 from dglzarr.storage.store import open_store
 from dglzarr.studies import cross_validate as module
 from dglzarr.studies import plan
-from dglzarr.storage.options import Run
 from dglzarr.studies.cross_validate import (
     comparison_uri,
     cross_validate,
@@ -235,12 +235,21 @@ def test_cross_validate__second_run_touches_nothing_and_says_what_it_does(done):
             {"predictors": ("knn",) * 2},
             r"--predictors: expected each once.*got \['knn', 'knn'\]",
         ),
-        ({"selectors": ("greedy",) * 2}, r"--panels: expected each once .*got \['greedy', 'greedy'\]"),
+        (
+            {"selectors": ("greedy",) * 2},
+            r"--panels: expected each once .*got \['greedy', 'greedy'\]",
+        ),
         ({"sizes": (5, 5)}, r"--sizes: expected each once and at least one, got \[5, 5\]"),
         ({"n_folds": 0}, r"--folds: expected 2 or more, got 0\."),
         ({"n_folds": 1}, r"--folds: expected 2 or more, got 1\."),
-        ({"selectors": ("greedy",), "sizes": (2,), "n_folds": 7}, r"expected 2 to 6, the number of series.*got 7"),
-        ({"selectors": ("greedy",), "sizes": (30,), "n_folds": 2}, r"sizes: expected 1 to 29.*got \[30\]"),
+        (
+            {"selectors": ("greedy",), "sizes": (2,), "n_folds": 7},
+            r"expected 2 to 6, the number of series.*got 7",
+        ),
+        (
+            {"selectors": ("greedy",), "sizes": (30,), "n_folds": 2},
+            r"sizes: expected 1 to 29.*got \[30\]",
+        ),
     ],
     ids=[
         "selector",

@@ -11,11 +11,10 @@ from dglzarr import settings as config
 from dglzarr.errors import ConfigError, DglzarrError, StoreError
 from dglzarr.settings import Settings, load_settings
 from dglzarr.stages.select import SelectOptions, select
-from dglzarr.storage.options import Run
 from dglzarr.storage.schemas import SCORES
 from dglzarr.storage.store import create_store, finish, is_complete, open_store
 from dglzarr.studies import plan as pipeline
-from dglzarr.studies.plan import OPTIONAL, STEPS, VERBS, Plan, Step, mine
+from dglzarr.studies.plan import OPTIONAL, STEPS, VERBS, Plan, mine
 from dglzarr.testing import write_study
 from tests.builders import Breaks, BrokenError, claimed, digests, simulate, times, write_files
 

@@ -109,7 +109,9 @@ def test_stability__other_settings_are_refused_or_replaced(folder):
         stability(settings, n_seeds=2, n_halves=0, run=Run(overwrite=True))
     mine(settings, run=Run(overwrite=True))
     assert "How much of a panel" not in (folder / "study" / "report.html").read_text()
-    with pytest.raises(StoreError, match=r"seed-1: was made with other parameters: train\.epochs: 2 -> 3"):
+    with pytest.raises(
+        StoreError, match=r"seed-1: was made with other parameters: train\.epochs: 2 -> 3"
+    ):
         stability(settings, n_seeds=2, n_halves=0)
     stability(settings, n_seeds=2, n_halves=0, run=Run(overwrite=True))
     assert load_model(folder / "study/models/seed-1").parameters["epochs"] == 3
@@ -152,7 +154,9 @@ def test_stability__removes_what_a_killed_run_left(folder):
 @pytest.mark.parametrize(("n_seeds", "n_halves"), [(1, 0), (0, 1), (2, -1)])
 def test_stability__too_few_replicates(mined, n_seeds, n_halves):
     asked = {"n_seeds": n_seeds, "n_halves": n_halves}
-    with pytest.raises(ConfigError, match=r"stability.*(at least two replicates, got|greater than)"):
+    with pytest.raises(
+        ConfigError, match=r"stability.*(at least two replicates, got|greater than)"
+    ):
         tiny(mined, stability=asked)
 
 
