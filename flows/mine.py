@@ -1,7 +1,8 @@
-"""The whole pipeline as a Prefect flow: ``python flows/mine.py study.toml``, or ``demo``.
+"""The stages as Prefect flows: all of them, ``python flows/mine.py study.toml``, or ingest alone.
 
 Order comes from ``dglzarr.studies``, parallelism from Dask; this file adds tasks, artifacts and
-progress. Without a configured server Prefect starts a temporary one of its own.
+progress. It stands alone: any folder and any copy of it will do where dglzarr[flows] is installed.
+Without a configured server Prefect starts a temporary one of its own.
 """
 
 from __future__ import annotations
@@ -34,13 +35,15 @@ from dglzarr.errors import DglzarrError
 from dglzarr.report.text import headline, top_landmarks
 from dglzarr.settings import Settings, load_settings
 from dglzarr.storage.options import Run
-from dglzarr.studies.plan import Step, mine
+from dglzarr.studies.plan import VERBS, Step, mine
 from dglzarr.studies.progress import rate_and_time_left
 from dglzarr.testing import write_study
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
+
+    from dglzarr.storage.store import StoreSummary
 
 
 @flow(name="mine", flow_run_name="{settings.title}", persist_result=False)
@@ -58,6 +61,20 @@ def mine_flow(settings: Settings, overwrite: bool = False) -> str | State[str]:
     report = Path(results["report"]).resolve()
     create_link_artifact(report.as_uri(), link_text="Report", key="report")
     return str(report)
+
+
+@flow(name="ingest", flow_run_name="{settings.title}", persist_result=False)
+def ingest_flow(settings: Settings, overwrite: bool = False) -> str | State[str]:
+    """Ingest the sources of a study; return the URI of its expression store.
+
+    Files that were read before cost nothing, so that it can run on a schedule.
+    """
+    try:
+        results = mine(settings, only=VERBS["ingest"], run=Run(overwrite), execute=as_task)
+    except DglzarrError as error:
+        return Failed(message=str(error), data=error)
+    summary: StoreSummary = results["join"]
+    return summary.uri
 
 
 def as_task(step: Step, run: Run) -> Any:  # noqa: ANN401
