@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial, update_wrapper
 from pathlib import PurePath
@@ -20,7 +21,7 @@ from dglzarr.storage.options import Options, Run
 from dglzarr.storage.store import StoreSummary, check_claim, summarize, take_claim
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from dglzarr.storage.claims import Claim
     from dglzarr.storage.declare import StoreSpec
@@ -48,6 +49,8 @@ class Stage(Generic[P]):
         What is not a choice, but for the record.
     summary
         Returns the summary of what stands complete.
+    names
+        What the settings call an argument that is a choice, as in ``evaluate.panels``.
     damage
         Returns what is wrong with what stands there, "" where nothing is.
     """
@@ -61,12 +64,13 @@ class Stage(Generic[P]):
         records: Sequence[str],
         constants: Mapping[str, Any],
         summary: Callable[[Claim], StoreSummary],
+        names: Mapping[str, str],
         damage: Callable[[str], str] | None,
     ) -> None:
         update_wrapper(self, body)
         self._body, self._specs = body, tuple(specs)
         self._reads, self._records, self._constants = reads, records, constants
-        self._summary, self._damage = summary, damage
+        self._summary, self._names, self._damage = summary, names, damage
         first, *others = inspect.signature(body).parameters.values()
         del first  # the claim
         self.__signature__ = inspect.Signature(others)
@@ -105,13 +109,13 @@ class Stage(Generic[P]):
         return check_claim(
             bound["target"],
             self._specs,
-            inputs={**inputs, **options.files()},
+            inputs={**inputs, **options.inputs()},
             parameters={
                 **options.recorded(),
                 **{name: bound[name] for name in self._records},
                 **self._constants,
             },
-            names={name: f"{options.section}.{name}" for name in type(options).model_fields},
+            names={**options.setting_names(), **self._names},
             damage=self._damage,
         )
 
@@ -130,6 +134,7 @@ def stage(
     records: Sequence[str] = (),
     constants: Mapping[str, Any] | None = None,
     summary: Callable[[Claim], StoreSummary] = summarize,
+    names: Mapping[str, str] | None = None,
     damage: Callable[[str], str] | None = None,
 ) -> Callable[[Callable[Concatenate[Claim, P], StoreSummary]], Stage[P]]:
     """Return what makes a `Stage` of a function."""
@@ -140,14 +145,17 @@ def stage(
         records=records,
         constants=constants or {},
         summary=summary,
+        names=names or {},
         damage=damage,
     )
 
 
-def _roles(name: str, value: str | Sequence[str] | None) -> dict[str, str]:
+def _roles(name: str, value: str | Sequence[str] | Mapping[str, str] | None) -> dict[str, str]:
     """Return an argument's inputs by role: its name, with that of each where there are several."""
     if value is None:
         return {}
     if isinstance(value, str):
         return {name: value}
+    if isinstance(value, Mapping):
+        return {f"{name}.{key}": uri for key, uri in value.items()}
     return {f"{name}.{number} {PurePath(uri).stem}": uri for number, uri in enumerate(value)}
