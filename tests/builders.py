@@ -183,9 +183,11 @@ def write_landmarks(
     """A complete landmarks store of chosen panels; ``genes`` are the labels of all genes."""
     n_positions = max(map(len, panels.values()))
     rows = [[*panel, *[""] * (n_positions - len(panel))] for panel in panels.values()]
+    kinds = {"mined": "mined", "random": "random"}
     arrays = {
         **genes,
         "panel": text(list(panels)),
+        "kind": text([kinds.get(name.partition("-")[0], "published") for name in panels]),
         "panel_gene": np.array(rows, dtype=np.dtypes.StringDType()),
         "position": np.arange(n_positions, dtype=np.int32),
     }

@@ -102,6 +102,25 @@ def test_older_study__errors_of_panels(study):
             assert found == pytest.approx(error, rel=1e-9)
 
 
+def test_older_study__kinds_of_panels(study):
+    expected = {
+        "landmarks": ["mined", "selector", "published", "random"],
+        "enrichment": ["mined", "selector", "published", "random"],
+        "evaluation": ["baseline", "mined", "selector", "published", "random"],
+        "groups": ["", "", "", "mined", "selector", "published", "random"],
+    }
+    for name, kinds in expected.items():
+        assert dglzarr.open(f"{study}#{name}")["kind"].values.tolist() == kinds
+    ds = dglzarr.open(f"{study}#comparison")
+    of = {"mean": "baseline", "random": "random", "published": "published"}
+    for family, kind in (("family", "kind"), ("row_family", "row_kind")):
+        kinds = [of.get(str(name), "selector") for name in ds[family].values]
+        kinds = [
+            "subset" if " of " in n else k for n, k in zip(ds[family].values, kinds, strict=True)
+        ]
+        assert ds[kind].values.tolist() == kinds
+
+
 @pytest.mark.slow
 def test_older_study__mined_again_is_done(folder):
     """The files have moved since; they are known by what is in them."""

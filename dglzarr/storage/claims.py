@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from dglzarr.storage.declare import StoreSpec
 
@@ -87,14 +87,19 @@ class Claim:
 
 
 def compare_lineages(
-    found: Mapping[str, Any], wanted: Mapping[str, Any], names: Mapping[str, str]
+    found: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    names: Mapping[str, str],
+    readable: Collection[int] = (),
 ) -> tuple[Difference, ...]:
     """Return how a store's lineage differs from what it is to be made from now.
 
-    ``names`` tells what the settings call a parameter or a file, as in ``ingest.annotation``.
+    ``names`` tells what the settings call a parameter or a file, as in ``ingest.annotation``;
+    ``readable`` are older versions that are as good as this one.
     """
     for key in ("dglzarr_schema", "dglzarr_schema_version"):
-        if found.get(key) != wanted[key]:
+        is_old = key == "dglzarr_schema_version" and found.get(key) in readable
+        if found.get(key) != wanted[key] and not is_old:
             return (Difference(key, repr(found.get(key)), repr(wanted[key])),)
     found = as_now(found, wanted)
     before, now = found["parameters"], wanted["parameters"]

@@ -194,7 +194,8 @@ def check_claim(
     claim = Claim(uri, tuple(specs), "new", find, known=known)
     if not known.get("created"):  # nothing, or killed half-way through its creation or removal
         return claim
-    differences = compare_lineages(known, claim.lineage, names or {})
+    readable = claim.spec.upgrades if known["complete"] else ()
+    differences = compare_lineages(known, claim.lineage, names or {}, readable)
     if not differences and known["complete"] and damage and (wrong := damage(uri)):
         differences = (Difference("damaged", wrong, wrong),)
     if differences:
@@ -600,14 +601,16 @@ def open_labels(uri: str, spec: StoreSpec | None = None) -> xr.Dataset:
 
 def _open_one(uri: str, spec: StoreSpec | None = None, *, whole: bool = True) -> xr.Dataset:
     """Return a complete store as a validated Dataset, its arrays read when they are looked at."""
-    attributes = _checked_attributes(uri, spec)
+    spec = SPECS[_checked_attributes(uri, spec)["dglzarr_schema"]]
     if whole and (lost := _lost_regions(uri)):
         raise StoreError(
             f"{uri}: {len(lost)} regions are missing, the first is {lost[0].index}. Run the stage "
             "that writes it again. Of a grown segment, 'dglzarr refit' alone does that."
         )
     ds = _lazy_dataset(uri)
-    validate(ds, SPECS[attributes["dglzarr_schema"]])
+    if upgrade := spec.upgrades.get(ds.attrs["dglzarr_schema_version"]):
+        ds = upgrade(ds).assign_attrs(dglzarr_schema_version=spec.version)
+    validate(ds, spec)
     return ds
 
 
@@ -651,8 +654,8 @@ def _checked_attributes(uri: str, spec: StoreSpec | None) -> dict[str, Any]:
         raise SchemaError(f"{uri}: expected schema {spec.name!r}, got {name!r}.")
     if found.get("complete") is not True:
         raise StoreError(f"{uri}: not complete. Run the stage that writes it again.")
-    if found["dglzarr_schema_version"] != SPECS[name].version:
-        got, expected = found["dglzarr_schema_version"], SPECS[name].version
+    got, expected = found["dglzarr_schema_version"], SPECS[name].version
+    if got != expected and got not in SPECS[name].upgrades:
         raise SchemaError(
             f"{uri}: expected schema {name!r} version {expected}, got version {got}. "
             "Run its stage again."
