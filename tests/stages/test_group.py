@@ -59,6 +59,7 @@ def test_group__every_representation_of_the_same_samples(study):
     assert frame["ari"].tolist() == ds["ari"].values[:3].tolist()
     names = ["latent", "pca", "all genes", "panel mined", "panel random-0", "panel random-1"]
     assert ds["representation"].values.tolist() == names
+    assert ds["kind"].values.tolist() == ["", "", "", "mined", "random", "random"]
     assert ds["group"].values.tolist() == TISSUE
     assert summary.details["groups"] == {"liver": 20, "lung": 20, "skin": 20}
     assert summary.details["n_components"] == 4
