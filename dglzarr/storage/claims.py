@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -20,6 +21,7 @@ State = Literal["new", "resumed", "unchanged"]
 """Nothing was there; an interrupted call is gone on with; it was complete."""
 
 _N_SHOWN = 5
+_UNKNOWN = "input "  # and its number: the role of one of 0.1.0 that is not wanted now
 _RENAMED = {"shard_length": "shard_samples", "sample_column": "join_column"}  # since 0.1.0
 
 
@@ -123,16 +125,28 @@ def _as_now(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Mapping[str,
     if not inputs or all("role" in entry for entry in inputs):
         return {**found, "inputs": inputs, "parameters": parameters}
     parameters = {_RENAMED.get(key, key): value for key, value in parameters.items()}
-    role_of = {entry["store_id"]: entry["role"] for entry in wanted["inputs"]}
     model = parameters.pop("model_id", None)
     if model is not None:
         inputs.append({"uri": "", "store_id": model, "role": "model"})
-    for number, entry in enumerate(inputs):
-        entry.setdefault("role", role_of.get(entry["store_id"], f"input {number}"))
+    _give_roles(inputs, wanted["inputs"])
     order = [entry["role"] for entry in wanted["inputs"]]
     inputs.sort(key=lambda entry: order.index(entry["role"]) if entry["role"] in order else -1)
     kept = {key: value for key, value in parameters.items() if key in wanted["parameters"]}
     return {**found, "inputs": inputs, "parameters": kept}
+
+
+def _give_roles(inputs: list[dict[str, str]], wanted: Sequence[Mapping[str, str]]) -> None:
+    """Give each input that has no role that of the same one wanted, else of one of its name."""
+    given = {entry.get("role") for entry in inputs}
+    free = [entry for entry in wanted if entry["role"] not in given]
+    for alike in (itemgetter("store_id"), _place):
+        for entry in (entry for entry in inputs if "role" not in entry):
+            same = next((other for other in free if alike(other) == alike(entry)), None)
+            if same is not None:
+                entry["role"] = same["role"]
+                free.remove(same)
+    for number, entry in enumerate(inputs):
+        entry.setdefault("role", f"{_UNKNOWN}{number}")
 
 
 def _by_role(inputs: Sequence[Mapping[str, str]]) -> dict[str, Mapping[str, str]]:
@@ -141,9 +155,9 @@ def _by_role(inputs: Sequence[Mapping[str, str]]) -> dict[str, Mapping[str, str]
 
 def _name(section: str, role: str, entry: Mapping[str, str]) -> str:
     """Return what an input is called: a file by its setting, a store by its name."""
-    if "stat" in entry:
-        return f"{section}.{role}"
-    return role
+    if "stat" not in entry or role.startswith(_UNKNOWN):
+        return role
+    return section if role == "source" else f"{section}.{role}"
 
 
 def _place(entry: Mapping[str, str]) -> str:
