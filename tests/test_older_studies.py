@@ -1,6 +1,7 @@
 """A study that version 0.1.0 made is read as 0.1.0 reads it; data/make_study_fixture.py made it."""
 
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,6 +13,9 @@ import pytest
 
 import dglzarr
 from dglzarr.query import describe_study, table, verify_study
+from dglzarr.stages.ingest import SourceFile, ingest, ingest_all
+from dglzarr.stages.join import JoinOptions, join
+from dglzarr.storage.study import open_study
 
 VERSION = "0.1.0"
 DATA = Path(__file__).parent / "data"
@@ -112,3 +116,42 @@ def test_older_study__mined_again_is_done(folder):
     found = {name: result for name, result in json.loads(done.stdout).items() if name != "report"}
     assert {result["state"] for result in found.values()} == {"unchanged"}
     assert (folder / "mined" / "report.html").exists()
+
+
+@pytest.fixture
+def joined(folder, tmp_path):
+    """The sources of a copy of the study, and its joined stores with what they are made from."""
+    place = tmp_path / "study"
+    shutil.copytree(folder, place)
+    study = open_study(str(place / "mined"))
+    sources = [
+        SourceFile(str(path), study.raw(path.name.partition("_")[0]))
+        for path in sorted((place / "data").glob("GSE*"))
+    ]
+    first, second = study.uris("expression")
+    shares = {"test_fraction": 0.25, "validation_fraction": 0.25}
+    chosen = {"annotation": str(place / "data" / "annotation.txt"), "shard_samples": 16, **shares}
+    raws, seed = [source.raw for source in sources], 6
+    return sources, [
+        ((raws[:4], first), {"seed": seed, "options": JoinOptions(**chosen)}),
+        ((raws[4:], second), {"seed": seed, "like": [first], "options": JoinOptions(**shares)}),
+    ]
+
+
+def test_older_study__read_and_joined_anew_is_unchanged(joined):
+    sources, calls = joined
+    assert ingest_all(sources).state == "unchanged"
+    assert [join(*stores, **options).state for stores, options in calls] == ["unchanged"] * 2
+
+
+def test_older_study__what_has_changed_is_named(joined):
+    (source, *_), (((raws, first), options), _) = joined
+    path = Path(source.path)
+    head, begin, values = path.read_text(encoding="utf-8").partition("!series_matrix_table_begin")
+    path.write_text(head + begin + values.replace("1", "2", 1), encoding="utf-8")
+    changed = [str(difference) for difference in ingest.claim(source.path, source.raw).differences]
+    assert changed == [f"sources: {path.name} was changed"]
+    named = options["options"].model_copy(update={"annotation": None})
+    claim = join.claim(raws[1:], first, **{**options, "options": named})
+    told = [str(difference) for difference in claim.differences]
+    assert told == [f"input 0: {source.name}.zarr -> none", "input 4: annotation.txt -> none"]

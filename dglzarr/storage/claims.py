@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -20,6 +21,7 @@ State = Literal["new", "resumed", "unchanged"]
 """Nothing was there; an interrupted call is gone on with; it was complete."""
 
 _N_SHOWN = 5
+_UNKNOWN = "input "  # and its number: the role of one of 0.1.0 that is not wanted now
 _RENAMED = {"shard_length": "shard_samples", "sample_column": "join_column"}  # since 0.1.0
 
 
@@ -30,10 +32,11 @@ class Difference(NamedTuple):
     before: str
     now: str
     is_input: bool = False
+    remark: str = ""
 
     def __str__(self) -> str:
         if self.before == self.now:
-            return f"{self.what}: {self.now}{' was changed' if self.is_input else ''}"
+            return f"{self.what}: {self.now}{self.remark}"
         return f"{self.what}: {self.before or 'none'} -> {self.now or 'none'}"
 
 
@@ -111,7 +114,8 @@ def compare_lineages(
         what, places = _name(role, names), (_place(one), _place(other))
         as_value = changed.get(role)
         if as_value is None:
-            changed[role] = Difference(what, *places, is_input=True)
+            remark = " was changed" if "stat" in other else " was made anew"
+            changed[role] = Difference(what, *places, is_input=True, remark=remark)
         else:  # a value took the place of a file, or the other way round
             changed[role] = Difference(
                 what, as_value.before or places[0], as_value.now or places[1]
@@ -136,14 +140,27 @@ def as_now(found: Mapping[str, Any], wanted: Mapping[str, Any] | None = None) ->
     model = parameters.pop("model_id", None)
     if model is not None:
         inputs.append({"uri": "", "store_id": model, "role": "model"})
-    roles = {entry["store_id"]: entry["role"] for entry in (wanted or {}).get("inputs", [])}
-    for number, entry in enumerate(inputs):
-        entry.setdefault("role", roles.get(entry["store_id"], f"input {number}"))
-    order = list(roles.values())
+    asked = (wanted or {}).get("inputs", [])
+    _give_roles(inputs, asked)
+    order = [entry["role"] for entry in asked]
     inputs.sort(key=lambda entry: order.index(entry["role"]) if entry["role"] in order else -1)
     if wanted is not None:
         parameters = {k: v for k, v in parameters.items() if k in wanted["parameters"]}
     return {**found, "inputs": inputs, "parameters": parameters}
+
+
+def _give_roles(inputs: list[dict[str, str]], wanted: Sequence[Mapping[str, str]]) -> None:
+    """Give each input that has no role that of the same one wanted, else of one of its name."""
+    given = {entry.get("role") for entry in inputs}
+    free = [entry for entry in wanted if entry["role"] not in given]
+    for alike in (itemgetter("store_id"), _place):
+        for entry in (entry for entry in inputs if "role" not in entry):
+            same = next((other for other in free if alike(other) == alike(entry)), None)
+            if same is not None:
+                entry["role"] = same["role"]
+                free.remove(same)
+    for number, entry in enumerate(inputs):
+        entry.setdefault("role", f"{_UNKNOWN}{number}")
 
 
 def _by_role(inputs: Sequence[Mapping[str, str]]) -> dict[str, Mapping[str, str]]:
