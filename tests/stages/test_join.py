@@ -430,7 +430,7 @@ def test_join__a_changed_file_is_another_input(tmp_path, target, rng):
     ingest_all([source], run=Run(overwrite=True))
     options = JoinOptions(split_by="sample")
     claim = join.claim([source.raw], target, options=options)
-    assert differences(claim) == ["source.GSE1: GSE1.zarr was changed"]
+    assert differences(claim) == ["source.GSE1: GSE1.zarr was made anew"]
     with pytest.raises(StoreError, match=r"expression.zarr: was made from other inputs: source\."):
         join([source.raw], target, options=options)
     ingest_and_join([source], target, split_by="sample", run=Run(overwrite=True))

@@ -284,9 +284,9 @@ def test_as_now__a_lineage_of_the_first_release():
     }
     wanted = {
         "inputs": [
-            {"role": "source", "store_id": "1"},
-            {"role": "samples", "store_id": "2"},
-            {"role": "model", "store_id": "m"},
+            {"role": "source", "uri": "n.zarr", "store_id": "1"},
+            {"role": "samples", "uri": "s.zarr", "store_id": "2"},
+            {"role": "model", "uri": "seed-0", "store_id": "m"},
         ],
         "parameters": {"shard_samples": 16},
     }
