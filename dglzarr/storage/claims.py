@@ -21,6 +21,7 @@ State = Literal["new", "resumed", "unchanged"]
 
 _N_SHOWN = 5
 _RENAMED = {"shard_length": "shard_samples", "sample_column": "join_column"}  # since 0.1.0
+_UNRECORDED = {"contributions": ("latent", "frozen")}  # inputs of which 0.1.0 kept no record
 
 
 class Difference(NamedTuple):
@@ -116,6 +117,12 @@ def compare_lineages(
     return tuple(changed)
 
 
+def model_of(attributes: Mapping[str, Any]) -> str:
+    """Return the identity of the model that a store was made with; 0.1.0 gave it as a parameter."""
+    found = [entry["store_id"] for entry in attributes["inputs"] if entry.get("role") == "model"]
+    return str(found[0] if found else attributes["parameters"]["model_id"])
+
+
 def _as_now(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a lineage as it is written now; 0.1.0 gave inputs no roles."""
     inputs = [dict(entry) for entry in found.get("inputs", [])]
@@ -125,11 +132,13 @@ def _as_now(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Mapping[str,
     parameters = {_RENAMED.get(key, key): value for key, value in parameters.items()}
     role_of = {entry["store_id"]: entry["role"] for entry in wanted["inputs"]}
     model = parameters.pop("model_id", None)
-    if model is not None:
+    if model is not None and "model" in role_of.values():
         inputs.append({"uri": "", "store_id": model, "role": "model"})
     for number, entry in enumerate(inputs):
         entry.setdefault("role", role_of.get(entry["store_id"], f"input {number}"))
     order = [entry["role"] for entry in wanted["inputs"]]
+    unknown = {*_UNRECORDED.get(wanted["dglzarr_schema"], ())} - {e["role"] for e in inputs}
+    inputs += [dict(entry) for entry in wanted["inputs"] if entry["role"] in unknown]
     inputs.sort(key=lambda entry: order.index(entry["role"]) if entry["role"] in order else -1)
     kept = {key: value for key, value in parameters.items() if key in wanted["parameters"]}
     return {**found, "inputs": inputs, "parameters": kept}
