@@ -16,7 +16,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint mutants kills real grow compare docs bench bench-full
+.PHONY: help demo test check lint measure mutants kills real grow compare docs bench bench-full
 
 help:  ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -37,6 +37,9 @@ lint: $(READY)  ## lint, types and import rules alone
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports
 
+measure: $(READY)  ## print modules, functions, imports and tests in numbers, also to docs/design.md
+	$(RUN) tests/measure.py
+
 mutants: $(READY)  ## seed faults into kernels/ and store.py; each must turn a test red
 	$(RUN) tests/mutants.py
 
@@ -52,8 +55,9 @@ grow: $(READY)  ## mine the real series but two into ./grown, grow by the two, s
 compare: $(READY)  ## cross-validate panels of 50 to 943 probes on the series in DATA, into ./real
 	$(VENV)/bin/dglzarr compare deploy/settings/real.toml --folder $(DATA) --set root=$(CURDIR)/real
 
-docs: $(READY)  ## write docs/stores.md from the store specs
+docs: $(READY)  ## write docs/stores.md and docs/settings.md from the declarations
 	$(RUN) docs/make_stores.py
+	$(RUN) docs/make_settings.py
 
 bench: $(READY)  ## run the benchmarks; each prints JSON lines
 	set -e; for script in benchmarks/bench_*.py; do $(RUN) $$script; done

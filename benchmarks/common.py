@@ -40,7 +40,7 @@ from dglzarr.storage.store import (
     write_region,
 )
 from dglzarr.storage.tasks import run_tasks
-from dglzarr.studies.cluster import client
+from dglzarr.storage.cluster import ClusterOptions, client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -243,7 +243,9 @@ def product_seconds(shapes: Sequence[tuple[int, int, int]]) -> float:
 
 def workers_of(case: Case) -> AbstractContextManager[Any]:
     """Return the Dask workers of a case; without any, the work is done in this process."""
-    return client(kind="local" if case.workers else "none", n_workers=max(1, case.workers))
+    return client(
+        ClusterOptions(kind="local" if case.workers else "none", n_workers=max(1, case.workers))
+    )
 
 
 def _everywhere(cluster: Any, func: Callable[..., Any], *args: Any) -> list[Any]:  # noqa: ANN401

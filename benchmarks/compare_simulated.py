@@ -19,7 +19,8 @@ from dglzarr.cli import guarded
 from dglzarr.report.comparison import COLUMNS, cells, comparison_rows, comparison_verdict
 from dglzarr.settings import Settings
 from dglzarr.storage.store import open_store
-from dglzarr.studies.cross_validate import Contest, compare, comparison_uri
+from dglzarr.storage.options import Run
+from dglzarr.studies.cross_validate import comparison_uri, cross_validate
 from dglzarr.testing import simulate_expression, write_gctx
 
 N_SERIES = 32
@@ -76,10 +77,14 @@ def main() -> None:
             "select": {"n_random": asked.n_random},
             "evaluate": {"panels": {"hubs": str(asked.folder / "hubs.txt")}},
             "cluster": {"kind": "local", "n_workers": 2},
+            "compare": {
+                "selectors": asked.panels.split(","),
+                "sizes": asked.sizes,
+                "n_folds": asked.folds,
+            },
         }
     )
-    contest = Contest(asked.panels.split(","), asked.sizes, n_folds=asked.folds)
-    compare(settings, contest, on_progress=_say)
+    cross_validate(settings, run=Run(on_progress=_say))
     rows = comparison_rows(comparison_uri(settings.root))
     hubs = set((asked.folder / "hubs.txt").read_text(encoding="utf-8").split())
     lines = ["\t".join(COLUMNS), *("\t".join(cells(row)) for row in rows)]

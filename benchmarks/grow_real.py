@@ -25,7 +25,8 @@ from dglzarr.settings import Settings, SourceSettings, load_settings
 from dglzarr.storage.files import file_sha256
 from dglzarr.storage.store import open_store
 from dglzarr.storage.study import open_study, planned_study
-from dglzarr.studies.plan import grow, mine, refit, source_files
+from dglzarr.studies.grow import grow
+from dglzarr.studies.plan import mine, refit, source_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,13 +39,10 @@ CHANGED_BY_GROWTH = ("study.json", "report.html")
 def without(settings: Settings, held: Sequence[str]) -> Settings:
     """Return settings that name every file of a study but those of some sources."""
     sources = [
-        SourceSettings(
-            uri=file.path, role=file.role, sample_sheet=file.sample_sheet,
-            join_column=file.sample_column, unit=file.unit,
-        )
+        SourceSettings(uri=file.path, **file.options.model_dump())
         for file in source_files(settings, planned_study(settings.root))
         if file.name not in held
-    ]  # fmt: skip
+    ]
     return settings.model_copy(update={"sources": tuple(sources)})
 
 

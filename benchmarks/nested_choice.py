@@ -25,8 +25,10 @@ from dglzarr.evaluation.panels import RANDOM
 from dglzarr.kernels.split import SPLITS
 from dglzarr.settings import Settings, load_settings
 from dglzarr.storage.store import open_store
+from dglzarr.stages.compare import CompareOptions
+from dglzarr.storage.options import Run
 from dglzarr.storage.study import planned_study
-from dglzarr.studies.cross_validate import Contest, compare, comparison_uri
+from dglzarr.studies.cross_validate import comparison_uri, cross_validate
 from dglzarr.studies.plan import source_files
 
 if TYPE_CHECKING:
@@ -47,20 +49,21 @@ def fold_errors(uri: str, sizes: Sequence[int]) -> dict[str, NDArray[np.float64]
     return found
 
 
-def inside(settings: Settings, k: int) -> Settings:
+def inside(settings: Settings, k: int, asked: CompareOptions) -> Settings:
     """Return the settings of a study of the training series of a fold alone."""
     fold = open_store(f"{settings.root}/folds/{k}/segments/0000/normalized.zarr")
     held = set(fold["source"].values[fold["split"].values == SPLITS.index("test")].tolist())
     names = [
         file.name
         for file in source_files(settings, planned_study(settings.root))
-        if file.role == "cohort" or file.name in held
+        if file.options.role == "cohort" or file.name in held
     ]
     return without(settings, names).model_copy(
         update={
             "root": f"{settings.root}/nested/{k}",
             "select": settings.select.model_copy(update={"n_random": 1}),
             "evaluate": settings.evaluate.model_copy(update={"panels": {}}),
+            "compare": asked,
         }
     )
 
@@ -78,8 +81,9 @@ def show_choices(
     _row("fold", *(f"{name}, inside" for name in names), "choice", *_titles(sizes))
     chosen = []
     for k in range(outer[RANDOM].shape[1]):
-        inner = inside(settings, k)
-        compare(inner, Contest(names, sizes, n_folds=inner_folds), on_progress=_progress)
+        asked = CompareOptions(selectors=tuple(names), sizes=tuple(sizes), n_folds=inner_folds)
+        inner = inside(settings, k, asked)
+        cross_validate(inner, run=Run(on_progress=_progress))
         found = fold_errors(comparison_uri(inner.root), sizes)
         errors = [float(found[name].mean()) for name in names]
         choice = names[int(np.argmin(errors))]

@@ -1,15 +1,19 @@
 """Mine landmark genes from expression compendia.
 
-The names below work on arrays in memory or open finished stores; the stages and the pipeline are
-in ``dglzarr.stages`` and ``dglzarr.studies.plan``. Importing dglzarr loads neither TensorFlow nor
-Prefect.
+The names below work on arrays in memory or open finished stores; stages, plans and runs are in
+``dglzarr.stages`` and ``dglzarr.studies``. Importing dglzarr loads none of its libraries: each name
+is found when it is asked for.
 """
 
-from dglzarr.errors import ConfigError, DglzarrError, SchemaError, SourceError, StoreError
-from dglzarr.kernels.deeplift import deeplift_contributions
-from dglzarr.kernels.duplicates import find_near_duplicates
-from dglzarr.kernels.quantile import quantile_normalize
-from dglzarr.query import open  # noqa: A004  (as in xarray and zarr)
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dglzarr.errors import ConfigError, DglzarrError, SchemaError, SourceError, StoreError
+    from dglzarr.kernels.deeplift import deeplift_contributions
+    from dglzarr.kernels.duplicates import find_near_duplicates
+    from dglzarr.kernels.quantile import quantile_normalize
+    from dglzarr.query import open  # noqa: A004  (as in xarray and zarr)
 
 __all__ = [
     "ConfigError",
@@ -22,3 +26,21 @@ __all__ = [
     "open",
     "quantile_normalize",
 ]
+
+_HOMES = {
+    "deeplift_contributions": "kernels.deeplift",
+    "find_near_duplicates": "kernels.duplicates",
+    "open": "query",
+    "quantile_normalize": "kernels.quantile",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Return a public name from the module that owns it."""
+    if name not in __all__:
+        raise AttributeError(f"module 'dglzarr' has no attribute {name!r}")
+    return getattr(import_module(f"dglzarr.{_HOMES.get(name, 'errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

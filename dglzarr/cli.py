@@ -1,4 +1,8 @@
-"""The command line: load settings, call, print. No logic of its own."""
+"""The command line: load settings, call, print. No logic of its own.
+
+What a verb needs is imported in the verb, so that help is there at once.
+"""
+# ruff: noqa: PLC0415
 
 from __future__ import annotations
 
@@ -12,22 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.logging import RichHandler
+from typer.core import TyperCommand
 
-from dglzarr import query
 from dglzarr.errors import ConfigError, DglzarrError
-from dglzarr.report.comparison import COLUMNS, cells, comparison_rows, comparison_verdict
-from dglzarr.report.text import growth_lines, headline, stability_lines
-from dglzarr.settings import load_settings
-from dglzarr.studies.cross_validate import SIZES, Contest, compare
-from dglzarr.studies.forecast import estimate
-from dglzarr.studies.plan import OPTIONAL_STAGES, STAGES, grow, mine, refit
-from dglzarr.studies.progress import Bars, err
-from dglzarr.studies.stability import stability
-from dglzarr.testing import write_compendium, write_study
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    import click
+
+    from dglzarr.settings import Settings
 
 app = typer.Typer(
     name="dglzarr",
@@ -55,6 +53,52 @@ StoreOrStudy = Annotated[
     str,
     typer.Argument(help="A store, STUDY#NAME as in study#normalized, or the folder of a study."),
 ]
+
+STAGES = {
+    "ingest": "Read the sources into Zarr stores and join those of role train.",
+    "normalize": "Quantile-normalize the expression, fitted on the training split.",
+    "dedup": "Find clusters and near-duplicates; write the keep mask and per-gene moments.",
+    "train": "Train the AutoEncoder.",
+    "encode": "Write latent units, and how well test samples are reconstructed.",
+    "score": "Compute DeepLIFT contributions and gene scores.",
+    "select": "Rank the genes and write the panels.",
+    "evaluate": "Predict the other genes from each panel on held-out samples.",
+    "group": "Cluster labelled samples by latent units, components and panels of genes.",
+    "enrich": "Test each panel for gene sets (GMT, or OBO and GAF) it holds more of than chance.",
+    "report": "Write the HTML report.",
+}
+"""Verbs that run a part of a study, and what they do."""
+
+
+class SettingsCommand(TyperCommand):
+    """A verb whose help ends with the settings of its section, as the stage declares them."""
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the help of the verb, then its settings."""
+        super().format_help(ctx, formatter)
+        write_section(str(self.name))
+
+
+def write_section(name: str) -> None:
+    """Print the settings that a verb takes from the file."""
+    from dglzarr.settings import describe_settings
+
+    rows = describe_settings(name)
+    if not rows:
+        return
+    typer.echo(
+        f"\nSettings of section [{name}] (--set {name}.KEY=VALUE; docs/settings.md has all):"
+    )
+    for row in rows:
+        key = row.key.partition(".")[2]
+        default = f" [default: {row.default}]" if row.default else ""
+        typer.echo(f"  {key}: {row.meaning} ({row.values}){default}")
+
+
+def _load(settings: Path, overrides: Sequence[str] | None, folder: Path | None) -> Settings:
+    from dglzarr.settings import load_settings
+
+    return load_settings(settings, tuple(overrides or ()), folder=folder)
 
 
 def _as_plain(value: object) -> Any:  # noqa: ANN401
@@ -93,19 +137,18 @@ def _arguments_checked() -> Iterator[None]:
 
 
 def _run(
-    settings_file: Path,
-    overrides: list[str] | None,
-    folder: Path | None,
-    stages: tuple[str, ...],
-    *,
-    overwrite: bool,
-    as_json: bool,
+    settings: Settings, steps: Sequence[str], *, overwrite: bool = False, as_json: bool = False
 ) -> None:
-    settings = load_settings(settings_file, tuple(overrides or ()), folder=folder)
+    """Run some steps of a study and print what they made."""
+    from dglzarr.report.text import headline
+    from dglzarr.storage.options import Run
+    from dglzarr.studies.plan import mine
+    from dglzarr.studies.progress import Bars
+
     with Bars() as bars:
-        results = mine(settings, only=stages, overwrite=overwrite, on_progress=bars)
+        results = mine(settings, only=steps, run=Run(overwrite, bars))
     _show(results, as_json=as_json)
-    if "report" in stages and not as_json:
+    if "report" in steps and not as_json:
         typer.echo("\n".join(headline(settings.root)))
 
 
@@ -142,6 +185,10 @@ def _options(
         ),
     ] = False,
 ) -> None:
+    from rich.logging import RichHandler
+
+    from dglzarr.studies.progress import err
+
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
     handler = RichHandler(console=err) if err.is_terminal else None
     logging.basicConfig(
@@ -167,39 +214,45 @@ def mine_command(
 
     Finished work is kept: an interrupted run goes on where it stopped.
     """
-    if not dry_run:
-        _run(
-            settings,
-            set_,
-            folder,
-            (*STAGES, *OPTIONAL_STAGES),
-            overwrite=overwrite,
-            as_json=as_json,
-        )
-        return
-    lines = [asdict(e) for e in estimate(load_settings(settings, tuple(set_ or ()), folder=folder))]
+    from dglzarr.studies.plan import STEPS
+
+    loaded = _load(settings, set_, folder)
+    if dry_run:
+        _show_estimates(loaded, as_json=as_json)
+    else:
+        _run(loaded, STEPS, overwrite=overwrite, as_json=as_json)
+
+
+def _show_estimates(settings: Settings, *, as_json: bool) -> None:
+    """Print how each step stands, what it will take, and why something stands in its way."""
+    from dglzarr.studies.forecast import estimate
+
+    lines = estimate(settings)
     if as_json:
-        _print_json(lines)
+        _print_json([asdict(line) for line in lines])
         return
     rows = [
         (
-            line["name"],
-            line["state"],
-            line["reads"],
-            f"{line['nbytes'] / 1e6:.1f}",
-            f"{line['memory_nbytes'] / 1e6:.0f}",
-            f"{line['seconds'] / 60:.1f}",
-            line["writes"],
+            line.name,
+            line.state,
+            line.reads,
+            f"{line.nbytes / 1e6:.1f}",
+            f"{line.memory_nbytes / 1e6:.0f}",
+            f"{line.seconds / 60:.1f}",
+            line.writes,
         )
         for line in lines
     ]
     columns = ("stage", "state", "reads", "disk MB", "memory MB", "minutes", "writes")
     _print_table(columns, rows)
-    total = sum(line["nbytes"] for line in lines if line["state"] != "done")
-    left = sum(line["seconds"] for line in lines if line["state"] != "done")
-    typer.echo(f"Still to do: {total / 1e6:.1f} MB on disk, about {left / 60:.1f} minutes.")
-    if any(line["state"] == "other settings" for line in lines):
-        typer.echo("Made with other settings: run with --overwrite to replace it.")
+    todo = [line for line in lines if line.state != "done"]
+    nbytes, seconds = sum(line.nbytes for line in todo), sum(line.seconds for line in todo)
+    typer.echo(f"Still to do: {nbytes / 1e6:.1f} MB on disk, about {seconds / 60:.1f} minutes.")
+    for line in lines:
+        for reason in line.reasons:
+            typer.echo(f"{line.name}: made with {line.state}: {reason}")
+    if any(line.reasons for line in lines):
+        typer.echo("Run with --overwrite to replace what was made otherwise.")
 
 
 @app.command("grow")
@@ -211,9 +264,14 @@ def grow_command(
     They are normalized with the frozen reference, checked for duplicates against everything,
     scored, and become visible at once; nothing old is rewritten.
     """
-    loaded = load_settings(settings, tuple(set_ or ()), folder=folder)
+    from dglzarr.report.text import growth_lines
+    from dglzarr.storage.options import Run
+    from dglzarr.studies.grow import grow
+    from dglzarr.studies.progress import Bars
+
+    loaded = _load(settings, set_, folder)
     with Bars() as bars:
-        results = grow(loaded, on_progress=bars)
+        results = grow(loaded, run=Run(on_progress=bars))
     _show(results, as_json=as_json)
     if not as_json:
         done = growth_lines(loaded.root) if results else ["Nothing to add: all sources are known."]
@@ -225,25 +283,32 @@ def refit_command(
     settings: SettingsFile, set_: Overrides = None, folder: Folder = None, as_json: AsJson = False
 ) -> None:
     """Mine a grown study anew with all its sources in one segment."""
-    loaded = load_settings(settings, tuple(set_ or ()), folder=folder)
+    from dglzarr.report.text import headline
+    from dglzarr.storage.options import Run
+    from dglzarr.studies.plan import refit
+    from dglzarr.studies.progress import Bars
+
+    loaded = _load(settings, set_, folder)
     with Bars() as bars:
-        results = refit(loaded, on_progress=bars)
+        results = refit(loaded, run=Run(on_progress=bars))
     _show(results, as_json=as_json)
     if not as_json:
         typer.echo("\n".join(headline(loaded.root)))
 
 
-@app.command("compare")
+@app.command("compare", cls=SettingsCommand)
 def compare_command(  # noqa: PLR0913  (every option is an argument)
     settings: SettingsFile,
     panels: Annotated[
-        str, typer.Option(help="Selectors, joined by commas; default those of the settings.")
+        str, typer.Option(help="Selectors, joined by commas: compare.selectors.")
     ] = "",
-    sizes: Annotated[str, typer.Option(help="Panel sizes, joined by commas.")] = ",".join(
-        map(str, SIZES)
-    ),
-    predictors: Annotated[str, typer.Option(help="ridge, knn, dgex, joined by commas.")] = "ridge",
-    folds: Annotated[int, typer.Option(help="Folds of whole series.")] = 5,
+    sizes: Annotated[str, typer.Option(help="Panel sizes, joined by commas: compare.sizes.")] = "",
+    predictors: Annotated[
+        str, typer.Option(help="Predictors, joined by commas: compare.predictors.")
+    ] = "",
+    folds: Annotated[
+        int | None, typer.Option(help="Folds of whole series: compare.n_folds.")
+    ] = None,
     set_: Overrides = None,
     folder: Folder = None,
     overwrite: Overwrite = False,
@@ -256,10 +321,21 @@ def compare_command(  # noqa: PLR0913  (every option is an argument)
     select.n_random random panels of each size; select.forced and .excluded hold. Finished work is
     kept: an interrupted run goes on where it stopped.
     """
-    loaded = load_settings(settings, tuple(set_ or ()), folder=folder)
-    contest = Contest(_names(panels), _numbers(sizes), _names(predictors), folds)
+    from dglzarr.report.comparison import COLUMNS, cells, comparison_rows, comparison_verdict
+    from dglzarr.storage.options import Run
+    from dglzarr.studies.cross_validate import cross_validate
+    from dglzarr.studies.progress import Bars
+
+    given = {
+        "selectors": _list(panels),
+        "sizes": _numbers(sizes),
+        "predictors": _list(predictors),
+        "n_folds": "" if folds is None else str(folds),
+    }
+    asked = [f"compare.{name}={value}" for name, value in given.items() if value]
+    loaded = _load(settings, [*(set_ or ()), *asked], folder)
     with Bars() as bars:
-        summary = compare(loaded, contest, overwrite=overwrite, on_progress=bars)
+        summary = cross_validate(loaded, run=Run(overwrite, bars))
     rows = comparison_rows(summary.uri)
     if as_json:
         _print_json([asdict(row) for row in rows])
@@ -269,22 +345,30 @@ def compare_command(  # noqa: PLR0913  (every option is an argument)
     typer.echo(f"Written: {summary.uri}")
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+def _list(text: str) -> str:
+    """Return names joined by commas as a list of TOML."""
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    return json.dumps(names) if names else ""
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _numbers(text: str) -> str:
+    """Return numbers joined by commas as a list of TOML."""
     try:
-        return tuple(int(part) for part in _names(text))
+        numbers = [int(part) for part in text.split(",") if part.strip()]
     except ValueError as error:
         raise ConfigError(f"--sizes: expected numbers joined by commas, got {text!r}.") from error
+    return json.dumps(numbers) if numbers else ""
 
 
-@app.command("stability")
+@app.command("stability", cls=SettingsCommand)
 def stability_command(
     settings: SettingsFile,
-    seeds: Annotated[int, typer.Option(help="Networks of different seeds, in all.", min=1)] = 5,
-    halves: Annotated[int, typer.Option(help="Random splits into two halves.", min=0)] = 1,
+    seeds: Annotated[
+        int | None, typer.Option(help="Networks of different seeds, in all: stability.n_seeds.")
+    ] = None,
+    halves: Annotated[
+        int | None, typer.Option(help="Random splits into two halves: stability.n_halves.")
+    ] = None,
     set_: Overrides = None,
     folder: Folder = None,
     overwrite: Overwrite = False,
@@ -294,11 +378,16 @@ def stability_command(
     The study must have been scored with these settings. Each replicate is trained and scored anew;
     finished ones are kept. The report shows the result.
     """
-    loaded = load_settings(settings, tuple(set_ or ()), folder=folder)
+    from dglzarr.report.text import stability_lines
+    from dglzarr.storage.options import Run
+    from dglzarr.studies.progress import Bars
+    from dglzarr.studies.stability import replicate
+
+    given = {"n_seeds": seeds, "n_halves": halves}
+    asked = [f"stability.{name}={value}" for name, value in given.items() if value is not None]
+    loaded = _load(settings, [*(set_ or ()), *asked], folder)
     with Bars() as bars:
-        found = stability(
-            loaded, n_seeds=seeds, n_halves=halves, overwrite=overwrite, on_progress=bars
-        )
+        found = replicate(loaded, run=Run(overwrite, bars))
     typer.echo("\n".join(stability_lines(found.uri)))
 
 
@@ -310,26 +399,17 @@ def _add_stage(name: str, text: str) -> None:
         overwrite: Overwrite = False,
         as_json: AsJson = False,
     ) -> None:
-        _run(settings, set_, folder, (name,), overwrite=overwrite, as_json=as_json)
+        from dglzarr.studies.plan import VERBS
 
-    before = "" if name == STAGES[0] else " The stages before it must have been run."
+        loaded = _load(settings, set_, folder)
+        _run(loaded, VERBS.get(name, (name,)), overwrite=overwrite, as_json=as_json)
+
+    before = "" if name == next(iter(STAGES)) else " The stages before it must have been run."
     command.__doc__ = text + before
-    app.command(name)(command)
+    app.command(name, cls=SettingsCommand)(command)
 
 
-for _name, _text in {
-    "ingest": "Read the sources into Zarr stores and join those of role train.",
-    "normalize": "Quantile-normalize the expression, fitted on the training split.",
-    "dedup": "Find clusters and near-duplicates; write the keep mask and per-gene moments.",
-    "train": "Train the AutoEncoder.",
-    "encode": "Write latent units, and how well test samples are reconstructed.",
-    "score": "Compute DeepLIFT contributions and gene scores.",
-    "select": "Rank the genes and write the panels.",
-    "evaluate": "Predict the other genes from each panel on held-out samples.",
-    "group": "Cluster labelled samples by latent units, components and panels of genes.",
-    "enrich": "Test each panel for gene sets (GMT, or OBO and GAF) it holds more of than chance.",
-    "report": "Write the HTML report.",
-}.items():
+for _name, _text in STAGES.items():
     _add_stage(_name, _text)
 
 
@@ -339,6 +419,8 @@ def info(store: StoreOrStudy, as_json: AsJson = False) -> None:
 
     As JSON, a store is an object, a study or STUDY#NAME a list of them.
     """
+    from dglzarr import query
+
     if query.is_study(store):
         _list_stores(query.describe_study(store), as_json=as_json)
         return
@@ -370,6 +452,8 @@ def verify(store: StoreOrStudy, as_json: AsJson = False) -> None:
     Exit status 1 when something is wrong. As JSON, a store is an object, a study or STUDY#NAME a
     list of them.
     """
+    from dglzarr import query
+
     is_study = query.is_study(store)
     found = (
         query.verify_study(store)
@@ -397,6 +481,8 @@ def query_command(
     ] = 20,
 ) -> None:
     """Print values of chosen genes or samples as a tab-separated table."""
+    from dglzarr import query
+
     with _arguments_checked():
         frame = query.table(store, genes=gene or (), samples=sample or (), top=top)
     typer.echo(frame.to_csv(sep="\t", float_format="%.6g"), nl=False)
@@ -417,6 +503,9 @@ def simulate(
     settings. A .gctx file: one compendium of any size with planted duplicates, written as a
     stream; their truth stands beside it.
     """
+    from dglzarr.studies.progress import Bars
+    from dglzarr.testing import write_compendium, write_study
+
     sizes = {"n_samples": n_samples, "n_genes": n_genes, "seed": seed}
     with _arguments_checked(), Bars() as bars:
         if target.suffix != ".gctx":
@@ -441,6 +530,8 @@ def guarded(call: Callable[[], object]) -> int:
 
 def _complain(error: Exception, status: int) -> int:
     if logging.getLogger("dglzarr").level in (logging.INFO, logging.DEBUG):
+        from dglzarr.studies.progress import err
+
         err.print_exception()
     sys.stderr.write(f"{error}\n")
     return status

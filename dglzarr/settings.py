@@ -1,7 +1,7 @@
-"""Settings of a study: one TOML file, validated whole before any work starts.
+"""Settings of a study: the options of all stages in one TOML file, validated before any work.
 
-Field names equal the keywords of the stage functions, so a section is passed on as it is. Only
-the entry points and what plans whole studies import this module, no stage does.
+Composes what the stages declare and declares only what belongs to none of them. Only the command
+line, ``studies`` and the flows import this module.
 """
 
 from __future__ import annotations
@@ -9,236 +9,88 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from dglzarr.errors import ConfigError
+from dglzarr.stages.compare import CompareOptions
+from dglzarr.stages.dedup import DedupOptions
+from dglzarr.stages.enrich import EnrichOptions
+from dglzarr.stages.evaluate import EvaluateOptions
+from dglzarr.stages.explain import ExplainOptions
+from dglzarr.stages.group import GroupOptions
+from dglzarr.stages.ingest import SourceOptions
+from dglzarr.stages.join import JoinOptions
+from dglzarr.stages.normalize import NormalizeOptions
+from dglzarr.stages.score import ScoreOptions
+from dglzarr.stages.select import SelectOptions
+from dglzarr.stages.stability import StabilityOptions
+from dglzarr.stages.train import TrainOptions
+from dglzarr.storage.cluster import ClusterOptions
+from dglzarr.storage.options import Options, choice
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pydantic_core import ErrorDetails
 
-
-def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(names)) < len(names):
-        raise ValueError(f"expected each once, got {list(names)!r}")
-    return names
+_N_SHOWN = 5
 
 
-Count = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Penalties = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1, strict=False)]
-Predictors = Annotated[
-    tuple[Literal["ridge", "knn", "dgex"], ...],
-    Field(min_length=1, strict=False),
-    AfterValidator(_distinct),
-]
-Names = Annotated[tuple[str, ...], Field(strict=False)]
-_BYTES = r"^(\d+(\.\d+)? *[kMGT]i?B|auto)$"
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class SourceSettings(_Section):
+class SourceSettings(SourceOptions):
     """One ``[[sources]]`` entry: a file, or a pattern that stands for several."""
 
-    uri: Annotated[str, Field(min_length=1)]
-    role: Literal["train", "cohort"] = "train"
-    unit: Literal["log2", "intensity", "counts", "rpkm", "tpm"] | None = None
-    sample_sheet: str | None = None
-    join_column: str | None = None
-
-
-class IngestSettings(_Section):
-    """How sources become one expression matrix; feature_kind "gene" joins platforms by symbol."""
-
-    feature_kind: Literal["probe", "gene"] = "probe"
-    probes: str | None = None
-    annotation: str | None = None
-    split_by: Literal["series", "sample"] = "series"
-    test_fraction: Share = 0.2
-    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    min_coverage: Share = 0.9
-    shard_samples: Count | None = None
-
-
-class NormalizeSettings(_Section):
-    """Quantile normalization; method "none" takes sources that are normalized already."""
-
-    method: Literal["quantile", "none"] = "quantile"
-    ties: Literal["midrank", "tie-mean", "dgex"] = "midrank"
-    fit_on: Literal["train", "all"] = "train"
-
-
-class DedupSettings(_Section):
-    """Clusters and near-duplicates."""
-
-    n_clusters: Count = 100
-    threshold: Annotated[float, Field(ge=0)] = 1.0
-    rule: Literal["greedy", "dgex"] = "greedy"
-    epochs: Count = 3
-
-
-class TrainSettings(_Section):
-    """The AutoEncoder and its training; defaults are the paper's where it states them."""
-
-    hidden: Annotated[int, Field(gt=0, le=100_000)] = 500
-    n_latent: Annotated[int, Field(gt=0, le=100_000)] = 100
-    activation: Literal["sigmoid", "tanh", "relu", "elu", "softplus"] = "sigmoid"
-    output: Literal["linear", "sigmoid", "tanh", "relu", "elu", "softplus"] = "linear"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    dropout_position: Literal["hidden", "input"] = "hidden"
-    l2: Annotated[float, Field(ge=0)] = 1e-6
-    epochs: Count = 100
-    batch_size: Count = 128
-    window: Count = 10
-    windows_in_memory: Count | None = None
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    patience: Count | None = None
-    cache: Literal["auto", "memory", "stream"] = "auto"
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-
-
-class ScoreSettings(_Section):
-    """DeepLIFT."""
-
-    deeplift_reference: Literal["mean", "zeros", "samples"] = "mean"
-    n_references: Annotated[int, Field(ge=1, le=1000)] = 10
-    layer: Literal["latent", "pre-activation"] = "latent"
-    aggregation: Literal["mean-abs", "mean", "max", "variance-weighted"] = "mean-abs"
-    group_by: str | None = None
-    engine: Literal["closed-form", "shap"] = "closed-form"
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-
-
-class SelectSettings(_Section):
-    """Panels: how the mined one is chosen, and what it is compared with."""
-
-    selector: str = "greedy"
-    selectors: Names = ("top-score", "deeplift-greedy", "medoids")
-    n_landmarks: Count = 943
-    n_random: Count = 20
-    forced: Names | str = ()
-    excluded: Names | str = ()
-
-    @property
-    def files(self) -> dict[str, str]:
-        """The lists that are files, by field."""
-        lists = {"forced": self.forced, "excluded": self.excluded}
-        return {name: value for name, value in lists.items() if isinstance(value, str)}
-
-
-class DGexSettings(_Section):
-    """D-GEX's network, trained for every panel where ``evaluate.predictors`` names it."""
-
-    hidden: Annotated[int, Field(gt=0, le=100_000)] = 3000
-    n_layers: Annotated[int, Field(gt=0, le=3)] = 1
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    optimizer: Literal["adam", "momentum"] = "adam"
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
-    epochs: Count = 100
-    batch_size: Count = 200
-    patience: Count | None = 10
-
-
-class EvaluateSettings(_Section):
-    """How panels are judged."""
-
-    panels: dict[str, str] = Field(default_factory=dict)
-    predictors: Predictors = ("ridge",)
-    alphas: Penalties = (1.0, 10.0, 100.0, 1000.0, 10000.0)
-    neighbors: Annotated[tuple[Count, ...], Field(min_length=1, strict=False)] = (
-        1, 2, 5, 10, 20, 50,
-    )  # fmt: skip
-    dgex: DGexSettings = DGexSettings()
-    target_rule: Literal["gene", "feature"] = "gene"
-    cohort_scale: Literal["train", "cohort"] = "train"
-
-
-class GroupSettings(_Section):
-    """Samples of known groups that the latent units should keep apart. No label: no test."""
-
-    label: str = ""
-    series: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    linkage: Literal["ward", "average", "complete"] = "ward"
-
-
-class EnrichSettings(_Section):
-    """Gene sets a panel is tested for: a GMT file, or OBO and GAF. Without either: no test."""
-
-    gene_sets: str | None = None
-    ontology: str | None = None
-    associations: str | None = None
-    namespace: Literal["molecular_function", "biological_process", "cellular_component"] = (
-        "molecular_function"
+    uri: str = choice(
+        ..., "a file, or a pattern that stands for several", is_path=True, min_length=1
     )
-    min_size: Count = 10
-    max_size: Count = 500
-
-    @model_validator(mode="after")
-    def _one_kind_of_sets(self) -> EnrichSettings:
-        if (self.ontology is None) != (self.associations is None):
-            raise ValueError("enrich.ontology: goes with associations; give both or neither")
-        if self.gene_sets is not None and self.ontology is not None:
-            raise ValueError("enrich.gene_sets: expected it or ontology, got both")
-        if self.min_size > self.max_size:
-            raise ValueError("enrich.min_size: expected at most max_size")
-        return self
-
-    @property
-    def files(self) -> dict[str, str]:
-        """The files named, by field; none when nothing is to be tested."""
-        named = self.model_dump(include={"gene_sets", "ontology", "associations"})
-        return {name: path for name, path in named.items() if path is not None}
 
 
-class ClusterSettings(_Section):
-    """Where Dask runs."""
-
-    kind: Literal["local", "address", "none"] = "local"
-    n_workers: Count = 2
-    threads_per_worker: Count = 1
-    memory_limit: Annotated[str, Field(pattern=_BYTES)] = "4GiB"
-    address: str | None = None
-
-    @model_validator(mode="after")
-    def _address_goes_with_kind(self) -> ClusterSettings:
-        if self.kind == "address" and not (
-            self.address or os.environ.get("DASK_SCHEDULER_ADDRESS")
-        ):
-            raise ValueError("cluster.kind: 'address' needs address or DASK_SCHEDULER_ADDRESS")
-        return self
+class ScoreSettings(ExplainOptions, ScoreOptions):
+    """DeepLIFT: what is explained, and how contributions become scores."""
 
 
-class Settings(_Section):
+class Settings(Options):
     """A study."""
 
-    root: Annotated[str, Field(min_length=1)]
-    title: str = "Landmark genes"
-    seed: Annotated[int, Field(ge=0)] = 0
-    sources: Annotated[tuple[SourceSettings, ...], Field(min_length=1, strict=False)]
-    ingest: IngestSettings = IngestSettings()
-    normalize: NormalizeSettings = NormalizeSettings()
-    dedup: DedupSettings = DedupSettings()
-    train: TrainSettings = TrainSettings()
+    root: str = choice(..., "folder of the results", is_path=True, min_length=1)
+    title: str = choice("Landmark genes", "heading of the report")
+    seed: int = choice(0, "of the split, the k-means, the network and all that is drawn", ge=0)
+    sources: Annotated[tuple[SourceSettings, ...], Field(strict=False)] = choice(
+        ..., "the files to read", min_length=1
+    )
+    ingest: JoinOptions = JoinOptions()
+    normalize: NormalizeOptions = NormalizeOptions()
+    dedup: DedupOptions = DedupOptions()
+    train: TrainOptions = TrainOptions()
     score: ScoreSettings = ScoreSettings()
-    select: SelectSettings = SelectSettings()
-    evaluate: EvaluateSettings = EvaluateSettings()
-    group: GroupSettings = GroupSettings()
-    enrich: EnrichSettings = EnrichSettings()
-    cluster: ClusterSettings = ClusterSettings()
+    select: SelectOptions = SelectOptions()
+    evaluate: EvaluateOptions = EvaluateOptions()
+    group: GroupOptions = GroupOptions()
+    enrich: EnrichOptions = EnrichOptions()
+    compare: CompareOptions = CompareOptions()
+    stability: StabilityOptions = StabilityOptions()
+    cluster: ClusterOptions = ClusterOptions()
 
     @model_validator(mode="after")
     def _something_to_train_on(self) -> Settings:
         if all(source.role != "train" for source in self.sources):
             raise ValueError("sources: expected at least one of role 'train', got none")
-        if self.ingest.test_fraction + self.ingest.validation_fraction >= 1:
-            raise ValueError("ingest.test_fraction: with validation_fraction must be below 1")
         if "://" in self.root:
             raise ValueError(f"root: expected a local folder, got {self.root!r}")
         return self
+
+    def named_files(self) -> dict[str, str]:
+        """Return the files that the sections name, by setting, as in ``ingest.annotation``."""
+        sections = ((name, value) for name, value in self if isinstance(value, Options))
+        return {
+            f"{section}.{name}": path
+            for section, options in sections
+            for name, path in options.files().items()
+        }
+
+
+# ---------------------------------------------------------------- reading
 
 
 def load_settings(
@@ -270,15 +122,24 @@ def load_settings(
 
 
 def build_settings(content: dict[str, Any], *, name: str, folder: Path) -> Settings:
-    """Return validated settings with paths made absolute against ``folder``."""
+    """Return validated settings with paths made absolute against ``folder``.
+
+    Raises
+    ------
+    ConfigError
+        Naming every problem.
+    """
+
+    def anchor(uri: str) -> str:
+        return uri if "://" in uri else str(folder / Path(uri).expanduser())
+
     try:
-        settings = Settings.model_validate(content)
+        return Settings.model_validate(content).anchored(anchor)
     except ValidationError as error:
         problems = [_problem(details) for details in error.errors()]
-        shown = "; ".join(problems[:5])
-        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        shown = "; ".join(problems[:_N_SHOWN])
+        more = f"; and {len(problems) - _N_SHOWN} more" if len(problems) > _N_SHOWN else ""
         raise ConfigError(f"{name}: {shown}{more}.") from error
-    return _absolute(settings, folder)
 
 
 def _problem(details: ErrorDetails) -> str:
@@ -309,30 +170,67 @@ def _apply(content: dict[str, Any], override: str) -> None:
     content[name] = value
 
 
-def _absolute(settings: Settings, folder: Path) -> Settings:
-    def anchor(uri: str | None) -> str | None:
-        return uri if uri is None or "://" in uri else str(folder / Path(uri).expanduser())
+# ---------------------------------------------------------------- describing
 
-    sources = tuple(
-        s.model_copy(update={"uri": anchor(s.uri), "sample_sheet": anchor(s.sample_sheet)})
-        for s in settings.sources
-    )
-    ingest = settings.ingest.model_copy(
-        update={
-            "probes": anchor(settings.ingest.probes),
-            "annotation": anchor(settings.ingest.annotation),
-        }
-    )
-    panels = {name: anchor(uri) for name, uri in settings.evaluate.panels.items()}
-    lists = {name: anchor(uri) for name, uri in settings.select.files.items()}
-    sets = {name: anchor(path) for name, path in settings.enrich.files.items()}
-    return settings.model_copy(
-        update={
-            "root": anchor(settings.root),
-            "sources": sources,
-            "ingest": ingest,
-            "select": settings.select.model_copy(update=lists),
-            "evaluate": settings.evaluate.model_copy(update={"panels": panels}),
-            "enrich": settings.enrich.model_copy(update=sets),
-        }
-    )
+
+class Setting(NamedTuple):
+    """One key of the settings file, in words."""
+
+    key: str
+    values: str
+    default: str
+    meaning: str
+    paper: str
+
+
+def describe_settings(section: str = "") -> list[Setting]:
+    """Return every key that can be set, in order; of one section alone where it is named."""
+    schema = Settings.model_json_schema()
+    found = [*_described(schema, "", schema["$defs"])]
+    return [one for one in found if one.key.startswith(f"{section}.")] if section else found
+
+
+def _described(schema: dict[str, Any], prefix: str, defs: dict[str, Any]) -> Iterator[Setting]:
+    for name, field in schema["properties"].items():
+        inner = defs.get(field.get("$ref", "").rpartition("/")[2])
+        rows = defs.get(field.get("items", {}).get("$ref", "").rpartition("/")[2])
+        if inner or rows:
+            yield from _described(inner or rows, f"{prefix}{name}.", defs)
+            continue
+        is_required = name in schema.get("required", ())
+        yield Setting(
+            f"{prefix}{name}",
+            _values(field),
+            "required" if is_required else _as_toml(field.get("default")),
+            field.get("description", ""),
+            field.get("paper", ""),
+        )
+
+
+def _values(field: dict[str, Any]) -> str:
+    """Return which values a key takes, in words."""
+    if "anyOf" in field:
+        return " or ".join(_values(one) for one in field["anyOf"] if one.get("type") != "null")
+    if "enum" in field:
+        return ", ".join(field["enum"])
+    if "const" in field:
+        return str(field["const"])
+    if field.get("type") == "array":
+        return f"list of {_values(field.get('items', {'type': 'string'}))}"
+    if field.get("type") == "object":
+        return "table of name = text"
+    names = {"string": "text", "integer": "integer", "number": "number", "boolean": "true or false"}
+    bounds = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    told = [f"{sign} {field[bound]:g}" for bound, sign in bounds.items() if bound in field]
+    return " ".join([names.get(field.get("type", ""), "value"), ", ".join(told)]).strip()
+
+
+def _as_toml(value: object) -> str:
+    """Return a default as one would write it in the file, "" for none."""
+    if value is None or value in ("", [], {}):
+        return ""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_as_toml, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else f"{value:g}"

@@ -1,7 +1,8 @@
-"""The whole pipeline as a Prefect flow: ``python flows/mine.py study.toml``, or ``demo``.
+"""The stages as Prefect flows: all of them, ``python flows/mine.py study.toml``, or ingest alone.
 
 Order comes from ``dglzarr.studies``, parallelism from Dask; this file adds tasks, artifacts and
-progress. Without a configured server Prefect starts a temporary one of its own.
+progress. It stands alone: any folder and any copy of it will do where dglzarr[flows] is installed.
+Without a configured server Prefect starts a temporary one of its own.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +34,8 @@ from dglzarr.cli import guarded
 from dglzarr.errors import DglzarrError
 from dglzarr.report.text import headline, top_landmarks
 from dglzarr.settings import Settings, load_settings
-from dglzarr.studies.plan import Step, mine
+from dglzarr.storage.options import Run
+from dglzarr.studies.plan import VERBS, Step, mine
 from dglzarr.studies.progress import rate_and_time_left
 from dglzarr.testing import write_study
 
@@ -40,12 +43,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
+    from dglzarr.storage.store import StoreSummary
+
 
 @flow(name="mine", flow_run_name="{settings.title}", persist_result=False)
 def mine_flow(settings: Settings, overwrite: bool = False) -> str | State[str]:
     """Mine a study; return the path of its report."""
     try:
-        results = mine(settings, run=as_task, overwrite=overwrite)
+        results = mine(settings, run=Run(overwrite), execute=as_task)
     except DglzarrError as error:
         return Failed(message=str(error), data=error)
     create_table_artifact(
@@ -58,20 +63,34 @@ def mine_flow(settings: Settings, overwrite: bool = False) -> str | State[str]:
     return str(report)
 
 
-def as_task(step: Step) -> Any:  # noqa: ANN401
+@flow(name="ingest", flow_run_name="{settings.title}", persist_result=False)
+def ingest_flow(settings: Settings, overwrite: bool = False) -> str | State[str]:
+    """Ingest the sources of a study; return the URI of its expression store.
+
+    Files that were read before cost nothing, so that it can run on a schedule.
+    """
+    try:
+        results = mine(settings, only=VERBS["ingest"], run=Run(overwrite), execute=as_task)
+    except DglzarrError as error:
+        return Failed(message=str(error), data=error)
+    summary: StoreSummary = results["join"]
+    return summary.uri
+
+
+def as_task(step: Step, run: Run) -> Any:  # noqa: ANN401
     """Run one step as a Prefect task; it finds for itself what is done already.
 
     An error that dglzarr raises on purpose fails the task with its one line, without a traceback.
     """
 
     @task(name=step.name, cache_policy=NO_CACHE, persist_result=False)
-    def run() -> Any:  # noqa: ANN401
+    def made() -> Any:  # noqa: ANN401
         artifact: UUID = create_progress_artifact(  # type: ignore[assignment]
             0.0, key=f"progress-{step.name}", description=step.name
         )
         report = _progress(step.name, artifact)
         try:
-            result = step(**({"on_progress": report} if step.reports_progress else {}))
+            result = step(replace(run, on_progress=report))
         except DglzarrError as error:
             return Failed(message=str(error), data=error)
         state = "written" if isinstance(result, str) else result.state
@@ -79,7 +98,7 @@ def as_task(step: Step) -> Any:  # noqa: ANN401
         get_run_logger().info("%s: %s %s", step.name, step.writes, state)
         return result
 
-    return run(return_state=True).result()
+    return made(return_state=True).result()
 
 
 def _progress(name: str, artifact: UUID) -> Callable[[str, int, int], None]:

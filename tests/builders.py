@@ -3,7 +3,9 @@
 import contextlib
 import hashlib
 import itertools
+import math
 import shutil
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,13 +18,15 @@ from numpy.typing import NDArray
 
 from dglzarr.models.files import Layer, save_model
 from dglzarr.stages.ingest import SourceFile
+from dglzarr.storage import study
 from dglzarr.storage.claims import Claim
 from dglzarr.storage.declare import StoreSpec
-from dglzarr.storage.schemas import EXPRESSION, NORMALIZED, RAW, SAMPLES
+from dglzarr.storage.schemas import EXPRESSION, LANDMARKS, NORMALIZED, RAW, SAMPLES
 from dglzarr.storage.store import (
     check_claim,
     create_store,
     finish,
+    map_regions,
     open_store,
     regions,
     store_input,
@@ -144,6 +148,50 @@ def claimed(
     return take_claim(asked, overwrite=overwrite)
 
 
+def write_store(
+    uri: Path | str,
+    spec: StoreSpec,
+    arrays: dict[str, Any],
+    *,
+    details: dict[str, Any] | None = None,
+) -> str:
+    """A complete store without regions; arrays that are not given are empty, 0 or false."""
+    uri = str(uri)
+    given = {name: np.asarray(values) for name, values in arrays.items()}
+    sizes = {dim: n for a in spec.arrays if a.name in given
+             for dim, n in zip(a.dims, given[a.name].shape, strict=True)}  # fmt: skip
+    for array in spec.arrays:
+        if array.name in given or not array.required:
+            continue
+        size = [sizes[dim] for dim in array.dims]
+        is_text = array.dtype == "str"
+        given[array.name] = np.full(size, "") if is_text else np.zeros(size, array.dtype)
+    labels = {a.name for a in spec.arrays if a.written == "create"}
+    claim = claimed(uri, spec)
+    create_store(claim, {name: given[name] for name in given if name in labels})
+    finish(
+        claim,
+        arrays={name: given[name] for name in given if name not in labels},
+        details=details or {},
+    )
+    return uri
+
+
+def write_landmarks(
+    uri: Path | str, panels: dict[str, Sequence[str]], genes: dict[str, NDArray[Any]]
+) -> str:
+    """A complete landmarks store of chosen panels; ``genes`` are the labels of all genes."""
+    n_positions = max(map(len, panels.values()))
+    rows = [[*panel, *[""] * (n_positions - len(panel))] for panel in panels.values()]
+    arrays = {
+        **genes,
+        "panel": text(list(panels)),
+        "panel_gene": np.array(rows, dtype=np.dtypes.StringDType()),
+        "position": np.arange(n_positions, dtype=np.int32),
+    }
+    return write_store(uri, LANDMARKS, arrays)
+
+
 def write_samples(uri: Path | str, normalized: str, *, keep: NDArray[np.bool_]) -> str:
     """A complete samples store with a chosen mask; moments are numpy's."""
     uri = str(uri)
@@ -194,6 +242,90 @@ def write_model(path: Path | str, normalized: str, samples: str, *, seed: int = 
         parameters={},
     )
     return str(path)
+
+
+def write_manifest(root: Path | str, segments: Sequence[str]) -> None:
+    """Replace a study's manifest, or write its first."""
+    known = Path(root, study.MANIFEST).exists()
+    here = study.open_study(str(root)) if known else study.Study(str(root), ())
+    study.write_manifest(here, segments)
+
+
+# ---------------------------------------------------------------- any store
+
+N_GENES = 7
+
+
+def whole_array(array, sizes):
+    """Values that tell each element of an array from the others."""
+    numbers = np.arange(math.prod(sizes[d] for d in array.dims))
+    shape = tuple(sizes[d] for d in array.dims)
+    if array.dtype == "str":
+        return np.array([f"{array.name}-{i}" for i in numbers]).reshape(shape)
+    return numbers.astype(array.dtype).reshape(shape)
+
+
+class KnownStore:
+    """A store of any spec with known values, to be written in steps."""
+
+    def __init__(self, uri, spec=RAW, *, n_samples=70, region_length=16, first=0, n_genes=N_GENES):
+        self.uri = str(uri)
+        self.spec = spec
+        self.region_length = region_length
+        n_regions = math.ceil(n_samples / region_length)
+        sizes = {"sample": n_samples, "gene": n_genes, "region": n_regions}
+        self.sizes = {d: sizes.get(d, 3) for a in spec.arrays for d in a.dims}
+        self.arrays = {"sample": np.array([f"s{i}" for i in range(first, first + n_samples)])}
+        self.ran = []
+
+    def __getitem__(self, name):
+        if name not in self.arrays:
+            self.arrays[name] = whole_array(self.spec[name], self.sizes)
+        return self.arrays[name]
+
+    def written(self, when):
+        return {a.name: self[a.name] for a in self.spec.arrays if a.written == when}
+
+    def claim(self, **options):
+        return claimed(self.uri, self.spec, **options)
+
+    def create(self, **options):
+        length = self.region_length if self.spec.region_arrays else None
+        create_store(self.claim(**options), self.written("create"), region_length=length)
+        return self
+
+    def values(self, region):
+        own = slice(region.index, region.index + 1)
+        return {
+            a.name: self[a.name][own if a.dims[0] == "region" else region.rows]
+            for a in self.spec.region_arrays
+        }
+
+    def write(self, uri, region):
+        self.ran.append(region.index)
+        write_region(uri, region, self.values(region))
+        return region.index
+
+    def write_missing(self):
+        if self.spec.region_arrays:
+            map_regions(self.write, self.uri, what="write")
+        return self
+
+    def finish(self, **options):
+        claim = Claim(self.uri, (self.spec,), "new", dict, started=time.monotonic())
+        return finish(claim, arrays=self.written("finish"), **options)
+
+    def complete(self):
+        self.create().write_missing().finish()
+        return self
+
+
+def set_attributes(uri, **changes):
+    zarr.open_group(uri, mode="r+").attrs.update(changes)
+
+
+def shard(uri, region, name="expression"):
+    return Path(uri, name, "c", str(region), "0")
 
 
 # ---------------------------------------------------------------- comparisons

@@ -47,13 +47,15 @@ PROGRAM = """
 import sys
 from dglzarr.cli import guarded
 from dglzarr.settings import load_settings
+from dglzarr.storage.options import Run
 from dglzarr.studies.plan import mine
 
 def say(what, done, total):
     print(f"{what} {done}/{total}", flush=True)
 
 def run():
-    mine(load_settings(sys.argv[1]), only=("ingest", "normalize", "dedup"), on_progress=say)
+    only = ("ingest", "join", "normalize", "dedup")
+    mine(load_settings(sys.argv[1]), only=only, run=Run(on_progress=say))
 
 if __name__ == "__main__":
     sys.exit(guarded(run))

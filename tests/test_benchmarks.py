@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import zarr
 
 from dglzarr.settings import build_settings
 from dglzarr.storage.store import open_store
 from dglzarr.storage.study import planned_study
-from dglzarr.studies.cross_validate import Contest, compare
+from dglzarr.studies.cross_validate import cross_validate
 from dglzarr.studies.plan import source_files
 from tests.builders import TINY_SETTINGS, simulate, write_files
 
@@ -24,6 +26,7 @@ KEYS = {
     "start_rss_mb", "peak_rss_mb", "peaks_rss_mb", "ratio", "repeats", "load_before", "versions",
 }  # fmt: skip
 WITH_TENSORFLOW = ("score", "train")
+FIRST = "segments/0000"
 
 
 def stage_of(path):
@@ -205,9 +208,10 @@ def test_nested_choice__each_fold_chooses_among_its_own_series(tmp_path, monkeyp
     import nested_choice
 
     write_files(tmp_path, simulate(160, 60, n_series=8, n_hubs=6, n_duplicates=0, seed=4))
-    settings = build_settings(TINY_SETTINGS, name="test", folder=tmp_path)
     names, sizes = ["greedy", "variance"], [2, 4]
-    compare(settings, Contest(names, sizes, n_folds=4))
+    asked = {"selectors": names, "sizes": sizes, "n_folds": 4}
+    settings = build_settings({**TINY_SETTINGS, "compare": asked}, name="test", folder=tmp_path)
+    cross_validate(settings)
     nested_choice.show_choices(settings, names, sizes, inner_folds=3)
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
     assert rows[0][1:4] == ["greedy, inside", "variance, inside", "choice"]
@@ -221,6 +225,116 @@ def test_nested_choice__each_fold_chooses_among_its_own_series(tmp_path, monkeyp
         tested = set(held["series"].values[held["split"].values == 2])
         within = open_store(f"{settings.root}/nested/{k}/folds/0/segments/0000/normalized.zarr")
         assert set(within["series"].values) == set(held["series"].values) - tested
+
+
+def write_small_study(root, changed=None):
+    """Stores of chosen values, two segments, a model and a replicate; some arrays changed."""
+    near = np.array([[0.0, 0.0], [0.0, 2.0], [9.0, 9.0]], dtype=np.float32)
+    arrays = {
+        f"{FIRST}/normalized.zarr/expression": np.array([[7.5, np.nan], [8.0, 9.0], [1, 2]]),
+        f"{FIRST}/normalized.zarr/split": np.array([0, 0, 2], dtype=np.int8),
+        f"{FIRST}/samples.zarr/cluster": np.array([1, 1, 0], dtype=np.int32),
+        f"{FIRST}/samples.zarr/projection": near,
+        "segments/0001/normalized.zarr/gene": np.array(["A", "B"], np.dtypes.StringDType()),
+        "groups.zarr/ari": np.array([0.5, 0.25]),
+        "scores.zarr/score": np.linspace(0, 1, 5000),
+        f"stability/{len(changed or []):08x}/seed-1/scores.zarr/score": np.ones(2),
+        **(changed or {}),
+    }
+    for name, values in arrays.items():
+        store, _, array = name.rpartition("/")
+        group = zarr.open_group(str(root / store), mode="a")
+        group.create_array(array, shape=values.shape, dtype=values.dtype)[...] = values
+    (root / "models" / "seed-0").mkdir(parents=True)
+    np.savez(root / "models" / "seed-0" / "weights.npz", kernel_0=near, bias_0=np.ones(2))
+    return root
+
+
+def compared(tmp_path, changed, *options):
+    old = write_small_study(tmp_path / "old")
+    new = write_small_study(tmp_path / "new", changed)
+    return run_script("compare_studies.py", old, new, *options)
+
+
+def test_compare_studies__equal_in_every_array(tmp_path):
+    status, printed, said = compared(tmp_path, {})
+    assert (status, said) == (0, [])
+    assert printed == [
+        "equal\tgroups.zarr/ari",
+        "equal\tmodels/seed-0/weights.npz/bias_0",
+        "equal\tmodels/seed-0/weights.npz/kernel_0",
+        "equal\tscores.zarr/score",
+        f"equal\t{FIRST}/normalized.zarr/expression",
+        f"equal\t{FIRST}/normalized.zarr/split",
+        f"equal\t{FIRST}/samples.zarr/cluster",
+        f"equal\t{FIRST}/samples.zarr/projection",
+        f"inertia\t{FIRST}/samples.zarr\t2 -> 2 (+0.00%)",  # about (0, 1), each is 1 away
+        "equal\tsegments/0001/normalized.zarr/gene",
+        "equal\tstability/*/seed-1/scores.zarr/score",
+        "10 equal",
+    ]
+
+
+def test_compare_studies__one_value_differs(tmp_path):
+    score = np.linspace(0, 1, 5000) + 1e-9 * (np.arange(5000) == 4321)
+    status, printed, _ = compared(tmp_path, {"scores.zarr/score": score}, "--quiet")
+    assert status == 1
+    assert printed == [
+        "different\tscores.zarr/score\t1 of 5000 values, largest difference 1e-09",
+        f"inertia\t{FIRST}/samples.zarr\t2 -> 2 (+0.00%)",
+        "1 different; 9 equal",
+    ]
+
+
+def test_compare_studies__any_kind_of_difference_is_told(tmp_path):
+    changed = {
+        "groups.zarr/ari": np.array([0.5, 0.2501]),
+        "scores.zarr/score": np.ones(3),
+        f"{FIRST}/normalized.zarr/expression": np.array([[7.5, 7], [8, 9], [1, 2]]),
+        f"{FIRST}/samples.zarr/projection": np.zeros((3, 2)),
+        "segments/0001/normalized.zarr/gene": np.array(["A", "C"], np.dtypes.StringDType()),
+    }
+    status, printed, _ = compared(tmp_path, changed, "--quiet")
+    assert status == 1
+    assert printed == [
+        "different\tgroups.zarr/ari\t1 of 2 values, largest difference 0.0001",
+        "different\tscores.zarr/score\tshape (5000,) -> (3,)",
+        f"different\t{FIRST}/normalized.zarr/expression\t1 of 6 values, largest difference inf",
+        f"different\t{FIRST}/samples.zarr/projection\ttype float32 -> float64",
+        f"inertia\t{FIRST}/samples.zarr\t2 -> 0 (-100.00%)",
+        "different\tsegments/0001/normalized.zarr/gene\t1 of 2 values",
+        "5 different; 5 equal",
+    ]
+
+
+def test_compare_studies__what_may_differ(tmp_path):
+    changed = {
+        "groups.zarr/ari": np.array([0.5, 0.25 + 1e-7]),
+        f"{FIRST}/samples.zarr/cluster": np.array([0, 1, 0], dtype=np.int32),
+        "landmarks.zarr/kind": np.ones(2),
+        "scores.zarr/kind": np.ones(2),
+    }
+    new = ["landmarks", "scores/kind"]
+    status, printed, _ = compared(tmp_path, changed, "--quiet", "--from", "samples/cluster", *new)
+    assert status == 0
+    assert printed == [
+        "near\tgroups.zarr/ari\t1 of 2 values, largest difference 1e-07",
+        "only in new, expected\tlandmarks.zarr",
+        "only in new, expected\tscores.zarr/kind",
+        f"different, expected\t{FIRST}/samples.zarr/cluster\t1 of 3 values, largest difference 1",
+        f"inertia\t{FIRST}/samples.zarr\t2 -> 0 (-100.00%)",
+        "1 different, expected; 8 equal; 1 near; 2 only in new, expected",
+    ]
+    status, printed, _ = run_script("compare_studies.py", tmp_path / "new", tmp_path / "old")
+    assert status == 1
+    assert "only in old\tlandmarks.zarr" in printed
+    assert "only in old\tscores.zarr/kind" in printed
+
+
+def test_compare_studies__no_study(tmp_path):
+    status, _, said = run_script("compare_studies.py", tmp_path, tmp_path)
+    assert status == 2
+    assert "expected a study, got no stores" in said[-1]
 
 
 @pytest.mark.slow

@@ -13,9 +13,9 @@ import pytest
 from dglzarr.models.files import load_model, read_history
 from dglzarr.stages.explain import explain
 from dglzarr.stages.score import ScoreOptions, score
+from dglzarr.storage.cluster import ClusterOptions, client
 from dglzarr.storage.options import Run
 from dglzarr.storage.schemas import NORMALIZED
-from dglzarr.studies.cluster import client
 from tests.builders import digests, simulate, splits, write_matrix, write_model, write_samples
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -155,7 +155,7 @@ def test_score__a_worker_killed_on_a_cluster_of_two__same_bytes(study, model, tm
 
     killed = []
 
-    with client(kind="local", n_workers=2) as cluster:
+    with client(ClusterOptions(kind="local", n_workers=2)) as cluster:
         run(tmp_path / "whole")
         pids = list(cluster.run(os.getpid).values())
 

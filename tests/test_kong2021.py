@@ -9,7 +9,7 @@ import pytest
 from dglzarr import quantile_normalize
 from dglzarr.settings import load_settings
 from dglzarr.storage.store import open_store
-from dglzarr.studies.plan import OPTIONAL_STAGES, STAGES, mine, open_study, plan
+from dglzarr.studies.plan import STEPS, Plan, mine
 from dglzarr.testing import write_gctx, write_series_matrix
 from tests.builders import simulate
 
@@ -71,16 +71,14 @@ def write_data(folder):
 def test_kong2021__states_what_the_paper_states(tmp_path):
     write_data(tmp_path)
     settings = load_settings(SETTINGS, folder=tmp_path)
-    names = [step.name for step in plan(settings)]
-    assert names == [*STAGES[:-1], *OPTIONAL_STAGES, "report"]
+    assert [step.name for step in Plan.of(settings)] == list(STEPS)
     assert settings.normalize.method == "none"
     assert (settings.select.selector, settings.select.selectors) == ("top-score", ())
     ingest, train = settings.ingest, settings.train
     assert (ingest.split_by, ingest.test_fraction) == ("sample", 0.1)
     assert (train.hidden, train.n_latent, train.dropout, train.l2) == (500, 100, 0.1, 1e-6)
     assert train.batch_size == 256
-    (fitting,) = [step for step in plan(settings) if step.name == "train"]
-    enough = fitting.arguments["windows_in_memory"] >= 2 * train.batch_size
+    enough = train.recorded()["windows_in_memory"] >= 2 * train.batch_size
     assert enough, "as the test of mixing has it"
     assert (train.activation, train.epochs, settings.select.n_landmarks) == ("sigmoid", 100, 943)
     dgex = settings.evaluate.dgex

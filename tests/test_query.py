@@ -19,11 +19,11 @@ from dglzarr.storage.store import (
     regions,
     write_region,
 )
-from dglzarr.storage.study import write_manifest
 from tests.builders import (
     no_computing,
     remove_regions,
     text,
+    write_manifest,
     write_matrix,
     write_model,
     write_samples,

@@ -141,8 +141,11 @@ def train_dgex(
         When the loss is not finite.
     """
     common: dict[str, Any] = {
-        "mean": samples.mean, "std": samples.std, "batch_size": config.batch_size, "seed": seed,
-    }  # fmt: skip
+        "mean": samples.mean,
+        "std": samples.std,
+        "batch_size": config.batch_size,
+        "seed": seed,
+    }
     model = build_dgex(config, samples.mean.size, landmarks, targets, seed=seed)
     batches = Batches(samples.matrix, keep=samples.is_fit, **common)
     after_epoch = None

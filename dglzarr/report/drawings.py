@@ -143,9 +143,14 @@ def _scatter(
         (is_better, MINED, f"{names[0]} better: {share} of {is_better.size:,} genes"),
     ):
         axes.plot(
-            theirs[chosen], ours[chosen], ".", color=color, alpha=0.35, markersize=3,
+            theirs[chosen],
+            ours[chosen],
+            ".",
+            color=color,
+            alpha=0.35,
+            markersize=3,
             rasterized=True,
-        )  # fmt: skip
+        )
         axes.plot([], [], "o", color=color, markersize=5, label=text)
     both = np.concatenate([ours, theirs, [0.0, 1.0]])
     low, high = float(both.min()), float(both.max())

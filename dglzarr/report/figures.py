@@ -115,9 +115,15 @@ def score_curve(scores: NDArray[np.float64], inside: NDArray[np.bool_]) -> str:
         rank, ranked = np.arange(1, scores.size + 1), scores[order]
         axes.plot(rank, ranked, color=INK, linewidth=1.2)
         axes.vlines(
-            rank[inside[order]], 0, ranked[inside[order]], color=MINED, alpha=0.4, linewidth=0.5,
-            label="mined panel", rasterized=True,
-        )  # fmt: skip
+            rank[inside[order]],
+            0,
+            ranked[inside[order]],
+            color=MINED,
+            alpha=0.4,
+            linewidth=0.5,
+            label="mined panel",
+            rasterized=True,
+        )
         axes.set(xlabel="rank by score", ylabel="DeepLIFT score")
         axes.set_ylim(bottom=min(0.0, float(ranked.min(initial=0.0))))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))

@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import fsspec
 import jinja2
 import numpy as np
 
@@ -34,6 +33,7 @@ from dglzarr.report.comparison import (
 from dglzarr.report.panels import PanelRow, cohorts, panel_rows, shown_rows, texts, verdict
 from dglzarr.report.paper import Overlap, group_rows, overlaps, paper_figures, term_rows
 from dglzarr.report.text import UNITS, reconstruction_line, stability_lines, without_old_replicates
+from dglzarr.storage.files import put, told
 from dglzarr.storage.schemas import SPECS
 from dglzarr.storage.store import open_store, read_attributes
 from dglzarr.storage.study import raw_name
@@ -491,17 +491,8 @@ def _tsv(header: Sequence[str], rows: Iterable[Iterable[object]], *, separator: 
 
 def _write(target: str, content: str | bytes) -> None:
     """Write a file, making its folder."""
-    filesystem, path = fsspec.core.url_to_fs(target)
-    try:
-        filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
-        filesystem.pipe_file(
-            f"{path}.part", content.encode() if isinstance(content, str) else content
-        )
-        filesystem.mv(f"{path}.part", path)
-    except OSError as error:
-        raise StoreError(
-            f"{target}: cannot be written: {error}. Choose a writable root with free space."
-        ) from error
+    with told(target, remedy="Choose a writable root with free space."):
+        put(target, content.encode() if isinstance(content, str) else content)
 
 
 def _environment() -> jinja2.Environment:

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from dglzarr.errors import SourceError
 from dglzarr.sources.text import TextStream
 
-NAMESPACES = ("molecular_function", "biological_process", "cellular_component")
+Namespace = Literal["molecular_function", "biological_process", "cellular_component"]
 PROPAGATED = ("is_a", "part_of")
 """Relations over which an annotation holds for the parent too, as in GO's annotation packages."""
 
@@ -81,7 +82,10 @@ def read_gmt(path: str | Path) -> Terms:
 
 
 def read_ontology(
-    ontology: str | Path, associations: str | Path, *, namespace: str = NAMESPACES[0]
+    ontology: str | Path,
+    associations: str | Path,
+    *,
+    namespace: Namespace = "molecular_function",
 ) -> Terms:
     """Return the annotated terms of one namespace of the Gene Ontology, with all their genes.
 
@@ -96,7 +100,7 @@ def read_ontology(
     associations
         GAF 2.x file.
     namespace
-        One of `NAMESPACES`.
+        Whose terms are returned.
 
     Raises
     ------

@@ -6,44 +6,64 @@ panel is tested; the random ones tell how many terms come up by chance.
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from pydantic import model_validator
 from scipy.sparse import csr_array
 
 from dglzarr.errors import ConfigError, SourceError
 from dglzarr.kernels.enrichment import Enrichment, enrich_terms, is_enriched
 from dglzarr.sources.identifiers import first_symbol, strip_version
-from dglzarr.sources.terms import Terms, read_gmt, read_ontology
-from dglzarr.storage.files import file_input
+from dglzarr.sources.terms import Namespace, Terms, read_gmt, read_ontology
+from dglzarr.storage.options import Options, Run, choice
 from dglzarr.storage.schemas import ENRICHMENT, LANDMARKS
-from dglzarr.storage.store import (
-    StoreSummary,
-    claim_store,
-    create_store,
-    finish,
-    open_store,
-    store_input,
-    summarize,
-)
+from dglzarr.storage.stage import stage
+from dglzarr.storage.store import StoreSummary, create_store, finish, open_store
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import xarray as xr
     from numpy.typing import NDArray
 
+    from dglzarr.storage.claims import Claim
 
+
+class EnrichOptions(Options):
+    """Gene sets a panel is tested for: a GMT file, or OBO and GAF. Without either: no test."""
+
+    section = "enrich"
+
+    gene_sets: str | None = choice(None, "GMT file of the gene sets", is_path=True)
+    ontology: str | None = choice(None, "OBO file of terms; goes with associations", is_path=True)
+    associations: str | None = choice(None, "GAF file of the genes of its terms", is_path=True)
+    namespace: Namespace = choice("molecular_function", "terms of the ontology that are tested")
+    min_size: int = choice(10, "fewest measured genes of a term that is tested", gt=0)
+    max_size: int = choice(500, "most measured genes of a term that is tested", gt=0)
+
+    @model_validator(mode="after")
+    def _one_kind_of_sets(self) -> Self:
+        if (self.ontology is None) != (self.associations is None):
+            raise ValueError("enrich.ontology: goes with associations; give both or neither")
+        if self.gene_sets is not None and self.ontology is not None:
+            raise ValueError("enrich.gene_sets: expected it or ontology, got both")
+        if self.min_size > self.max_size:
+            raise ValueError("enrich.min_size: expected at most max_size")
+        return self
+
+
+@stage(
+    ENRICHMENT,
+    constants={"test": "one-sided hypergeometric", "universe": "measured genes with a term"},
+)
 def enrich(
+    claim: Claim,
     source: str,
-    target: str,
+    target: str,  # noqa: ARG001  (the claim's)
     *,
-    gene_sets: str | None = None,
-    ontology: str | None = None,
-    associations: str | None = None,
-    namespace: str = "molecular_function",
-    min_size: int = 10,
-    max_size: int = 500,
-    overwrite: bool = False,
+    options: EnrichOptions = EnrichOptions(),
+    run: Run = Run(),  # noqa: ARG001  (the stage acts on it)
 ) -> StoreSummary:
     """Write which terms each panel is enriched in, and summarize it.
 
@@ -51,21 +71,13 @@ def enrich(
     ----------
     source, target
         URIs of the landmarks store and of the enrichment store.
-    gene_sets
-        GMT file; or else
-    ontology, associations
-        OBO and GAF files, of which the terms of ``namespace`` are taken.
-    namespace
-        ``"molecular_function"``, ``"biological_process"`` or ``"cellular_component"``.
-    min_size, max_size
-        Fewest and most measured genes of a term that is tested.
-    overwrite
-        Replace a store made from other inputs or parameters.
+    options, run
+        Its choices, and how it is run.
 
     Raises
     ------
     ConfigError
-        When neither or both kinds of gene sets are given.
+        When no gene sets are given.
     SourceError
         When a file is not of its format, or names no gene of the study.
 
@@ -73,56 +85,20 @@ def enrich(
     ----------
     Yu et al. 2012, doi:10.1089/omi.2011.0118 (clusterProfiler, whose choices these are)
     """
-    started = time.monotonic()
-    files = [path for path in (gene_sets, ontology, associations) if path]
-    if len(files) != (1 if gene_sets else 2):
-        raise ConfigError(
-            "enrich: expected enrich.gene_sets (GMT), or enrich.ontology (OBO) with "
-            f"enrich.associations (GAF), got {len(files)} of the three. Add a section [enrich]."
-        )
     ds = open_store(source, LANDMARKS)
-    claim = claim_store(
-        target,
-        ENRICHMENT,
-        inputs=[store_input(source), *(file_input(path) for path in files)],
-        parameters={
-            "test": "one-sided hypergeometric",
-            "universe": "measured genes with a term",
-            "namespace": namespace,
-            "min_size": min_size,
-            "max_size": max_size,
-        },
-        overwrite=overwrite,
-    )
-    if claim.state == "unchanged":
-        return summarize(target, claim.state)
-    terms = (
-        read_gmt(gene_sets)
-        if gene_sets
-        else read_ontology(str(ontology), str(associations), namespace=namespace)
-    )
-    named_by, keys = _gene_names(ds, terms, files[-1])
+    terms, file = _read_terms(options)
+    named_by, keys = _gene_names(ds, terms, file)
     genes = sorted({key for key in keys if key})
-    members = _members(terms, genes)
-    in_panel = _panels(ds, keys, genes)
-    found = [enrich_terms(q, members, min_size=min_size, max_size=max_size) for q in in_panel]
+    members = _members(terms, genes)  # (term, gene)
+    in_panel = _panels(ds, keys, genes)  # (panel, gene)
+    found = [
+        enrich_terms(row, members, min_size=options.min_size, max_size=options.max_size)
+        for row in in_panel
+    ]
     if claim.state == "new":
-        text = np.dtypes.StringDType()
-        coords = {
-            "panel": ds["panel"].values,
-            "term": np.array(terms.ids, dtype=text),
-            "term_name": np.array(terms.names, dtype=text),
-        }
-        create_store(claim, coords)
-    arrays = {
-        "n_genes": found[0].n_genes,
-        "n_query": np.array([f.n_query for f in found]),
-        **{
-            name: np.stack([getattr(f, name) for f in found])
-            for name in ("n_hits", "p_value", "p_adjusted", "q_value")
-        },
-        "hits": np.stack([_hits(q, members, genes) for q in in_panel]),
-    }
+        create_store(claim, _labels(ds, terms))
+    arrays = _arrays(found)
+    arrays["hits"] = np.stack([_hits(row, members, genes) for row in in_panel])
     panels = [str(p) for p in ds["panel"].values]
     details = {
         "matched_by": named_by,
@@ -131,7 +107,45 @@ def enrich(
         "notes": dict(terms.notes),
         "panels": {p: _counts(f) for p, f in zip(panels, found, strict=True)},
     }
-    return finish(target, started=started, arrays=arrays, details=details)
+    return finish(claim, arrays=arrays, details=details)
+
+
+def _read_terms(options: EnrichOptions) -> tuple[Terms, str]:
+    """Return the gene sets, and the file that names their genes.
+
+    Raises
+    ------
+    ConfigError
+        When none is given.
+    """
+    if options.gene_sets:
+        return read_gmt(options.gene_sets), options.gene_sets
+    if options.ontology and options.associations:
+        files = (options.ontology, options.associations)
+        return read_ontology(*files, namespace=options.namespace), options.associations
+    raise ConfigError(
+        "enrich: expected enrich.gene_sets (GMT), or enrich.ontology (OBO) with "
+        "enrich.associations (GAF), got 0 of the three. Add a section [enrich]."
+    )
+
+
+def _labels(ds: xr.Dataset, terms: Terms) -> dict[str, NDArray[Any]]:
+    text = np.dtypes.StringDType()
+    return {
+        "panel": ds["panel"].values,
+        "term": np.array(terms.ids, dtype=text),
+        "term_name": np.array(terms.names, dtype=text),
+    }
+
+
+def _arrays(found: Sequence[Enrichment]) -> dict[str, NDArray[Any]]:
+    """Return what was found of each panel as arrays over (panel, term)."""
+    names = ("n_hits", "p_value", "p_adjusted", "q_value")
+    return {
+        "n_genes": found[0].n_genes,
+        "n_query": np.array([f.n_query for f in found]),
+        **{name: np.stack([getattr(f, name) for f in found]) for name in names},
+    }
 
 
 def _counts(found: Enrichment) -> dict[str, int]:

@@ -26,7 +26,6 @@ from dglzarr.models.files import (
     load_model,
     load_model_once,
 )
-from dglzarr.storage.claims import model_of
 from dglzarr.storage.options import Options, Run, choice
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.schemas import CONTRIBUTIONS, LATENT, NORMALIZED
@@ -36,6 +35,7 @@ from dglzarr.storage.store import (
     StoreSummary,
     create_store,
     finish,
+    made_from,
     map_regions,
     open_labels,
     write_region,
@@ -89,7 +89,7 @@ class ExplainOptions(Options):
     )
 
     @property
-    def weighs_units(self) -> bool:
+    def weighs_by_latent(self) -> bool:
         """Whether the latent units have weights, which the latent store gives."""
         return self.aggregation == "variance-weighted"
 
@@ -166,7 +166,7 @@ def explain(  # noqa: PLR0913  (four stores and a model are its inputs)
             labels |= {name: read_array(frozen, name) for name in names}
         else:
             n_latent = labels["latent"].size
-            is_equal = not options.weighs_units
+            is_equal = not options.weighs_by_latent
             labels["latent_weight"] = (
                 np.full(n_latent, 1 / n_latent) if is_equal else _variances(latent, saved, averaged)
             )
@@ -247,7 +247,7 @@ def _variances(
     if latent is None:
         raise ValueError("latent: expected the URI of the latent store for 'variance-weighted'.")
     ds = open_labels(latent, LATENT)
-    encoded_by = model_of(ds.attrs)
+    encoded_by = made_from(latent, "model")
     if encoded_by != saved.model_id:
         raise StoreError(
             f"{latent}: expected latent units of model {saved.model_id}, got those of "
@@ -309,7 +309,7 @@ def _explainer(uri: str, saved: SavedModel, model: str, options: ExplainOptions)
     asked: dict[str, Any] = {
         "layer": options.layer,
         "aggregation": options.aggregation,
-        "latent_weight": read_array(uri, "latent_weight") if options.weighs_units else None,
+        "latent_weight": read_array(uri, "latent_weight") if options.weighs_by_latent else None,
     }
     if options.engine == "shap":
         return lambda z, counts: explain_with_shap(model, z, references, counts=counts, **asked)

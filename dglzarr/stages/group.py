@@ -7,11 +7,11 @@ genes of every panel, random ones too.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
 from dglzarr.errors import ConfigError
 from dglzarr.evaluation.cohorts import MIN_SHARE, Foreign, kept_samples, measured_genes
@@ -19,17 +19,11 @@ from dglzarr.kernels.deeplift import forward
 from dglzarr.kernels.grouping import Grouping, Linkage, group_samples, principal_components
 from dglzarr.kernels.moments import standardize
 from dglzarr.models.files import encoder_layers, load_model
+from dglzarr.storage.options import Options, Run, choice
 from dglzarr.storage.rows import Rows
 from dglzarr.storage.schemas import GROUPS, LANDMARKS, NORMALIZED, RAW
-from dglzarr.storage.store import (
-    StoreSummary,
-    claim_store,
-    create_store,
-    finish,
-    open_store,
-    store_input,
-    summarize,
-)
+from dglzarr.storage.stage import stage
+from dglzarr.storage.store import StoreSummary, create_store, finish, open_store
 from dglzarr.storage.study import raw_name
 
 if TYPE_CHECKING:
@@ -39,9 +33,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dglzarr.models.files import SavedModel
+    from dglzarr.storage.claims import Claim
 
 MAX_SAMPLES = 4096
 N_FITTED = 2048
+
+
+class GroupOptions(Options):
+    """Samples of known groups that the latent units should keep apart. No label: no test."""
+
+    section = "group"
+
+    label: str = choice("", "sample label that tells the groups; samples without it are left out")
+    series: Annotated[tuple[str, ...], Field(strict=False)] = choice(
+        (), "only samples of these studies; none: of all"
+    )
+    linkage: Linkage = choice("ward", "how the distance of two clusters is taken")
 
 
 class Labelled(NamedTuple):
@@ -53,18 +60,22 @@ class Labelled(NamedTuple):
     group: NDArray[Any]
 
 
-def group(
+@stage(
+    GROUPS,
+    reads=("source", "samples", "landmarks", "model", "cohorts"),
+    constants={"n_fitted": N_FITTED},
+)
+def group(  # noqa: PLR0913  (8 are given by a caller)
+    claim: Claim,
     source: str,
-    target: str,
+    target: str,  # noqa: ARG001  (the claim's)
     *,
     samples: str,
     landmarks: str,
     model: str,
     cohorts: Sequence[str] = (),
-    label: str = "",
-    series: Sequence[str] = (),
-    linkage: Linkage = "ward",
-    overwrite: bool = False,
+    options: GroupOptions = GroupOptions(),
+    run: Run = Run(),  # noqa: ARG001  (the stage acts on it)
 ) -> StoreSummary:
     """Write how labelled samples cluster in each representation, and summarize it.
 
@@ -78,14 +89,8 @@ def group(
         Folder of the model.
     cohorts
         Raw stores of cohorts, whose samples may be labelled too.
-    label
-        The sample label that tells the groups; samples without it are left out.
-    series
-        Only samples of these studies; all by default.
-    linkage
-        How the distance of two clusters is taken: ``"ward"``, ``"average"`` or ``"complete"``.
-    overwrite
-        Replace a store made from other inputs or parameters.
+    options, run
+        Its choices, and how it is run.
 
     Raises
     ------
@@ -104,42 +109,25 @@ def group(
     ----------
     Kong et al. 2021, doi:10.1186/s12859-021-03972-5: Figure 2B.
     """
-    started = time.monotonic()
     ds = open_store(source, NORMALIZED)
     saved = load_model(Path(model), genes=[str(g) for g in ds["gene"].values])
-    encoder_layers(saved)  # refuses another network before a store is replaced
-    claim = claim_store(
-        target,
-        GROUPS,
-        inputs=[store_input(uri) for uri in (source, samples, landmarks, *cohorts)],
-        parameters={
-            "label": label,
-            "series": list(series),
-            "linkage": linkage,
-            "n_fitted": N_FITTED,
-            "model_id": saved.model_id,
-        },
-        overwrite=overwrite,
-    )
-    if claim.state == "unchanged":
-        return summarize(target, claim.state)
-    labelled = _labelled([ds, *(open_store(uri, RAW) for uri in cohorts)], label, series)
-    names, groups = np.unique(labelled.group.astype(str), return_inverse=True)
+    parts = [ds, *(open_store(uri, RAW) for uri in cohorts)]
+    labelled = _labelled(parts, options.label, options.series)
     _check_measured(source, cohorts, labelled.rows[1:])
     is_fitted = kept_samples(source, samples)
-    rows = Rows(source)
     z = np.concatenate(
         [
-            _standardized(rows, labelled.rows[0], saved),
+            _standardized(Rows(source), labelled.rows[0], saved),
             *(
-                _foreign(uri, source, samples, index)
+                _external(uri, source, samples, index)
                 for uri, index in zip(cohorts, labelled.rows[1:], strict=True)
             ),
         ]
-    )
-    shown = _representations(z, _standardized(rows, _spaced(is_fitted), saved), saved)
-    shown |= _panels(z, ds, open_store(landmarks, LANDMARKS))
-    found = {name: group_samples(v, groups, method=linkage) for name, v in shown.items()}
+    )  # (labelled sample, gene)
+    fitted = _standardized(Rows(source), _spaced(is_fitted), saved)  # (fitted sample, gene)
+    shown = _representations(z, fitted, saved) | _panels(z, ds, open_store(landmarks, LANDMARKS))
+    names, groups = np.unique(labelled.group.astype(str), return_inverse=True)
+    found = {name: group_samples(v, groups, method=options.linkage) for name, v in shown.items()}
     is_trained_on = np.zeros(len(z), dtype=bool)
     is_trained_on[: len(labelled.rows[0])] = is_fitted[labelled.rows[0]]
     if claim.state == "new":
@@ -150,7 +138,7 @@ def group(
         "n_trained_on": int(is_trained_on.sum()),
         "n_components": int(shown["pca"].shape[1]),
     }
-    return finish(target, started=started, arrays=_arrays(found), details=details)
+    return finish(claim, arrays=_arrays(found), details=details)
 
 
 def _labelled(parts: Sequence[xr.Dataset], label: str, series: Sequence[str]) -> Labelled:
@@ -223,7 +211,7 @@ def _standardized(rows: Rows, index: NDArray[np.int64], saved: SavedModel) -> ND
     return standardize(rows.take(index), saved.gene_mean, saved.gene_std)
 
 
-def _foreign(
+def _external(
     cohort: str, source: str, samples: str, index: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Return samples of a cohort in the study's genes and z units, 0 where unmeasured."""

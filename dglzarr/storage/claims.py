@@ -34,7 +34,7 @@ class Difference(NamedTuple):
 
     def __str__(self) -> str:
         if self.before == self.now:
-            return f"{self.what}: {self.now} was changed or made anew"
+            return f"{self.what}: {self.now}{' was changed' if self.is_input else ''}"
         return f"{self.what}: {self.before or 'none'} -> {self.now or 'none'}"
 
 
@@ -88,71 +88,77 @@ class Claim:
 
 
 def compare_lineages(
-    found: Mapping[str, Any], wanted: Mapping[str, Any], *, section: str
+    found: Mapping[str, Any], wanted: Mapping[str, Any], names: Mapping[str, str]
 ) -> tuple[Difference, ...]:
     """Return how a store's lineage differs from what it is to be made from now.
 
-    ``section`` is what the settings call the choices, as in ``ingest.annotation``.
+    ``names`` tells what the settings call a parameter or a file, as in ``ingest.annotation``.
     """
-    version = "dglzarr_schema_version"
-    for key in ("dglzarr_schema", version):
+    for key in ("dglzarr_schema", "dglzarr_schema_version"):
         if found.get(key) != wanted[key]:
             return (Difference(key, repr(found.get(key)), repr(wanted[key])),)
-    found = _as_now(found, wanted)
+    found = as_now(found, wanted)
     before, now = found["parameters"], wanted["parameters"]
-    changed = [
-        Difference(f"{section}.{key}", _shown(before.get(key)), _shown(now.get(key)))
+    changed = {
+        key: Difference(_name(key, names), _shown(before.get(key)), _shown(now.get(key)))
         for key in sorted({*before, *now})
         if before.get(key) != now.get(key)
-    ]
+    }
     old, new = _by_role(found["inputs"]), _by_role(wanted["inputs"])
     for role in dict.fromkeys([*new, *old]):
         one, other = old.get(role, {}), new.get(role, {})
-        if one.get("store_id") != other.get("store_id"):
-            what = _name(section, role, one or other)
-            changed.append(Difference(what, _place(one), _place(other), is_input=True))
+        if one.get("store_id") == other.get("store_id"):
+            continue
+        what, places = _name(role, names), (_place(one), _place(other))
+        as_value = changed.get(role)
+        if as_value is None:
+            changed[role] = Difference(what, *places, is_input=True)
+        else:  # a value took the place of a file, or the other way round
+            changed[role] = Difference(
+                what, as_value.before or places[0], as_value.now or places[1]
+            )
     if not changed and list(old) != list(new):
         was, is_now = (", ".join(map(_place, inputs.values())) for inputs in (old, new))
-        changed.append(Difference("order of the inputs", was, is_now, is_input=True))
-    return tuple(changed)
+        return (Difference("order of the inputs", was, is_now, is_input=True),)
+    return tuple(changed.values())
 
 
-def model_of(attributes: Mapping[str, Any]) -> str:
-    """Return the identity of the model that a store was made with; 0.1.0 gave it as a parameter."""
-    found = [entry["store_id"] for entry in attributes["inputs"] if entry.get("role") == "model"]
-    return str(found[0] if found else attributes["parameters"]["model_id"])
+def as_now(found: Mapping[str, Any], wanted: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return a lineage as it is written now.
 
-
-def _as_now(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a lineage as it is written now; 0.1.0 gave inputs no roles."""
+    0.1.0 gave inputs no roles: they are those of the same identity in what is wanted. Inputs of
+    which it kept no record are taken for those that are wanted; parameters, and a model, that
+    nobody asks for any more are left out.
+    """
     inputs = [dict(entry) for entry in found.get("inputs", [])]
     parameters = dict(found.get("parameters", {}))
-    if not inputs or all("role" in entry for entry in inputs):
+    if all("role" in entry for entry in inputs):
         return {**found, "inputs": inputs, "parameters": parameters}
     parameters = {_RENAMED.get(key, key): value for key, value in parameters.items()}
-    role_of = {entry["store_id"]: entry["role"] for entry in wanted["inputs"]}
+    roles = {entry["store_id"]: entry["role"] for entry in (wanted or {}).get("inputs", [])}
+    order = list(roles.values())
     model = parameters.pop("model_id", None)
-    if model is not None and "model" in role_of.values():
+    if model is not None and (wanted is None or "model" in order):
         inputs.append({"uri": "", "store_id": model, "role": "model"})
     for number, entry in enumerate(inputs):
-        entry.setdefault("role", role_of.get(entry["store_id"], f"input {number}"))
-    order = [entry["role"] for entry in wanted["inputs"]]
-    unknown = {*_UNRECORDED.get(wanted["dglzarr_schema"], ())} - {e["role"] for e in inputs}
-    inputs += [dict(entry) for entry in wanted["inputs"] if entry["role"] in unknown]
+        entry.setdefault("role", roles.get(entry["store_id"], f"input {number}"))
+    if wanted is not None:
+        known = {entry["role"] for entry in inputs}
+        unknown = {*_UNRECORDED.get(wanted.get("dglzarr_schema", ""), ())} - known
+        inputs += [dict(entry) for entry in wanted["inputs"] if entry["role"] in unknown]
+        parameters = {k: v for k, v in parameters.items() if k in wanted["parameters"]}
     inputs.sort(key=lambda entry: order.index(entry["role"]) if entry["role"] in order else -1)
-    kept = {key: value for key, value in parameters.items() if key in wanted["parameters"]}
-    return {**found, "inputs": inputs, "parameters": kept}
+    return {**found, "inputs": inputs, "parameters": parameters}
 
 
 def _by_role(inputs: Sequence[Mapping[str, str]]) -> dict[str, Mapping[str, str]]:
     return {entry["role"]: entry for entry in inputs}
 
 
-def _name(section: str, role: str, entry: Mapping[str, str]) -> str:
-    """Return what an input is called: a file by its setting, a store by its name."""
-    if "stat" in entry:
-        return f"{section}.{role}"
-    return role
+def _name(key: str, names: Mapping[str, str]) -> str:
+    """Return what a parameter or an input is called; one of several files as ``name.file``."""
+    first, dot, rest = key.partition(".")
+    return f"{names.get(first, first)}{dot}{rest}"
 
 
 def _place(entry: Mapping[str, str]) -> str:
@@ -160,4 +166,4 @@ def _place(entry: Mapping[str, str]) -> str:
 
 
 def _shown(value: object) -> str:
-    return "" if value is None else repr(value)
+    return "" if value is None or value == [] else repr(value)

@@ -6,7 +6,7 @@ from this one declaration. Reads and writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -63,6 +63,11 @@ class Options(BaseModel):
     def of(cls, section: Options) -> Self:
         """Return those of a section's choices that are of this stage."""
         return cls(**{name: getattr(section, name) for name in cls.model_fields})
+
+    @classmethod
+    def recorded_in(cls, parameters: Mapping[str, Any]) -> Self:
+        """Return the choices that a store's parameters record; the others have their defaults."""
+        return cls(**{key: value for key, value in parameters.items() if key in cls.model_fields})
 
     def files(self) -> dict[str, str]:
         """Return the files that are named, by choice; one of several as ``choice.name``."""

@@ -81,8 +81,12 @@ class Stage(Generic[P]):
         found = self._summary(claim) if is_done else self._body(claim, *args, **kwargs)
         logger.info(
             "%s %s: %s in %.1f s, %.1f MB",
-            found.schema, found.state, dict(found.sizes), found.seconds, found.nbytes / 1e6,
-        )  # fmt: skip
+            found.schema,
+            found.state,
+            dict(found.sizes),
+            found.seconds,
+            found.nbytes / 1e6,
+        )
         return found
 
     def claim(self, *args: P.args, **kwargs: P.kwargs) -> Claim:
@@ -107,7 +111,7 @@ class Stage(Generic[P]):
                 **{name: bound[name] for name in self._records},
                 **self._constants,
             },
-            section=options.section,
+            names={name: f"{options.section}.{name}" for name in type(options).model_fields},
             damage=self._damage,
         )
 
@@ -130,9 +134,14 @@ def stage(
 ) -> Callable[[Callable[Concatenate[Claim, P], StoreSummary]], Stage[P]]:
     """Return what makes a `Stage` of a function."""
     return partial(
-        Stage, specs=specs, reads=reads, records=records, constants=constants or {},
-        summary=summary, damage=damage,
-    )  # fmt: skip
+        Stage,
+        specs=specs,
+        reads=reads,
+        records=records,
+        constants=constants or {},
+        summary=summary,
+        damage=damage,
+    )
 
 
 def _roles(name: str, value: str | Sequence[str] | None) -> dict[str, str]:

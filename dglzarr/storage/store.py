@@ -24,7 +24,7 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from dglzarr.errors import SchemaError, StoreError
-from dglzarr.storage.claims import Claim, Difference, State, compare_lineages
+from dglzarr.storage.claims import Claim, Difference, State, as_now, compare_lineages
 from dglzarr.storage.declare import CHUNK_SAMPLES, fill_value, layout, validate
 from dglzarr.storage.files import (
     file_input,
@@ -153,7 +153,7 @@ def check_claim(
     *,
     inputs: Mapping[str, str],
     parameters: Mapping[str, Any],
-    section: str = "",
+    names: Mapping[str, str] | None = None,
     damage: Callable[[str], str] | None = None,
 ) -> Claim:
     """Return what a call would find at a target; nothing is changed.
@@ -168,8 +168,8 @@ def check_claim(
         Stores, models and files by their role, as in ``{"source": uri}``.
     parameters
         Every recorded choice, and whatever else decides what is made.
-    section
-        What the settings call the choices.
+    names
+        What the settings call a parameter or a file, as in ``ingest.annotation``.
     damage
         Returns what is wrong with a complete target, "" where nothing is.
 
@@ -194,7 +194,7 @@ def check_claim(
     claim = Claim(uri, tuple(specs), "new", find, known=known)
     if not known.get("created"):  # nothing, or killed half-way through its creation or removal
         return claim
-    differences = compare_lineages(known, claim.lineage, section=section)
+    differences = compare_lineages(known, claim.lineage, names or {})
     if not differences and known["complete"] and damage and (wrong := damage(uri)):
         differences = (Difference("damaged", wrong, wrong),)
     if differences:
@@ -663,6 +663,17 @@ def _checked_attributes(uri: str, spec: StoreSpec | None) -> dict[str, Any]:
 def _lazy_dataset(uri: str) -> xr.Dataset:
     ds: xr.Dataset = xr.open_zarr(uri, consolidated=False, chunks=None)
     return ds
+
+
+def recorded_parameters(uri: str) -> dict[str, Any]:
+    """Return the parameters that a complete store was made with, named as they are now."""
+    return dict(as_now(_checked_attributes(uri, None))["parameters"])
+
+
+def made_from(uri: str, role: str) -> str:
+    """Return the identity of an input that a complete store was made from, "" without it."""
+    inputs = as_now(_checked_attributes(uri, None))["inputs"]
+    return next((entry["store_id"] for entry in inputs if entry["role"] == role), "")
 
 
 def store_input(uri: str) -> dict[str, str]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dglzarr.errors import StoreError
+from dglzarr.storage.files import PARTIAL, put, tag, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,6 +35,8 @@ class Study:
 
     root: str
     segments: tuple[str, ...]
+    manifest_tag: str = field(default="", compare=False)
+    """Of the manifest that it was pinned by."""
 
     def raw(self, name: str) -> str:
         """Return the URI of the raw store of a source."""
@@ -93,7 +95,8 @@ def open_study(root: str) -> Study:
     """
     path = Path(root) / MANIFEST
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        written = path.read_bytes()
+        content: Any = json.loads(written)
     except OSError as error:
         raise StoreError(
             f"{root}: no study here ({MANIFEST} is missing). Run 'dglzarr mine'."
@@ -108,7 +111,7 @@ def open_study(root: str) -> Study:
     segments = content.get("segments")
     if not segments or not isinstance(segments, list):
         raise StoreError(f"{path}: expected a list of segments, got {segments!r}.")
-    return Study(root, tuple(segments))
+    return Study(root, tuple(segments), tag(written))
 
 
 def planned_study(root: str) -> Study:
@@ -128,7 +131,7 @@ def create_study(root: str) -> Study:
     """
     if (Path(root) / MANIFEST).exists():
         return open_study(root)
-    write_manifest(root, FIRST_SEGMENTS)
+    write_manifest(Study(root, ()), FIRST_SEGMENTS)
     return open_study(root)
 
 
@@ -141,10 +144,8 @@ def locked(root: str) -> Iterator[None]:
     StoreError
         When another run holds it.
     """
-    try:
+    with told(root, remedy="Choose a writable root."):
         file = (Path(root) / LOCK).open("w")
-    except OSError as error:
-        raise StoreError(f"{root}: cannot be written: {error}. Choose a writable root.") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -154,25 +155,26 @@ def locked(root: str) -> Iterator[None]:
             raise StoreError(
                 f"{root}: cannot be locked: {error}. Choose a root on a file system with locks."
             ) from error
+        for left in Path(root).glob(f"*{PARTIAL}"):  # by a run that was killed
+            left.unlink(missing_ok=True)
         yield
 
 
-def write_manifest(root: str, segments: Sequence[str]) -> None:
-    """Replace the manifest atomically.
+def write_manifest(study: Study, segments: Sequence[str]) -> None:
+    """Replace the manifest atomically, where it still is the one that the study was pinned by.
 
     Raises
     ------
     StoreError
-        When the root cannot be written.
+        When the root cannot be written, or another run has written the manifest meanwhile.
     """
-    target = Path(root) / MANIFEST
-    text = json.dumps({"study_version": MANIFEST_VERSION, "segments": list(segments)}, indent=1)
-    temporary = target.with_suffix(f".{os.getpid()}.partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(target)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise StoreError(f"{root}: cannot be written: {error}. Choose a writable root.") from error
+    content = {"study_version": MANIFEST_VERSION, "segments": list(segments)}
+    place, text = f"{study.root}/{MANIFEST}", json.dumps(content, indent=1).encode()
+    known = study.manifest_tag
+    with told(study.root, remedy="Choose a writable root."):
+        try:
+            put(place, text, if_absent=not known, if_match=known or None)
+        except FileExistsError as error:
+            raise StoreError(
+                f"{place}: was changed by another run meanwhile. Run again; finished work is kept."
+            ) from error

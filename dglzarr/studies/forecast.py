@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import h5py
 
 from dglzarr.evaluation.sketch import SKETCH_ROWS
+from dglzarr.models.batches import enough_windows
 from dglzarr.sources.identifiers import read_gene_list
 from dglzarr.sources.peek import peek_size
 from dglzarr.storage.declare import SHARD_SAMPLES, shard_samples
-from dglzarr.storage.study import planned_study
-from dglzarr.studies.plan import Step, StepState, plan, source_files
+from dglzarr.studies.plan import Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from dglzarr.settings import Settings
     from dglzarr.stages.ingest import SourceFile
+    from dglzarr.studies.plan import Step, StepState
 
 # Measured on two cores with two workers: docs/reproduce.md; its tests compare.
-_SECONDS_PER_CELL = {"ingest": 6e-8, "normalize": 1.2e-8, "dedup": 1.4e-8, "evaluate": 5e-9}
+_SECONDS_PER_CELL = {"normalize": 1.2e-8, "dedup": 1.4e-8, "evaluate": 5e-9}
+_SECONDS_PER_COPIED_CELL = 4e-8
+_SECONDS_PER_JOINED_CELL = 2e-8
 _SECONDS_PER_LINKED_CELL = 1.2e-8
 _SECONDS_PER_SKETCH_BYTE = 1e-10
 _FLOPS = 1.5e11
@@ -47,6 +48,7 @@ class Estimate:
     nbytes: float
     memory_nbytes: float
     seconds: float
+    reasons: tuple[str, ...] = ()
 
 
 def estimate(settings: Settings) -> list[Estimate]:
@@ -61,91 +63,195 @@ def estimate(settings: Settings) -> list[Estimate]:
     ConfigError
         When a source matches no file.
     """
-    steps = plan(settings)
-    sources = source_files(settings, planned_study(settings.root))
-    sizes = {source.raw: peek_size(source.path) for source in sources}
-    train = [sizes[source.raw] for source in sources if source.role == "train"]
-    n_genes = min(genes for _, genes in train)
-    if settings.ingest.probes is not None:
-        n_genes = len(read_gene_list(settings.ingest.probes))
-    n_samples = sum(samples for samples, _ in train)
-    n_raw = {raw: float(samples * genes) for raw, (samples, genes) in sizes.items()}
-    linked = sum(n_raw[source.raw] for source in sources if _is_linked(source))
-    copied = sum(n_raw.values()) - linked
-    cells, shard = float(n_samples * n_genes), 4.0 * n_genes * shard_samples(n_samples)
-    layers = settings.train
-    weights = 2 * (n_genes * layers.hidden + layers.hidden * layers.n_latent)
-    chosen = 1 + len(settings.select.selectors)
-    panels = chosen + settings.select.n_random + len(settings.evaluate.panels)
-    n_landmarks = settings.select.n_landmarks
-    components = min(_N_COMPONENTS, n_samples)
-    sketch = 4.0 * n_genes * min(SKETCH_ROWS, n_samples)
-    sums = 8.0 * n_landmarks * n_genes
-    latent_nbytes = 8.0 * n_genes * layers.n_latent
-    whole = [n_raw[s.raw] for s in sources if _is_held_whole(s, sizes[s.raw][0])]
-    region = _IMPORTS_NBYTES + 3 * shard
-    judging = panels * (2.0 * cells * n_landmarks + 30.0 * n_landmarks**3) / _FLOPS
-    values = {
-        "ingest": (
-            4.0 * (copied + cells) + len(sources) * _METADATA_NBYTES,
-            max(region, _IMPORTS_NBYTES + 8 * max(whole, default=0)),
-        ),
-        "normalize": (4.0 * cells, region),
-        "dedup": (
-            4.0 * (n_genes * (settings.dedup.n_clusters + components) + n_samples * components),
-            region,
-        ),
-        "train": (
-            4.0 * weights,
-            _KERAS_NBYTES + 16.0 * weights + _fed_nbytes(steps, cells, n_genes),
-        ),
-        "encode": (
-            4.0 * n_samples * layers.n_latent + 60.0 * n_genes,
-            _KERAS_NBYTES + shard,
-        ),
-        "score": (
-            4.0 * cells + latent_nbytes * (n_samples // shard_samples(n_samples) + 1),
-            _IMPORTS_NBYTES + shard + 2 * latent_nbytes + 2**27,
-        ),
-        "select": (75.0 * n_genes + 8.0 * panels * n_landmarks, _IMPORTS_NBYTES + 4 * sketch),
-        "evaluate": (12.0 * panels * n_genes, region + 4 * sums),
-        "group": (32.0 * n_samples * (panels + 3), region + 4.0 * n_genes * _N_COMPONENTS * 16),
-        "enrich": (200.0 * panels * _N_TERMS, _IMPORTS_NBYTES),
-        "report": (_REPORT_NBYTES, _IMPORTS_NBYTES),
-    }
-    seconds = {name: cost * cells for name, cost in _SECONDS_PER_CELL.items()}
-    seconds["ingest"] = _SECONDS_PER_CELL["ingest"] * copied + _SECONDS_PER_LINKED_CELL * linked
-    seconds["train"] = 10 + 6.0 * weights * n_samples * layers.epochs / _FLOPS
-    seconds["encode"] = (4.0 * weights * n_samples + 4096.0 * n_genes**2) / _FLOPS
-    seconds["score"] = _scoring_seconds(settings, cells)
-    seconds["evaluate"] += judging
-    if "dgex" in settings.evaluate.predictors:
-        steps_of_weights = _dgex_weights(settings, n_genes) * settings.evaluate.dgex.epochs
-        seconds["evaluate"] += panels * 6.0 * steps_of_weights * n_samples / _FLOPS
-    seconds["select"] = 5 + chosen * n_landmarks * sketch * _SECONDS_PER_SKETCH_BYTE
-    named = max(1, 1 + len(settings.evaluate.panels))
-    cohorts = 1 + sum(source.role == "cohort" for source in sources)
-    seconds["evaluate"] += cohorts * (panels * 3e-5 * n_genes + named * 4e-9 * n_genes**2)
-    states = _states(steps)
+    plan = Plan.of(settings)
+    scale = _Scale.of(plan)
+    disk, memory, seconds = _disk(scale), _memory(scale), _seconds(scale)
+    standings = plan.standings()
     return [
         Estimate(
             step.name,
             step.writes,
-            states[step.name],
+            standings[step.name].state,
             _reads(step),
-            values[step.name][0] + _METADATA_NBYTES,
-            values[step.name][1],
+            disk[step.name] + _METADATA_NBYTES,
+            memory[step.name],
             seconds.get(step.name, 5),
+            standings[step.name].reasons,
         )
-        for step in steps
+        for step in plan
     ]
 
 
-def _fed_nbytes(steps: list[Step], cells: float, n_genes: int) -> float:
+@dataclass(frozen=True)
+class _Scale:
+    """How large a study will be: counts, and bytes of what is held in memory."""
+
+    settings: Settings
+    sources: tuple[SourceFile, ...]
+    sizes: dict[str, tuple[int, int]] = field(repr=False)
+    n_samples: int = 0
+    n_genes: int = 0
+
+    @classmethod
+    def of(cls, plan: Plan) -> _Scale:
+        """Return the scale of a study from the heads of its files."""
+        sizes = {source.raw: peek_size(source.path) for source in plan.sources}
+        train = [sizes[source.raw] for source in plan.sources if source.options.role == "train"]
+        probes = plan.settings.ingest.probes
+        n_genes = len(read_gene_list(probes)) if probes else min(genes for _, genes in train)
+        n_samples = sum(samples for samples, _ in train)
+        return cls(plan.settings, plan.sources, sizes, n_samples, n_genes)
+
+    def _values(self, source: SourceFile) -> float:
+        n_samples, n_genes = self.sizes[source.raw]
+        return float(n_samples * n_genes)
+
+    @property
+    def linked(self) -> float:
+        """Values that are joined from their own file."""
+        return sum(self._values(s) for s in self.sources if _is_linked(s))
+
+    @property
+    def copied(self) -> float:
+        """Values that are copied to a raw store."""
+        return sum(self._values(s) for s in self.sources) - self.linked
+
+    @property
+    def largest_whole(self) -> float:
+        """Values of the largest source that is in memory at once."""
+        held = (s for s in self.sources if _is_held_whole(s, self.sizes[s.raw][0]))
+        return max((self._values(source) for source in held), default=0)
+
+    @property
+    def cells(self) -> float:
+        """Values of the joined matrix."""
+        return float(self.n_samples * self.n_genes)
+
+    @property
+    def shard_nbytes(self) -> float:
+        """Bytes of a shard of the matrix."""
+        return 4.0 * self.n_genes * shard_samples(self.n_samples)
+
+    @property
+    def region_nbytes(self) -> float:
+        """Memory of a worker that holds a region."""
+        return _IMPORTS_NBYTES + 3 * self.shard_nbytes
+
+    @property
+    def sketch_nbytes(self) -> float:
+        """Bytes of the sketch that panels are selected on."""
+        return 4.0 * self.n_genes * min(SKETCH_ROWS, self.n_samples)
+
+    @property
+    def weights(self) -> int:
+        """Weights of the network, without biases."""
+        asked = self.settings.train
+        return 2 * (self.n_genes * asked.hidden + asked.hidden * asked.n_latent)
+
+    @property
+    def n_chosen(self) -> int:
+        """Panels of selectors."""
+        return 1 + len(self.settings.select.selectors)
+
+    @property
+    def n_panels(self) -> int:
+        """Panels of all kinds."""
+        n_published = len(self.settings.evaluate.panels)
+        return self.n_chosen + self.settings.select.n_random + n_published
+
+    @property
+    def latent_nbytes(self) -> float:
+        """Bytes of the sums by latent unit and gene."""
+        return 8.0 * self.n_genes * self.settings.train.n_latent
+
+
+def _disk(scale: _Scale) -> dict[str, float]:
+    """Return the bytes that each step writes."""
+    settings, n_genes, n_samples = scale.settings, scale.n_genes, scale.n_samples
+    components = min(_N_COMPONENTS, n_samples)
+    n_regions = n_samples // shard_samples(n_samples) + 1
+    return {
+        "ingest": 4.0 * scale.copied + len(scale.sources) * _METADATA_NBYTES,
+        "join": 4.0 * scale.cells,
+        "normalize": 4.0 * scale.cells,
+        "dedup": 4.0
+        * (n_genes * (settings.dedup.n_clusters + components) + n_samples * components),
+        "train": 4.0 * scale.weights,
+        "encode": 4.0 * n_samples * settings.train.n_latent + 40.0 * n_genes,
+        "reconstruct": 20.0 * n_genes,
+        "explain": 4.0 * scale.cells + scale.latent_nbytes * n_regions,
+        "score": scale.latent_nbytes / 2,
+        "select": 75.0 * n_genes + 8.0 * scale.n_panels * settings.select.n_landmarks,
+        "evaluate": 12.0 * scale.n_panels * n_genes,
+        "group": 32.0 * n_samples * (scale.n_panels + 3),
+        "enrich": 200.0 * scale.n_panels * _N_TERMS,
+        "report": _REPORT_NBYTES,
+    }
+
+
+def _memory(scale: _Scale) -> dict[str, float]:
+    """Return the memory of the largest process of each step."""
+    n_genes, region = scale.n_genes, scale.region_nbytes
+    sums = 8.0 * scale.settings.select.n_landmarks * n_genes
+    fed = _fed_nbytes(scale)
+    return {
+        "ingest": max(region, _IMPORTS_NBYTES + 8 * scale.largest_whole),
+        "join": region,
+        "normalize": region,
+        "dedup": region,
+        "train": _KERAS_NBYTES + 16.0 * scale.weights + fed,
+        "encode": _KERAS_NBYTES + scale.shard_nbytes,
+        "reconstruct": _IMPORTS_NBYTES + 8 * 4.0 * n_genes * min(2048, scale.n_samples),
+        "explain": _IMPORTS_NBYTES + scale.shard_nbytes + 2 * scale.latent_nbytes + 2**27,
+        "score": _IMPORTS_NBYTES + 3 * scale.latent_nbytes,
+        "select": _IMPORTS_NBYTES + 4 * scale.sketch_nbytes,
+        "evaluate": region + 4 * sums,
+        "group": region + 4.0 * n_genes * _N_COMPONENTS * 16,
+        "enrich": _IMPORTS_NBYTES,
+        "report": _IMPORTS_NBYTES,
+    }
+
+
+def _seconds(scale: _Scale) -> dict[str, float]:
+    """Return the time of each step that takes more than a few seconds."""
+    settings, cells, n_genes = scale.settings, scale.cells, scale.n_genes
+    seconds = {name: cost * cells for name, cost in _SECONDS_PER_CELL.items()}
+    seconds["ingest"] = _SECONDS_PER_COPIED_CELL * scale.copied
+    joined = min(cells, scale.linked)
+    seconds["join"] = _SECONDS_PER_LINKED_CELL * joined + _SECONDS_PER_JOINED_CELL * (
+        cells - joined
+    )
+    steps = scale.n_samples * settings.train.epochs
+    seconds["train"] = 10 + 6.0 * scale.weights * steps / _FLOPS
+    seconds["encode"] = 4.0 * scale.weights * scale.n_samples / _FLOPS
+    seconds["reconstruct"] = 4096.0 * n_genes**2 / _FLOPS
+    seconds["explain"] = _scoring_seconds(settings, cells)
+    n_landmarks = settings.select.n_landmarks
+    chosen = scale.n_chosen * n_landmarks * scale.sketch_nbytes
+    seconds["select"] = 5 + chosen * _SECONDS_PER_SKETCH_BYTE
+    seconds["evaluate"] += _judging_seconds(scale)
+    return seconds
+
+
+def _judging_seconds(scale: _Scale) -> float:
+    """Return the time of fitting and judging panels, that of reading aside."""
+    settings, n_genes, n_panels = scale.settings, scale.n_genes, scale.n_panels
+    n_landmarks = settings.select.n_landmarks
+    fits = n_panels * (2.0 * scale.cells * n_landmarks + 30.0 * n_landmarks**3) / _FLOPS
+    if "dgex" in settings.evaluate.predictors:
+        passes = _dgex_weights(settings, n_genes) * settings.evaluate.dgex.epochs
+        fits += n_panels * 6.0 * passes * scale.n_samples / _FLOPS
+    named = max(1, 1 + len(settings.evaluate.panels))
+    cohorts = 1 + sum(source.options.role == "cohort" for source in scale.sources)
+    return fits + cohorts * (n_panels * 3e-5 * n_genes + named * 4e-9 * n_genes**2)
+
+
+def _fed_nbytes(scale: _Scale) -> float:
     """Return the memory that training samples take, held or streamed."""
-    (training,) = (step.arguments for step in steps if step.name == "train")
-    n_rows: int = training["window"] * training["windows_in_memory"]
-    return min(4.0 * cells, max(2.0**30, 5.0 * n_genes * n_rows))
+    asked = scale.settings.train
+    windows = asked.windows_in_memory or enough_windows(asked.batch_size)
+    n_rows = asked.window * windows
+    return min(4.0 * scale.cells, max(2.0**30, 5.0 * scale.n_genes * n_rows))
 
 
 def _scoring_seconds(settings: Settings, cells: float) -> float:
@@ -158,8 +264,8 @@ def _scoring_seconds(settings: Settings, cells: float) -> float:
 
 def _is_linked(source: SourceFile) -> bool:
     """Return whether a source is joined from its own file, as a GCTX in log2 is."""
-    is_log2 = source.unit in (None, "log2")
-    return source.role == "train" and is_log2 and h5py.is_hdf5(source.path)
+    is_log2 = source.options.unit in (None, "log2")
+    return source.options.role == "train" and is_log2 and h5py.is_hdf5(source.path)
 
 
 def _is_held_whole(source: SourceFile, n_samples: int) -> bool:
@@ -173,19 +279,10 @@ def _dgex_weights(settings: Settings, n_genes: int) -> int:
     return hidden * (settings.select.n_landmarks + n_genes + (n_layers - 1) * hidden)
 
 
-def _states(steps: Sequence[Step]) -> dict[str, StepState]:
-    """Return the state of each step; after one that is not done, none is."""
-    states: dict[str, StepState] = {}
-    for step in steps:
-        changed = any(state != "done" for state in states.values())
-        states[step.name] = "to do" if changed and step.state == "done" else step.state
-    return states
-
-
 def _reads(step: Step) -> str:
     """Return what a step reads, in a few words."""
-    if step.name == "ingest":
-        return f"{len(step.arguments['sources'])} files"
+    if step.name in ("ingest", "join"):
+        return f"{len(step.arguments.get('sources', step.arguments.get('source', ())))} sources"
     if step.name == "report":
         return "all stores"
     names = ("source", "samples", "model", "landmarks")

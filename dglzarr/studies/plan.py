@@ -1,38 +1,41 @@
-"""The order of the stages, written once.
+"""The order of the stages, written once, and the runs that follow it.
 
-``plan`` turns settings into steps: a stage function and its keywords, nothing but URIs and plain
-values. ``mine``, ``grow`` and ``refit`` run steps through ``run``, which the command line leaves as
-a plain call and the Prefect flow wraps into a task.
+A `Plan` is a value: which stage makes which store from which others, with which options. Folds and
+replicates are variants of it. ``mine`` and ``refit`` run its steps through ``execute``, which the
+command line leaves as a plain call and the Prefect flow wraps into a task.
 """
 
 from __future__ import annotations
 
-import errno
-import inspect
-import json
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from dglzarr.errors import ConfigError, DglzarrError, StoreError
-from dglzarr.models.batches import enough_windows
-from dglzarr.models.files import load_model
+from dglzarr.errors import ConfigError, StoreError
 from dglzarr.report.page import write_report
 from dglzarr.sources import source_name
-from dglzarr.stages.dedup import dedup, dedup_more
-from dglzarr.stages.encode import encode, encode_samples
+from dglzarr.stages.candidates import candidates
+from dglzarr.stages.dedup import dedup
+from dglzarr.stages.encode import encode
 from dglzarr.stages.enrich import enrich
 from dglzarr.stages.evaluate import evaluate
+from dglzarr.stages.explain import ExplainOptions, explain
 from dglzarr.stages.group import group
-from dglzarr.stages.ingest import SourceFile, ingest
+from dglzarr.stages.ingest import SourceFile, SourceOptions, ingest_all, ingest_claims
+from dglzarr.stages.join import join
 from dglzarr.stages.normalize import normalize
-from dglzarr.stages.score import explain, score
+from dglzarr.stages.reconstruct import reconstruct
+from dglzarr.stages.score import ScoreOptions, score
 from dglzarr.stages.select import select
 from dglzarr.stages.train import train
-from dglzarr.storage.store import is_complete, open_store, read_attributes
+from dglzarr.storage.cluster import client
+from dglzarr.storage.files import told
+from dglzarr.storage.options import Run
+from dglzarr.storage.stage import Stage
+from dglzarr.storage.store import is_complete, open_store
 from dglzarr.storage.study import (
-    SEGMENTED,
-    WHOLE,
+    FIRST_SEGMENTS,
     Study,
     create_study,
     locked,
@@ -40,37 +43,48 @@ from dglzarr.storage.study import (
     planned_study,
     write_manifest,
 )
-from dglzarr.studies.cluster import client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     from dglzarr.settings import Settings
-    from dglzarr.storage.tasks import Progress
+    from dglzarr.storage.claims import Claim
+    from dglzarr.storage.options import Options
 
-    Run = Callable[["Step"], Any]
+    Execute = Callable[["Step", Run], Any]
 
-StepState = Literal["done", "to do", "other settings"]
+StepState = Literal["done", "to do", "other settings", "other inputs"]
 
-OPTIONAL_STAGES = ("group", "enrich")
-"""Stages that a study has only where its settings ask for them."""
+OPTIONAL = ("group", "enrich")
+"""Steps that a study has only where its settings ask for them."""
 
-STAGES = (
-    "ingest",
-    "normalize",
-    "dedup",
-    "train",
-    "encode",
-    "score",
-    "select",
-    "evaluate",
-    "report",
-)
+STEPS = (
+    "ingest", "join", "normalize", "dedup", "train", "encode", "reconstruct", "explain", "score",
+    "select", "evaluate", *OPTIONAL, "report",
+)  # fmt: skip
 
-_SCORED = ("deeplift_reference", "n_references", "layer", "aggregation", "engine", "seed")
-"""How contributions were made: parameters of their store that a grown segment's take over."""
+VERBS = {
+    "ingest": ("ingest", "join"),
+    "encode": ("encode", "reconstruct"),
+    "score": ("explain", "score"),
+}
+"""Commands that run more than the step of their name."""
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REPORTED = (
+    "expression", "normalized", "samples", "reconstruction", "contributions", "scores", "landmarks",
+    "evaluation",
+)  # fmt: skip
+_WRITES = {
+    "join": "expression", "normalize": "normalized", "dedup": "samples", "train": "model",
+    "encode": "latent", "reconstruct": "reconstruction", "explain": "contributions",
+    "score": "scores", "select": "landmarks", "candidates": "candidates",
+    "evaluate": "evaluation", "group": "groups", "enrich": "enrichment",
+}  # fmt: skip
+
+
+class Standing(NamedTuple):
+    """Whether what a step writes stands there; why not, where something else does."""
+
+    state: StepState
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,7 +96,7 @@ class Step:
     arguments: Mapping[str, Any]
     writes: str
 
-    def __call__(self, **more: Any) -> Any:  # noqa: ANN401
+    def __call__(self, run: Run = Run()) -> Any:  # noqa: ANN401
         """Run the stage.
 
         Raises
@@ -90,167 +104,294 @@ class Step:
         DglzarrError
             Whatever the stage raises; an error of the disk names what was to be written.
         """
-        try:
-            return self.func(**self.arguments, **more)
-        except DglzarrError:
-            raise
-        except OSError as error:
-            remedy = (
-                "Free space" if error.errno in _FULL else "Check that it can be read and written"
-            )
-            raise StoreError(
-                f"{self.writes}: {error}. {remedy} and run again; finished work is kept."
-            ) from error
+        with told(self.writes):
+            return self.func(**self.arguments, run=run)
 
-    @property
-    def reports_progress(self) -> bool:
-        """Whether the stage takes ``on_progress``."""
-        return "on_progress" in inspect.signature(self.func).parameters
+    def claims(self) -> list[Claim]:
+        """Return what the stage would find and do; nothing is changed.
 
-    @property
-    def state(self) -> StepState:
-        """Whether what the step writes stands there, and from these settings."""
-        if self.name == "report":
-            return "done" if Path(self.writes).exists() else "to do"
-        recorded = self._recorded()
-        if recorded is None:
-            return "to do"
-        asked = json.loads(json.dumps(dict(self.arguments), default=str))
-        if self.name == "ingest":
-            asked["sources"] = sorted(s.raw for s in self.arguments["sources"] if s.role == "train")
-        if "panels" in asked:
-            asked["panels"] = dict.fromkeys(asked["panels"])
-        same = all(asked[k] == recorded[k] for k in recorded if k in asked)
-        return "done" if same else "other settings"
+        Raises
+        ------
+        DglzarrError
+            When an input cannot be read.
+        """
+        if self.func is ingest_all:
+            return ingest_claims(**self.arguments)
+        assert isinstance(self.func, Stage)
+        return [self.func.claim(**self.arguments)]
 
-    def _recorded(self) -> dict[str, Any] | None:
-        """Return the parameters that what stands there was made with, None where it does not."""
-        if self.name == "train":
-            try:
-                saved = load_model(Path(self.writes))
-            except StoreError:
-                return None
-            return {**saved.config, **saved.parameters}
-        found = read_attributes(self.writes) or {}
-        if not found.get("complete"):
-            return None
-        recorded: dict[str, Any] = dict(found["parameters"])
-        if self.name == "ingest":
-            raws = [i["uri"] for i in found["inputs"] if i["uri"].endswith(".zarr")]
-            recorded["sources"] = sorted(raws)
-        if "panels" in recorded:
-            recorded["panels"] = dict.fromkeys(recorded["panels"])
-        return recorded
+    def reads(self) -> set[str]:
+        """Return the URIs of the stores that the stage reads."""
+        found = set()
+        for name, value in self.arguments.items():
+            if name != "target":
+                several = value if isinstance(value, (list, tuple)) else [value]
+                found |= {uri for uri in several if isinstance(uri, str)}
+        return found
 
 
-def plan(settings: Settings, *, study: Study | None = None, overwrite: bool = False) -> list[Step]:
-    """Return the steps of a study's first segment, in order; grown segments stay as they are.
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a study's first segment: ``plan["select"]``, or all in order.
 
-    Raises
-    ------
-    ConfigError
-        When a source matches no file, two sources have one name, or a named file is absent.
+    Attributes
+    ----------
+    settings
+        The options of every stage.
+    study
+        Where stores stand.
+    sources
+        The files to read.
+    seed
+        Of all that is drawn.
+    fold
+        Which fold of how many of a cross-validation is the test split.
+    places
+        URIs of stores that stand elsewhere than in the study, by name; ``"model"`` is one.
     """
-    study = study or planned_study(settings.root)
-    grown = _sources_of(study.uris("expression")[1:])
-    sources = [s for s in source_files(settings, study) if s.name not in grown]
-    _check_files(settings)
-    base = Study(study.root, study.segments[:1])
-    common: dict[str, Any] = {"overwrite": overwrite}
-    seed = settings.seed
-    model = study.model(seed)
-    normalized, samples = base.uri("normalized"), base.uri("samples")
-    options = settings.ingest.model_dump()
-    options["shard_length"] = options.pop("shard_samples")
-    training = settings.train.model_dump()
-    training["windows_in_memory"] = settings.train.windows_in_memory or enough_windows(
-        settings.train.batch_size
-    )
-    cohorts = [s.raw for s in sources if s.role == "cohort"]
-    judge = settings.evaluate.model_dump(exclude={"panels"})
-    wanted = {"group": bool(settings.group.label), "enrich": bool(settings.enrich.files)}
-    optional = {"group": "groups", "enrich": "enrichment"}
-    reported = (*REPORTED, *(optional[name] for name in OPTIONAL_STAGES if wanted[name]))
-    compared = tuple(n for n in ("comparison", "stability") if is_complete(study.uri(n)))
-    stores = {name: study.uris(name) for name in (*reported, *compared)}
 
-    def step(name: str, func: Callable[..., Any], writes: str, **arguments: Any) -> Step:  # noqa: ANN401
-        return Step(name, func, arguments, writes)
+    settings: Settings
+    study: Study
+    sources: tuple[SourceFile, ...]
+    seed: int
+    fold: tuple[int, int] | None = None
+    places: Mapping[str, str] = field(default_factory=dict)
 
-    steps = [
-        step(
-            "ingest", ingest, base.uri("expression"), sources=sources,
-            target=base.uri("expression"), seed=seed, **options, **common,
-        ),
-        step(
-            "normalize", normalize, normalized, source=base.uri("expression"),
-            target=normalized, **settings.normalize.model_dump(), **common,
-        ),
-        step(
-            "dedup", dedup, samples, source=normalized, target=samples, seed=seed,
-            **settings.dedup.model_dump(), **common,
-        ),
-        step(
-            "train", train, model, source=normalized, target=model, samples=samples, seed=seed,
-            **training, **common,
-        ),
-        step(
-            "encode", encode, base.uri("reconstruction"), source=normalized,
-            target=base.uri("reconstruction"), samples=samples, model=model,
-            latent=base.uri("latent"), **common,
-        ),
-        step(
-            "score", score, base.uri("scores"), source=normalized, target=base.uri("scores"),
-            samples=samples, model=model, contributions=base.uri("contributions"),
-            latent=base.uri("latent"), seed=seed, **settings.score.model_dump(), **common,
-        ),
-        step(
-            "select", select, base.uri("landmarks"), source=base.uri("scores"),
-            target=base.uri("landmarks"), normalized=normalized, samples=samples,
-            panels=settings.evaluate.panels, seed=seed,
-            **settings.select.model_dump(), **common,
-        ),
-        step(
-            "evaluate", evaluate, base.uri("evaluation"), source=normalized,
-            target=base.uri("evaluation"), samples=samples, landmarks=base.uri("landmarks"),
-            cohorts=cohorts, seed=seed, **judge, **common,
-        ),
-        step(
-            "group", group, base.uri("groups"), source=normalized, target=base.uri("groups"),
-            samples=samples, landmarks=base.uri("landmarks"), model=model, cohorts=cohorts,
-            **settings.group.model_dump(), **common,
-        ),
-        step(
-            "enrich", enrich, base.uri("enrichment"), source=base.uri("landmarks"),
-            target=base.uri("enrichment"), **settings.enrich.model_dump(), **common,
-        ),
-        step(
-            "report", write_report, study.report, target=study.report, stores=stores, model=model,
-            sources=[s.raw for s in sources], title=settings.title,
-        ),
-    ]  # fmt: skip
-    return [s for s in steps if wanted.get(s.name, True)]
+    @classmethod
+    def of(cls, settings: Settings, *, study: Study | None = None) -> Plan:
+        """Return the plan of a study; its grown segments stay as they are.
+
+        Raises
+        ------
+        ConfigError
+            When a source matches no file, two sources have one name, or a named file is absent.
+        """
+        study = study or planned_study(settings.root)
+        grown = sources_of(study.uris("expression")[1:])
+        sources = tuple(s for s in source_files(settings, study) if s.name not in grown)
+        _check_files(settings)
+        return cls(settings, study, sources, settings.seed)
+
+    def variant(
+        self,
+        *,
+        root: str | None = None,
+        seed: int | None = None,
+        fold: tuple[int, int] | None = None,
+        places: Mapping[str, str] | None = None,
+        **options: Options,
+    ) -> Plan:
+        """Return the same plan elsewhere, or with other options.
+
+        Parameters
+        ----------
+        root
+            Folder of the stores; the raw ones stay where they are.
+        seed, fold, places
+            As the attributes; ``places`` adds to those of the plan.
+        options
+            Of a stage, by section, as in ``evaluate=EvaluateOptions(...)``.
+        """
+        return replace(
+            self,
+            settings=self.settings.model_copy(update=options),
+            study=self.study if root is None else Study(root, FIRST_SEGMENTS),
+            seed=self.seed if seed is None else seed,
+            fold=fold or self.fold,
+            places={**self.places, **(places or {})},
+        )
+
+    def uri(self, name: str) -> str:
+        """Return where a store, or the ``"model"``, stands."""
+        if name in self.places:
+            return self.places[name]
+        if name == "model":
+            return self.study.model(self.seed)
+        return Study(self.study.root, self.study.segments[:1]).uri(name)
+
+    def __getitem__(self, name: str) -> Step:
+        """Return a step by name."""
+        if name == "ingest":
+            return Step(name, ingest_all, {"sources": self.sources}, f"{self.study.root}/raw")
+        if name == "report":
+            return self._report()
+        func, arguments = {**self._data(), **self._network(), **self._panels()}[name]
+        target = self.uri(_WRITES[name])
+        return Step(name, func, {"target": target, **arguments}, target)
+
+    def __iter__(self) -> Iterator[Step]:
+        """Yield the steps that the settings ask for, in order."""
+        wanted = {"group": self.settings.group.label, "enrich": self.settings.enrich.files()}
+        return (self[name] for name in STEPS if wanted.get(name, True))
+
+    def scoring(self) -> list[Step]:
+        """Return the steps from training to scores, in order."""
+        weighs = ExplainOptions.of(self.settings.score).weighs_by_latent
+        names = ("train", *(("encode",) if weighs else ()), "explain", "score")
+        return [self[name] for name in names]
+
+    def _data(self) -> dict[str, tuple[Stage[Any], dict[str, Any]]]:
+        settings = self.settings
+        raws = [s.raw for s in self.sources if s.options.role == "train"]
+        return {
+            "join": (
+                join,
+                {
+                    "source": raws,
+                    "seed": self.seed,
+                    "fold": self.fold,
+                    "options": settings.ingest,
+                },
+            ),
+            "normalize": (
+                normalize,
+                {"source": self.uri("expression"), "options": settings.normalize},
+            ),
+            "dedup": (
+                dedup,
+                {"source": self.uri("normalized"), "seed": self.seed, "options": settings.dedup},
+            ),
+        }
+
+    def _network(self) -> dict[str, tuple[Stage[Any], dict[str, Any]]]:
+        settings, model = self.settings, {"model": self.uri("model")}
+        data = {"source": self.uri("normalized"), "samples": self.uri("samples")}
+        asked = ExplainOptions.of(settings.score)
+        return {
+            "train": (train, {**data, "seed": self.seed, "options": settings.train}),
+            "encode": (encode, {**data, **model}),
+            "reconstruct": (reconstruct, {**data, **model, "latent": self.uri("latent")}),
+            "explain": (
+                explain,
+                {
+                    **data,
+                    **model,
+                    "latent": self.uri("latent") if asked.weighs_by_latent else None,
+                    "seed": self.seed,
+                    "options": asked,
+                },
+            ),
+            "score": (
+                score,
+                {
+                    "source": self.uri("contributions"),
+                    "normalized": self.uri("normalized"),
+                    "samples": self.uri("samples"),
+                    "options": ScoreOptions.of(settings.score),
+                },
+            ),
+        }
+
+    def _panels(self) -> dict[str, tuple[Stage[Any], dict[str, Any]]]:
+        settings, panels = self.settings, self.settings.evaluate.panels
+        data = {"source": self.uri("normalized"), "samples": self.uri("samples")}
+        landmarks = {"landmarks": self.uri("landmarks")}
+        cohorts = [s.raw for s in self.sources if s.options.role == "cohort"]
+        return {
+            "select": (
+                select,
+                {
+                    "source": self.uri("scores"),
+                    "normalized": self.uri("normalized"),
+                    "samples": self.uri("samples"),
+                    "panels": panels,
+                    "seed": self.seed,
+                    "options": settings.select,
+                },
+            ),
+            "candidates": (
+                candidates,
+                {**data, "panels": panels, "seed": self.seed, "options": settings.compare},
+            ),
+            "evaluate": (
+                evaluate,
+                {
+                    **data,
+                    **landmarks,
+                    "cohorts": cohorts,
+                    "seed": self.seed,
+                    "options": settings.evaluate,
+                },
+            ),
+            "group": (
+                group,
+                {
+                    **data,
+                    **landmarks,
+                    "model": self.uri("model"),
+                    "cohorts": cohorts,
+                    "options": settings.group,
+                },
+            ),
+            "enrich": (enrich, {"source": self.uri("landmarks"), "options": settings.enrich}),
+        }
+
+    def _report(self) -> Step:
+        """Return the step that writes the page, with all that the study has by now."""
+        settings, study = self.settings, self.study
+        optional = {"groups": settings.group.label, "enrichment": settings.enrich.files()}
+        asked = [name for name, wanted in optional.items() if wanted]
+        made = [n for n in ("comparison", "stability") if is_complete(study.uri(n))]
+        arguments = {
+            "target": study.report,
+            "stores": {name: study.uris(name) for name in (*_REPORTED, *asked, *made)},
+            "model": self.uri("model"),
+            "sources": [s.raw for s in self.sources],
+            "title": settings.title,
+        }
+        return Step("report", _write_report, arguments, study.report)
+
+    def standings(self) -> dict[str, Standing]:
+        """Return how each step stands before anything is done; nothing is changed.
+
+        Raises
+        ------
+        DglzarrError
+            When a source cannot be read, or something that is not dglzarr's stands at a place.
+        """
+        found: dict[str, Standing] = {}
+        pending: dict[str, str] = {}
+        for step in self:
+            standing = _standing(step, pending)
+            is_behind = any(one.state.startswith("other") for one in found.values())
+            if step.name == "report":
+                is_behind = any(one.state != "done" for one in found.values())
+            if standing.state == "done" and is_behind:
+                standing = Standing("to do")
+            found[step.name] = standing
+        return found
 
 
-def latent_step(score: Step) -> list[Step]:
-    """Return what must be run before a score step alone: the latent units, where they weigh."""
-    if score.arguments["aggregation"] != "variance-weighted":
-        return []
-    names = ("source", "samples", "model", "overwrite")
-    target = score.arguments["latent"]
-    arguments = {**{name: score.arguments[name] for name in names}, "target": target}
-    return [Step("encode", encode_samples, arguments, target)]
+def _standing(step: Step, pending: dict[str, str]) -> Standing:
+    """Return how one step stands.
+
+    ``pending`` are the stores that steps before it will make anew or go on with; its own are added.
+    """
+    if step.name == "report":
+        return Standing("done" if Path(step.writes).exists() else "to do")
+    awaited = sorted(uri for uri in step.reads() if uri in pending)
+    if awaited:
+        anew = [Path(uri).name for uri in awaited if pending[uri] == "new"]
+        pending[step.writes] = "new" if anew else "resumed"
+        if anew and is_complete(step.writes):
+            return Standing("other inputs", tuple(f"{name} will be made anew" for name in anew))
+        return Standing("to do")
+    claims = step.claims()
+    pending |= {one.uri: one.state for one in claims if one.state in ("new", "resumed")}
+    differences = [difference for claim in claims for difference in claim.differences]
+    if differences:
+        of_inputs = all(difference.is_input for difference in differences)
+        reasons = tuple(dict.fromkeys(map(str, differences)))
+        return Standing("other inputs" if of_inputs else "other settings", reasons)
+    return Standing("done" if all(one.state == "unchanged" for one in claims) else "to do")
 
 
-def rewrite_report(settings: Settings) -> Any:  # noqa: ANN401
-    """Write a study's report with what the study has by now."""
-    return plan(settings)[-1]()
+def _write_report(*, run: Run, **arguments: Any) -> str:  # noqa: ANN401
+    del run  # it takes seconds, and is always written anew
+    return write_report(**arguments)
 
 
-REPORTED = (
-    "expression", "normalized", "samples", "reconstruction", "contributions", "scores", "landmarks",
-    "evaluation",
-)  # fmt: skip
+# ---------------------------------------------------------------- sources
 
 
 def source_files(settings: Settings, study: Study) -> list[SourceFile]:
@@ -281,29 +422,23 @@ def source_files(settings: Settings, study: Study) -> list[SourceFile]:
                     else f"sources.{i}.uri: {path} and {found[name].path} are both named {name!r}. "
                     "Rename one of the files."
                 )
-            sheet = source.sample_sheet
-            found[name] = SourceFile(
-                path=path,
-                raw=study.raw(name),
-                role=source.role,
-                unit=source.unit,
-                sample_sheet=sheet.replace("{stem}", name) if sheet else None,
-                sample_column=source.join_column,
-            )
+            options = SourceOptions.of(source)
+            if options.sample_sheet:
+                sheet = options.sample_sheet.replace("{stem}", name)
+                options = options.model_copy(update={"sample_sheet": sheet})
+            found[name] = SourceFile(path, study.raw(name), options)
     return list(found.values())
+
+
+def sources_of(expression: Sequence[str]) -> set[str]:
+    """Return the names of the sources that some expression stores hold."""
+    return {str(name) for uri in expression for name in set(open_store(uri)["source"].values)}
 
 
 def _check_files(settings: Settings) -> None:
     """Refuse settings that name a file which is not there, before any work."""
-    named = {
-        "ingest.probes": settings.ingest.probes,
-        "ingest.annotation": settings.ingest.annotation,
-        **{f"evaluate.panels.{name}": path for name, path in settings.evaluate.panels.items()},
-        **{f"select.{name}": path for name, path in settings.select.files.items()},
-        **{f"enrich.{name}": path for name, path in settings.enrich.files.items()},
-    }
-    for name, path in named.items():
-        if path is not None and not Path(path).is_file():
+    for name, path in settings.named_files().items():
+        if not Path(path).is_file():
             raise ConfigError(f"{name}: no such file: {path}.")
 
 
@@ -315,51 +450,54 @@ def _matching(pattern: str) -> list[Path]:
     return [p for p in path.parent.glob(path.name) if p.is_file()]
 
 
+# ---------------------------------------------------------------- runs
+
+
+def call(step: Step, run: Run) -> Any:  # noqa: ANN401
+    """Run a step, plainly."""
+    return step(run)
+
+
 def mine(
     settings: Settings,
     *,
-    run: Run | None = None,
-    only: Sequence[str] = (*STAGES, *OPTIONAL_STAGES),
-    overwrite: bool = False,
-    on_progress: Progress | None = None,
+    only: Sequence[str] = STEPS,
+    run: Run = Run(),
+    execute: Execute = call,
 ) -> dict[str, Any]:
-    """Run the stages of a study in order; return what each returned, by stage.
+    """Run the steps of a study in order; return what each returned, by step.
 
     Parameters
     ----------
     settings
         The study.
-    run
-        Executes one step; the default calls it. A flow passes one that makes it a task.
     only
-        Stages to run; the others must have been run before.
-    overwrite
-        Replace stores that were made from other inputs or parameters.
-    on_progress
-        Called with (what, done, total).
+        Steps to run; the others must have been run before.
+    run
+        Whether stores made otherwise are replaced, and who is told of the progress.
+    execute
+        Runs one step; the default calls it. A flow passes one that makes it a task.
 
     Raises
     ------
     DglzarrError
         Whatever a stage raises; nothing that it left looks complete.
     """
-    steps = [step for step in plan(settings, overwrite=overwrite) if step.name in only]
+    steps = [step for step in Plan.of(settings) if step.name in only]
     if not steps:
         raise ConfigError(f"{only[0]}: expected settings, got none. Add a section [{only[0]}].")
     study = create_study(settings.root)
-    if overwrite and len(study.segments) > 1:
+    if run.overwrite and len(study.segments) > 1:
         raise StoreError(
             f"{settings.root}: expected a study of one segment to overwrite, got "
             f"{len(study.segments)}: it has grown. Run 'dglzarr refit' instead."
         )
     with locked(settings.root):
-        return execute(settings, steps, run or plain_run(on_progress))
+        return run_steps(settings, steps, run, execute)
 
 
-def refit(
-    settings: Settings, *, run: Run | None = None, on_progress: Progress | None = None
-) -> dict[str, Any]:
-    """Mine a grown study anew, all sources in one new segment; return what each stage returned.
+def refit(settings: Settings, *, run: Run = Run(), execute: Execute = call) -> dict[str, Any]:
+    """Mine a grown study anew, all sources in one new segment; return what each step returned.
 
     The manifest is replaced when everything is done. The segments it listed before stay on disk
     for readers that have them open; remove them by hand. Model, scores, panels and evaluation are
@@ -373,144 +511,26 @@ def refit(
     with locked(settings.root):
         before = open_study(settings.root)
         study = Study(before.root, (before.next_segment,))
-        steps = plan(settings, study=study, overwrite=True)
-        done = execute(settings, steps, run or plain_run(on_progress))
-        write_manifest(settings.root, study.segments)
+        steps = Plan.of(settings, study=study)
+        done = run_steps(settings, steps, replace(run, overwrite=True), execute)
+        write_manifest(before, study.segments)
     return done
 
 
-def grow(
-    settings: Settings, *, run: Run | None = None, on_progress: Progress | None = None
+def rewrite_report(settings: Settings, *, seed: int | None = None) -> Any:  # noqa: ANN401
+    """Write a study's report with what the study has by now."""
+    return Plan.of(settings).variant(seed=seed)["report"]()
+
+
+def run_steps(
+    settings: Settings, steps: Iterable[Step], run: Run, execute: Execute = call
 ) -> dict[str, Any]:
-    """Add the settings' new training sources to a finished study; return what each stage returned.
-
-    New segments are ingested in the study's genes, normalized with its frozen reference, checked
-    for duplicates against everything and scored by its model. One new manifest then makes them
-    visible, at once and whole; nothing old is touched. Without new sources nothing is done.
-
-    Raises
-    ------
-    StoreError
-        When the study is not finished, or another run is changing it.
-    DglzarrError
-        Whatever a stage raises; the study stays as it was, and the next call goes on.
-    """
-    study = open_study(settings.root)
-    for name in (*SEGMENTED, *WHOLE):
-        open_store(study.uris(name))
-    with locked(settings.root):
-        study = open_study(settings.root)
-        known = _sources_of(study.uris("expression"))
-        new = [
-            s for s in source_files(settings, study) if s.role == "train" and s.name not in known
-        ]
-        if not new:
-            return {}
-        grown = Study(study.root, (*study.segments, study.next_segment))
-        steps = _growth(settings, study, grown, new)
-        done = execute(settings, steps, run or plain_run(on_progress))
-        write_manifest(settings.root, grown.segments)
-        as_scored = settings.model_copy(update={"seed": _scored(study)["seed"]})
-        done["report"] = rewrite_report(as_scored)
-    return done
-
-
-def _growth(
-    settings: Settings, study: Study, grown: Study, sources: Sequence[SourceFile]
-) -> list[Step]:
-    """Return the steps that write a new segment; an abandoned one that nobody lists is replaced."""
-    found = open_store(study.uris("expression")[0]).attrs["parameters"]
-    options = (
-        "feature_kind", "split_by", "test_fraction", "validation_fraction", "min_coverage", "seed",
-    )  # fmt: skip
-    is_gene = found["feature_kind"] == "gene"
-    frozen = open_store(study.uris("normalized")[0]).attrs["parameters"]
-    scored = _scored(study)
-    model = study.model(scored["seed"])
-    _check_model(model, scored["model_id"])
-    new = {name: grown.uri(name) for name in SEGMENTED}
-    pairs = zip(study.uris("normalized"), study.uris("samples"), strict=True)
-    arguments: dict[str, tuple[Callable[..., Any], str, dict[str, Any]]] = {
-        "ingest": (
-            ingest,
-            "expression",
-            {
-                "sources": sources,
-                "like": study.uris("expression"),
-                "annotation": settings.ingest.annotation if is_gene else None,
-                **{o: found[o] for o in options},
-            },
-        ),
-        "normalize": (
-            normalize,
-            "normalized",
-            {
-                "source": new["expression"],
-                "reference": study.uris("normalized")[0],
-                "method": frozen["method"],
-                "ties": frozen["ties"],
-            },
-        ),
-        "dedup": (dedup_more, "samples", {"source": new["normalized"], "known": list(pairs)}),
-        "encode": (
-            encode_samples,
-            "latent",
-            {
-                "source": new["normalized"],
-                "samples": new["samples"],
-                "model": model,
-            },
-        ),
-        "score": (
-            explain,
-            "contributions",
-            {
-                "source": new["normalized"],
-                "samples": new["samples"],
-                "model": model,
-                "frozen": study.uris("contributions")[0],
-                **{name: scored[name] for name in _SCORED},
-            },
-        ),
-    }
-    return [
-        Step(name, func, {"target": new[writes], "overwrite": True, **more}, new[writes])
-        for name, (func, writes, more) in arguments.items()
-    ]
-
-
-def _scored(study: Study) -> dict[str, Any]:
-    """Return how a study's samples were scored: the parameters of its contributions."""
-    return dict(open_store(study.uris("contributions")[0]).attrs["parameters"])
-
-
-def _check_model(model: str, scored: str) -> None:
-    """Refuse a model other than the one that the study's contributions are of."""
-    found = load_model(Path(model)).model_id
-    if found != scored:
-        raise StoreError(
-            f"{model}: expected model {scored}, which scored the study, got {found}. "
-            "Run 'dglzarr refit'."
-        )
-
-
-def _sources_of(expression: Sequence[str]) -> set[str]:
-    """Return the names of the sources that some expression stores hold."""
-    return {str(name) for uri in expression for name in set(open_store(uri)["source"].values)}
-
-
-def plain_run(on_progress: Progress | None) -> Run:
-    """Return what calls a step, and tells its progress where it has any."""
-    return lambda step: step(**({"on_progress": on_progress} if step.reports_progress else {}))
-
-
-def execute(settings: Settings, steps: Sequence[Step], run: Run) -> dict[str, Any]:
     """Run steps in order on the settings' cluster; return what each returned."""
     done: dict[str, Any] = {}
-    with client(**settings.cluster.model_dump()):
+    with client(settings.cluster):
         for step in steps:
-            done[step.name] = run(step)
-            if step.name == "ingest":
+            done[step.name] = execute(step, run)
+            if step.name == "join":
                 _check_panel_size(settings, open_store(step.writes).sizes["gene"])
     return done
 

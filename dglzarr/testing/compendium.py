@@ -23,7 +23,7 @@ from dglzarr.kernels.quantile import (
     merge_quantile,
     sum_sorted,
 )
-from dglzarr.testing.files import text_writer
+from dglzarr.storage.files import put, whole
 from dglzarr.testing.simulate import check_between
 
 PairKind = Literal["exact", "near", "apart"]
@@ -159,14 +159,10 @@ def write_compendium(
     truth.unlink(missing_ok=True)
     path.unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
     plan = _plan(n_samples, n_genes, n_series, seed)
-    try:
-        with threadpool_limits(1):  # blocks are drawn side by side, each on one thread
-            pairs = _write_gctx(partial, plan, _plan_pairs(plan, n_duplicates), on_progress)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    # blocks are drawn side by side, each on one thread
+    with whole(path) as partial, threadpool_limits(1):
+        pairs = _write_gctx(partial, plan, _plan_pairs(plan, n_duplicates), on_progress)
     _write_truth(truth, {"parameters": parameters, "nbytes": path.stat().st_size}, pairs)
     return path
 
@@ -181,11 +177,8 @@ def _is_written(path: Path, truth: Path, parameters: dict[str, int | None]) -> b
 
 def _write_truth(truth: Path, known: dict[str, object], pairs: list[PlantedPair]) -> None:
     """Write the truth, a pair a line, visible when whole."""
-    unfinished = truth.with_suffix(".partial")
     lines = ",\n".join(json.dumps(asdict(pair)) for pair in pairs)
-    with text_writer(unfinished) as file:
-        file.write(f'{json.dumps(known)[:-1]}, "pairs": [\n{lines}\n]}}\n')
-    unfinished.replace(truth)
+    put(truth, f'{json.dumps(known)[:-1]}, "pairs": [\n{lines}\n]}}\n'.encode())
 
 
 def _plan(n_samples: int, n_genes: int, n_series: int | None, seed: int) -> _Plan:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dglzarr.storage.files import put
 from dglzarr.testing.files import (
     text_writer,
     write_annotation,
@@ -85,9 +86,7 @@ def write_study(
         "noise_genes": simulated.noise_genes,
         "duplicates": simulated.duplicates,
     }
-    unfinished = truth.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(truth)
+    put(truth, f"{json.dumps(known, indent=1)}\n".encode())
     return settings
 
 

@@ -1,6 +1,5 @@
 """The deployments: what they name exists, what they pass is valid, and a worker can run them."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -14,9 +13,11 @@ from dglzarr.query import describe
 from dglzarr.settings import Settings
 from dglzarr.testing import write_study
 
-FILE = Path(__file__).resolve().parents[2] / "deploy" / "prefect.yaml"
+REPO = Path(__file__).resolve().parents[2]
+FILE = REPO / "deploy" / "prefect.yaml"
 DECLARED = yaml.safe_load(FILE.read_text(encoding="utf-8"))
 DEPLOYMENTS = {d["name"]: d for d in DECLARED["deployments"]}
+PLACE = "{{ $DGLZARR_FLOWS }}"
 
 
 def test_deploy__both_flows_with_a_nightly_ingest():
@@ -41,12 +42,16 @@ def test_deploy__parameters_are_settings(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DEPLOYMENTS)
-def test_deploy__entrypoints_are_flows(name):
+def test_deploy__entrypoints_are_flows_by_path(name, tmp_path, monkeypatch):
     from prefect import Flow
+    from prefect.flows import load_flow_from_entrypoint
 
-    module, _, flow_name = DEPLOYMENTS[name]["entrypoint"].rpartition(".")
-    flow = getattr(importlib.import_module(module), flow_name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    entrypoint = DEPLOYMENTS[name]["entrypoint"].replace(PLACE, str(REPO / "flows"))
+    flow = load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
     assert isinstance(flow, Flow)
+    assert flow.name == name
     flow.validate_parameters(DEPLOYMENTS[name]["parameters"])
 
 
@@ -56,8 +61,11 @@ def prefect(prefect_server, tmp_path):  # noqa: ARG001
     from prefect.settings import PREFECT_API_URL
 
     environment = {
-        **os.environ, "PREFECT_API_URL": PREFECT_API_URL.value(), "PWD": str(tmp_path)
-    }  # fmt: skip
+        **os.environ,
+        "PREFECT_API_URL": PREFECT_API_URL.value(),
+        "PWD": str(tmp_path),
+        "DGLZARR_FLOWS": str(REPO / "flows"),
+    }
 
     def call(*arguments):
         done = subprocess.run(

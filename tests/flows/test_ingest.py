@@ -13,10 +13,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def flow(prefect_server):  # noqa: ARG001
-    from flows.ingest import ingest_flow
-
-    return ingest_flow
+def flow(flows):
+    return flows.ingest_flow
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +39,7 @@ def test_ingest_flow__other_parameters_fail_it_until_overwritten(flow, file, tmp
     other = settings.model_copy(update={"seed": 1})
     state = flow(other, return_state=True)
     assert state.is_failed()
-    assert "seed 0 -> 1" in state.message
+    assert "seed: 0 -> 1" in state.message
     assert isinstance(state.result(raise_on_failure=False), StoreError)
     after = describe(flow(other, overwrite=True))
     assert after["store_id"] != before["store_id"]

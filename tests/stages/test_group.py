@@ -12,11 +12,11 @@ from dglzarr.kernels.deeplift import forward
 from dglzarr.kernels.moments import standardize
 from dglzarr.models.files import encoder_layers, load_model
 from dglzarr.query import table
-from dglzarr.stages.group import group
-from dglzarr.stages.select import select
-from dglzarr.storage.schemas import NORMALIZED, RAW, SCORES
-from dglzarr.storage.store import claim_store, create_store, finish, open_store
-from tests.builders import text, times, write_matrix, write_model, write_samples
+from dglzarr.stages.group import GroupOptions, group
+from dglzarr.storage.options import Run
+from dglzarr.storage.schemas import NORMALIZED, RAW
+from dglzarr.storage.store import open_store
+from tests.builders import text, times, write_landmarks, write_matrix, write_model, write_samples
 
 N_SAMPLES, N_GENES = 60, 30
 TISSUE = np.array(["liver", "skin", "lung"])[np.arange(N_SAMPLES) % 3].tolist()
@@ -33,22 +33,17 @@ class Study:
         keep[7] = False
         self.samples = write_samples(folder / "s.zarr", self.source, keep=keep)
         self.model = write_model(folder / "model", self.source, self.samples)
-        scores, self.landmarks = str(folder / "scores.zarr"), str(folder / "landmarks.zarr")
-        genes = open_store(self.source)["gene"].values
-        labels = {name: text([""] * N_GENES) for name in ("gene_symbol", "gene_id")}
-        claim = claim_store(scores, SCORES, inputs=[], parameters={})
-        create_store(claim, {**labels, "gene": genes, "latent": np.arange(1, dtype=np.int32)})
-        score = np.linspace(1, 0, N_GENES)
-        finish(scores, started=0.0, arrays={"score": score, "latent_score": score[None]})
-        select(
-            scores, self.landmarks, normalized=self.source, samples=self.samples,
-            selector="top-score", selectors=(), n_landmarks=10, n_random=2,
-        )  # fmt: skip
+        genes = [str(g) for g in open_store(self.source)["gene"].values]
+        draws = [rng.permutation(genes)[:10].tolist() for _ in range(2)]
+        panels = {"mined": genes[:10], "random-0": draws[0], "random-1": draws[1]}
+        self.landmarks = write_landmarks(folder / "landmarks.zarr", panels, {"gene": text(genes)})
         self.target = str(folder / "groups.zarr")
 
-    def group(self, **options):
+    def group(self, *, cohorts=(), overwrite=False, **options):
         given = {"samples": self.samples, "landmarks": self.landmarks, "model": self.model}
-        return group(self.source, self.target, **{**given, "label": "tissue", **options})
+        chosen = GroupOptions(**{"label": "tissue", **options})
+        run = Run(overwrite=overwrite)
+        return group(self.source, self.target, **given, cohorts=cohorts, options=chosen, run=run)
 
 
 @pytest.fixture
@@ -174,12 +169,18 @@ def test_group__second_call_touches_nothing(study):
     before = times(study.target)
     assert study.group().state == "unchanged"
     assert times(study.target) == before
-    with pytest.raises(StoreError, match="linkage 'ward' -> 'average'"):
+    with pytest.raises(StoreError, match=r"group\.linkage: 'ward' -> 'average'"):
         study.group(linkage="average")
 
 
 def test_group__model_of_other_genes(study, tmp_path):
     other = write_matrix(tmp_path / "o.zarr", NORMALIZED, np.ones((16, 5)), tissues=["a"] * 16)
     with pytest.raises(SchemaError, match="expected the 30 genes"):
-        group(other, study.target, samples=study.samples, landmarks=study.landmarks,
-              model=study.model, label="tissue")  # fmt: skip
+        group(
+            other,
+            study.target,
+            samples=study.samples,
+            landmarks=study.landmarks,
+            model=study.model,
+            options=GroupOptions(label="tissue"),
+        )

@@ -195,7 +195,7 @@ def test_score__contributions_that_were_made_anew(tmp_path, values):
     before = read_array(study.scores, "score")
     write_model(study.model, study.source, study.samples, seed=1)
     study.explain(run=OVERWRITE)
-    message = "scores: was made from other inputs: source: contributions was changed or made anew"
+    message = "scores: was made from other inputs: source: contributions was changed"
     with pytest.raises(StoreError, match=message):
         study.score()
     study.score(run=OVERWRITE)

@@ -10,6 +10,7 @@ import zarr
 
 import dglzarr
 from dglzarr.errors import SchemaError, StoreError
+from dglzarr.storage import study as storage
 from dglzarr.storage.schemas import EXPRESSION, NORMALIZED, SPECS
 from dglzarr.storage.study import (
     MANIFEST,
@@ -20,9 +21,8 @@ from dglzarr.storage.study import (
     create_study,
     open_study,
     planned_study,
-    write_manifest,
 )
-from tests.builders import no_computing, write_matrix
+from tests.builders import no_computing, write_manifest, write_matrix
 
 
 def manifest(root):
@@ -52,15 +52,15 @@ def test_planned_study__writes_nothing(tmp_path):
     assert planned_study(str(tmp_path)).segments == ("a", "b")
 
 
-@pytest.mark.parametrize("killed_in", ["write_text", "replace"])
+@pytest.mark.parametrize("killed_in", ["write_bytes", "replace"])
 def test_write_manifest__killed_half_way_leaves_the_old_one(killed_in, tmp_path, monkeypatch):
     """Whatever stops the writer before the replacement, readers see the old list."""
     write_manifest(str(tmp_path), ["0000"])
-    write_text = Path.write_text
+    write_bytes = Path.write_bytes
 
     def die(self, *_, **__):
-        if killed_in == "write_text":
-            write_text(self, '{"study_version": 1, "segm', encoding="utf-8")
+        if killed_in == "write_bytes":
+            write_bytes(self, b'{"study_version": 1, "segm')
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Path, killed_in, die)
@@ -87,6 +87,18 @@ def test_write_manifest__refused_by_the_disk_leaves_nothing_else(tmp_path, monke
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(StoreError, match="No space left"):
         write_manifest(str(tmp_path), ["0000", "0001"])
+    assert [p.name for p in tmp_path.iterdir()] == [MANIFEST]
+
+
+def test_write_manifest__of_a_study_that_another_run_has_grown(tmp_path):
+    write_manifest(tmp_path, ["0000"])
+    pinned = open_study(str(tmp_path))
+    write_manifest(tmp_path, ["0000", "0001"])
+    with pytest.raises(StoreError, match=r"study\.json: was changed by another run meanwhile"):
+        storage.write_manifest(pinned, ["0000", "0007"])
+    with pytest.raises(StoreError, match="was changed by another run meanwhile"):
+        storage.write_manifest(Study(str(tmp_path), ()), ["0000"])
+    assert open_study(str(tmp_path)).segments == ("0000", "0001")
     assert [p.name for p in tmp_path.iterdir()] == [MANIFEST]
 
 

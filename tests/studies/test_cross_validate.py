@@ -1,4 +1,4 @@
-"""Comparison: every series held out once, nothing fitted on it, resumable; rows by numpy."""
+"""Cross-validation: every series held out once, nothing fitted on it, resumable; rows by numpy."""
 
 import itertools
 from pathlib import Path
@@ -17,9 +17,17 @@ from dglzarr.report.comparison import (
     comparison_verdict,
 )
 from dglzarr.settings import build_settings
+from dglzarr.storage.options import Run
 from dglzarr.storage.store import open_store
 from dglzarr.studies import cross_validate as module
-from dglzarr.studies.cross_validate import Contest, compare, comparison_uri, fold_steps
+from dglzarr.studies import plan
+from dglzarr.studies.cross_validate import (
+    comparison_uri,
+    cross_validate,
+    fold_plan,
+    fold_steps,
+)
+from dglzarr.studies.plan import Plan
 from tests.builders import (
     TINY_SETTINGS,
     Breaks,
@@ -30,19 +38,25 @@ from tests.builders import (
     write_files,
 )
 
-CONTEST = Contest(("greedy", "variance"), (2, 4), ("ridge", "knn"), 3)
+ASKED = {
+    "selectors": ("greedy", "variance"),
+    "sizes": (2, 4),
+    "predictors": ("ridge", "knn"),
+    "n_folds": 3,
+}
 
 
 def settings(folder, **sections):
     if not list(folder.glob("GSE*")):
         write_files(folder, simulate(90, 30, n_hubs=4, n_series=6, n_duplicates=4))
+    sections = {"compare": ASKED, **sections}
     return build_settings({**TINY_SETTINGS, **sections}, name="test", folder=folder)
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compared")
-    compare(settings(folder), CONTEST)
+    cross_validate(settings(folder))
     return folder
 
 
@@ -55,7 +69,7 @@ def fold(done, k, name):
     return open_store(f"{done}/study/folds/{k}/{name}.zarr").load()
 
 
-def test_compare__every_kept_series_is_tested_in_one_fold(done, found):
+def test_cross_validate__every_kept_series_is_tested_in_one_fold(done, found):
     for series in set(found["series"].values.tolist()):
         at = set(found["fold_of"].values[found["series"].values == series].tolist())
         assert len(at) == 1
@@ -72,16 +86,18 @@ def test_compare__every_kept_series_is_tested_in_one_fold(done, found):
         assert [n for n, at in zip(names, found["fold_of"].values, strict=True) if at == k] == kept
 
 
-def test_compare__needs_no_network_where_no_selector_reads_its_scores(done):
+def test_cross_validate__needs_no_network_where_no_selector_reads_its_scores(done):
     assert not (done / "study/folds/0/models").exists()
-    steps = fold_steps(settings(done), Contest(("top-score",)), 0)
+    chosen = settings(done, compare={"selectors": ("top-score",)})
+    steps = fold_steps(fold_plan(Plan.of(chosen), 0))
     assert [s.name for s in steps] == [
-        "ingest", "normalize", "dedup", "train", "score", "line up", "evaluate",
+        "ingest", "join", "normalize", "dedup", "train", "explain", "score", "candidates",
+        "evaluate",
     ]  # fmt: skip
 
 
 @pytest.mark.slow
-def test_compare__selectors_that_read_scores_and_a_list(tmp_path):
+def test_cross_validate__selectors_that_read_scores_and_a_list(tmp_path):
     """By default: the selectors of the settings, on scores of each fold's own network."""
     write_files(tmp_path, simulate(90, 30, n_hubs=4, n_series=6, n_duplicates=4))
     first = min(tmp_path.glob("GSE*")).read_text().splitlines()
@@ -93,13 +109,14 @@ def test_compare__selectors_that_read_scores_and_a_list(tmp_path):
         train={"hidden": 8, "n_latent": 3, "epochs": 1},
         select={"n_random": 2, "selector": "top-score", "selectors": ["deeplift-greedy"]},
         evaluate={"panels": {"paper": "list.txt"}},
+        compare={"sizes": (2, 4), "n_folds": 2},
     )
-    compare(chosen, Contest(sizes=(2, 4), n_folds=2))
+    cross_validate(chosen)
     best = []
     for k in range(2):
-        scores, lineup = fold(tmp_path, k, "scores"), fold(tmp_path, k, "lineup")
+        scores, chosen = fold(tmp_path, k, "scores"), fold(tmp_path, k, "candidates")
         highest = scores["gene"].values[np.argsort(-scores["score"].values)[:4]]
-        panel = lineup["panel_gene"].values[lineup["panel"].values.tolist().index("top-score/4")]
+        panel = chosen["panel_gene"].values[chosen["panel"].values.tolist().index("top-score/4")]
         assert [g for g in panel.tolist() if g] == highest.tolist()
         best.append(scores["score"].values)
     assert not np.array_equal(*best), "each fold has scores of its own"
@@ -109,7 +126,7 @@ def test_compare__selectors_that_read_scores_and_a_list(tmp_path):
     assert int(found["n_panels"].sel(row="random of paper/4")) == 2
 
 
-def test_compare__panels_are_those_of_the_folds(done, found):
+def test_cross_validate__panels_are_those_of_the_folds(done, found):
     for k in range(3):
         ds = fold(done, k, "evaluation")
         here = found["fold_of"].values == k
@@ -130,7 +147,7 @@ def test_compare__panels_are_those_of_the_folds(done, found):
     np.testing.assert_allclose(found["mean_mae"].values, errors.mean(axis=-1), rtol=1e-6)
 
 
-def test_compare__rows_stand_beside_random_panels_of_their_size(found):
+def test_cross_validate__rows_stand_beside_random_panels_of_their_size(found):
     here = found.sel(predictor="ridge")
     error = here["sample_error"].values.astype(np.float64)
     panels, series = found["panel"].values.tolist(), found["series"].values.astype(object)
@@ -157,7 +174,7 @@ def test_compare__rows_stand_beside_random_panels_of_their_size(found):
         assert np.isnan(float(whole["versus_random"]))
 
 
-def test_compare__held_out_values_reach_no_panel(done, tmp_path):
+def test_cross_validate__held_out_values_reach_no_panel(done, tmp_path):
     other = settings(tmp_path)
     held_out = set(fold(done, 0, "evaluation")["judged_series"].values.tolist())
     for path in Path(tmp_path).glob("GSE*"):
@@ -166,9 +183,9 @@ def test_compare__held_out_values_reach_no_panel(done, tmp_path):
             begin = lines.index("!series_matrix_table_begin") + 2
             lines[begin:-1] = [_doubled(line) for line in lines[begin:-1]]
             path.write_text("\n".join(lines) + "\n")
-    compare(other, CONTEST)
+    cross_validate(other)
     for k, same in ((0, True), (1, False)):
-        a, b = fold(done, k, "lineup"), fold(tmp_path, k, "lineup")
+        a, b = fold(done, k, "candidates"), fold(tmp_path, k, "candidates")
         chosen = a["family"].values == "greedy"
         equal = (a["panel_gene"].values[chosen] == b["panel_gene"].values[chosen]).all()
         assert equal == same
@@ -182,44 +199,57 @@ def _doubled(line):
     return "\t".join([name, *values])
 
 
-def test_compare__broken_and_run_again_changes_no_bit(done, tmp_path, monkeypatch):
+def test_cross_validate__broken_and_run_again_changes_no_bit(done, tmp_path, monkeypatch):
     again = settings(tmp_path)
-    for name, after in (("line_up", 1), ("evaluate", 2), ("pool", 0)):
+    for name, after in (("candidates", 1), ("evaluate", 2)):
         with monkeypatch.context() as broken:
-            broken.setattr(module, name, Breaks(getattr(module, name), after))
+            broken.setattr(plan, name, Breaks(getattr(plan, name), after))
             with pytest.raises(BrokenError):
-                compare(again, CONTEST)
-    compare(again, CONTEST)
+                cross_validate(again)
+    with monkeypatch.context() as broken:
+        broken.setattr(module, "compare", Breaks(module.compare, 0))
+        with pytest.raises(BrokenError):
+            cross_validate(again)
+    cross_validate(again)
     a, b = digests(done / "study"), digests(tmp_path / "study")
     assert a == b
 
 
-def test_compare__second_run_touches_nothing_and_says_what_it_does(done):
+def test_cross_validate__second_run_touches_nothing_and_says_what_it_does(done):
     before = {n: t for n, t in times(done / "study").items() if ".zarr/" in n}
     said = []
-    summary = compare(settings(done), CONTEST, on_progress=lambda *a: said.append(a))
+    summary = cross_validate(settings(done), run=Run(on_progress=lambda *a: said.append(a)))
     assert summary.state == "unchanged"
     assert {n: t for n, t in times(done / "study").items() if ".zarr/" in n} == before
     assert {what.split(":")[0] for what, *_ in said} == {f"fold {k} of 3" for k in (1, 2, 3)}
 
 
 @pytest.mark.parametrize(
-    ("contest", "message"),
+    ("asked", "message"),
     [
-        (Contest(("best",)), r"--panels: expected names of top-score.*got \['best'\]"),
-        (Contest(sizes=()), r"--sizes: expected numbers of genes, got \[\]"),
-        (Contest(predictors=("magic",)), r"--predictors: expected names of.*got \['magic'\]"),
-        (Contest(predictors=()), r"--predictors: expected each once and at least one, got \[\]"),
+        ({"selectors": ("best",)}, r"--panels: expected names of top-score.*got \['best'\]"),
+        ({"sizes": ()}, r"--sizes: expected numbers of genes, got \[\]"),
+        ({"predictors": ("magic",)}, r"--predictors: expected names of.*got \['magic'\]"),
+        ({"predictors": ()}, r"--predictors: expected each once and at least one, got \[\]"),
         (
-            Contest(predictors=("knn",) * 2),
+            {"predictors": ("knn",) * 2},
             r"--predictors: expected each once.*got \['knn', 'knn'\]",
         ),
-        (Contest(("greedy",) * 2), r"--panels: expected each once .*got \['greedy', 'greedy'\]"),
-        (Contest(sizes=(5, 5)), r"--sizes: expected each once and at least one, got \[5, 5\]"),
-        (Contest(n_folds=0), r"--folds: expected 2 or more, got 0\."),
-        (Contest(n_folds=1), r"--folds: expected 2 or more, got 1\."),
-        (Contest(("greedy",), (2,), n_folds=7), r"expected 2 to 6, the number of series.*got 7"),
-        (Contest(("greedy",), (30,), n_folds=2), r"sizes: expected 1 to 29.*got \[30\]"),
+        (
+            {"selectors": ("greedy",) * 2},
+            r"--panels: expected each once .*got \['greedy', 'greedy'\]",
+        ),
+        ({"sizes": (5, 5)}, r"--sizes: expected each once and at least one, got \[5, 5\]"),
+        ({"n_folds": 0}, r"--folds: expected 2 or more, got 0\."),
+        ({"n_folds": 1}, r"--folds: expected 2 or more, got 1\."),
+        (
+            {"selectors": ("greedy",), "sizes": (2,), "n_folds": 7},
+            r"expected 2 to 6, the number of series.*got 7",
+        ),
+        (
+            {"selectors": ("greedy",), "sizes": (30,), "n_folds": 2},
+            r"sizes: expected 1 to 29.*got \[30\]",
+        ),
     ],
     ids=[
         "selector",
@@ -235,29 +265,31 @@ def test_compare__second_run_touches_nothing_and_says_what_it_does(done):
         "a panel of all genes",
     ],
 )
-def test_compare__one_line_for_what_cannot_be(tmp_path, contest, message):
+def test_cross_validate__one_line_for_what_cannot_be(tmp_path, asked, message):
     with pytest.raises(ConfigError, match=message):
-        compare(settings(tmp_path), contest)
+        cross_validate(settings(tmp_path, compare=asked))
     assert not (tmp_path / "study/comparison.zarr").exists()
 
 
-def test_compare__genes_to_hold_and_to_keep_out(done, tmp_path):
-    genes = fold(done, 0, "lineup")["gene"].values.tolist()
+def test_cross_validate__genes_to_hold_and_to_keep_out(done, tmp_path):
+    genes = fold(done, 0, "candidates")["gene"].values.tolist()
     rules = {"n_random": 3, "forced": [genes[4]], "excluded": [genes[9]]}
-    compare(settings(tmp_path, select=rules), Contest(("greedy",), (2, 4), n_folds=2))
+    asked = {"selectors": ("greedy",), "sizes": (2, 4), "n_folds": 2}
+    cross_validate(settings(tmp_path, select=rules, compare=asked))
     for k in range(2):
-        table = fold(tmp_path, k, "lineup")["panel_gene"].values
+        table = fold(tmp_path, k, "candidates")["panel_gene"].values
         assert set(table[:, 0].tolist()) == {genes[4]}
         assert genes[9] not in table
 
 
 @pytest.mark.slow
-def test_compare__scores_weighted_by_variance(tmp_path):
+def test_cross_validate__scores_weighted_by_variance(tmp_path):
     chosen = settings(
         tmp_path, score={"aggregation": "variance-weighted"},
         train={"hidden": 8, "n_latent": 3, "epochs": 1},
+        compare={"selectors": ("top-score",), "sizes": (2,), "n_folds": 2},
     )  # fmt: skip
-    compare(chosen, Contest(("top-score",), (2,), n_folds=2))
+    cross_validate(chosen)
     weight = fold(tmp_path, 1, "segments/0000/contributions")["latent_weight"].values
     assert len(set(weight.tolist())) == 3
     assert weight.sum() == pytest.approx(1)

@@ -18,10 +18,11 @@ from dglzarr.errors import SourceError, StoreError
 from dglzarr.kernels.quantile import apply_quantile, finish_quantile, sum_sorted
 from dglzarr.report.text import drift_lines, growth_lines
 from dglzarr.settings import build_settings
+from dglzarr.storage.options import Run
 from dglzarr.storage.store import open_store
-from dglzarr.storage.study import open_study
-from dglzarr.studies import plan as pipeline
-from dglzarr.studies.plan import grow, mine, refit
+from dglzarr.storage.study import locked, open_study
+from dglzarr.studies.grow import grow
+from dglzarr.studies.plan import mine, refit
 from tests.builders import digests, simulate, write_files
 
 pytestmark = pytest.mark.slow
@@ -80,7 +81,7 @@ def test_grow__old_objects_stay_and_new_samples_are_there(study):
     assert open_study(str(root)).segments == ("0000", "0001")
     for name in ("expression", "normalized", "samples", "latent", "contributions"):
         assert dglzarr.open(f"{root}#{name}").sizes["sample"] == 120
-    assert done["ingest"].sizes["sample"] == 120 - n_before
+    assert done["join"].sizes["sample"] == 120 - n_before
     assert not np.isnan(values(study, "contributions", "contribution")).any()
 
 
@@ -150,7 +151,7 @@ def test_grow__scores_as_the_study_was_scored_whatever_the_settings_say(study):
 def test_grow__a_model_that_did_not_score_the_study_is_refused(study):
     other = settings(study).train.model_copy(update={"epochs": 1})
     changed = settings(study).model_copy(update={"train": other})
-    mine(changed, only=("train",), overwrite=True)
+    mine(changed, only=("train",), run=Run(overwrite=True))
     with pytest.raises(StoreError, match=r"seed-0: expected model .*, which scored.*refit"):
         grow(changed)
     assert open_study(str(study / "study")).segments == ("0000",)
@@ -256,7 +257,7 @@ def test_grow__samples_of_the_study_are_refused(study):
 def test_grow__two_at_once(study):
     root = str(study / "study")
     with (
-        pipeline.locked(root),
+        locked(root),
         pytest.raises(StoreError, match="another run is changing this study"),
     ):
         grow(settings(study))
@@ -267,11 +268,11 @@ def test_grow__two_at_once(study):
 STANDING_STILL = """
 import sys, time
 from pathlib import Path
-from dglzarr.studies.plan import grow
+from dglzarr.studies.grow import grow
 from tests.studies.test_grow import settings
 
-def run(step):
-    result = step()
+def execute(step, run):
+    result = step(run)
     if step.name == sys.argv[2]:
         Path(sys.argv[3]).touch()
         for _ in range(3000):
@@ -280,7 +281,7 @@ def run(step):
             time.sleep(0.05)
     return result
 
-grow(settings(sys.argv[1]), run=run)
+grow(settings(sys.argv[1]), execute=execute)
 """
 
 
@@ -310,7 +311,7 @@ def test_grow__two_processes_at_once(study, tmp_path):
     assert grow(settings(study)) == {}
 
 
-@pytest.mark.parametrize("stage", ["ingest", "dedup", "encode", "score"])
+@pytest.mark.parametrize("stage", ["join", "dedup", "encode", "explain"])
 def test_grow__killed_and_started_again(study, tmp_path, stage):
     root, ready = study / "study", tmp_path / "ready"
     undisturbed = tmp_path / "undisturbed"
@@ -350,13 +351,13 @@ def test_refit__one_new_segment_of_everything(study):
 def test_refit__stopped_leaves_the_old_manifest(study):
     grow(settings(study))
 
-    def stop(step):
+    def stop(step, run):
         if step.name == "dedup":
             raise StoreError("stopped")
-        return step()
+        return step(run)
 
     with pytest.raises(StoreError, match="stopped"):
-        refit(settings(study), run=stop)
+        refit(settings(study), execute=stop)
     assert open_study(str(study / "study")).segments == ("0000", "0001")
     assert values(study, "samples", "sample").size == 120
     refit(settings(study))

@@ -22,12 +22,13 @@ COMMAND = (sys.executable, "-c", "from dglzarr.cli import main; main()", "mine",
 SLOW = """
 import time
 from dglzarr.settings import load_settings
+from dglzarr.storage.options import Run
 from dglzarr.studies.plan import mine
 
 def rest(what, *_):
     time.sleep(0.01 if what in ("normalizing", "scoring") else 0.02)
 
-mine(load_settings("study.toml"), on_progress=rest)
+mine(load_settings("study.toml"), run=Run(on_progress=rest))
 """
 N_REGIONS = 50
 SETTINGS = """

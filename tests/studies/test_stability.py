@@ -4,16 +4,18 @@ import shutil
 
 import numpy as np
 import pytest
-from tests.studies.test_plan import tiny
 
 from dglzarr.errors import ConfigError, StoreError
 from dglzarr.models.files import load_model
 from dglzarr.report.text import reconstruction_line, stability_lines
-from dglzarr.stages.stability import compare_replicates, halve
+from dglzarr.stages.stability import StabilityOptions
+from dglzarr.storage.options import Run
 from dglzarr.storage.store import open_store
-from dglzarr.studies.plan import STAGES, mine, open_study
-from dglzarr.studies.stability import stability
+from dglzarr.storage.study import open_study
+from dglzarr.studies.plan import mine
+from dglzarr.studies.stability import replicate
 from tests.builders import digests, times
+from tests.studies.test_plan import tiny
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def mined(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stability")
-    mine(tiny(folder), only=STAGES)
+    mine(tiny(folder))
     return folder
 
 
@@ -30,7 +32,12 @@ def folder(mined, tmp_path):
     return shutil.copytree(mined, tmp_path / "copy")
 
 
-def replicate(folder, name):
+def stability(settings, *, n_seeds, n_halves, run=Run(), **options):  # noqa: B008
+    asked = StabilityOptions(n_seeds=n_seeds, n_halves=n_halves)
+    return replicate(settings.model_copy(update={"stability": asked}), run=run, **options)
+
+
+def replica(folder, name):
     (found,) = (folder / "study" / "stability").glob(f"*/{name}")
     return found
 
@@ -57,42 +64,19 @@ def test_stability__replicates_of_seeds_and_halves(folder):
     assert summary.details["overlap_of_seeds"] == pytest.approx(np.mean(pairs))
     assert load_model(folder / "study/models/seed-2").config["seed"] == 2
     for name in names[1:]:
-        assert [p.name for p in replicate(folder, name).glob("*.zarr") if "samples" not in p.name
+        assert [p.name for p in replica(folder, name).glob("*.zarr") if "samples" not in p.name
                 ] == ["scores.zarr"]  # fmt: skip
     page = (folder / "study" / "report.html").read_text()
     for line in [*stability_lines(summary.uri), reconstruction_line(study.uri("reconstruction"))]:
         assert line in page
 
 
-def test_stability__halves_are_complementary_halves_of_the_training_samples(folder):
-    settings = tiny(folder)
-    study = open_study(settings.root)
-    whole, split = open_store(study.uri("samples")), open_store(study.uri("normalized"))["split"]
-    is_training = split.values == 0
-    kept = [
-        open_store(
-            halve(
-                study.uri("samples"), str(folder / part), normalized=study.uri("normalized"),
-                part=part, seed=3,
-            ).uri
-        )
-        for part in "ab"
-    ]  # fmt: skip
-    a, b = (ds["keep"].values for ds in kept)
-    keep = whole["keep"].values
-    assert not (a & b & is_training).any()
-    np.testing.assert_array_equal((a | b), keep)
-    np.testing.assert_array_equal(a[~is_training], keep[~is_training])
-    assert abs((a & is_training).sum() - (b & is_training).sum()) <= 1
-    np.testing.assert_array_equal(kept[0]["gene_mean"].values, whole["gene_mean"].values)
-
-
 def test_stability__finished_replicates_are_kept_and_more_are_added(folder):
     settings = tiny(folder)
     stability(settings, n_seeds=2, n_halves=0)
-    before = times(replicate(folder, "seed-1")), times(folder / "study/models/seed-1")
+    before = times(replica(folder, "seed-1")), times(folder / "study/models/seed-1")
     summary = stability(settings, n_seeds=3, n_halves=0)
-    assert (times(replicate(folder, "seed-1")), times(folder / "study/models/seed-1")) == before
+    assert (times(replica(folder, "seed-1")), times(folder / "study/models/seed-1")) == before
     assert summary.sizes["replicate"] == 3
     assert summary.details["overlap_of_halves"] is None
 
@@ -101,20 +85,20 @@ def test_stability__interrupted_it_goes_on_with_the_same_bytes(folder, tmp_path)
     class StoppedError(Exception):
         pass
 
-    def until_scored(step):
+    def until_scored(step, run):
         if step.name == "score":
             raise StoppedError
-        return step()
+        return step(run)
 
     settings = tiny(folder)
     other = shutil.copytree(folder, tmp_path / "other")
     stability(tiny(other), n_seeds=1, n_halves=1)
     with pytest.raises(StoppedError):
-        stability(settings, n_seeds=1, n_halves=1, run=until_scored)
+        stability(settings, n_seeds=1, n_halves=1, execute=until_scored)
     stability(settings, n_seeds=1, n_halves=1)
     for name in ("half-0-a", "half-0-b"):
-        assert digests(replicate(folder, name) / "scores.zarr") == digests(
-            replicate(other, name) / "scores.zarr"
+        assert digests(replica(folder, name) / "scores.zarr") == digests(
+            replica(other, name) / "scores.zarr"
         )
 
 
@@ -122,12 +106,14 @@ def test_stability__other_settings_are_refused_or_replaced(folder):
     stability(tiny(folder), n_seeds=2, n_halves=0)
     settings = tiny(folder, train={"epochs": 3})
     with pytest.raises(StoreError, match=r"seed-0: expected it made with .* got 'other settings'"):
-        stability(settings, n_seeds=2, n_halves=0, overwrite=True)
-    mine(settings, only=STAGES, overwrite=True)
+        stability(settings, n_seeds=2, n_halves=0, run=Run(overwrite=True))
+    mine(settings, run=Run(overwrite=True))
     assert "How much of a panel" not in (folder / "study" / "report.html").read_text()
-    with pytest.raises(StoreError, match="seed-1: was made with other parameters: epochs 2 -> 3"):
+    with pytest.raises(
+        StoreError, match=r"seed-1: was made with other parameters: train\.epochs: 2 -> 3"
+    ):
         stability(settings, n_seeds=2, n_halves=0)
-    stability(settings, n_seeds=2, n_halves=0, overwrite=True)
+    stability(settings, n_seeds=2, n_halves=0, run=Run(overwrite=True))
     assert load_model(folder / "study/models/seed-1").parameters["epochs"] == 3
     assert "How much of a panel" in (folder / "study" / "report.html").read_text()
 
@@ -135,7 +121,7 @@ def test_stability__other_settings_are_refused_or_replaced(folder):
 def test_stability__scores_of_other_settings_are_refused(folder):
     settings = tiny(folder, score={"layer": "pre-activation"})
     with pytest.raises(
-        StoreError, match=r"scores\.zarr: expected it made with .* Run 'dglzarr mine'"
+        StoreError, match=r"contributions\.zarr: expected it made with .* Run 'dglzarr mine'"
     ):
         stability(settings, n_seeds=2, n_halves=0)
 
@@ -143,42 +129,38 @@ def test_stability__scores_of_other_settings_are_refused(folder):
 @pytest.mark.parametrize("aggregation", ["mean-abs", "variance-weighted"])
 def test_stability__encodes_where_latent_units_weigh(folder, aggregation):
     settings = tiny(folder, score={"aggregation": aggregation})
-    mine(settings, only=STAGES, overwrite=True)
+    mine(settings, run=Run(overwrite=True))
     run = []
 
-    def noted(step):
+    def noted(step, how):
         run.append(step.name)
-        return step()
+        return step(how)
 
-    stability(settings, n_seeds=2, n_halves=0, run=noted)
-    assert run == ["train", *(["encode"] if aggregation == "variance-weighted" else []), "score"]
+    stability(settings, n_seeds=2, n_halves=0, execute=noted)
+    encoded = ["encode"] if aggregation == "variance-weighted" else []
+    assert run == ["train", *encoded, "explain", "score"]
 
 
 def test_stability__removes_what_a_killed_run_left(folder):
     stability(tiny(folder), n_seeds=2, n_halves=0)
-    left = replicate(folder, "seed-1") / "contributions.zarr"
-    left.mkdir()
+    (store,) = replica(folder, "seed-1").rglob("contributions.zarr")
+    left = store / "contribution" / "c" / "0"
+    left.mkdir(parents=True)
     stability(tiny(folder), n_seeds=2, n_halves=0)
-    assert not left.exists()
+    assert not left.parent.exists()
+    assert sorted(p.name for p in store.rglob("*") if p.is_file()) == ["zarr.json"] * 13
 
 
 @pytest.mark.parametrize(("n_seeds", "n_halves"), [(1, 0), (0, 1), (2, -1)])
 def test_stability__too_few_replicates(mined, n_seeds, n_halves):
-    with pytest.raises(ConfigError, match="expected at least two replicates, got"):
-        stability(tiny(mined), n_seeds=n_seeds, n_halves=n_halves)
+    asked = {"n_seeds": n_seeds, "n_halves": n_halves}
+    with pytest.raises(
+        ConfigError, match=r"stability.*(at least two replicates, got|greater than)"
+    ):
+        tiny(mined, stability=asked)
 
 
 def test_stability__needs_scores(folder):
     shutil.rmtree(folder / "study" / "scores.zarr")
     with pytest.raises(StoreError, match=r"scores\.zarr: no such store"):
-        stability(tiny(folder))
-
-
-def test_compare_replicates__again_touches_nothing(mined, tmp_path):
-    scores = open_study(tiny(mined).root).uri("scores")
-    arguments = {"replicates": {"seed-0": scores, "seed-1": scores}, "n_landmarks": 5}
-    target = str(tmp_path / "stability.zarr")
-    first = compare_replicates(target, **arguments)
-    assert compare_replicates(target, **arguments).state == "unchanged"
-    assert first.details["overlap_of_seeds"] == 1
-    assert first.details["rank_correlation_of_seeds"] == pytest.approx(1)
+        stability(tiny(folder), n_seeds=2, n_halves=0)

@@ -6,35 +6,59 @@ import logging
 import os
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import dask
+from pydantic import Field, model_validator
 
 from dglzarr.errors import ConfigError
+from dglzarr.storage.options import Options, choice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Kind = Literal["local", "address", "none"]
+_BYTES = r"^(\d+(\.\d+)? *[kMGT]i?B|auto)$"
+
+Count = Annotated[int, Field(gt=0)]
+
+
+class ClusterOptions(Options):
+    """Where Dask runs."""
+
+    section = "cluster"
+
+    kind: Literal["local", "address", "none"] = choice(
+        "local", "workers of its own, a scheduler that runs already, or this process alone"
+    )
+    n_workers: Count = choice(2, "local worker processes")
+    threads_per_worker: Count = choice(1, "threads of each")
+    memory_limit: str = choice("4GiB", "memory of each, or auto", pattern=_BYTES)
+    address: str | None = choice(
+        None, "of the running scheduler; without it DASK_SCHEDULER_ADDRESS in the environment"
+    )
+
+    @model_validator(mode="after")
+    def _address_goes_with_kind(self) -> ClusterOptions:
+        if self.kind == "address" and not self.scheduler:
+            raise ValueError("cluster.kind: 'address' needs address or DASK_SCHEDULER_ADDRESS")
+        return self
+
+    @property
+    def scheduler(self) -> str:
+        """The address of the running scheduler, "" where none is told."""
+        return self.address or os.environ.get("DASK_SCHEDULER_ADDRESS", "")
 
 
 @contextmanager
-def client(
-    *,
-    kind: Kind = "local",
-    n_workers: int = 2,
-    threads_per_worker: int = 1,
-    memory_limit: str = "4GiB",
-    address: str | None = None,
-) -> Iterator[Any]:
-    """Yield a Dask client, closed at the end; None for ``"none"`` (work in this process).
+def client(options: ClusterOptions = ClusterOptions()) -> Iterator[Any]:
+    """Yield a Dask client, closed at the end; None for kind ``"none"`` (work in this process).
 
     Raises
     ------
     ConfigError
         When no scheduler answers at the address.
     """
-    if kind == "none":
+    if options.kind == "none":
         with dask.config.set(scheduler="synchronous"):
             yield None
         return
@@ -43,8 +67,8 @@ def client(
     for name in ("distributed", "distributed.client", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # an error that matters is raised
 
-    if kind == "address":
-        where = address or os.environ.get("DASK_SCHEDULER_ADDRESS", "")
+    if options.kind == "address":
+        where = options.scheduler
         try:
             opened = Client(where, timeout="20s")
         except (OSError, ValueError) as error:
@@ -65,9 +89,9 @@ def client(
             scheduler="distributed",
         ),
         LocalCluster(
-            n_workers=n_workers,
-            threads_per_worker=threads_per_worker,
-            memory_limit=memory_limit,
+            n_workers=options.n_workers,
+            threads_per_worker=options.threads_per_worker,
+            memory_limit=options.memory_limit,
             dashboard_address="127.0.0.1:0",
             processes=True,
             silence_logs=logging.CRITICAL,  # a task that fails is told by its own error

@@ -10,12 +10,12 @@ import distributed
 import pytest
 
 from dglzarr.errors import ConfigError
+from dglzarr.storage.cluster import ClusterOptions, _environment_restored, client
 from dglzarr.storage.store import run_tasks
-from dglzarr.studies.cluster import _environment_restored, client
 
 
 def test_client__none_works_in_this_process():
-    with client(kind="none") as connected:
+    with client(ClusterOptions(kind="none")) as connected:
         assert connected is None
         assert dask.config.get("scheduler") == "synchronous"
         assert run_tasks(os.getpid, [(), ()], what="tasks") == [os.getpid()] * 2
@@ -23,13 +23,13 @@ def test_client__none_works_in_this_process():
 
 def test_client__none_works_here_whatever_client_there_is(monkeypatch):
     monkeypatch.setattr(distributed, "get_client", lambda: pytest.fail("asked for a client"))
-    with client(kind="none"):
+    with client(ClusterOptions(kind="none")):
         assert run_tasks(os.getpid, [()], what="tasks") == [os.getpid()]
 
 
 def test_client__none_restores_the_scheduler():
     with dask.config.set(scheduler="threads"):
-        with client(kind="none"):
+        with client(ClusterOptions(kind="none")):
             pass
         assert dask.config.get("scheduler") == "threads"
 
@@ -49,7 +49,7 @@ def test_client__local_and_address(monkeypatch):
     """A local cluster of two processes, and a second client at its address."""
     monkeypatch.setenv("MALLOC_ARENA_MAX", "3")
     before = dict(os.environ)
-    with client(kind="local", n_workers=2, memory_limit="1GiB") as connected:
+    with client(ClusterOptions(kind="local", n_workers=2, memory_limit="1GiB")) as connected:
         workers = connected.scheduler_info()["workers"]
         assert len(workers) == 2
         assert {w["nthreads"] for w in workers.values()} == {1}
@@ -58,10 +58,10 @@ def test_client__local_and_address(monkeypatch):
         assert os.getpid() not in pids
         address = connected.scheduler.address
         assert "127.0.0.1" in address
-        with client(kind="address", address=address) as second:
+        with client(ClusterOptions(kind="address", address=address)) as second:
             assert second.scheduler.address == address
         monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", address)
-        with client(kind="address") as third:
+        with client(ClusterOptions(kind="address")) as third:
             assert third.scheduler.address == address
     assert os.environ == before | {"DASK_SCHEDULER_ADDRESS": address}
     with pytest.raises(ValueError, match="No global client found"):
@@ -76,7 +76,10 @@ def test_client__nobody_at_the_address(address, monkeypatch):
 
     monkeypatch.setattr(distributed, "Client", fail_at_once)
     message = rf"cluster\.address: no Dask scheduler answers at '{address}': no answer\."
-    with pytest.raises(ConfigError, match=message), client(kind="address", address=address):
+    with (
+        pytest.raises(ConfigError, match=message),
+        client(ClusterOptions(kind="address", address=address)),
+    ):
         pass
 
 
@@ -86,7 +89,7 @@ def test_client__no_address_at_all(address, monkeypatch):
     monkeypatch.setattr(distributed.client, "_global_clients", weakref.WeakValueDictionary())
     with (
         pytest.raises(ConfigError, match="no Dask scheduler answers at"),
-        client(kind="address", address=address),
+        client(ClusterOptions(kind="address", address=address)),
     ):
         pass
 
@@ -94,10 +97,10 @@ def test_client__no_address_at_all(address, monkeypatch):
 PROGRAM = """
 import sys
 import prefect_stands_here
-from dglzarr.studies.cluster import client
+from dglzarr.storage.cluster import ClusterOptions, client
 
 if __name__ == "__main__":
-    with client(n_workers=1) as connected:
+    with client(ClusterOptions(n_workers=1)) as connected:
         print(connected.submit(eval, "'prefect_stands_here' in __import__('sys').modules").result())
     print(__file__ == sys.argv[0], __spec__)
 """

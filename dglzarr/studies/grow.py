@@ -1,0 +1,153 @@
+"""How a study grows: new sources become new segments, and one new manifest makes them visible.
+
+Nothing is fitted: genes, reference, clusters, model and references of the first segment are frozen.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dglzarr.errors import StoreError
+from dglzarr.models.files import load_model
+from dglzarr.stages.dedup import dedup_more
+from dglzarr.stages.encode import encode
+from dglzarr.stages.explain import ExplainOptions, explain
+from dglzarr.stages.ingest import ingest_all
+from dglzarr.stages.join import JoinOptions, join
+from dglzarr.stages.normalize import NormalizeOptions, normalize
+from dglzarr.storage.options import Run
+from dglzarr.storage.store import made_from, open_store, recorded_parameters
+from dglzarr.storage.study import SEGMENTED, WHOLE, Study, locked, open_study, write_manifest
+from dglzarr.studies.plan import (
+    Step,
+    call,
+    rewrite_report,
+    run_steps,
+    source_files,
+    sources_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dglzarr.settings import Settings
+    from dglzarr.stages.ingest import SourceFile
+    from dglzarr.studies.plan import Execute
+
+
+def grow(settings: Settings, *, run: Run = Run(), execute: Execute = call) -> dict[str, Any]:
+    """Add the settings' new training sources to a finished study; return what each step returned.
+
+    New segments are ingested in the study's genes, normalized with its frozen reference, checked
+    for duplicates against everything and scored by its model. One new manifest then makes them
+    visible, at once and whole; nothing old is touched. Without new sources nothing is done.
+
+    Raises
+    ------
+    StoreError
+        When the study is not finished, or another run is changing it.
+    DglzarrError
+        Whatever a stage raises; the study stays as it was, and the next call goes on.
+    """
+    study = open_study(settings.root)
+    for name in (*SEGMENTED, *WHOLE):
+        open_store(study.uris(name))
+    with locked(settings.root):
+        study = open_study(settings.root)
+        known = sources_of(study.uris("expression"))
+        new = [
+            source
+            for source in source_files(settings, study)
+            if source.options.role == "train" and source.name not in known
+        ]
+        if not new:
+            return {}
+        grown = Study(study.root, (*study.segments, study.next_segment))
+        steps = _growth(settings, study, grown, new)
+        # an abandoned segment that nobody lists is replaced
+        done = run_steps(settings, steps, Run(True, run.on_progress), execute)
+        write_manifest(study, grown.segments)
+        done["report"] = rewrite_report(settings, seed=_seed(study))
+    return done
+
+
+def _growth(
+    settings: Settings, study: Study, grown: Study, sources: Sequence[SourceFile]
+) -> list[Step]:
+    """Return the steps that write a new segment."""
+    joined = recorded_parameters(study.uris("expression")[0])
+    chosen = JoinOptions.recorded_in(joined)
+    named = settings.ingest.annotation if chosen.feature_kind == "gene" else None
+    chosen = chosen.model_copy(update={"annotation": named, "shard_samples": None})
+    model = study.model(_seed(study))
+    _check_model(model, study)
+    new = {name: grown.uri(name) for name in SEGMENTED}
+    data = {"source": new["normalized"], "samples": new["samples"], "model": model}
+    arguments: dict[str, tuple[Any, str, dict[str, Any]]] = {
+        "join": (
+            join,
+            "expression",
+            {
+                "source": [source.raw for source in sources],
+                "like": study.uris("expression"),
+                "seed": joined["seed"],
+                "options": chosen,
+            },
+        ),
+        "normalize": (
+            normalize,
+            "normalized",
+            {
+                "source": new["expression"],
+                "reference": study.uris("normalized")[0],
+                "options": NormalizeOptions.recorded_in(
+                    recorded_parameters(study.uris("normalized")[0])
+                ),
+            },
+        ),
+        "dedup": (
+            dedup_more,
+            "samples",
+            {
+                "source": new["normalized"],
+                "known": list(zip(study.uris("normalized"), study.uris("samples"), strict=True)),
+            },
+        ),
+        "encode": (encode, "latent", data),
+        "explain": (
+            explain,
+            "contributions",
+            {
+                **data,
+                "frozen": study.uris("contributions")[0],
+                "seed": _seed(study),
+                "options": ExplainOptions.recorded_in(
+                    recorded_parameters(study.uris("contributions")[0])
+                ),
+            },
+        ),
+    }
+    return [
+        Step("ingest", ingest_all, {"sources": tuple(sources)}, f"{study.root}/raw"),
+        *(
+            Step(name, func, {"target": new[writes], **more}, new[writes])
+            for name, (func, writes, more) in arguments.items()
+        ),
+    ]
+
+
+def _seed(study: Study) -> int:
+    """Return the seed of the model that scored a study."""
+    return int(recorded_parameters(study.uris("contributions")[0])["seed"])
+
+
+def _check_model(model: str, study: Study) -> None:
+    """Refuse a model other than the one that the study's contributions are of."""
+    scored = made_from(study.uris("contributions")[0], "model")
+    found = load_model(Path(model)).model_id
+    if found != scored:
+        raise StoreError(
+            f"{model}: expected model {scored}, which scored the study, got {found}. "
+            "Run 'dglzarr refit'."
+        )

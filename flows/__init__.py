@@ -1,1 +1,0 @@
-"""Prefect flows over the pipeline: runs, artifacts and schedules; no numbers."""
