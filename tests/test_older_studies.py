@@ -13,8 +13,12 @@ import pytest
 
 import dglzarr
 from dglzarr.query import describe_study, table, verify_study
+from dglzarr.stages.encode import encode
+from dglzarr.stages.explain import ExplainOptions, explain
 from dglzarr.stages.ingest import SourceFile, ingest, ingest_all
 from dglzarr.stages.join import JoinOptions, join
+from dglzarr.stages.reconstruct import reconstruct
+from dglzarr.stages.score import ScoreOptions, score
 from dglzarr.storage.study import open_study
 
 VERSION = "0.1.0"
@@ -104,6 +108,31 @@ def test_older_study__errors_of_panels(study):
         for cohort, error in errors.items():
             found = float(ds["mean_mae"].sel(panel=panel, cohort=cohort))
             assert found == pytest.approx(error, rel=1e-9)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_older_study__segments_count_as_explained(study, number):
+    made = open_study(study)
+    names = ("normalized", "samples", "latent", "contributions")
+    source, samples, latent, contributions = (made.uris(name)[number] for name in names)
+    given = {"samples": samples, "model": made.model(6)}
+    assert encode.claim(source, latent, **given).state == "unchanged"
+    frozen = made.uris("contributions")[0] if number else None
+    asked = {**given, "seed": 6, "frozen": frozen}
+    assert explain.claim(source, contributions, **asked).state == "unchanged"
+    options = ExplainOptions(layer="pre-activation")
+    assert explain.claim(source, contributions, **asked, options=options).state == "refused"
+
+
+def test_older_study__scores_count_as_made(study):
+    made = open_study(study)
+    source, samples, latent = (made.uris(name)[0] for name in ("normalized", "samples", "latent"))
+    given = {"samples": samples, "latent": latent, "model": made.model(6)}
+    claim = reconstruct.claim(source, made.uri("reconstruction"), **given)
+    assert claim.state == "unchanged"
+    given = {"normalized": source, "samples": samples, "options": ScoreOptions(group_by="tissue")}
+    claim = score.claim(made.uris("contributions")[0], made.uri("scores"), **given)
+    assert claim.state == "unchanged"
 
 
 @pytest.mark.slow

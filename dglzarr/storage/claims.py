@@ -23,6 +23,7 @@ State = Literal["new", "resumed", "unchanged"]
 _N_SHOWN = 5
 _UNKNOWN = "input "  # and its number: the role of one of 0.1.0 that is not wanted now
 _RENAMED = {"shard_length": "shard_samples", "sample_column": "join_column"}  # since 0.1.0
+_UNRECORDED = {"contributions": ("latent", "frozen")}  # inputs of which 0.1.0 kept no record
 
 
 class Difference(NamedTuple):
@@ -129,23 +130,27 @@ def compare_lineages(
 def as_now(found: Mapping[str, Any], wanted: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return a lineage as it is written now.
 
-    0.1.0 gave inputs no roles: they are those of the same identity in what is wanted. Parameters
-    that nobody asks for any more are left out.
+    0.1.0 gave inputs no roles: they are those of the same identity in what is wanted. Inputs of
+    which it kept no record are taken for those that are wanted; parameters, and a model, that
+    nobody asks for any more are left out.
     """
     inputs = [dict(entry) for entry in found.get("inputs", [])]
     parameters = dict(found.get("parameters", {}))
     if all("role" in entry for entry in inputs):
         return {**found, "inputs": inputs, "parameters": parameters}
     parameters = {_RENAMED.get(key, key): value for key, value in parameters.items()}
-    model = parameters.pop("model_id", None)
-    if model is not None:
-        inputs.append({"uri": "", "store_id": model, "role": "model"})
     asked = (wanted or {}).get("inputs", [])
-    _give_roles(inputs, asked)
     order = [entry["role"] for entry in asked]
-    inputs.sort(key=lambda entry: order.index(entry["role"]) if entry["role"] in order else -1)
+    model = parameters.pop("model_id", None)
+    if model is not None and (wanted is None or "model" in order):
+        inputs.append({"uri": "", "store_id": model, "role": "model"})
+    _give_roles(inputs, asked)
     if wanted is not None:
+        known = {entry["role"] for entry in inputs}
+        unknown = {*_UNRECORDED.get(wanted.get("dglzarr_schema", ""), ())} - known
+        inputs += [dict(entry) for entry in wanted["inputs"] if entry["role"] in unknown]
         parameters = {k: v for k, v in parameters.items() if k in wanted["parameters"]}
+    inputs.sort(key=lambda entry: order.index(entry["role"]) if entry["role"] in order else -1)
     return {**found, "inputs": inputs, "parameters": parameters}
 
 
