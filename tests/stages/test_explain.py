@@ -129,7 +129,7 @@ def test_explain__weights_come_of_an_input(study, tmp_path):
     assert read_attributes(study.contributions)["inputs"][-1]["role"] == "latent"
     (tmp_path / "latent").rename(tmp_path / "before")
     study.encode()
-    with pytest.raises(StoreError, match="other inputs: latent: latent was changed"):
+    with pytest.raises(StoreError, match="other inputs: latent: latent was made anew"):
         study.explain(aggregation="variance-weighted", latent=study.latent)
 
 
@@ -326,7 +326,7 @@ def test_explain__another_model_at_the_same_place(tmp_path, values):
     study.explain()
     before = latent_mean(study)
     write_model(study.model, study.source, study.samples, seed=1)
-    with pytest.raises(StoreError, match="other inputs: model: model was changed"):
+    with pytest.raises(StoreError, match="other inputs: model: model was made anew"):
         study.explain()
     study.explain(run=OVERWRITE)
     phi = np.abs(study.contributions_by_kernel())[study.averaged].mean(axis=0)
