@@ -179,11 +179,21 @@ def _short(value: float) -> float:
 # ---------------------------------------------------------------- clock and memory
 
 
-def run_stage(case: Case, stage: Callable[..., Any], *args: Any, **options: Any) -> Timed:  # noqa: ANN401
-    """Return what a stage takes on the case's Dask workers, which are up and warm before."""
+def run_stage(
+    case: Case,
+    stage: Callable[..., Any],
+    *args: Any,  # noqa: ANN401
+    modules: Sequence[str] = (),
+    **options: Any,  # noqa: ANN401
+) -> Timed:
+    """Return what a stage takes on the case's Dask workers, which are up and warm before.
+
+    ``modules`` are to be imported there beside its own.
+    """
     with workers_of(case) as cluster:
         import_module("dask.array")  # xarray loads it at the first store
-        _everywhere(cluster, import_module, stage.__module__)
+        for name in (stage.__module__, *modules):
+            _everywhere(cluster, import_module, name)
         before = _everywhere(cluster, reset_peak)
         started = time.perf_counter()
         stage(*args, **options)

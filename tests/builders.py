@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dask
 import numpy as np
@@ -17,12 +17,15 @@ import zarr
 from numpy.typing import NDArray
 
 from dglzarr.models.files import Layer, save_model
-from dglzarr.stages.ingest import SourceFile
+from dglzarr.stages.ingest import SourceFile, SourceOptions, ingest_all
+from dglzarr.stages.join import JoinOptions, join
 from dglzarr.storage import study
 from dglzarr.storage.claims import Claim
 from dglzarr.storage.declare import StoreSpec
+from dglzarr.storage.options import Run
 from dglzarr.storage.schemas import EXPRESSION, LANDMARKS, NORMALIZED, RAW, SAMPLES
 from dglzarr.storage.store import (
+    StoreSummary,
     check_claim,
     create_store,
     finish,
@@ -33,7 +36,12 @@ from dglzarr.storage.store import (
     take_claim,
     write_region,
 )
-from dglzarr.testing import SimulatedExpression, simulate_expression, write_series_matrix
+from dglzarr.testing import (
+    SimulatedExpression,
+    simulate_expression,
+    write_gctx,
+    write_series_matrix,
+)
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 LENGTHS = (16, 48, 112)
@@ -85,6 +93,62 @@ def write_files(
         )
         sources.append(SourceFile(str(path), str(folder / "raw" / f"{accession}.zarr")))
     return sources
+
+
+def write_source(
+    folder: Path,
+    name: str,
+    values: Any,
+    genes: Sequence[str] | None = None,
+    *,
+    samples: Sequence[str] | None = None,
+    scale: Literal["log2", "raw"] = "log2",
+    **options: Any,
+) -> SourceFile:
+    """A source of chosen values: a series matrix."""
+    path = write_series_matrix(
+        folder / f"{name}_series_matrix.txt.gz",
+        np.asarray(values, dtype=np.float32),
+        samples=samples or [f"{name}-{i}" for i in range(len(values))],
+        genes=genes or [f"{i}_at" for i in range(np.shape(values)[1])],
+        series=name,
+        platform="GPL96",
+        scale=scale,
+    )
+    return SourceFile(
+        str(path), str(folder / "raw" / f"{name}.zarr"), options=SourceOptions(**options)
+    )
+
+
+def write_gctx_source(folder: Path, name: str, values: Any) -> SourceFile:
+    """A source of chosen values: a GCTX."""
+    path = write_gctx(
+        folder / f"{name}_x.gctx",
+        np.asarray(values, dtype=np.float32),
+        samples=[f"{name}-{i}" for i in range(len(values))],
+        genes=[f"{i}_at" for i in range(np.shape(values)[1])],
+    )
+    return SourceFile(str(path), str(folder / "raw" / f"{name}.zarr"))
+
+
+def ingest_and_join(
+    sources: Sequence[SourceFile],
+    target: str,
+    *,
+    like: Sequence[str] = (),
+    seed: int = 0,
+    run: Run = Run(),  # noqa: B008  (it is frozen)
+    **options: Any,
+) -> StoreSummary:
+    """The raw stores of some files, and those of role train joined."""
+    ingest_all(sources, run=run)
+    raws = [source.raw for source in sources if source.options.role == "train"]
+    return join(raws, target, like=like, seed=seed, options=JoinOptions(**options), run=run)
+
+
+def printed(values: Any) -> NDArray[np.float32]:
+    """What a text file of five decimals gives back."""
+    return np.array([[float(f"{v:.5f}") for v in row] for row in values], dtype=np.float32)
 
 
 def write_matrix(

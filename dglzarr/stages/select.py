@@ -71,9 +71,9 @@ class SelectOptions(PanelOptions):
 
 @stage(
     LANDMARKS,
-    reads=("source", "normalized", "samples", "panels"),
+    reads=("source", "normalized", "samples"),
+    files={"panels": "evaluate.panels"},
     records=("seed",),
-    names={"panels": "evaluate.panels"},
 )
 def select(  # noqa: PLR0913  (eight, and the claim)
     claim: Claim,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import fsspec
 
-from dglzarr.errors import DglzarrError, StoreError
+from dglzarr.errors import DglzarrError, SourceError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -100,6 +100,38 @@ def told(place: str, verb: str = "written", *, remedy: str = "") -> Iterator[Non
         raise StoreError(f"{place}: cannot be {verb}: {error}. {after}") from error
 
 
+def check_file(path: str) -> None:
+    """Refuse an input file that is not there.
+
+    Raises
+    ------
+    SourceError
+        Naming it.
+    """
+    filesystem, name = open_filesystem(path)
+    if not filesystem.isfile(name):
+        raise SourceError(f"{path}: no such file.")
+
+
+@contextmanager
+def readable(path: str) -> Iterator[None]:
+    """Turn what a disk refuses of an input file into one line that names the file.
+
+    Raises
+    ------
+    SourceError
+        When it cannot be read.
+    """
+    try:
+        yield
+    except DglzarrError:
+        raise
+    except OSError as error:
+        raise SourceError(
+            f"{error.filename or path}: cannot be read: {error.strerror or error}."
+        ) from error
+
+
 def open_filesystem(uri: str) -> tuple[Any, str]:
     """Return the file system of a URI and the path in it, with nothing cached."""
     filesystem, path = fsspec.core.url_to_fs(uri)
@@ -140,14 +172,21 @@ def file_input(path: str, *, known: Mapping[str, Any] | None = None) -> dict[str
 
     ``known`` may be the attributes of a store made from it: a file of the same name, length and
     time is not read again.
+
+    Raises
+    ------
+    SourceError
+        When it is absent or cannot be read.
     """
-    filesystem, name = open_filesystem(path)
-    info = filesystem.info(name)
-    stat = f"{info['size']} {info.get('mtime', '')}"
-    for entry in (known or {}).get("inputs", []):
-        if entry["uri"] == path and entry.get("stat") == stat:
-            return dict(entry)
-    return {"uri": path, "store_id": _digest(path, stat), "stat": stat}
+    check_file(path)
+    with readable(path):
+        filesystem, name = open_filesystem(path)
+        info = filesystem.info(name)
+        stat = f"{info['size']} {info.get('mtime', '')}"
+        for entry in (known or {}).get("inputs", []):
+            if entry["uri"] == path and entry.get("stat") == stat:
+                return dict(entry)
+        return {"uri": path, "store_id": _digest(path, stat), "stat": stat}
 
 
 @lru_cache(maxsize=4096)

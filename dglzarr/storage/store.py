@@ -153,6 +153,7 @@ def check_claim(
     *,
     inputs: Mapping[str, str],
     parameters: Mapping[str, Any],
+    files: Mapping[str, str] | None = None,
     names: Mapping[str, str] | None = None,
     damage: Callable[[str], str] | None = None,
 ) -> Claim:
@@ -168,6 +169,8 @@ def check_claim(
         Stores, models and files by their role, as in ``{"source": uri}``.
     parameters
         Every recorded choice, and whatever else decides what is made.
+    files
+        Other inputs by their role, of which it is known that they are files.
     names
         What the settings call a parameter or a file, as in ``ingest.annotation``.
     damage
@@ -176,7 +179,9 @@ def check_claim(
     Raises
     ------
     StoreError
-        When something that is not dglzarr's stands there.
+        When something that is not dglzarr's stands there, or an input is no complete store.
+    SourceError
+        When a file is absent or cannot be read.
     """
     found = read_attributes(uri)
     filesystem, path = open_filesystem(uri)
@@ -190,7 +195,7 @@ def check_claim(
             f"{uri}: expected a dglzarr store, got a foreign Zarr group. Use another root."
         )
     known = found or {}
-    find = partial(_lineage, inputs=inputs, parameters=parameters, known=known)
+    find = partial(_lineage, inputs=inputs, files=files or {}, parameters=parameters, known=known)
     claim = Claim(uri, tuple(specs), "new", find, known=known)
     if not known.get("created"):  # nothing, or killed half-way through its creation or removal
         return claim
@@ -260,6 +265,7 @@ def _lineage(
     spec: StoreSpec,
     *,
     inputs: Mapping[str, str],
+    files: Mapping[str, str],
     parameters: Mapping[str, Any],
     known: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -267,16 +273,17 @@ def _lineage(
     return {
         **_schema_of(spec),
         "dglzarr_version": version("dglzarr"),
-        "inputs": [_find_input(role, uri, known) for role, uri in inputs.items()],
+        "inputs": [
+            *({**_find_input(uri, known), "role": role} for role, uri in inputs.items()),
+            *({**file_input(path, known=known), "role": role} for role, path in files.items()),
+        ],
         "parameters": json.loads(json.dumps(dict(parameters), default=str)),
     }
 
 
-def _find_input(role: str, uri: str, known: Mapping[str, Any]) -> dict[str, str]:
+def _find_input(uri: str, known: Mapping[str, Any]) -> dict[str, str]:
     filesystem, path = open_filesystem(uri)
-    is_file = filesystem.isfile(path)
-    entry = file_input(uri, known=known) if is_file else store_input(uri)
-    return {"role": role, **entry}
+    return file_input(uri, known=known) if filesystem.isfile(path) else store_input(uri)
 
 
 def begin_model(claim: Claim) -> None:

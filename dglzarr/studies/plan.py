@@ -26,7 +26,7 @@ from dglzarr.stages.ingest import SourceFile, SourceOptions, ingest_all, ingest_
 from dglzarr.stages.join import join
 from dglzarr.stages.normalize import normalize
 from dglzarr.stages.reconstruct import reconstruct
-from dglzarr.stages.score import ScoreOptions, score
+from dglzarr.stages.score import ScoreOptions, check_group_by, score
 from dglzarr.stages.select import select
 from dglzarr.stages.train import train
 from dglzarr.storage.cluster import client
@@ -532,6 +532,8 @@ def run_steps(
             done[step.name] = execute(step, run)
             if step.name == "join":
                 _check_panel_size(settings, open_store(step.writes).sizes["gene"])
+            if step.name == "normalize":
+                check_group_by(step.writes, settings.score.group_by)
     return done
 
 

@@ -85,8 +85,8 @@ def test_compare__again_and_with_another_seed(folds, target, tmp_path):
     compare(target=target, **stores)
     inputs = read_attributes(target)["inputs"]
     assert [entry["role"] for entry in inputs] == [
-        *(f"source.{k} evaluation-{k}" for k in range(3)),
-        *(f"candidates.{k} candidates-{k}" for k in range(3)),
+        *(f"source.evaluation-{k}" for k in range(3)),
+        *(f"candidates.candidates-{k}" for k in range(3)),
     ]
     before = times(tmp_path)
     assert compare(target=target, **stores).state == "unchanged"
