@@ -18,8 +18,8 @@ import numpy as np
 from dglzarr.cli import guarded
 from dglzarr.report.comparison import COLUMNS, cells, comparison_rows, comparison_verdict
 from dglzarr.settings import Settings
-from dglzarr.storage.store import open_store
 from dglzarr.storage.options import Run
+from dglzarr.storage.store import open_store
 from dglzarr.studies.cross_validate import comparison_uri, cross_validate
 from dglzarr.testing import simulate_expression, write_gctx
 
