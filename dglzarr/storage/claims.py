@@ -24,14 +24,20 @@ _RENAMED = {"shard_length": "shard_samples", "sample_column": "join_column"}  # 
 
 
 class Difference(NamedTuple):
-    """What a store was made from before, and what it is to be made from now; "" is none."""
+    """What a store was made from before, and what it is to be made from now; "" is none.
+
+    Of a damaged one ``what`` tells what is wrong, and there is nothing else.
+    """
 
     what: str
-    before: str
-    now: str
+    before: str = ""
+    now: str = ""
     is_input: bool = False
+    is_damage: bool = False
 
     def __str__(self) -> str:
+        if self.is_damage:
+            return self.what
         if self.before == self.now:
             return f"{self.what}: {self.now} was changed or made anew"
         return f"{self.what}: {self.before or 'none'} -> {self.now or 'none'}"
@@ -75,6 +81,8 @@ class Claim:
 
     def refusal(self) -> str:
         """Return why nothing is made here, in one line."""
+        if self.differences[0].is_damage:
+            return f"{self.differences[0]} Use --overwrite to replace it."
         shown = [str(d) for d in self.differences[:_N_SHOWN]]
         if len(self.differences) > _N_SHOWN:
             shown.append(f"and {len(self.differences) - _N_SHOWN} more")

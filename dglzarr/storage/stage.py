@@ -135,10 +135,11 @@ def stage(
     )  # fmt: skip
 
 
-def _roles(name: str, value: str | Sequence[str] | None) -> dict[str, str]:
+def _roles(name: str, value: str | Sequence[str | tuple[str, ...]] | None) -> dict[str, str]:
     """Return an argument's inputs by role: its name, with that of each where there are several."""
     if value is None:
         return {}
     if isinstance(value, str):
         return {name: value}
-    return {f"{name}.{number} {PurePath(uri).stem}": uri for number, uri in enumerate(value)}
+    uris = [uri for one in value for uri in ((one,) if isinstance(one, str) else one)]
+    return {f"{name}.{number} {PurePath(uri).stem}": uri for number, uri in enumerate(uris)}
