@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from dglzarr.evaluation.panels import BASELINE, MINED, RANDOM
 from dglzarr.evaluation.predictors import FIT, TEST, TUNE, Training, fit_predictors, train_network
 from dglzarr.kernels.comparison import bootstrap_interval, paired_test
 from dglzarr.kernels.metrics import known_mean
-from dglzarr.models.files import DGexConfig
+from dglzarr.models.options import DGexOptions
 from dglzarr.query import gene_keys
 from dglzarr.storage.rows import read_array
 from dglzarr.storage.schemas import EVALUATION, NORMALIZED, SAMPLES
@@ -115,7 +114,7 @@ def evaluate(
         validation split (without one: on every tenth training sample, then left out of the fit)
         are used.
     dgex
-        Fields of `DGexConfig`.
+        Fields of `DGexOptions`.
     target_rule
         ``"gene"``: no target shares a gene with a landmark of any panel. ``"feature"`` is the
         papers' way: a landmark's gene may be a target through another probe.
@@ -154,7 +153,7 @@ def evaluate(
             f"evaluate: expected cohorts of different names, none of them {HELD_OUT!r}, got "
             f"{names[1:]!r}. Rename the file."
         )
-    config = DGexConfig(**(dgex or {}))
+    config = DGexOptions(**(dgex or {}))
     folder = f"{target.removesuffix('.zarr')}-networks"
     ds, chosen = open_store(source, NORMALIZED), open_store(landmarks)
     mask = open_store(samples, SAMPLES)
@@ -166,7 +165,7 @@ def evaluate(
             "predictors": list(predictors),
             "alphas": list(alphas),
             "neighbors": list(neighbors),
-            "dgex": asdict(config),
+            "dgex": config.model_dump(),
             "target_rule": target_rule,
             "cohort_scale": cohort_scale,
             "seed": seed,
@@ -280,7 +279,7 @@ def _networks(
     panels: Sequence[Panel],
     training: Training,
     targets: Index,
-    config: DGexConfig,
+    config: DGexOptions,
     seed: int,
     on_progress: Progress | None,
 ) -> list[str]:
