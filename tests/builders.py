@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import itertools
 import shutil
+import tarfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -194,6 +195,14 @@ def write_model(path: Path | str, normalized: str, samples: str, *, seed: int = 
         parameters={},
     )
     return str(path)
+
+
+def older_study(folder: Path) -> Path:
+    """The study that 0.1.0 mined, in a folder of its own."""
+    archive = Path(__file__).parent / "data" / "study-0.1.0.tar.xz"
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    return folder / "study" / "mined"
 
 
 # ---------------------------------------------------------------- comparisons
