@@ -8,7 +8,7 @@ import shutil
 import tarfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -284,8 +284,16 @@ def write_samples(uri: Path | str, normalized: str, *, keep: NDArray[np.bool_]) 
     return uri
 
 
-def write_model(path: Path | str, normalized: str, samples: str, *, seed: int = 0) -> str:
-    """An untrained model of genes - 12 - 4 - 12 - genes."""
+def write_model(
+    path: Path | str,
+    normalized: str,
+    samples: str,
+    *,
+    seed: int = 0,
+    lineage: Mapping[str, Any] | None = None,
+) -> str:
+    """An untrained model of genes - 12 - 4 - 12 - genes, recorded as another training's."""
+    known = lineage or {"inputs": [store_input(u) for u in (normalized, samples)], "parameters": {}}
     ds, mask = open_store(normalized), open_store(samples)
     n_genes = ds.sizes["gene"]
     rng = np.random.default_rng(seed)
@@ -305,8 +313,8 @@ def write_model(path: Path | str, normalized: str, samples: str, *, seed: int = 
         genes=[str(g) for g in ds["gene"].values],
         gene_mean=mask["gene_mean"].values,
         gene_std=mask["gene_std"].values,
-        inputs=[store_input(normalized), store_input(samples)],
-        parameters={},
+        inputs=known["inputs"],
+        parameters=known["parameters"],
     )
     return str(path)
 

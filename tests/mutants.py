@@ -76,8 +76,8 @@ MUTANTS = (
         ("tests/models/test_batches.py",),
     ),
     Mutant(
-        "batches: large ones draw on no more windows", "dglzarr/models/batches.py",
-        "max(256, 2 * batch_size)", "256", ("tests/models/test_batches.py",),
+        "batches: large ones draw on no more windows", "dglzarr/models/options.py",
+        "max(256, 2 * self.batch_size)", "256", ("tests/models/test_batches.py",),
     ),
     Mutant(
         "shards: a read that was cut short counts as whole", "dglzarr/storage/shards.py",

@@ -194,10 +194,9 @@ def evaluate(  # noqa: PLR0913  (eight, and the claim)
     names = _cohort_names(cohorts)
     ds, mask = open_store(source, NORMALIZED), open_store(samples, SAMPLES)
     index = ds.indexes["gene"]
-    panels = [
-        Panel(BASELINE, "baseline", BASELINE, np.empty(0, dtype=np.int64)),
-        *stored_panels(open_store(landmarks), index),
-    ]
+    nothing = np.empty(0, dtype=np.int64)
+    panels = [Panel(BASELINE, "baseline", BASELINE, nothing)]
+    panels += stored_panels(open_store(landmarks), index)
     is_target = _common_targets(ds, panels, options.target_rule)
     fold = _folds(ds["split"].values, mask["keep"].values)
     training, targets = Training(source, samples, fold), np.flatnonzero(is_target)

@@ -86,9 +86,13 @@ def _summarize(claim: Claim) -> StoreSummary:
 
 
 @stage(
-    MODEL, reads=("source", "samples"), records=("seed",), constants=FIXED, summary=_summarize,
+    MODEL,
+    reads=("source", "samples"),
+    records=("seed",),
+    constants=FIXED,
+    summary=_summarize,
     damage=_damage,
-)  # fmt: skip
+)
 def train(
     claim: Claim,
     source: str,

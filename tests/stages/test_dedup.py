@@ -302,7 +302,7 @@ def test_dedup__other_parameters(source, target):
     for name, value in others.items():
         with pytest.raises(StoreError, match=rf"other parameters: dedup\.{name}: .* -> {value!r}"):
             dedup(source, target, options=DedupOptions(**{name: value}))
-    with pytest.raises(StoreError, match=r"other parameters: dedup\.seed: 0 -> 9"):
+    with pytest.raises(StoreError, match=r"other parameters: seed: 0 -> 9"):
         dedup(source, target, seed=9)
     assert is_complete(target)
 

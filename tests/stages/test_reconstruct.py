@@ -118,7 +118,7 @@ def test_reconstruct__another_model(tmp_path, study):
     model = write_model(tmp_path / "other", study.source, study.samples, seed=1)
     study.encode(model=model, run=Run(overwrite=True))
     message = (
-        "reconstruction: was made from other inputs: latent: latent was changed; "
+        "reconstruction: was made from other inputs: latent: latent was made anew; "
         "model: model -> other"
     )
     with pytest.raises(StoreError, match=message):

@@ -272,7 +272,7 @@ def test_check_claim__order_of_inputs_counts(study, tmp_path):
 
 def test_check_claim__damage_is_a_difference_of_a_complete_target(study):
     claim = asked(study.complete(), damage=lambda _: "weights changed")
-    assert (claim.state, str(claim.differences[0])) == ("refused", "damaged: weights changed")
+    assert (claim.state, str(claim.differences[0])) == ("refused", "weights changed")
     assert asked(study, damage=lambda _: "").state == "unchanged"
 
 
