@@ -35,7 +35,7 @@ IMPORTERS = {
     "numba": {"dglzarr/kernels/compiled.py"},
     "prefect": {"flows/"},
     "pydantic": {
-        *("dglzarr/settings.py", "dglzarr/stages/"),
+        *("dglzarr/settings.py", "dglzarr/stages/", "dglzarr/evaluation/panels.py"),
         *("dglzarr/storage/cluster.py", "dglzarr/storage/options.py"),
     },
     "shap": {"dglzarr/models/"},

@@ -72,6 +72,7 @@ RULES = {
     "feature": "measured by no panel, though perhaps through another probe",
 }
 MIN_SAMPLES = 3
+_TRAINING_MEAN = Panel(BASELINE, "baseline", BASELINE, np.empty(0, dtype=np.int64))
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -194,10 +195,7 @@ def evaluate(  # noqa: PLR0913  (eight, and the claim)
     names = _cohort_names(cohorts)
     ds, mask = open_store(source, NORMALIZED), open_store(samples, SAMPLES)
     index = ds.indexes["gene"]
-    panels = [
-        Panel(BASELINE, "baseline", BASELINE, np.empty(0, dtype=np.int64)),
-        *stored_panels(open_store(landmarks), index),
-    ]
+    panels = [_TRAINING_MEAN, *stored_panels(open_store(landmarks), index)]
     is_target = _common_targets(ds, panels, options.target_rule)
     fold = _folds(ds["split"].values, mask["keep"].values)
     training, targets = Training(source, samples, fold), np.flatnonzero(is_target)
