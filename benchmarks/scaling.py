@@ -68,8 +68,7 @@ def timed(case: Case) -> dict[str, float]:
         started = time.perf_counter()
         normalize(source, target, options=NormalizeOptions(fit_on="all"))
         middle = time.perf_counter()
-        options = DedupOptions(n_clusters=min(100, case.n_samples // 8))
-        dedup(target, samples, options=options)
+        dedup(target, samples, options=DedupOptions(n_clusters=min(100, case.n_samples // 8)))
         return {"normalize": middle - started, "dedup": time.perf_counter() - middle}
 
 

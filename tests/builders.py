@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import math
 import shutil
+import tarfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -392,6 +393,14 @@ def set_attributes(uri, **changes):
 
 def shard(uri, region, name="expression"):
     return Path(uri, name, "c", str(region), "0")
+
+
+def older_study(folder: Path) -> Path:
+    """The study that 0.1.0 mined, in a folder of its own."""
+    archive = Path(__file__).parent / "data" / "study-0.1.0.tar.xz"
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    return folder / "study" / "mined"
 
 
 # ---------------------------------------------------------------- comparisons

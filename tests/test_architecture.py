@@ -165,6 +165,24 @@ def test_import__loads_nothing_heavy(name, heavy):
     assert result.stdout.strip() == ""
 
 
+@pytest.mark.slow
+def test_import__leaves_the_environment_alone():
+    """The packages that ours load may set variables, so ours are loaded a second time."""
+    code = (
+        "import importlib, os, pkgutil, sys, dglzarr\n"
+        "names = [m.name for m in pkgutil.walk_packages(dglzarr.__path__, 'dglzarr.')]\n"
+        "for name in names: importlib.import_module(name)\n"
+        "for name in ('dglzarr', *names): del sys.modules[name]\n"
+        "os.environ.clear()\n"
+        "for name in names: importlib.import_module(name)\n"
+        "print(*os.environ)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPO
+    )
+    assert result.stdout.strip() == ""
+
+
 def test_all__is_importable_sorted_and_documented():
     assert sorted(dglzarr.__all__) == list(dglzarr.__all__)
     for name in dglzarr.__all__:

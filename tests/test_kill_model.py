@@ -24,10 +24,11 @@ N_SAMPLES, N_GENES, SHARD, EPOCHS = 400, 1500, 16, 60
 N_REGIONS = N_SAMPLES // SHARD
 TRAIN = f"""
 import sys
-from dglzarr.stages.train import train
+from dglzarr.stages.train import TrainOptions, train
 source, samples, target = sys.argv[1:]
-train(source, target, samples=samples, hidden=40, n_latent=8, epochs={EPOCHS}, batch_size=8,
-      cache="stream", windows_in_memory=8)
+options = TrainOptions(hidden=40, n_latent=8, epochs={EPOCHS}, batch_size=8, cache="stream",
+                       windows_in_memory=8)
+train(source, target, samples=samples, options=options)
 """
 # It rests after each step, so that the moment to kill it at cannot be missed.
 SCORE = """
@@ -117,6 +118,9 @@ def test_train__killed_at_five_random_moments__same_bits(study, tmp_path):
     )  # fmt: skip
     assert not (tmp_path / "killed" / "model.json").exists()
     finish(TRAIN, *places, tmp_path / "killed")
+    assert {p.name for p in (tmp_path / "killed").rglob("*")} == {
+        "history.csv", "model.json", "training.json", "weights.npz"
+    }  # fmt: skip
     whole, killed = load_model(tmp_path / "whole"), load_model(tmp_path / "killed")
     assert whole.model_id == killed.model_id
     for (kernel, bias, _), (kernel_, bias_, _) in zip(whole.layers, killed.layers, strict=True):

@@ -42,7 +42,7 @@ from dglzarr.evaluation.predictors import (
 )
 from dglzarr.kernels.comparison import bootstrap_interval, paired_test
 from dglzarr.kernels.metrics import known_mean
-from dglzarr.models.files import DGexConfig as DGexOptions
+from dglzarr.models.options import DGexOptions
 from dglzarr.query import gene_keys
 from dglzarr.storage.options import Run, choice
 from dglzarr.storage.rows import read_array

@@ -27,15 +27,21 @@ _UNRECORDED = {"contributions": ("latent", "frozen")}  # inputs of which 0.1.0 k
 
 
 class Difference(NamedTuple):
-    """What a store was made from before, and what it is to be made from now; "" is none."""
+    """What a store was made from before, and what it is to be made from now; "" is none.
+
+    Of a damaged one ``what`` tells what is wrong, and there is nothing else.
+    """
 
     what: str
-    before: str
-    now: str
+    before: str = ""
+    now: str = ""
     is_input: bool = False
     remark: str = ""
+    is_damage: bool = False
 
     def __str__(self) -> str:
+        if self.is_damage:
+            return self.what
         if self.before == self.now:
             return f"{self.what}: {self.now}{self.remark}"
         return f"{self.what}: {self.before or 'none'} -> {self.now or 'none'}"
@@ -79,6 +85,8 @@ class Claim:
 
     def refusal(self) -> str:
         """Return why nothing is made here, in one line."""
+        if self.differences[0].is_damage:
+            return f"{self.differences[0]} Use --overwrite to replace it."
         shown = [str(d) for d in self.differences[:_N_SHOWN]]
         if len(self.differences) > _N_SHOWN:
             shown.append(f"and {len(self.differences) - _N_SHOWN} more")

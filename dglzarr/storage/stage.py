@@ -153,7 +153,7 @@ def stage(
 
 
 def _roles(
-    name: str, value: str | Sequence[str] | Mapping[str, str] | None
+    name: str, value: str | Sequence[str | tuple[str, ...]] | Mapping[str, str] | None
 ) -> Iterator[tuple[str, str]]:
     """Yield an argument's inputs with their roles: its name, of several with that of each.
 
@@ -166,7 +166,7 @@ def _roles(
         yield from ((f"{name}.{key}", uri) for key, uri in value.items())
         return
     seen: Counter[str] = Counter()
-    for uri in value or ():
+    for uri in (u for one in value or () for u in ((one,) if isinstance(one, str) else one)):
         stem = PurePath(uri).stem
         seen[stem] += 1
         yield f"{name}.{stem}" + (f" {seen[stem]}" if seen[stem] > 1 else ""), uri
