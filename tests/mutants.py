@@ -84,7 +84,15 @@ MUTANTS = (
         "call[3], flags) != call[4]", "call[3], flags) < 0", ("tests/test_shards.py",),
     ),
     _kernel(
-        "clustering", "earlier batches do not count",
+        "clustering", "points of no training sample are fitted on",
+        "fitted = points[is_fitted]", "fitted = points[is_fitted | True]",
+    ),
+    _kernel(
+        "clustering", "threads sum in any order",
+        "with threadpool_limits(1), warnings", "with threadpool_limits(None), warnings",
+    ),
+    _kernel(
+        "gene_kmeans", "earlier batches do not count",
         "weighted / np.maximum(total, 1)[:, None]", "weighted / np.maximum(counts, 1)[:, None]",
     ),
     _kernel(

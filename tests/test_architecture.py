@@ -30,6 +30,7 @@ IMPORTERS = {
     "prefect": {"flows/"},
     "pydantic": {"dglzarr/config.py"},
     "shap": {"dglzarr/models/"},
+    "sklearn": {"dglzarr/kernels/"},
     "tensorflow": {"dglzarr/models/adam.py"},
     "typer": {"dglzarr/cli.py"},
     "zarr": {"dglzarr/rows.py", "dglzarr/store.py"},
@@ -141,7 +142,7 @@ def test_imports__no_cycles():
             "dglzarr.stages.normalize",
             {"tensorflow", "keras", "numba", "prefect", "shap", "matplotlib"},
         ),
-        ("dglzarr.pipeline", {"tensorflow", "keras", "prefect", "shap"}),
+        ("dglzarr.pipeline", {"tensorflow", "keras", "prefect", "shap", "sklearn"}),
     ],
 )
 def test_import__loads_nothing_heavy(name, heavy):

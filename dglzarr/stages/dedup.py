@@ -16,7 +16,7 @@ import numpy as np
 
 from dglzarr.errors import DglzarrError
 from dglzarr.graph import run_tasks
-from dglzarr.kernels.clustering import centroid_distances, fit_kmeans
+from dglzarr.kernels.clustering import fit_kmeans, nearest_centroids
 from dglzarr.kernels.duplicates import (
     Rule,
     candidate_pairs,
@@ -129,10 +129,8 @@ def dedup(
     basis = _fit_basis(source, train, center, rng)
     projection, largest = _project(source, basis, center, on_progress)
     n_clusters = min(n_clusters, int(train.sum()))
-    centroids = fit_kmeans(projection[train], n_clusters, rng, epochs=epochs)
-    distances = centroid_distances(projection, centroids)
-    used = np.unique(distances[train].argmin(axis=1)).astype(np.int32)
-    cluster = used[distances[:, used].argmin(axis=1)]
+    centroids = fit_kmeans(projection, train, n_clusters, rng, epochs=epochs)
+    cluster = _assign(projection, train, centroids)
     slack = projection_slack(largest, center.size)
     pairs, exact = _close_pairs([source], projection, center, threshold, slack, on_progress)
     keep, duplicate_of = keep_mask(
@@ -226,7 +224,7 @@ def dedup_more(
     means = first["centroid"].values
     used = np.flatnonzero(~np.isnan(means).any(axis=1)).astype(np.int32)
     centroids = ((means[used] - center) @ basis.T.astype(np.float64)).astype(np.float32)
-    cluster = used[centroid_distances(new, centroids).argmin(axis=1)]
+    cluster = used[nearest_centroids(new, centroids)]
     kept_before = np.concatenate([old["keep"].values for old in olds])
     pairs, exact = _close_pairs(
         [*(uri for uri, _ in known), source],
@@ -351,6 +349,18 @@ def _project_region(
         projected.append(project(block, basis))
         largest = max(largest, float(np.einsum("sg,sg->s", block, block).max()) ** 0.5)
     return np.concatenate(projected), largest
+
+
+def _assign(
+    projection: NDArray[np.float32], train: NDArray[np.bool_], centroids: NDArray[np.float32]
+) -> NDArray[np.int32]:
+    """Return the nearest cluster of each sample among those that have a training sample."""
+    cluster = nearest_centroids(projection, centroids).astype(np.int32)
+    used = np.unique(cluster[train])
+    strays = np.flatnonzero(~np.isin(cluster, used))
+    if strays.size:
+        cluster[strays] = used[nearest_centroids(projection[strays], centroids[used])]
+    return cluster
 
 
 def _centroids(
