@@ -39,6 +39,7 @@ IMPORTERS = {
         *("dglzarr/storage/cluster.py", "dglzarr/storage/options.py"),
     },
     "shap": {"dglzarr/models/"},
+    "sklearn": {"dglzarr/kernels/"},
     "tensorflow": {"dglzarr/models/adam.py"},
     "typer": {"dglzarr/cli.py"},
     "zarr": {"dglzarr/storage/rows.py", "dglzarr/storage/store.py"},
@@ -154,7 +155,7 @@ def test_imports__no_cycles():
             "dglzarr.stages.normalize",
             {"tensorflow", "keras", "numba", "prefect", "shap", "matplotlib"},
         ),
-        ("dglzarr.studies.plan", {"tensorflow", "keras", "prefect", "shap"}),
+        ("dglzarr.studies.plan", {"tensorflow", "keras", "prefect", "shap", "sklearn"}),
     ],
 )
 def test_import__loads_nothing_heavy(name, heavy):

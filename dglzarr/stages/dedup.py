@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dglzarr.errors import DglzarrError, StoreError
-from dglzarr.kernels.clustering import centroid_distances, fit_kmeans
+from dglzarr.kernels.clustering import fit_kmeans, nearest_centroids
 from dglzarr.kernels.duplicates import (
     Rule,
     candidate_pairs,
@@ -364,11 +364,13 @@ def _fit_clusters(
     rng: np.random.Generator,
 ) -> NDArray[np.int32]:
     """Return every sample's cluster (sample,), of those that a training sample is nearest to."""
-    centroids = fit_kmeans(projection[train], n_clusters, rng, epochs=epochs)
-    distances = centroid_distances(projection, centroids)
-    used = np.unique(distances[train].argmin(axis=1)).astype(np.int32)
-    nearest: NDArray[np.int32] = used[distances[:, used].argmin(axis=1)]
-    return nearest
+    centroids = fit_kmeans(projection, train, n_clusters, rng, epochs=epochs)
+    cluster = nearest_centroids(projection, centroids).astype(np.int32)
+    used = np.unique(cluster[train])
+    strays = np.flatnonzero(~np.isin(cluster, used))
+    if strays.size:
+        cluster[strays] = used[nearest_centroids(projection[strays], centroids[used])]
+    return cluster
 
 
 def _known_clusters(projection: NDArray[np.float32], first: xr.Dataset) -> NDArray[np.int32]:
@@ -376,8 +378,7 @@ def _known_clusters(projection: NDArray[np.float32], first: xr.Dataset) -> NDArr
     means = first["centroid"].values
     used = np.flatnonzero(~np.isnan(means).any(axis=1)).astype(np.int32)
     on_basis = (means[used] - first["gene_center"].values) @ first["basis"].values.T.astype(float)
-    distances = centroid_distances(projection, on_basis.astype(np.float32))
-    nearest: NDArray[np.int32] = used[distances.argmin(axis=1)]
+    nearest: NDArray[np.int32] = used[nearest_centroids(projection, on_basis.astype(np.float32))]
     return nearest
 
 
