@@ -147,14 +147,16 @@ def test_imports__no_cycles():
     assert cycles() == []
 
 
+HEAVY = {"tensorflow", "keras", "numba", "prefect", "shap", "matplotlib"}
+TABLES = {"numpy", "pandas", "scipy", "sklearn", "xarray", "zarr", "dask", "h5py"}
+
+
 @pytest.mark.parametrize(
     ("name", "heavy"),
     [
-        ("dglzarr", {"tensorflow", "keras", "numba", "prefect", "shap", "matplotlib", "pydantic"}),
-        (
-            "dglzarr.stages.normalize",
-            {"tensorflow", "keras", "numba", "prefect", "shap", "matplotlib"},
-        ),
+        ("dglzarr", {*HEAVY, *TABLES, "pydantic"}),
+        ("dglzarr.query", {*HEAVY, "pydantic", "scipy", "sklearn"}),
+        ("dglzarr.stages.normalize", {*HEAVY, "sklearn"}),
         ("dglzarr.studies.plan", {"tensorflow", "keras", "prefect", "shap", "sklearn"}),
     ],
 )
@@ -164,6 +166,20 @@ def test_import__loads_nothing_heavy(name, heavy):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPO
     )
     assert result.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_command_line__help_loads_nothing_heavy(option):
+    """So that it is there at once: under a second of processor time."""
+    code = (
+        "import atexit, sys; from dglzarr.cli import main; "
+        f"atexit.register(lambda: print('loaded', *({HEAVY | TABLES!r} & set(sys.modules)))); "
+        f"sys.argv = ['dglzarr', {option!r}]; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPO
+    )
+    assert result.stdout.splitlines()[-1] == "loaded"
 
 
 @pytest.mark.slow
