@@ -228,12 +228,12 @@ def _seconds(scale: _Scale) -> dict[str, float]:
     n_landmarks = settings.select.n_landmarks
     chosen = scale.n_chosen * n_landmarks * scale.sketch_nbytes
     seconds["select"] = 5 + chosen * _SECONDS_PER_SKETCH_BYTE
-    seconds["evaluate"] += _judging_seconds(scale)
+    seconds["evaluate"] += _evaluating_seconds(scale)
     return seconds
 
 
-def _judging_seconds(scale: _Scale) -> float:
-    """Return the time of fitting and judging panels, that of reading aside."""
+def _evaluating_seconds(scale: _Scale) -> float:
+    """Return the time of fitting and evaluating panels, that of reading aside."""
     settings, n_genes, n_panels = scale.settings, scale.n_genes, scale.n_panels
     n_landmarks = settings.select.n_landmarks
     fits = n_panels * (2.0 * scale.cells * n_landmarks + 30.0 * n_landmarks**3) / _FLOPS
