@@ -75,7 +75,9 @@ class JoinOptions(Options):
         is_path=True,
     )
     annotation: str | None = choice(
-        None, "table probe -> gene symbol (and gene ID), before what the sources say", is_path=True
+        None,
+        "table probe -> gene symbol (and gene ID), for what the sources say; genes fall back on them",
+        is_path=True,
     )
     split_by: SplitBy = choice(
         "series", "what stays whole on one side of the split", paper="sample"
