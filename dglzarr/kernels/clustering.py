@@ -27,7 +27,7 @@ def fit_kmeans(
     """Return k-means centroids (cluster, dimension) of some of the points.
 
     Five starts by k-means++ are moved by mini-batches. The one of least inertia is then moved by
-    whole passes, until no point changes its cluster.
+    whole passes, at most a hundred, until no point changes its cluster.
 
     Parameters
     ----------
