@@ -31,7 +31,7 @@ from dglzarr.storage.declare import layout, shard_samples
 from dglzarr.storage.schemas import NORMALIZED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -110,17 +110,19 @@ def in_parts(rows: Index) -> list[Index]:
 # ---------------------------------------------------------------- reading
 
 
-def without(attribute: str, value: object) -> Callable[[Case], Read]:
-    """Return what makes a reader that goes without something."""
+def reader(attribute: str = "", value: object = None, **how: bool) -> Callable[[Case], Read]:
+    """Return what makes a reader that is dglzarr's, but for an attribute of `shards`."""
 
-    def reader(case: Case) -> Read:
+    def make(case: Case) -> Read:
+        take = partial(opened(case, "read.zarr").take, **how)
+
         def read(*where: Any) -> None:  # noqa: ANN401
             with patch.object(shards, attribute, value):
-                opened(case, "read.zarr").take(*where)
+                take(*where)
 
-        return read
+        return read if attribute else take
 
-    return reader
+    return make
 
 
 def plain_reader(case: Case) -> Read:
@@ -191,20 +193,30 @@ def bytes_reader(case: Case) -> Read:
     return read
 
 
-READERS: dict[str, Callable[[Case], Read]] = {
-    "dglzarr": lambda case: opened(case, "read.zarr").take,
-    "dglzarr, compiled": lambda case: partial(opened(case, "read.zarr").take, is_compiled=True),
-    "dglzarr (without asking the disk beforehand)": without("_NOWAIT", None),
-    "dglzarr (without reading over gaps)": without("_GAP_NBYTES", 0),
+UNASKED = "_ask", lambda *_: None
+PEERS: dict[str, Callable[[Case], Read]] = {
     "os.preadv": plain_reader,
     "zarr": zarr_reader,
     "limit: as many bytes in order": bytes_reader,
+}
+STAGES = {
+    "dglzarr": reader(),
+    "dglzarr, compiled": reader(is_compiled=True),
+    "dglzarr (without asking the disk beforehand)": reader(*UNASKED),
+    **PEERS,
+}
+TRAINING = {
+    "dglzarr": reader(is_compiled=True),
+    "dglzarr (without compiled calls)": reader(),
+    "dglzarr (without asking the disk beforehand)": reader(*UNASKED, is_compiled=True),
+    **PEERS,
 }
 
 
 def reading(
     case: Case,
     name: str,
+    readers: Mapping[str, Callable[[Case], Read]],
     rows: Callable[[Case], list[Index]],
     *,
     n_threads: int = 1,
@@ -212,7 +224,7 @@ def reading(
     is_beside: bool = False,
 ) -> Timed:
     """Time threads that read parts, each thread to memory of its own."""
-    read, parts = READERS[name](case), rows(case)
+    read, parts = readers[name](case), rows(case)
     parts = parts[:1] if name == "zarr" else parts  # it takes a hundred times as long
     n_rows = max(part.size for part in parts)
     memory = [np.zeros((n_rows, case.n_genes), np.float32) for _ in range(n_threads)]
@@ -230,7 +242,7 @@ def reading(
 
 def feeding(case: Case, name: str, *, is_cold: bool = False) -> Timed:
     """Time an epoch of streamed batches, after another that takes the memory."""
-    read, is_kept = READERS[name](case), kept(case)
+    read, is_kept = TRAINING[name](case), kept(case)
     is_kept[4096:] = is_cold
 
     class Rows:
@@ -357,13 +369,14 @@ def zarr_writer(case: Case) -> Write:
 def bytes_writer(case: Case) -> Write:
     """Return a writer of as many bytes, past the page cache where they are many."""
     matrix = opened(case, "written.zarr")
+    nbytes = min(2**28, 4 * matrix.shards[0] * matrix.shards[1])
+    memory = mmap.mmap(-1, -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE)  # begins at a page
+    memory.write(b"\x40" * len(memory))
 
-    def write(shard: int, block: Values) -> None:
-        memory = mmap.mmap(-1, min(2**24, block.nbytes))  # begins at a page
-        flags = os.O_WRONLY | (os.O_DIRECT if block.nbytes > 2**24 else 0)
+    def write(shard: int, _: Values) -> None:
+        flags = os.O_WRONLY | (os.O_DIRECT if nbytes > 2**24 else 0)
         with new_file(matrix, shard, flags) as file:
-            for _ in iter_slices(block.nbytes, 1, limit_nbytes=len(memory)):
-                os.write(file, memory)
+            os.write(file, memory)
 
     return write
 
@@ -410,29 +423,25 @@ def writing(case: Case, name: str, *, is_synced: bool = False, is_read: bool = F
     return run_here(case, work, n_samples=sum(map(len, blocks)))
 
 
-def bench(stage: str, engine: Callable[..., Timed], names: Mapping[str, Any], **how: Any) -> Bench:  # noqa: ANN401
+def bench(stage: str, engine: Callable[..., Timed], names: Iterable[str], **how: Any) -> Bench:  # noqa: ANN401
     """Return the comparison of some readers or writers."""
     engines = {name: partial(engine, name=name, **how) for name in names}
     return Bench(stage, prepare, engines, is_quick=True)
 
 
-FEEDERS = ["dglzarr", "dglzarr, compiled", "os.preadv", "limit: as many bytes in order"]
+FEEDERS = [name for name in TRAINING if name != "zarr"]
+WINDOWS = partial(bench, engine=reading, names=TRAINING, readers=TRAINING, rows=windows)
+SCATTERED = partial(bench, engine=reading, names=STAGES, readers=STAGES, rows=scattered)
+WHOLE = partial(bench, engine=reading, names=STAGES, readers=STAGES, rows=whole)
 BENCHES = [
-    bench("shards-windows", reading, READERS, rows=windows),
-    bench("shards-windows, two threads", reading, READERS, rows=windows, n_threads=2),
-    bench(
-        "shards-windows, two threads beside Python",
-        reading,
-        READERS,
-        rows=windows,
-        n_threads=2,
-        is_beside=True,
-    ),
-    bench("shards-windows, from the disk", reading, READERS, rows=windows, is_cold=True),
-    bench("shards-scattered", reading, READERS, rows=scattered),
-    bench("shards-scattered, from the disk", reading, READERS, rows=scattered, is_cold=True),
-    bench("shards-whole", reading, READERS, rows=whole),
-    bench("shards-whole, from the disk", reading, READERS, rows=whole, is_cold=True),
+    WINDOWS("shards-windows"),
+    WINDOWS("shards-windows, two threads", n_threads=2),
+    WINDOWS("shards-windows, two threads beside Python", n_threads=2, is_beside=True),
+    WINDOWS("shards-windows, from the disk", is_cold=True),
+    SCATTERED("shards-scattered"),
+    SCATTERED("shards-scattered, from the disk", is_cold=True),
+    WHOLE("shards-whole"),
+    WHOLE("shards-whole, from the disk", is_cold=True),
     bench("shards-feeding", feeding, FEEDERS),
     bench("shards-feeding, from the disk", feeding, FEEDERS, is_cold=True),
     bench("shards-write", writing, WRITERS),
