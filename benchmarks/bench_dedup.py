@@ -23,7 +23,7 @@ from common import (
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.metrics import pairwise_distances
 
-from dglzarr.stages.dedup import dedup
+from dglzarr.stages.dedup import DedupOptions, dedup
 from dglzarr.storage.rows import Rows
 from dglzarr.storage.store import Region, open_store, regions
 
@@ -40,8 +40,8 @@ def with_dglzarr(case: Case) -> Timed:
     """Time the stage: moments, clusters, all near-duplicates, moments of the kept."""
     target = case.path("samples.zarr")
     shutil.rmtree(target, ignore_errors=True)
-    options = {"n_clusters": n_clusters(case), "threshold": THRESHOLD}
-    timed = run_stage(case, dedup, case.path("normalized.zarr"), target, **options)
+    options = DedupOptions(n_clusters=n_clusters(case), threshold=THRESHOLD)
+    timed = run_stage(case, dedup, case.path("normalized.zarr"), target, options=options)
     found = open_store(target)
     rows = Rows(case.path("normalized.zarr"))
     inertia = inertia_of(rows, found["centroid"].values, found["cluster"].values)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import h5py
 
 from dglzarr.evaluation.sketch import SKETCH_ROWS
-from dglzarr.models.batches import enough_windows
 from dglzarr.sources.identifiers import read_gene_list
 from dglzarr.sources.peek import peek_size
 from dglzarr.storage.declare import SHARD_SAMPLES, shard_samples
@@ -249,8 +248,7 @@ def _judging_seconds(scale: _Scale) -> float:
 def _fed_nbytes(scale: _Scale) -> float:
     """Return the memory that training samples take, held or streamed."""
     asked = scale.settings.train
-    windows = asked.windows_in_memory or enough_windows(asked.batch_size)
-    n_rows = asked.window * windows
+    n_rows = asked.window * asked.windows
     return min(4.0 * scale.cells, max(2.0**30, 5.0 * scale.n_genes * n_rows))
 
 
