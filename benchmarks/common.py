@@ -2,7 +2,8 @@
 
 A benchmark is a list of `Bench`: a stage, the engines that are compared, and the files they need.
 The first engine is dglzarr's; ``ratio`` on each printed line is dglzarr's samples/s over that
-line's, so over 1 dglzarr is faster than a peer, and under 1 it is that share of a limit.
+line's, so over 1 dglzarr is faster than a peer, and under 1 it is that share of a limit. It is the
+median of the paired runs; half of them lie within ``ratio_quartiles``.
 """
 
 from __future__ import annotations
@@ -83,13 +84,17 @@ class Timed:
 
 
 class Bench(NamedTuple):
-    """One comparison: dglzarr's engine first, then peers and limits."""
+    """One comparison: dglzarr's engine first, then peers and limits.
+
+    Where it ``is_quick`` the engines take turns in one process, each run beginning with another.
+    """
 
     stage: str
     prepare: Callable[[Case], None]
     engines: Mapping[str, Engine]
     packages: Sequence[str] = ()
     sizes: Mapping[str, tuple[int, int]] = SIZES
+    is_quick: bool = False
 
 
 # ---------------------------------------------------------------- command line
@@ -121,19 +126,22 @@ def main(script: str, benches: Sequence[Bench], description: str | None) -> None
 def _lines(script: str, bench: Bench, case: Case, repeats: int) -> list[dict[str, Any]]:
     load = os.getloadavg()[0]
     bench.prepare(case)
-    runs = [
-        {name: _run(script, bench, name, case) for name in bench.engines} for _ in range(repeats)
-    ]
-    ours = next(iter(bench.engines))
+    names = list(bench.engines)
+    runs = []
+    for repeat in range(repeats):
+        first = repeat % len(names) if bench.is_quick else 0
+        order = [*names[first:], *names[:first]]
+        runs.append({name: _run(script, bench, name, case) for name in order})
     return [
-        _line(bench, case, name, [(run[ours], run[name]) for run in runs]) | {"load_before": load}
-        for name in bench.engines
+        _line(bench, case, name, [(run[names[0]], run[name]) for run in runs])
+        | {"load_before": load}
+        for name in names
     ]
 
 
 def _run(script: str, bench: Bench, engine: str, case: Case) -> Timed:
-    """Run one engine in a process of its own, whose memory is its own too."""
-    if not case.workers:
+    """Run one engine in a process of its own, whose memory is its own too, unless it is quick."""
+    if bench.is_quick or not case.workers:
         return bench.engines[engine](case)
     options = ["--size", case.size, "--workers", str(case.workers)]
     command = [sys.executable, script, *options, "--engine", bench.stage, engine, case.folder]
@@ -164,6 +172,7 @@ def _line(
         "peak_rss_mb": round(max(timed.peak_rss_mb for _, timed in pairs)),
         "peaks_rss_mb": [round(timed.peak_rss_mb) for _, timed in pairs],
         "ratio": _short(statistics.median(ratios)),
+        "ratio_quartiles": [_short(float(q)) for q in np.quantile(ratios, (0.25, 0.75))],
         "repeats": len(pairs),
         **found.more,
         "versions": {name: version(name) for name in names} | {"python": sys.version.split()[0]},

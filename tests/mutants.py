@@ -83,7 +83,12 @@ MUTANTS = (
     ),
     Mutant(
         "shards: a read that was cut short counts as whole", "dglzarr/storage/shards.py",
-        "call[3], flags) != call[4]", "call[3], flags) < 0", ("tests/storage/test_shards.py",),
+        "os.preadv(file, rows, offset, flags) == n_rows * self.nbytes",
+        "os.preadv(file, rows, offset, flags) >= 0", ("tests/storage/test_shards.py",),
+    ),
+    Mutant(
+        "shards: a compiled read that was cut short counts as whole", "dglzarr/storage/shards.py",
+        "if n_read != n_rows * nbytes:", "if n_read < 0:", ("tests/storage/test_shards.py",),
     ),
     _kernel(
         "clustering", "points of no training sample are fitted on",
