@@ -76,7 +76,7 @@ class JoinOptions(Options):
     )
     annotation: str | None = choice(
         None,
-        "table probe -> gene symbol (and gene ID), for what the sources say; genes fall back on them",
+        "table probe -> gene symbol and ID, instead of the sources'; genes fall back on these",
         is_path=True,
     )
     split_by: SplitBy = choice(
