@@ -14,7 +14,8 @@ import zarr
 from common import SIZES, Bench, Case, Timed, labels, main, run_here, run_stage, simulated_matrix
 
 from dglzarr.sources import read_source
-from dglzarr.stages.ingest import SourceFile, ingest
+from dglzarr.stages.ingest import SourceFile, ingest, ingest_all
+from dglzarr.stages.join import JoinOptions, join
 from dglzarr.storage.declare import CHUNK_SAMPLES, chunk_genes, shard_samples
 from dglzarr.testing import write_gctx, write_series_matrix
 
@@ -58,9 +59,16 @@ def stage_on(name: str) -> Callable[[Case], Timed]:
         for old in ("raw", "expression.zarr"):
             shutil.rmtree(case.path(old), ignore_errors=True)
         source = SourceFile(case.path(name), case.path("raw/GSE1.zarr"))
-        return run_stage(case, ingest, [source], target, split_by="sample")
+        modules = [ingest.__module__, join.__module__]
+        return run_stage(case, ingest_and_join, source, target, modules=modules)
 
     return with_dglzarr
+
+
+def ingest_and_join(source: SourceFile, target: str) -> None:
+    """Make the expression store of one file."""
+    ingest_all([source])
+    join([source.raw], target, options=JoinOptions(split_by="sample"))
 
 
 def reader_on(name: str) -> Callable[[Case], Timed]:

@@ -5,11 +5,12 @@ import hashlib
 import itertools
 import math
 import shutil
+import tarfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dask
 import numpy as np
@@ -17,12 +18,15 @@ import zarr
 from numpy.typing import NDArray
 
 from dglzarr.models.files import Layer, save_model
-from dglzarr.stages.ingest import SourceFile
+from dglzarr.stages.ingest import SourceFile, SourceOptions, ingest_all
+from dglzarr.stages.join import JoinOptions, join
 from dglzarr.storage import study
 from dglzarr.storage.claims import Claim
 from dglzarr.storage.declare import StoreSpec
+from dglzarr.storage.options import Run
 from dglzarr.storage.schemas import EXPRESSION, LANDMARKS, NORMALIZED, RAW, SAMPLES
 from dglzarr.storage.store import (
+    StoreSummary,
     check_claim,
     create_store,
     finish,
@@ -33,7 +37,12 @@ from dglzarr.storage.store import (
     take_claim,
     write_region,
 )
-from dglzarr.testing import SimulatedExpression, simulate_expression, write_series_matrix
+from dglzarr.testing import (
+    SimulatedExpression,
+    simulate_expression,
+    write_gctx,
+    write_series_matrix,
+)
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 LENGTHS = (16, 48, 112)
@@ -85,6 +94,62 @@ def write_files(
         )
         sources.append(SourceFile(str(path), str(folder / "raw" / f"{accession}.zarr")))
     return sources
+
+
+def write_source(
+    folder: Path,
+    name: str,
+    values: Any,
+    genes: Sequence[str] | None = None,
+    *,
+    samples: Sequence[str] | None = None,
+    scale: Literal["log2", "raw"] = "log2",
+    **options: Any,
+) -> SourceFile:
+    """A source of chosen values: a series matrix."""
+    path = write_series_matrix(
+        folder / f"{name}_series_matrix.txt.gz",
+        np.asarray(values, dtype=np.float32),
+        samples=samples or [f"{name}-{i}" for i in range(len(values))],
+        genes=genes or [f"{i}_at" for i in range(np.shape(values)[1])],
+        series=name,
+        platform="GPL96",
+        scale=scale,
+    )
+    return SourceFile(
+        str(path), str(folder / "raw" / f"{name}.zarr"), options=SourceOptions(**options)
+    )
+
+
+def write_gctx_source(folder: Path, name: str, values: Any) -> SourceFile:
+    """A source of chosen values: a GCTX."""
+    path = write_gctx(
+        folder / f"{name}_x.gctx",
+        np.asarray(values, dtype=np.float32),
+        samples=[f"{name}-{i}" for i in range(len(values))],
+        genes=[f"{i}_at" for i in range(np.shape(values)[1])],
+    )
+    return SourceFile(str(path), str(folder / "raw" / f"{name}.zarr"))
+
+
+def ingest_and_join(
+    sources: Sequence[SourceFile],
+    target: str,
+    *,
+    like: Sequence[str] = (),
+    seed: int = 0,
+    run: Run = Run(),  # noqa: B008  (it is frozen)
+    **options: Any,
+) -> StoreSummary:
+    """The raw stores of some files, and those of role train joined."""
+    ingest_all(sources, run=run)
+    raws = [source.raw for source in sources if source.options.role == "train"]
+    return join(raws, target, like=like, seed=seed, options=JoinOptions(**options), run=run)
+
+
+def printed(values: Any) -> NDArray[np.float32]:
+    """What a text file of five decimals gives back."""
+    return np.array([[float(f"{v:.5f}") for v in row] for row in values], dtype=np.float32)
 
 
 def write_matrix(
@@ -183,9 +248,11 @@ def write_landmarks(
     """A complete landmarks store of chosen panels; ``genes`` are the labels of all genes."""
     n_positions = max(map(len, panels.values()))
     rows = [[*panel, *[""] * (n_positions - len(panel))] for panel in panels.values()]
+    kinds = {"mined": "mined", "random": "random"}
     arrays = {
         **genes,
         "panel": text(list(panels)),
+        "kind": text([kinds.get(name.partition("-")[0], "published") for name in panels]),
         "panel_gene": np.array(rows, dtype=np.dtypes.StringDType()),
         "position": np.arange(n_positions, dtype=np.int32),
     }
@@ -217,8 +284,16 @@ def write_samples(uri: Path | str, normalized: str, *, keep: NDArray[np.bool_]) 
     return uri
 
 
-def write_model(path: Path | str, normalized: str, samples: str, *, seed: int = 0) -> str:
-    """An untrained model of genes - 12 - 4 - 12 - genes."""
+def write_model(
+    path: Path | str,
+    normalized: str,
+    samples: str,
+    *,
+    seed: int = 0,
+    lineage: Mapping[str, Any] | None = None,
+) -> str:
+    """An untrained model of genes - 12 - 4 - 12 - genes, recorded as another training's."""
+    known = lineage or {"inputs": [store_input(u) for u in (normalized, samples)], "parameters": {}}
     ds, mask = open_store(normalized), open_store(samples)
     n_genes = ds.sizes["gene"]
     rng = np.random.default_rng(seed)
@@ -238,8 +313,8 @@ def write_model(path: Path | str, normalized: str, samples: str, *, seed: int = 
         genes=[str(g) for g in ds["gene"].values],
         gene_mean=mask["gene_mean"].values,
         gene_std=mask["gene_std"].values,
-        inputs=[store_input(normalized), store_input(samples)],
-        parameters={},
+        inputs=known["inputs"],
+        parameters=known["parameters"],
     )
     return str(path)
 
@@ -326,6 +401,14 @@ def set_attributes(uri, **changes):
 
 def shard(uri, region, name="expression"):
     return Path(uri, name, "c", str(region), "0")
+
+
+def older_study(folder: Path) -> Path:
+    """The study that 0.1.0 mined, in a folder of its own."""
+    archive = Path(__file__).parent / "data" / "study-0.1.0.tar.xz"
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    return folder / "study" / "mined"
 
 
 # ---------------------------------------------------------------- comparisons

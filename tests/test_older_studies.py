@@ -1,6 +1,7 @@
 """A study that version 0.1.0 made is read as 0.1.0 reads it; data/make_study_fixture.py made it."""
 
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,6 +13,17 @@ import pytest
 
 import dglzarr
 from dglzarr.query import describe_study, table, verify_study
+from dglzarr.stages.encode import encode
+from dglzarr.stages.enrich import EnrichOptions, enrich
+from dglzarr.stages.evaluate import EvaluateOptions, evaluate
+from dglzarr.stages.explain import ExplainOptions, explain
+from dglzarr.stages.group import GroupOptions, group
+from dglzarr.stages.ingest import SourceFile, ingest, ingest_all
+from dglzarr.stages.join import JoinOptions, join
+from dglzarr.stages.reconstruct import reconstruct
+from dglzarr.stages.score import ScoreOptions, score
+from dglzarr.stages.select import SelectOptions, select
+from dglzarr.storage.study import open_study
 
 VERSION = "0.1.0"
 DATA = Path(__file__).parent / "data"
@@ -102,6 +114,72 @@ def test_older_study__errors_of_panels(study):
             assert found == pytest.approx(error, rel=1e-9)
 
 
+def test_older_study__kinds_of_panels(study):
+    expected = {
+        "landmarks": ["mined", "selector", "published", "random"],
+        "enrichment": ["mined", "selector", "published", "random"],
+        "evaluation": ["baseline", "mined", "selector", "published", "random"],
+        "groups": ["", "", "", "mined", "selector", "published", "random"],
+    }
+    for name, kinds in expected.items():
+        assert dglzarr.open(f"{study}#{name}")["kind"].values.tolist() == kinds
+    ds = dglzarr.open(f"{study}#comparison")
+    of = {"mean": "baseline", "random": "random", "published": "published"}
+    for family, kind in (("family", "kind"), ("row_family", "row_kind")):
+        kinds = [of.get(str(name), "selector") for name in ds[family].values]
+        kinds = [
+            "subset" if " of " in n else k for n, k in zip(ds[family].values, kinds, strict=True)
+        ]
+        assert ds[kind].values.tolist() == kinds
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_older_study__segments_count_as_explained(study, number):
+    made = open_study(study)
+    names = ("normalized", "samples", "latent", "contributions")
+    source, samples, latent, contributions = (made.uris(name)[number] for name in names)
+    given = {"samples": samples, "model": made.model(6)}
+    assert encode.claim(source, latent, **given).state == "unchanged"
+    frozen = made.uris("contributions")[0] if number else None
+    asked = {**given, "seed": 6, "frozen": frozen}
+    assert explain.claim(source, contributions, **asked).state == "unchanged"
+    options = ExplainOptions(layer="pre-activation")
+    assert explain.claim(source, contributions, **asked, options=options).state == "refused"
+
+
+def test_older_study__scores_count_as_made(study):
+    made = open_study(study)
+    source, samples, latent = (made.uris(name)[0] for name in ("normalized", "samples", "latent"))
+    given = {"samples": samples, "latent": latent, "model": made.model(6)}
+    claim = reconstruct.claim(source, made.uri("reconstruction"), **given)
+    assert claim.state == "unchanged"
+    given = {"normalized": source, "samples": samples, "options": ScoreOptions(group_by="tissue")}
+    claim = score.claim(made.uris("contributions")[0], made.uri("scores"), **given)
+    assert claim.state == "unchanged"
+
+
+def test_older_study__panels_count_as_chosen_and_evaluated(folder, study):
+    made, lists = open_study(study), {"published": str(folder / "data" / "published.txt")}
+    source, samples = (made.uris(name)[0] for name in ("normalized", "samples"))
+    landmarks, cohorts = made.uri("landmarks"), [made.raw("cohort")]
+    chosen = SelectOptions(n_landmarks=5, selectors=("top-score",), n_random=1)
+    sets = EnrichOptions(gene_sets=str(folder / "data" / "sets.gmt"), min_size=2)
+    given = {"normalized": source, "samples": samples, "panels": lists, "seed": 6}
+    data = {"samples": samples, "landmarks": landmarks, "cohorts": cohorts}
+    label = {"model": made.model(6), "options": GroupOptions(label="tissue")}
+    asked = {"seed": 6, "options": EvaluateOptions(panels=lists)}
+    claims = [
+        select.claim(made.uri("scores"), landmarks, **given, options=chosen),
+        evaluate.claim(source, made.uri("evaluation"), **data, **asked),
+        group.claim(source, made.uri("groups"), **data, **label),
+        enrich.claim(landmarks, made.uri("enrichment"), options=sets),
+    ]
+    assert [claim.state for claim in claims] == ["unchanged"] * 4
+    del given["panels"]
+    other = select.claim(made.uri("scores"), landmarks, **given, options=chosen)
+    assert "published.txt -> none" in other.refusal()
+
+
 @pytest.mark.slow
 def test_older_study__mined_again_is_done(folder):
     """The files have moved since; they are known by what is in them."""
@@ -112,3 +190,42 @@ def test_older_study__mined_again_is_done(folder):
     found = {name: result for name, result in json.loads(done.stdout).items() if name != "report"}
     assert {result["state"] for result in found.values()} == {"unchanged"}
     assert (folder / "mined" / "report.html").exists()
+
+
+@pytest.fixture
+def joined(folder, tmp_path):
+    """The sources of a copy of the study, and its joined stores with what they are made from."""
+    place = tmp_path / "study"
+    shutil.copytree(folder, place)
+    study = open_study(str(place / "mined"))
+    sources = [
+        SourceFile(str(path), study.raw(path.name.partition("_")[0]))
+        for path in sorted((place / "data").glob("GSE*"))
+    ]
+    first, second = study.uris("expression")
+    shares = {"test_fraction": 0.25, "validation_fraction": 0.25}
+    chosen = {"annotation": str(place / "data" / "annotation.txt"), "shard_samples": 16, **shares}
+    raws, seed = [source.raw for source in sources], 6
+    return sources, [
+        ((raws[:4], first), {"seed": seed, "options": JoinOptions(**chosen)}),
+        ((raws[4:], second), {"seed": seed, "like": [first], "options": JoinOptions(**shares)}),
+    ]
+
+
+def test_older_study__read_and_joined_anew_is_unchanged(joined):
+    sources, calls = joined
+    assert ingest_all(sources).state == "unchanged"
+    assert [join(*stores, **options).state for stores, options in calls] == ["unchanged"] * 2
+
+
+def test_older_study__what_has_changed_is_named(joined):
+    (source, *_), (((raws, first), options), _) = joined
+    path = Path(source.path)
+    head, begin, values = path.read_text(encoding="utf-8").partition("!series_matrix_table_begin")
+    path.write_text(head + begin + values.replace("1", "2", 1), encoding="utf-8")
+    changed = [str(difference) for difference in ingest.claim(source.path, source.raw).differences]
+    assert changed == [f"sources: {path.name} was changed"]
+    named = options["options"].model_copy(update={"annotation": None})
+    claim = join.claim(raws[1:], first, **{**options, "options": named})
+    told = [str(difference) for difference in claim.differences]
+    assert told == [f"input 0: {source.name}.zarr -> none", "input 4: annotation.txt -> none"]

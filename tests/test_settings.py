@@ -6,7 +6,6 @@ from unittest import mock
 
 import pydantic
 import pytest
-from dglzarr.stages.join import JoinOptions
 
 from dglzarr.errors import ConfigError
 from dglzarr.settings import (
@@ -17,6 +16,7 @@ from dglzarr.settings import (
     load_settings,
 )
 from dglzarr.stages.dedup import DedupOptions
+from dglzarr.stages.join import JoinOptions
 from dglzarr.stages.select import SelectOptions
 from dglzarr.stages.train import TrainOptions
 from dglzarr.storage.options import Options

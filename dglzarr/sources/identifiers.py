@@ -12,11 +12,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dglzarr.errors import SourceError
+
+FeatureKind = Literal["probe", "gene"]
+"""What a study's genes are: features by label, or gene symbols, by which platforms are joined."""
 
 SYMBOL_COLUMNS = ("symbol", "genesymbol", "genesym", "hgncsymbol", "prgenesymbol")
 """Headers of a column of gene symbols: lower case, letters and digits only."""
@@ -233,6 +237,78 @@ def refuse_outlier(names: Sequence[str], genes_of: Sequence[Sequence[str]]) -> N
     )
 
 
+def choose_genes(
+    names: Sequence[str],
+    genes_of: Sequence[Sequence[str]],
+    listed: list[str] | None,
+    min_coverage: float,
+) -> list[str]:
+    """Return the genes of a study: the listed ones, else those common to all sources, sorted.
+
+    Parameters
+    ----------
+    names, genes_of
+        Each source's name, and what it measures.
+    listed
+        The study's genes, where they are given.
+    min_coverage
+        Smallest share of them that a source must measure.
+
+    Raises
+    ------
+    SourceError
+        When a source measures too few of the listed genes, or shares too few with the others.
+
+    Examples
+    --------
+    >>> choose_genes(["GSE1", "GSE2"], [["b", "a", "c"], ["c", "b"]], None, 0.9)
+    ['b', 'c']
+    """
+    if listed is not None:
+        check_coverage(names, genes_of, listed, min_coverage)
+        return listed
+    if len(names) > 1:
+        refuse_outlier(names, genes_of)
+    return sorted(set(genes_of[0]).intersection(*genes_of[1:]))
+
+
+def name_genes(
+    genes: list[str],
+    kind: FeatureKind,
+    annotation: Annotation | None,
+    sources: Iterable[tuple[Iterable[str], Iterable[str]]],
+) -> tuple[list[str], list[str]]:
+    """Return symbol and ID of each gene of a study, "" where unknown.
+
+    Parameters
+    ----------
+    genes
+        The genes: symbols already where ``kind`` is ``"gene"``.
+    kind
+        What they are.
+    annotation
+        What probes measure: asked first, and alone where it is given.
+    sources
+        Labels and own symbols of each source's features; of two symbols the last counts.
+
+    Examples
+    --------
+    >>> name_genes(["1_at", "2_at"], "probe", None, [(["2_at", "1_at"], ["MYC", ""])])
+    (['', 'MYC'], ['', ''])
+    """
+    if kind == "gene":
+        known = annotation or Annotation({}, {})
+        id_of = {s.upper(): known.gene_id.get(p, "") for p, s in known.symbol.items()}
+        return genes, [id_of.get(gene.upper(), "") for gene in genes]
+    if annotation is not None:
+        symbol, gene_id = annotation.symbol, annotation.gene_id
+        return [symbol.get(g, "") for g in genes], [gene_id.get(g, "") for g in genes]
+    symbols: dict[str, str] = {}
+    for labels, own in sources:
+        symbols |= {str(g): str(s) for g, s in zip(labels, own, strict=True) if s}
+    return [symbols.get(g, "") for g in genes], [""] * len(genes)
+
+
 @dataclass(frozen=True)
 class PanelMatch:
     """A published panel in a study: labels found, in the file's order, and entries missing."""
@@ -368,6 +444,19 @@ class GeneMatch:
             with np.errstate(invalid="ignore"):
                 matched[:, genes] = total / count
         return matched
+
+
+def match_labels(labels: Sequence[str], genes: Sequence[str]) -> GeneMatch:
+    """Return which features of a source measure which genes of a study, by equal labels alone.
+
+    Examples
+    --------
+    >>> match_labels(["c", "a"], ["a", "b", "c"]).query
+    array([1, 0])
+    """
+    place = {label: i for i, label in enumerate(labels)}
+    index = np.array([place.get(gene, -1) for gene in genes], np.int64)
+    return GeneMatch(np.flatnonzero(index >= 0), index[index >= 0], len(genes))
 
 
 def match_genes(

@@ -17,13 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import fsspec
 
-from dglzarr.errors import DglzarrError, StoreError
+from dglzarr.errors import DglzarrError, SourceError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 PARTIAL = ".partial"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class ChangedError(OSError):
+    """The condition of a `put` does not hold: another writer was there first."""
 
 
 def put(
@@ -45,12 +49,12 @@ def put(
 
     Raises
     ------
-    FileExistsError
+    ChangedError
         When the condition does not hold; what stands there stays.
     """
     path = Path(place)
     if if_match is not None and (not path.is_file() or tag(path.read_bytes()) != if_match):
-        raise FileExistsError(errno.EEXIST, "changed by another run meanwhile", str(path))
+        raise ChangedError(f"{path}: is another by now")
     with whole(path, if_absent=if_absent) as partial:
         partial.write_bytes(content)
     return tag(content)
@@ -72,10 +76,13 @@ def whole(place: str | Path, *, if_absent: bool = False) -> Iterator[Path]:
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         yield partial
-        if if_absent:
-            os.link(partial, path)
-        else:
+        if not if_absent:
             partial.replace(path)
+            return
+        try:
+            os.link(partial, path)
+        except FileExistsError as error:
+            raise ChangedError(f"{path}: stands there by now") from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -98,6 +105,38 @@ def told(place: str, verb: str = "written", *, remedy: str = "") -> Iterator[Non
         first = "Free space" if error.errno in _FULL else "Mend that"
         after = remedy or f"{first} and run again; finished work is kept."
         raise StoreError(f"{place}: cannot be {verb}: {error}. {after}") from error
+
+
+def check_file(path: str) -> None:
+    """Refuse an input file that is not there.
+
+    Raises
+    ------
+    SourceError
+        Naming it.
+    """
+    filesystem, name = open_filesystem(path)
+    if not filesystem.isfile(name):
+        raise SourceError(f"{path}: no such file.")
+
+
+@contextmanager
+def readable(path: str) -> Iterator[None]:
+    """Turn what a disk refuses of an input file into one line that names the file.
+
+    Raises
+    ------
+    SourceError
+        When it cannot be read.
+    """
+    try:
+        yield
+    except DglzarrError:
+        raise
+    except OSError as error:
+        raise SourceError(
+            f"{error.filename or path}: cannot be read: {error.strerror or error}."
+        ) from error
 
 
 def open_filesystem(uri: str) -> tuple[Any, str]:
@@ -140,14 +179,21 @@ def file_input(path: str, *, known: Mapping[str, Any] | None = None) -> dict[str
 
     ``known`` may be the attributes of a store made from it: a file of the same name, length and
     time is not read again.
+
+    Raises
+    ------
+    SourceError
+        When it is absent or cannot be read.
     """
-    filesystem, name = open_filesystem(path)
-    info = filesystem.info(name)
-    stat = f"{info['size']} {info.get('mtime', '')}"
-    for entry in (known or {}).get("inputs", []):
-        if entry["uri"] == path and entry.get("stat") == stat:
-            return dict(entry)
-    return {"uri": path, "store_id": _digest(path, stat), "stat": stat}
+    check_file(path)
+    with readable(path):
+        filesystem, name = open_filesystem(path)
+        info = filesystem.info(name)
+        stat = f"{info['size']} {info.get('mtime', '')}"
+        for entry in (known or {}).get("inputs", []):
+            if entry["uri"] == path and entry.get("stat") == stat:
+                return dict(entry)
+        return {"uri": path, "store_id": _digest(path, stat), "stat": stat}
 
 
 @lru_cache(maxsize=4096)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import inspect
 import logging
 import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial, update_wrapper
 from pathlib import PurePath
@@ -20,7 +22,7 @@ from dglzarr.storage.options import Options, Run
 from dglzarr.storage.store import StoreSummary, check_claim, summarize, take_claim
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from dglzarr.storage.claims import Claim
     from dglzarr.storage.declare import StoreSpec
@@ -42,6 +44,8 @@ class Stage(Generic[P]):
         What it may write; of several the body chooses one.
     reads
         Arguments that name inputs: stores, models or files, one or several; None is none.
+    files
+        Arguments that name inputs which are files, and what the settings call them.
     records
         Other arguments that decide what is made, such as ``seed``.
     constants
@@ -58,6 +62,7 @@ class Stage(Generic[P]):
         specs: Sequence[StoreSpec],
         *,
         reads: Sequence[str],
+        files: Mapping[str, str],
         records: Sequence[str],
         constants: Mapping[str, Any],
         summary: Callable[[Claim], StoreSummary],
@@ -65,7 +70,8 @@ class Stage(Generic[P]):
     ) -> None:
         update_wrapper(self, body)
         self._body, self._specs = body, tuple(specs)
-        self._reads, self._records, self._constants = reads, records, constants
+        self._reads, self._files = reads, files
+        self._records, self._constants = records, constants
         self._summary, self._damage = summary, damage
         first, *others = inspect.signature(body).parameters.values()
         del first  # the claim
@@ -99,19 +105,19 @@ class Stage(Generic[P]):
         """
         bound = self._bound(args, kwargs)
         options = bound.get("options") or Options()
-        inputs: dict[str, str] = {}
-        for name in self._reads:
-            inputs |= _roles(name, bound[name])
+        inputs = {r: uri for name in self._reads for r, uri in _roles(name, bound[name])}
+        files = {r: path for name in self._files for r, path in _roles(name, bound[name])}
         return check_claim(
             bound["target"],
             self._specs,
-            inputs={**inputs, **options.files()},
+            inputs=inputs,
+            files={**files, **options.inputs()},
             parameters={
                 **options.recorded(),
                 **{name: bound[name] for name in self._records},
                 **self._constants,
             },
-            names={name: f"{options.section}.{name}" for name in type(options).model_fields},
+            names={**options.setting_names(), **self._files},
             damage=self._damage,
         )
 
@@ -127,6 +133,7 @@ class Stage(Generic[P]):
 def stage(
     *specs: StoreSpec,
     reads: Sequence[str] = ("source",),
+    files: Mapping[str, str] | None = None,
     records: Sequence[str] = (),
     constants: Mapping[str, Any] | None = None,
     summary: Callable[[Claim], StoreSummary] = summarize,
@@ -137,6 +144,7 @@ def stage(
         Stage,
         specs=specs,
         reads=reads,
+        files=files or {},
         records=records,
         constants=constants or {},
         summary=summary,
@@ -144,10 +152,21 @@ def stage(
     )
 
 
-def _roles(name: str, value: str | Sequence[str] | None) -> dict[str, str]:
-    """Return an argument's inputs by role: its name, with that of each where there are several."""
-    if value is None:
-        return {}
+def _roles(
+    name: str, value: str | Sequence[str | tuple[str, ...]] | Mapping[str, str] | None
+) -> Iterator[tuple[str, str]]:
+    """Yield an argument's inputs with their roles: its name, of several with that of each.
+
+    A name that comes again is numbered, so that an input which is added changes no other's role.
+    """
     if isinstance(value, str):
-        return {name: value}
-    return {f"{name}.{number} {PurePath(uri).stem}": uri for number, uri in enumerate(value)}
+        yield name, value
+        return
+    if isinstance(value, Mapping):
+        yield from ((f"{name}.{key}", uri) for key, uri in value.items())
+        return
+    seen: Counter[str] = Counter()
+    for uri in (u for one in value or () for u in ((one,) if isinstance(one, str) else one)):
+        stem = PurePath(uri).stem
+        seen[stem] += 1
+        yield f"{name}.{stem}" + (f" {seen[stem]}" if seen[stem] > 1 else ""), uri

@@ -1,4 +1,7 @@
-"""Folds: every label tested once, whole, in folds of nearly equal size."""
+"""The split is a function of label and seed; folds test every label once, whole."""
+
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -6,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dglzarr.errors import ConfigError
-from dglzarr.kernels.split import fold_split
+from dglzarr.kernels.split import assign_split, fold_split
 
+TRAIN, TEST = 0, 2
 SERIES = [f"GSE{i}" for i, n in enumerate([40, 20, 9, 8, 8, 7, 5, 2, 1]) for _ in range(n)]
 
 
@@ -58,3 +62,70 @@ def test_fold_split__the_seed_deals_equal_labels_anew():
 def test_fold_split__impossible_number_of_folds(n_folds):
     with pytest.raises(ConfigError, match=f"expected 2 to 9, the number of series.*got {n_folds}"):
         fold_split(SERIES, fold=0, n_folds=n_folds, validation=0.1, seed=0)
+
+
+# ---------------------------------------------------------------- one split
+
+
+def test_assign_split__depends_on_label_and_seed_alone():
+    labels = [f"GSE{i}" for i in range(200)]
+    split = assign_split(labels, "series", test=0.2, validation=0.1, seed=3)
+    backwards = assign_split(labels[::-1], "series", test=0.2, validation=0.1, seed=3)
+    np.testing.assert_array_equal(split, backwards[::-1])
+    some = assign_split(labels[:50] * 2, "series", test=0.2, validation=0.1, seed=3)
+    np.testing.assert_array_equal(some, np.tile(split[:50], 2))
+    assert (assign_split(labels, "series", test=0.2, validation=0.1, seed=4) != split).any()
+    shares = np.bincount(split) / 200
+    np.testing.assert_allclose(shares, [0.7, 0.1, 0.2], atol=0.1)
+
+
+def test_assign_split__is_the_same_in_another_process():
+    code = (
+        "from dglzarr.kernels.split import assign_split\n"
+        "print(assign_split([f'GSE{i}' for i in range(40)], 'series', "
+        "test=0.2, validation=0.1, seed=5).tolist())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={}
+    )
+    split = assign_split([f"GSE{i}" for i in range(40)], "series", test=0.2, validation=0.1, seed=5)
+    assert done.stdout.strip() == str(split.tolist())
+
+
+def test_assign_split__more_validation_moves_no_test_sample():
+    labels = [f"s{i}" for i in range(300)]
+    a = assign_split(labels, "sample", test=0.2, validation=0.1, seed=0)
+    b = assign_split(labels, "sample", test=0.2, validation=0.4, seed=0)
+    np.testing.assert_array_equal(a == TEST, b == TEST)
+    assert (b[a == 1] == 1).all()
+
+
+@pytest.mark.parametrize("split_by", ["series", "sample"])
+def test_assign_split__names_a_seed_that_works(split_by):
+    labels = ["GSE1"] * 3 + ["GSE2"] * 2
+    seed = next(s for s in range(99) if not _is_split(labels, s))
+    with pytest.raises(
+        ConfigError, match=rf"{split_by!r}: expected train and test.*Set seed = "
+    ) as e:
+        assign_split(labels, split_by, test=0.2, validation=0.1, seed=seed)
+    proposed = int(str(e.value).split("Set seed = ")[1].split(",")[0].rstrip("."))
+    split = assign_split(labels, split_by, test=0.2, validation=0.1, seed=proposed)
+    assert {TRAIN, TEST} <= set(split.tolist())
+
+
+def _is_split(labels, seed):
+    try:
+        assign_split(labels, "series", test=0.2, validation=0.1, seed=seed)
+    except ConfigError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("split_by", "remedy"),
+    [("series", "Add sources of another series, or set ingest.split_by = 'sample'"),
+     ("sample", "Add samples")],
+)  # fmt: skip
+def test_assign_split__one_label_cannot_be_split(split_by, remedy):
+    with pytest.raises(ConfigError, match=remedy):
+        assign_split(["GSE1"] * 5, split_by, test=0.2, validation=0.1, seed=0)

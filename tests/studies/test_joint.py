@@ -11,11 +11,11 @@ from scipy.stats import rankdata
 
 from dglzarr.errors import SourceError
 from dglzarr.settings import build_settings
-from dglzarr.stages.ingest import SourceFile, ingest
+from dglzarr.stages.ingest import SourceFile
 from dglzarr.storage.store import open_store
 from dglzarr.studies.plan import mine
 from dglzarr.testing import write_annotation, write_gct, write_series_matrix
-from tests.builders import TRAIN
+from tests.builders import TRAIN, ingest_and_join
 
 PROBES = ["1_at", "2_at", "3_s_at", "4_at", "5_at"]
 SYMBOLS = ["TP53", "MYC /// MYCL", "TP53", "C1orf112", ""]
@@ -42,10 +42,10 @@ def sources(tmp_path, rng):
     return files, values, counts
 
 
-def test_ingest__probes_and_counts_become_genes(sources, tmp_path):
+def test_join__probes_and_counts_become_genes(sources, tmp_path):
     files, values, counts = sources
     target = str(tmp_path / "e.zarr")
-    ingest(
+    ingest_and_join(
         files, target, feature_kind="gene", annotation=str(tmp_path / "annotation.txt"),
         split_by="sample",
     )  # fmt: skip
@@ -61,12 +61,12 @@ def test_ingest__probes_and_counts_become_genes(sources, tmp_path):
     assert [s["coverage"] for s in ds.attrs["details"]["per_source"]] == [1, 1]
 
 
-def test_ingest__listed_genes_and_one_unmeasured(sources, tmp_path):
+def test_join__listed_genes_and_one_unmeasured(sources, tmp_path):
     files, _, counts = sources
     (tmp_path / "genes.txt").write_text("MYC\nTP53\nGAPDH\n")
     options = {"annotation": str(tmp_path / "annotation.txt"), "split_by": "sample"}
     options |= {"feature_kind": "gene", "probes": str(tmp_path / "genes.txt")}
-    ingest(files, target := str(tmp_path / "e.zarr"), min_coverage=0.6, **options)
+    ingest_and_join(files, target := str(tmp_path / "e.zarr"), min_coverage=0.6, **options)
     ds = open_store(target)
     assert [str(g) for g in ds["gene"].values] == ["MYC", "TP53", "GAPDH"]
     assert np.isnan(ds["expression"].values[:, 2]).all()
@@ -74,20 +74,20 @@ def test_ingest__listed_genes_and_one_unmeasured(sources, tmp_path):
         ds["expression"].values[6:, :2], np.log2(counts[:, [0, 2]] + 1), rtol=1e-6
     )
     with pytest.raises(SourceError, match="expected at least 90% of the 3 listed"):
-        ingest(files, str(tmp_path / "e2.zarr"), **options)
+        ingest_and_join(files, str(tmp_path / "e2.zarr"), **options)
 
 
-def test_ingest__by_probe_they_share_nothing(sources, tmp_path):
+def test_join__by_probe_they_share_nothing(sources, tmp_path):
     with pytest.raises(SourceError, match=r"shares 0 probes .*feature_kind = 'gene'"):
-        ingest(sources[0], str(tmp_path / "e.zarr"), split_by="sample")
+        ingest_and_join(sources[0], str(tmp_path / "e.zarr"), split_by="sample")
 
 
-def test_ingest__a_platform_added_to_a_study_of_genes(sources, tmp_path):
+def test_join__a_platform_added_to_a_study_of_genes(sources, tmp_path):
     (array, counted), _, counts = sources
     options = {"annotation": str(tmp_path / "annotation.txt"), "split_by": "sample"}
     options |= {"feature_kind": "gene"}
-    ingest([array], first := str(tmp_path / "first.zarr"), **options)
-    ingest([counted], second := str(tmp_path / "second.zarr"), like=[first], **options)
+    ingest_and_join([array], first := str(tmp_path / "first.zarr"), **options)
+    ingest_and_join([counted], second := str(tmp_path / "second.zarr"), like=[first], **options)
     ds = open_store([first, second])
     assert [str(g) for g in ds["gene"].values] == ["C1orf112", "MYC", "TP53"]
     np.testing.assert_allclose(

@@ -1,0 +1,375 @@
+"""Join: training sources become one matrix, in log2, in one order of genes, with a split.
+
+Writes ``expression.zarr`` from raw stores. A source of role ``cohort`` is not joined: it keeps its
+own genes until it is evaluated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from pydantic import model_validator
+
+from dglzarr.errors import SourceError
+from dglzarr.kernels.scale import Scale, to_log2
+from dglzarr.kernels.split import SPLITS, SplitBy, SplitRule
+from dglzarr.sources import read_source
+from dglzarr.sources.identifiers import (
+    Annotation,
+    FeatureKind,
+    GeneMatch,
+    choose_genes,
+    feature_symbols,
+    match_genes,
+    match_labels,
+    name_genes,
+    read_annotation_table,
+    read_gene_list,
+    same_spelling,
+)
+from dglzarr.storage.declare import chunk_samples, shard_samples
+from dglzarr.storage.options import Options, Run, choice
+from dglzarr.storage.rows import Rows, read_array
+from dglzarr.storage.schemas import EXPRESSION, RAW_LINK
+from dglzarr.storage.stage import stage
+from dglzarr.storage.store import (
+    Region,
+    StoreSummary,
+    create_store,
+    finish,
+    map_regions,
+    open_labels,
+    read_attributes,
+    store_input,
+    write_region,
+)
+from dglzarr.storage.study import raw_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import xarray as xr
+    from numpy.typing import NDArray
+
+    from dglzarr.sources import Source
+    from dglzarr.storage.claims import Claim
+
+_LARGEST_LOG2 = 150  # float32 holds 2 ** -149 to 2 ** 128
+_GENE_COORDS = ("gene", "gene_symbol", "gene_id")
+
+
+class JoinOptions(Options):
+    """How sources become one expression matrix; feature_kind "gene" joins platforms by symbol."""
+
+    section = "ingest"
+
+    feature_kind: FeatureKind = choice(
+        "probe", "what the study's genes are: features by label, or symbols, whose features average"
+    )
+    probes: str | None = choice(
+        None,
+        "file with one probe (or symbol) a line, the study's genes; without it those in common",
+        is_path=True,
+    )
+    annotation: str | None = choice(
+        None,
+        "table probe -> gene symbol and ID, instead of the sources'; genes fall back on these",
+        is_path=True,
+    )
+    split_by: SplitBy = choice(
+        "series", "what stays whole on one side of the split", paper="sample"
+    )
+    test_fraction: float = choice(0.2, "expected share of test labels", paper="0.1", gt=0, lt=1)
+    validation_fraction: float = choice(
+        0.1, "expected share of validation labels", paper="0", ge=0, lt=1
+    )
+    min_coverage: float = choice(
+        0.9, "smallest share of the listed probes that a source must measure", gt=0, lt=1
+    )
+    shard_samples: int | None = choice(
+        None, "samples a shard, rounded up to whole chunks; without it by their number", gt=0
+    )
+
+    @model_validator(mode="after")
+    def _something_to_train_on(self) -> Self:
+        if self.test_fraction + self.validation_fraction >= 1:
+            raise ValueError("ingest.test_fraction: with validation_fraction must be below 1")
+        return self
+
+
+@stage(EXPRESSION, reads=("source", "like"), records=("seed", "fold"))
+def join(
+    claim: Claim,
+    source: Sequence[str],
+    target: str,
+    *,
+    like: Sequence[str] = (),
+    seed: int = 0,
+    fold: tuple[int, int] | None = None,
+    options: JoinOptions = JoinOptions(),
+    run: Run = Run(),
+) -> StoreSummary:
+    """Write raw stores as one matrix, and summarize it.
+
+    Parameters
+    ----------
+    source
+        URIs of the raw stores, whose samples follow one another.
+    target
+        URI of the expression store.
+    like
+        Expression stores of a study that these sources are added to: genes, their order and names
+        are taken from it, its samples must not come again, and any split will do.
+    seed
+        Of the split.
+    fold
+        Which fold of how many of a cross-validation: its labels are the test split, whatever
+        ``test_fraction`` says.
+    options, run
+        Its choices, and how it is run.
+
+    Raises
+    ------
+    SourceError
+        When sources share no probes, repeat a sample or hold what is no log2 value.
+    ConfigError
+        When the split leaves train or test empty.
+    """
+    if claim.state == "new":
+        labels = _study_labels(source, like, options)
+        rule = SplitRule(
+            options.split_by,
+            options.test_fraction,
+            options.validation_fraction,
+            seed,
+            fold,
+            is_added=bool(like),
+        )
+        labels["split"] = rule.assign(labels[options.split_by].tolist())
+        length = _whole_chunks(options.shard_samples, labels["sample"].size)
+        create_store(claim, labels, region_length=length)
+    parts = _Parts(
+        target,
+        (read_attributes(target) or {})["store_id"],
+        tuple((raw, store_input(raw)["store_id"]) for raw in source),
+        options.feature_kind,
+        options.annotation,
+    )
+    map_regions(
+        _join_region, target, parts=parts, what="joining sources", on_progress=run.on_progress
+    )
+    gene_space = "study" if like else "list" if options.probes else "intersection"
+    return finish(claim, details={"gene_space": gene_space, **_join_details(parts)})
+
+
+def _whole_chunks(wanted: int | None, n_samples: int) -> int:
+    """Return the length of a shard: a chunk or less, or a multiple of a chunk."""
+    if wanted is None:
+        return shard_samples(n_samples)
+    chunk = min(wanted, chunk_samples(n_samples))
+    return -(-wanted // chunk) * chunk
+
+
+# ---------------------------------------------------------------- labels
+
+
+def _study_labels(
+    raws: Sequence[str], like: Sequence[str], options: JoinOptions
+) -> dict[str, NDArray[Any]]:
+    """Return every coordinate of the joined matrix but the split."""
+    tables = [open_labels(raw) for raw in raws]
+    genes, symbols, ids = _study_genes(raws, like, options)
+    _refuse_repeated(raws, like)
+    names, values = _sample_labels(tables)
+    sources = _text([raw_name(raw) for raw in raws])
+    return {
+        "sample": _concatenated(tables, "sample"),
+        "gene": _text(genes),
+        "gene_id": _text(ids),
+        "gene_symbol": _text(symbols),
+        "source": np.repeat(sources, [t.sizes["sample"] for t in tables]),
+        "series": _concatenated(tables, "series"),
+        "platform": _concatenated(tables, "platform"),
+        "label": _text(names),
+        "sample_label": values,
+    }
+
+
+def _study_genes(
+    raws: Sequence[str], like: Sequence[str], options: JoinOptions
+) -> tuple[list[str], list[str], list[str]]:
+    """Return the genes of the study, and the symbol and ID of each."""
+    annotation = read_annotation_table(options.annotation) if options.annotation else None
+    genes_of = [_features(raw, options.feature_kind, annotation) for raw in raws]
+    listed = read_gene_list(options.probes) if options.probes is not None else None
+    if like:
+        study = open_labels(like[0], EXPRESSION)
+        listed, symbols, ids = ([str(v) for v in study[n].values] for n in _GENE_COORDS)
+    if options.feature_kind == "gene":
+        _, *genes_of = same_spelling(listed or [], *genes_of)
+        genes_of = [[name for name in names if name] for names in genes_of]
+    genes = choose_genes([raw_name(raw) for raw in raws], genes_of, listed, options.min_coverage)
+    if not like:
+        own = ((read_array(raw, "gene"), read_array(raw, "gene_symbol")) for raw in raws)
+        symbols, ids = name_genes(genes, options.feature_kind, annotation, own)
+    return genes, symbols, ids
+
+
+def _features(raw: str, kind: FeatureKind, annotation: Annotation | None) -> list[str]:
+    """Return what each feature of a source is called in the study, "" where it has no gene."""
+    labels = [str(g) for g in read_array(raw, "gene")]
+    if kind == "probe":
+        return labels
+    own = [str(s) for s in read_array(raw, "gene_symbol")]
+    return feature_symbols(labels, own, annotation)
+
+
+def _sample_labels(tables: Sequence[xr.Dataset]) -> tuple[list[str], NDArray[Any]]:
+    """Return the names of all labels and their values `(sample, label)`, "" where none."""
+    names = sorted({str(n) for t in tables for n in t["label"].values})
+    n_samples = sum(t.sizes["sample"] for t in tables)
+    values = np.full((n_samples, len(names)), "", dtype=np.dtypes.StringDType())
+    start = 0
+    for table in tables:
+        stop = start + table.sizes["sample"]
+        at = [names.index(str(n)) for n in table["label"].values]
+        values[start:stop, at] = table["sample_label"].values
+        start = stop
+    return names, values
+
+
+def _concatenated(tables: Sequence[xr.Dataset], name: str) -> NDArray[Any]:
+    return np.concatenate([t[name].values for t in tables])
+
+
+def _text(values: Sequence[str]) -> NDArray[Any]:
+    return np.array(values, dtype=np.dtypes.StringDType())
+
+
+def _refuse_repeated(raws: Sequence[str], like: Sequence[str]) -> None:
+    """Refuse a sample that is in two of the sources, those of a grown study included."""
+    source_of: dict[str, str] = {}
+    for uri in like:
+        pairs = zip(read_array(uri, "sample"), read_array(uri, "source"), strict=True)
+        source_of |= {str(sample): str(source) for sample, source in pairs}
+    for raw in raws:
+        samples = [str(s) for s in read_array(raw, "sample")]
+        if repeated := [s for s in samples if s in source_of]:
+            raise SourceError(
+                f"{raw_name(raw)}: {len(repeated)} samples are in {source_of[repeated[0]]} too, "
+                f"for example {repeated[0]!r}. Remove one of the two sources."
+            )
+        source_of |= dict.fromkeys(samples, raw_name(raw))
+
+
+# ---------------------------------------------------------------- values
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What is joined into what; the store ids make the caches see a replaced store."""
+
+    target: str
+    target_id: str
+    raws: tuple[tuple[str, str], ...]
+    feature_kind: FeatureKind
+    annotation: str | None
+
+
+def _join_region(uri: str, region: Region, *, parts: _Parts) -> None:
+    """Write one region of the join: the rows of each source it meets, in log2."""
+    start = 0
+    pieces = []
+    for raw, raw_id in parts.raws:
+        match, n_samples, scale = _matched(raw, raw_id, parts)
+        lo, hi = max(region.start - start, 0), min(region.stop - start, n_samples)
+        if lo < hi:
+            block, _ = to_log2(_read_rows(raw, raw_id, lo, hi), scale)
+            pieces.append(match.apply(block))
+        start += n_samples
+    expression = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    _refuse_impossible(uri, region, expression)
+    n_missing = np.isnan(expression).sum(axis=1)
+    if (empty := np.flatnonzero(n_missing == expression.shape[1])).size:
+        name = read_array(uri, "sample")[region.start + empty[0]]
+        raise SourceError(
+            f"sample {str(name)!r}: expected values, got none for any gene of the study. "
+            "Take it out of its file."
+        )
+    write_region(uri, region, {"expression": expression, "n_missing": n_missing})
+
+
+def _refuse_impossible(uri: str, region: Region, expression: NDArray[np.float32]) -> None:
+    """Refuse values that are no logarithm of any measurement."""
+    if (expression > _LARGEST_LOG2).any() or (expression < -_LARGEST_LOG2).any():
+        sample, gene = np.argwhere(np.abs(expression) > _LARGEST_LOG2)[0]
+        names = read_array(uri, "sample")[region.start + sample], read_array(uri, "gene")[gene]
+        raise SourceError(
+            f"sample {str(names[0])!r}, gene {str(names[1])!r}: expected a log2 value, got "
+            f"{expression[sample, gene]:.3g}. Take it out of its file."
+        )
+
+
+def _read_rows(raw: str, raw_id: str, start: int, stop: int) -> NDArray[np.float32]:
+    """Return rows of a raw store, or of the file that it links to."""
+    linked = _opened_link(raw, raw_id)
+    block: NDArray[np.float32] = linked.read(start, stop) if linked else Rows(raw)[start:stop]
+    return block
+
+
+@lru_cache(maxsize=8)
+def _opened_link(raw: str, raw_id: str) -> Source | None:  # noqa: ARG001  (part of the cache key)
+    attributes = read_attributes(raw) or {}
+    if attributes["dglzarr_schema"] != RAW_LINK.name:
+        return None
+    return read_source(attributes["details"]["path"])
+
+
+@lru_cache(maxsize=1024)
+def _matched(
+    raw: str,
+    raw_id: str,  # noqa: ARG001  (part of the cache key)
+    parts: _Parts,
+) -> tuple[GeneMatch, int, Scale]:
+    """Return which features of a raw store measure which study genes, its length and scale."""
+    table = open_labels(raw)
+    genes = [str(gene) for gene in read_array(parts.target, "gene")]
+    features = _features(raw, parts.feature_kind, _annotation(parts))
+    if parts.feature_kind == "gene":
+        match = match_genes(features, None, genes)
+    else:
+        match = match_labels(features, genes)
+    return match, table.sizes["sample"], table.attrs["details"]["scale"]
+
+
+@lru_cache(maxsize=1)
+def _annotation(parts: _Parts) -> Annotation | None:
+    is_needed = parts.feature_kind == "gene" and parts.annotation is not None
+    return read_annotation_table(str(parts.annotation)) if is_needed else None
+
+
+def _join_details(parts: _Parts) -> dict[str, Any]:
+    split = read_array(parts.target, "split")
+    per_source = []
+    for raw, raw_id in parts.raws:
+        match, n_samples, scale = _matched(raw, raw_id, parts)
+        table = open_labels(raw)
+        per_source.append(
+            {
+                "source": raw_name(raw),
+                "series": str(table["series"].values[0]),
+                "n_samples": n_samples,
+                "scale": scale,
+                "coverage": float(match.found.mean()),
+                "n_missing_genes": int((~match.found).sum()),
+                "n_negative": table.attrs["details"]["n_negative"],
+            }
+        )
+    return {
+        "per_source": per_source,
+        "n_missing": int(read_array(parts.target, "n_missing").sum()),
+        "split_counts": {name: int((split == i).sum()) for i, name in enumerate(SPLITS)},
+    }
