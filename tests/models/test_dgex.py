@@ -58,10 +58,8 @@ def test_dgex__learns_what_ridge_cannot(tmp_path):
     error = open_store(str(tmp_path / "evaluation"))["mean_mae"].sel(panel="mined", cohort="test")
     assert float(error.sel(predictor="ridge")) > 0.4
     assert float(error.sel(predictor="dgex")) < 0.6 * float(error.sel(predictor="ridge"))
-    evaluate(
-        source, str(tmp_path / "short"), samples=kept, landmarks=panels, predictors=("dgex",),
-        dgex={**dgex, "epochs": 1},
-    )  # fmt: skip
+    once = EvaluateOptions(predictors=("dgex",), dgex=dgex.model_copy(update={"epochs": 1}))
+    evaluate(source, str(tmp_path / "short"), samples=kept, landmarks=panels, options=once)
     short = open_store(str(tmp_path / "short"))["mean_mae"].sel(panel="mined", cohort="test")
     assert float(short.sel(predictor="dgex")) > 1.2 * float(error.sel(predictor="dgex"))
     assert not list(tmp_path.glob("*networks*"))
