@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from pydantic import AfterValidator, Field
 
-from dglzarr.errors import ConfigError, SourceError
+from dglzarr.errors import ConfigError, SourceError, hint
 from dglzarr.kernels.panels import SELECTORS, select_panel
 from dglzarr.sources.identifiers import find_genes, read_gene_list, read_panel
 from dglzarr.storage.options import Options, choice
@@ -207,7 +207,8 @@ def find_rules(
     first = _features(ds, options.forced)
     if unknown := [name for name, features in first.items() if not features]:
         raise ConfigError(
-            f"select.forced: expected genes of the study, got {unknown[:5]!r} among {len(first)}. "
+            f"select.forced: expected genes of the study, got {unknown[:5]!r} among {len(first)}"
+            f"{_gene_hint(ds, unknown[0])}. "
             "Correct or remove them, or give ingest.annotation to match by symbol."
         )
     must = list(dict.fromkeys(features[0] for features in first.values()))
@@ -225,6 +226,11 @@ def find_rules(
             f"{int((~(std > 0)).sum())} do not vary."
         )
     return Rules(must, never)
+
+
+def _gene_hint(ds: xr.Dataset, name: str) -> str:
+    """Return the gene of a store that is most like a name."""
+    return hint(name, (str(value) for of in ("gene", "gene_symbol") for value in ds[of].values))
 
 
 def _left_out(ds: xr.Dataset, options: PanelOptions) -> set[int]:

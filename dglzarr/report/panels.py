@@ -90,6 +90,9 @@ class PanelRow:
         return {-1: "better", 0: "no detectable difference", 1: "worse"}[self.paired.sign]
 
 
+_NOTHING = PanelRow("", CHANCE, "random", np.nan, np.nan, np.nan, np.nan, None, None)
+
+
 def texts(ds: xr.Dataset, name: str) -> list[str]:
     """Return the values of a text array as str."""
     return [str(value) for value in ds[name].values]
@@ -118,9 +121,7 @@ def panel_rows(evaluation: xr.Dataset, landmarks: xr.Dataset) -> list[PanelRow]:
                 row = _row(here.isel(panel=i), cohort, predictor, random_mae, size)
                 rows.append(_beside_mined(row, here, [i]))
             if is_random.any():
-                chance = PanelRow(
-                    cohort, CHANCE, "random", *[np.nan] * 4, None, None, predictor=predictor
-                )
+                chance = replace(_NOTHING, cohort=cohort, predictor=predictor)
                 rows.append(_beside_mined(chance, here, np.flatnonzero(is_random)))
     return rows
 

@@ -145,7 +145,10 @@ def _rivals(
     block = rows.take(chosen)  # (sample, gene)
     is_missing = np.isnan(block)
     z = Standardizer(saved.gene_mean, saved.gene_std)(block, block)
-    rebuilt = {"network": predict(saved, z), "components": (z @ axes.T) @ axes}
+    rebuilt: dict[str, NDArray[np.floating]] = {
+        "network": predict(saved, z),
+        "components": (z @ axes.T) @ axes,
+    }
     z[is_missing] = np.nan
     error = {name: np.nanmean(np.abs(z - values), axis=1) for name, values in rebuilt.items()}
     error["mean"] = np.nanmean(np.abs(z), axis=1)
@@ -178,7 +181,8 @@ def _beside(
 
 def _spaced(index: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return evenly spaced ones of some samples, at most `N_NULL`."""
-    return index[np.linspace(0, len(index) - 1, min(N_NULL, len(index))).astype(int)]
+    places = np.linspace(0, len(index) - 1, min(N_NULL, len(index))).astype(np.int64)
+    return np.asarray(index[places], dtype=np.int64)
 
 
 def _none_if_nan(value: float) -> float | None:
