@@ -24,6 +24,7 @@ help:  ## print the targets
 
 demo: $(READY)  ## simulate a study in ./demo, mine it, say where the report is
 	$(RUN) flows/mine.py demo
+	@echo "Report: $(CURDIR)/demo/study/report.html"
 
 test: $(READY)  ## run every test, also those with real Dask, Prefect and TensorFlow
 	$(PYTEST)
@@ -66,6 +67,10 @@ bench-full: $(READY)  ## the paper's compendium once, 129,158 x 22,268: about 35
 	$(RUN) benchmarks/full_size.py --scratch $(SCRATCH)
 
 $(READY): pyproject.toml constraints.txt
+	@echo "Installing dglzarr and what it needs into $(VENV), once: this takes minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@( n=0; while sleep 10; do n=$$((n + 10)); echo "still installing, $$n s"; done ) & ticker=$$!; \
+	  trap 'kill $$ticker' EXIT; \
+	  $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "Installed."
 	@touch $@

@@ -3,6 +3,22 @@
 Wording everywhere: ``place: expected X, got Y. Remedy.``
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def hint(got: str, known: Iterable[str]) -> str:
+    """Return the known name that is most like what was given, as a question; "" without one.
+
+    Examples
+    --------
+    >>> hint("Greedy", ["greedy", "medoids"]), hint("x", ["greedy"])
+    (" (did you mean 'greedy'?)", '')
+    """
+    names = {name.lower(): name for name in known if name}
+    found = get_close_matches(got.lower(), names, n=1)
+    return f" (did you mean {names[found[0]]!r}?)" if found else ""
+
 
 class DglzarrError(Exception):
     """Base of every error dglzarr raises on purpose."""

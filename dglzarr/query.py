@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dglzarr.errors import DglzarrError, StoreError
+from dglzarr.errors import DglzarrError, StoreError, hint
 from dglzarr.models.files import MODEL, load_model
 from dglzarr.storage.files import store_nbytes
 from dglzarr.storage.rows import Rows
@@ -333,7 +333,10 @@ def _sample_index(ds: xr.Dataset, name: str, samples: Sequence[str]) -> Any:  # 
     found = ds.indexes["sample"].get_indexer(pd.Index(samples))
     unknown = [s for s, at in zip(samples, found, strict=True) if at < 0]
     if unknown:
-        raise ValueError(f"{name}: expected samples of the store, got {unknown[:5]!r}.")
+        raise ValueError(
+            f"{name}: expected samples of the store, got {unknown[:5]!r}"
+            f"{hint(unknown[0], map(str, ds['sample'].values))}."
+        )
     return found
 
 
@@ -347,5 +350,8 @@ def _gene_index(ds: xr.Dataset, name: str, genes: Sequence[str], top: int) -> ND
     found = [np.flatnonzero((labels == g) | (symbols == g)) for g in genes]
     unknown = [g for g, at in zip(genes, found, strict=True) if not at.size]
     if unknown:
-        raise ValueError(f"{name}: expected genes or symbols of the store, got {unknown[:5]!r}.")
+        raise ValueError(
+            f"{name}: expected genes or symbols of the store, got {unknown[:5]!r}"
+            f"{hint(unknown[0], map(str, [*labels, *symbols]))}."
+        )
     return np.concatenate(found).astype(np.int64)

@@ -7,13 +7,14 @@ line, ``studies`` and the flows import this module.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
-from dglzarr.errors import ConfigError
+from dglzarr.errors import ConfigError, hint
 from dglzarr.stages.compare import CompareOptions
 from dglzarr.stages.dedup import DedupOptions
 from dglzarr.stages.enrich import EnrichOptions
@@ -31,7 +32,7 @@ from dglzarr.storage.cluster import ClusterOptions
 from dglzarr.storage.options import Options, choice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pydantic_core import ErrorDetails
 
@@ -146,12 +147,30 @@ def _problem(details: ErrorDetails) -> str:
     """Return one problem as ``section.key: what was expected, what was found``."""
     key = ".".join(str(part) for part in details["loc"])
     if details["type"] == "extra_forbidden":
-        return f"{key}: unknown key, correct or remove it"
+        known = _keys_at(details["loc"][:-1])
+        return f"{key}: unknown key, correct or remove it{hint(str(details['loc'][-1]), known)}"
     if details["type"] == "missing":
         return f"{key}: required, but missing"
     if details["type"] == "value_error":
         return details["msg"].removeprefix("Value error, ")
-    return f"{key}: {details['msg']}, got {details['input']!r}"
+    known = re.findall(r"'([^']*)'", str(details.get("ctx", {}).get("expected", "")))
+    return f"{key}: {details['msg']}, got {details['input']!r}{hint(str(details['input']), known)}"
+
+
+def _keys_at(place: Sequence[int | str]) -> list[str]:
+    """Return the keys that a section takes, none where it takes any."""
+    kind: Any = Settings
+    for part in place:
+        if isinstance(part, int):
+            continue
+        field = kind.model_fields.get(part)
+        inner = field and [field.annotation, *get_args(field.annotation)]
+        kind = next(
+            (k for k in inner or () if isinstance(k, type) and issubclass(k, Options)), None
+        )
+        if kind is None:
+            return []
+    return list(kind.model_fields)
 
 
 def _apply(content: dict[str, Any], override: str) -> None:

@@ -56,7 +56,7 @@ def mine_flow(settings: Settings, overwrite: bool = False) -> str | State[str]:
     create_table_artifact(
         top_landmarks(settings.root),
         key="landmarks",
-        description="The first 50 genes of the panel.",
+        description="The genes of the panel, of a longer one the first 50.",
     )
     report = Path(results["report"]).resolve()
     create_link_artifact(report.as_uri(), link_text="Report", key="report")

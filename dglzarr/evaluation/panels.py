@@ -6,6 +6,7 @@ declare their choices here where they share them.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 from pydantic import AfterValidator, Field
 
-from dglzarr.errors import ConfigError, SourceError
+from dglzarr.errors import ConfigError, SourceError, hint
 from dglzarr.kernels.panels import SELECTORS, select_panel
 from dglzarr.sources.identifiers import find_genes, read_gene_list, read_panel
 from dglzarr.storage.options import Options, choice
@@ -45,6 +46,12 @@ BASELINE = "mean"
 RANDOM = "random"
 RESERVED = (MINED, BASELINE, RANDOM, "", *SELECTORS)
 MIN_FOUND = 0.5
+_CONTROL = re.compile(
+    r"(AFFX[-_]|ERCC[-_]?\d|\(\+\)|\(-\)|(GE_)?BrightCorner|DarkCorner|NegativeControl|"
+    r"NC\d+_|ETG\d+_|DCP_\d+_|RNA\d_E1A|SpikeIn|hsa_negative|negative_control|neg_control)",
+    re.IGNORECASE,
+)
+"""Affymetrix, ERCC spikes and Agilent; Illumina's and those of gene arrays have numbers alone."""
 N_SHOWN = 10
 
 
@@ -60,6 +67,17 @@ class PanelOptions(Options):
     excluded: Names | str = choice(
         (), "genes that no chosen panel holds: names, or a file of them", is_path=True
     )
+    exclude_controls: bool = choice(
+        False, "choose no control probe (AFFX-..., ERCC-...), unless it is forced"
+    )
+    exclude_unnamed: bool = choice(
+        False, "choose no feature without a symbol and a gene ID, unless it is forced"
+    )
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the values that belong to the lineage; what is left in is left out of it."""
+        unset = [n for n in ("exclude_controls", "exclude_unnamed") if not getattr(self, n)]
+        return {name: v for name, v in super().recorded().items() if name not in unset}
 
 
 class ListOptions(Options):
@@ -189,13 +207,15 @@ def find_rules(
     first = _features(ds, options.forced)
     if unknown := [name for name, features in first.items() if not features]:
         raise ConfigError(
-            f"select.forced: expected genes of the study, got {unknown[:5]!r} among {len(first)}. "
+            f"select.forced: expected genes of the study, got {unknown[:5]!r} among {len(first)}"
+            f"{_gene_hint(ds, unknown[0])}. "
             "Correct or remove them, or give ingest.annotation to match by symbol."
         )
     must = list(dict.fromkeys(features[0] for features in first.values()))
     never = sorted({i for features in _features(ds, options.excluded).values() for i in features})
     if both := [name for name, features in first.items() if features[0] in never]:
         raise ConfigError(f"select.forced: {both[:5]!r} stand in select.excluded too. Drop one.")
+    never = sorted({*never, *(_left_out(ds, options) - set(must))})
     is_open = std > 0
     is_open[must], is_open[never] = True, False
     smallest, largest = max(1, len(must)), min(int(is_open.sum()), is_open.size - 1)
@@ -206,6 +226,37 @@ def find_rules(
             f"{int((~(std > 0)).sum())} do not vary."
         )
     return Rules(must, never)
+
+
+def _gene_hint(ds: xr.Dataset, name: str) -> str:
+    """Return the gene of a store that is most like a name."""
+    return hint(name, (str(value) for of in ("gene", "gene_symbol") for value in ds[of].values))
+
+
+def _left_out(ds: xr.Dataset, options: PanelOptions) -> set[int]:
+    """Return the features that are left out for what they are."""
+    found = np.zeros(ds.sizes["gene"], dtype=bool)
+    if options.exclude_controls:
+        found |= np.array([is_control(str(gene)) for gene in ds["gene"].values], dtype=bool)
+    if options.exclude_unnamed:
+        found |= is_unnamed(ds)
+    return {int(i) for i in np.flatnonzero(found)}
+
+
+def is_control(label: str) -> bool:
+    """Return whether a feature measures the assay, by what manufacturers call such features.
+
+    Examples
+    --------
+    >>> [is_control(label) for label in ("AFFX-BioB-5_at", "ERCC-00002", "1007_s_at")]
+    [True, True, False]
+    """
+    return _CONTROL.match(label) is not None
+
+
+def is_unnamed(ds: xr.Dataset) -> NDArray[np.bool_]:
+    """Return which features have neither a symbol nor a gene ID."""
+    return np.asarray((ds["gene_symbol"].values == "") & (ds["gene_id"].values == ""))
 
 
 def _features(ds: xr.Dataset, names: str | Sequence[str]) -> dict[str, list[int]]:

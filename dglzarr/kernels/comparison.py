@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from dglzarr.kernels.slices import iter_slices
 
 MIN_GROUPS = 3
+LEVEL = 0.05
+"""A paired test says something under this p-value."""
 
 
 class PairedTest(NamedTuple):
@@ -22,6 +24,62 @@ class PairedTest(NamedTuple):
     share_better: float
     t_pvalue: float
     wilcoxon_pvalue: float
+
+
+class Paired(NamedTuple):
+    """One panel's error less another's: over series, and over target genes.
+
+    Attributes
+    ----------
+    mean
+        Mean over samples of the difference.
+    low, high
+        Its 95 % interval when whole series are drawn again; NaN with fewer than 3.
+    pvalue
+        Wilcoxon's signed rank test over target genes.
+    """
+
+    mean: float
+    low: float
+    high: float
+    pvalue: float
+
+    @property
+    def sign(self) -> int:
+        """-1 or 1 where both say that the error is lower or higher, else 0.
+
+        Examples
+        --------
+        >>> Paired(-0.1, -0.2, -0.05, 0.001).sign, Paired(-0.1, -0.2, 0.05, 0.001).sign
+        (-1, 0)
+        """
+        if not self.pvalue < LEVEL:
+            return 0
+        return -1 if self.high < 0 else int(self.low > 0)
+
+
+def paired_difference(
+    errors: NDArray[np.floating],
+    others: NDArray[np.floating],
+    series: NDArray[np.generic],
+    targets: tuple[NDArray[np.floating], NDArray[np.floating]],
+    *,
+    seed: int = 0,
+) -> Paired:
+    """Return how one panel's errors differ from another's.
+
+    Parameters
+    ----------
+    errors, others : (sample,), mean errors over the same targets
+    series : (sample,), the study that each is of
+    targets : (target,) twice, mean errors over the same samples
+    seed : of the bootstrap
+    """
+    difference = errors.astype(np.float64) - others.astype(np.float64)
+    known = difference[~np.isnan(difference)]
+    mean = float(known.mean()) if known.size else np.nan
+    ((low, high),) = bootstrap_interval(difference[np.newaxis], series, seed=seed)
+    return Paired(mean, float(low), float(high), paired_test(*targets).wilcoxon_pvalue)
 
 
 def bootstrap_interval(

@@ -180,11 +180,11 @@ def _points(sketch: GeneSketch, genes: NDArray[np.integer]) -> NDArray[np.float3
 
 
 def principal_axes(
-    rows: NDArray[np.float32], share: float = VARIANCE_SHARE
+    rows: NDArray[np.float32], share: float = VARIANCE_SHARE, *, n_most: int | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Return orthonormal axes (axis, gene) of the rows, and the length of the rows along each.
 
-    They are the first by length that hold a share of the rows' squares.
+    They are the first by length that hold a share of the rows' squares, ``n_most`` of them at most.
 
     Examples
     --------
@@ -196,6 +196,7 @@ def principal_axes(
     square, vectors = np.linalg.eigh((rows @ rows.T).astype(np.float64))
     square, vectors = np.maximum(square[::-1], 0), vectors[:, ::-1]
     n_axes = 1 + int((np.cumsum(square) < share * square.sum()).sum())
+    n_axes = min(n_axes, len(rows), n_axes if n_most is None else n_most)
     length = np.sqrt(square[:n_axes])
     scaled = np.divide(
         vectors[:, :n_axes], length, where=length > 0, out=np.zeros((len(rows), n_axes))

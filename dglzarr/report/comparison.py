@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dglzarr.kernels.comparison import Paired, paired_difference
 from dglzarr.storage.schemas import COMPARISON
 from dglzarr.storage.store import open_store
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import xarray as xr
+    from numpy.typing import NDArray
 
 COLUMNS = (
     "size", "panel", "predictor", "MAE (z)", "95 % interval", "best to worst", "minus random",
@@ -44,6 +46,8 @@ class ComparisonRow:
         Mean error after truth and prediction are centred by series.
     share_failed
         Share of targets that fail the permutation test; NaN for random panels.
+    versus_twice
+        How it differs from random panels of twice its size; None where there are none.
     """
 
     kind: str
@@ -66,6 +70,12 @@ class ComparisonRow:
     wilcoxon_pvalue: float
     mae_within: float
     share_failed: float
+    versus_twice: Paired | None = None
+
+    @property
+    def paired(self) -> Paired:
+        """How the row differs from random panels of its size."""
+        return Paired(self.versus_random, self.versus_low, self.versus_high, self.wilcoxon_pvalue)
 
 
 def comparison_rows(uri: str) -> list[ComparisonRow]:
@@ -109,6 +119,25 @@ def _row(here: xr.Dataset, i: int) -> ComparisonRow:
         wilcoxon_pvalue=float(row["wilcoxon_pvalue"]),
         mae_within=float(here["mae_within"].values[own].mean()),
         share_failed=float(here["share_failed"].values[own].mean()),
+        versus_twice=_versus_twice(here, own, size),
+    )
+
+
+def _versus_twice(here: xr.Dataset, own: NDArray[np.bool_], size: int) -> Paired | None:
+    """Return how panels differ from random panels of twice their size."""
+    twice = (here["size"].values == 2 * size) & (here["kind"].values == "random")
+    if not size or not twice.any():
+        return None
+    error, mae = (
+        [here[name].values[panels].mean(axis=0, dtype=np.float64) for panels in (own, twice)]
+        for name in ("sample_error", "mae")
+    )
+    return paired_difference(
+        error[0],
+        error[1],
+        here["series"].values.astype(object),
+        (mae[0], mae[1]),
+        seed=here.attrs.get("parameters", {}).get("seed", 0),
     )
 
 
@@ -168,23 +197,35 @@ def _by_size(rows: Sequence[ComparisonRow]) -> Iterator[str]:
         if not rivals:
             continue
         best = min(rivals, key=lambda row: row.mae)
-        sure = best.versus_high < 0  # of this panel; that it was the best is not allowed for
+        # of this panel alone: that it was chosen as the lowest is not allowed for
         shown = _range(best.versus_low, best.versus_high, "+.4f")
         yield (
-            f"{best.size} genes, {best.predictor}: {best.family} is the best of {len(rivals)} with "
-            f"{best.mae:.4f}; random panels have {random.mae:.4f} ({random.best:.4f} the best of "
-            f"{random.n_panels}). The difference is {best.versus_random:+.4f} ({shown} over "
-            f"series): {'below chance' if sure else 'not told from chance'}."
+            f"{best.size} genes, {best.predictor}: {best.family} has the lowest error of "
+            f"{len(rivals)}, {best.mae:.4f}; random panels have {random.mae:.4f} "
+            f"({random.best:.4f} the lowest of {random.n_panels}). The difference is "
+            f"{_number(best.versus_random, '+.4f')} ({shown} over series): {_word(best.paired)}."
         )
 
 
+def _word(paired: Paired) -> str:
+    """Return what a paired difference to random panels says."""
+    return {
+        -1: "better than random panels",
+        0: "no detectable difference",
+        1: "worse than random panels",
+    }[paired.sign]
+
+
 def _half_size(rows: Sequence[ComparisonRow]) -> Iterator[str]:
-    """Yield for each size whether the best panel is as good as random panels of twice its size."""
+    """Yield for each size how its lowest panel compares with random panels of twice its size."""
     random = {row.size: row for row in rows if row.kind == "random"}
     for size in (size for size in random if 2 * size in random):
         if own := _chosen(rows, size):
             best = min(own, key=lambda row: row.mae)
-            word = "not above" if best.mae <= random[2 * size].mae else "above"
+            word = {-1: "better than", 1: "worse than"}.get(
+                best.versus_twice.sign if best.versus_twice else 0,
+                "without detectable difference to",
+            )
             yield (
                 f"{best.family} with {size} genes ({best.mae:.4f}) is {word} random panels of "
                 f"{2 * size} ({random[2 * size].mae:.4f})."

@@ -23,6 +23,7 @@ from dglzarr.errors import StoreError
 from dglzarr.kernels.split import SPLITS
 from dglzarr.models.files import MODEL, read_history
 from dglzarr.report import figures
+from dglzarr.report.cautions import cautions
 from dglzarr.report.comparison import (
     COLUMNS,
     by_size,
@@ -30,7 +31,7 @@ from dglzarr.report.comparison import (
     comparison_rows,
     comparison_verdict,
 )
-from dglzarr.report.panels import PanelRow, cohorts, panel_rows, shown_rows, texts, verdict
+from dglzarr.report.panels import CHANCE, PanelRow, cohorts, panel_rows, shown_rows, texts, verdict
 from dglzarr.report.paper import Overlap, group_rows, overlaps, paper_figures, term_rows
 from dglzarr.report.text import UNITS, reconstruction_line, stability_lines, without_old_replicates
 from dglzarr.storage.files import put, told
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import xarray as xr
+
+    from dglzarr.models.files import History
 
     Stores = Mapping[str, str | Sequence[str]]
 
@@ -103,10 +106,13 @@ def write_report(
     known = (*REQUIRED, *(name for name in OPTIONAL if name in stores))
     opened = {name: open_store(stores[name], SPECS[name]) for name in known}
     folder = target.rpartition("/")[0] or "."
-    learning, model_lineage = _learning_picture(model), _model_lineage(model)
+    history = _history(model)
+    learning, model_lineage = _learning_picture(history), _model_lineage(model)
     rows = panel_rows(opened["evaluation"], opened["landmarks"])
     context = {
         "title": title,
+        "cautions": cautions(opened, rows, history),
+        **_made(opened["evaluation"], _uris(stores["evaluation"])[0]),
         "units": UNITS,
         "headline": _headline(opened),
         "cohorts": [
@@ -130,7 +136,8 @@ def write_report(
     for table in ("landmarks.tsv", "sorted_genes.csv"):
         write_landmark_table(f"{folder}/{table}", _uris(stores["landmarks"])[0])
     names = [field.name for field in fields(PanelRow)]
-    _write(f"{folder}/panels.tsv", _tsv(names, (asdict(row).values() for row in rows)))
+    told = (asdict(row).values() for row in rows if row.panel != CHANCE)
+    _write(f"{folder}/panels.tsv", _tsv(names, (map(_cell, row) for row in told)))
     _write(target, _environment().get_template("report.html").render(context))
     return target
 
@@ -146,8 +153,8 @@ def write_landmark_table(target: str, landmarks: str) -> None:
         When the store is missing or incomplete, or the target cannot be written.
     """
     ds = open_store(landmarks, SPECS["landmarks"])
-    header = ["rank", "gene", "gene_symbol", "gene_id", "score", "is_landmark"]
-    rows = ([row[name] for name in header] for row in _ranked(ds))
+    header = ["rank", "gene", "gene_symbol", "gene_id", "score", "is_landmark", "is_forced"]
+    rows = ([_cell(row[name]) for name in header] for row in _ranked(ds))
     _write(target, _tsv(header, rows, separator="," if target.endswith(".csv") else "\t"))
 
 
@@ -157,6 +164,15 @@ def write_landmark_table(target: str, landmarks: str) -> None:
 def _lines_of(stores: Stores, name: str, tell: Callable[[str], list[str]]) -> list[str]:
     """Return what a store has to tell, nothing where the study has none."""
     return tell(_uris(stores[name])[0]) if name in stores else []
+
+
+def _made(evaluation: xr.Dataset, uri: str) -> dict[str, str]:
+    """Return the name of the study, and when and by which version it was judged."""
+    return {
+        "study": "/".join(Path(uri.removeprefix("file://")).resolve().parts[-3:-1]),
+        "date": str(evaluation.attrs.get("created", "")).partition("T")[0],
+        "version": str(evaluation.attrs.get("dglzarr_version", "")),
+    }
 
 
 def _headline(opened: Mapping[str, xr.Dataset]) -> dict[str, object]:
@@ -260,8 +276,8 @@ def _comparison(stores: Stores) -> dict[str, object] | None:
 
 
 def _landmark_context(landmarks: xr.Dataset) -> dict[str, object]:
-    ranked = _ranked(landmarks)
-    top = ranked[:N_BARS]
+    panel = [row for row in _ranked(landmarks) if row["is_landmark"]]
+    top = panel[:N_BARS]
     scores = landmarks["score"].values
     inside = landmarks["is_landmark"].values
     labels = [
@@ -271,7 +287,9 @@ def _landmark_context(landmarks: xr.Dataset) -> dict[str, object]:
         for row in top
     ]
     return {
-        "top": ranked[:N_TABLE],
+        "top": panel[:N_TABLE],
+        "n_panel": len(panel),
+        "has_forced": any(row["is_forced"] for row in panel),
         "top_picture": _picture(
             figures.top_genes(labels, np.array([row["score"] for row in top])),
             f"Scores of the first {len(top)} genes of the panel",
@@ -316,12 +334,15 @@ def _paper_context(opened: Mapping[str, xr.Dataset], folder: str) -> dict[str, o
     }
 
 
-def _learning_picture(model: str) -> Picture:
+def _history(model: str) -> History:
     path = Path(model) / "history.csv"
     try:
-        history = read_history(path)
+        return read_history(path)
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: cannot be read: {error}. Train the model again.") from error
+
+
+def _learning_picture(history: History) -> Picture:
     return _picture(
         figures.learning_curve(
             history.epoch, history.loss, history.val_loss, best_epoch=history.best_epoch
@@ -467,15 +488,22 @@ def _ranked(landmarks: xr.Dataset) -> list[dict[str, Any]]:
     columns = {name: texts(landmarks, name) for name in ("gene", "gene_symbol", "gene_id")}
     score = landmarks["score"].values.tolist()
     inside = landmarks["is_landmark"].values.tolist()
+    n_forced = int(_details(landmarks).get("n_forced") or 0)  # they stand first
     return [
         {
             "rank": int(rank[i]),
             **{name: values[i] for name, values in columns.items()},
             "score": score[i],
             "is_landmark": inside[i],
+            "is_forced": inside[i] and int(rank[i]) <= n_forced,
         }
         for i in np.argsort(rank, kind="stable").tolist()
     ]
+
+
+def _cell(value: object) -> object:
+    """Return a value of a table, nothing where a number is unknown."""
+    return "" if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _picture(svg: str, alt: str, caption: str) -> Picture:
@@ -505,7 +533,13 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"count": _count, "number": _number, "percent": _percent}
+    environment.filters |= {
+        "count": _count,
+        "number": _number,
+        "percent": _percent,
+        "small": _small,
+        "interval": _interval,
+    }
     return environment
 
 
@@ -522,6 +556,16 @@ def _number(value: float | None, digits: int = 4) -> str:
 def _percent(value: float | None) -> str:
     """Return a share, '-' where unknown."""
     return _formatted(value, ".1%")
+
+
+def _small(value: float | None, digits: int = 2) -> str:
+    """Return a p-value or a score in as many digits, '-' where unknown."""
+    return _formatted(value, f".{digits}g")
+
+
+def _interval(ends: tuple[float, float], form: str = ".4f") -> str:
+    """Return both ends of an interval, '-' where it is unknown."""
+    return "-" if not all(map(math.isfinite, ends)) else f"{ends[0]:{form}} to {ends[1]:{form}}"
 
 
 def _formatted(value: float | None, form: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from dglzarr.evaluation.cohorts import HELD_OUT
 from dglzarr.evaluation.panels import KINDS
+from dglzarr.kernels.comparison import MIN_GROUPS, Paired, paired_difference
 from dglzarr.kernels.metrics import SIGNIFICANT, known_mean
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dglzarr.evaluation.panels import Kind
+
+CHANCE = "random, mean"
+"""The row that tells how random panels, taken together, differ from the mined one."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,10 @@ class PanelRow:
         As ``mean_mae``, after truth and prediction are centred by series.
     n_failed
         Target genes that fail the permutation test: the other side of ``share_significant``.
+    versus_mined, versus_low, versus_high
+        The error less that of the mined panel, paired by sample, and its 95 % interval over series.
+    versus_pvalue
+        Wilcoxon's signed rank test of the same, over target genes.
     """
 
     cohort: str
@@ -64,6 +72,25 @@ class PanelRow:
     high: float = np.nan
     mean_mae_within: float = np.nan
     n_failed: int | None = None
+    versus_mined: float = np.nan
+    versus_low: float = np.nan
+    versus_high: float = np.nan
+    versus_pvalue: float = np.nan
+
+    @property
+    def paired(self) -> Paired:
+        """How the panel differs from the mined one."""
+        return Paired(self.versus_mined, self.versus_low, self.versus_high, self.versus_pvalue)
+
+    @property
+    def word(self) -> str:
+        """What the paired difference says of the panel beside the mined one, "" of that itself."""
+        if self.kind == "mined" or not np.isfinite(self.versus_mined):
+            return ""
+        return {-1: "better", 0: "no detectable difference", 1: "worse"}[self.paired.sign]
+
+
+_NOTHING = PanelRow("", CHANCE, "random", np.nan, np.nan, np.nan, np.nan, None, None)
 
 
 def texts(ds: xr.Dataset, name: str) -> list[str]:
@@ -87,12 +114,48 @@ def panel_rows(evaluation: xr.Dataset, landmarks: xr.Dataset) -> list[PanelRow]:
         at = texts(evaluation, "cohort").index(cohort)
         measured = evaluation["n_landmarks_measured"].isel(cohort=at).values
         for predictor in texts(evaluation, "predictor"):
-            here = evaluation.isel(cohort=at).sel(predictor=predictor)
+            here = _judged(evaluation, cohort, predictor)
             random_mae = _mean_of(here["mae"].values[is_random])
             for i in order:
                 size = _size(sizes.get(names[i]), int(measured[i]))
-                rows.append(_row(here.isel(panel=i), cohort, predictor, random_mae, size))
+                row = _row(here.isel(panel=i), cohort, predictor, random_mae, size)
+                rows.append(_beside_mined(row, here, [i]))
+            if is_random.any():
+                chance = replace(_NOTHING, cohort=cohort, predictor=predictor)
+                rows.append(_beside_mined(chance, here, np.flatnonzero(is_random)))
     return rows
+
+
+def _judged(evaluation: xr.Dataset, cohort: str, predictor: str) -> xr.Dataset:
+    """Return what a predictor achieves on the samples of a cohort."""
+    is_here = evaluation["judged_cohort"].values == cohort
+    at = texts(evaluation, "cohort").index(cohort)
+    return evaluation.isel(cohort=at, judged=np.flatnonzero(is_here)).sel(predictor=predictor)
+
+
+def _beside_mined(
+    row: PanelRow, here: xr.Dataset, others: Sequence[int] | NDArray[np.int64]
+) -> PanelRow:
+    """Return a row with how the mean of some panels differs from the mined one."""
+    kind = texts(here, "kind")
+    if "mined" not in kind:
+        return row
+    mined = kind.index("mined")
+    error, mae = here["sample_error"].values, here["mae"].values
+    found = paired_difference(
+        error[others].mean(axis=0, dtype=np.float64),
+        error[mined],
+        here["judged_series"].values.astype(object),
+        (mae[others].mean(axis=0, dtype=np.float64), mae[mined]),
+        seed=here.attrs.get("parameters", {}).get("seed", 0),
+    )
+    return replace(
+        row,
+        versus_mined=found.mean,
+        versus_low=found.low,
+        versus_high=found.high,
+        versus_pvalue=found.pvalue,
+    )
 
 
 def _row(
@@ -148,13 +211,16 @@ def shown_rows(rows: Sequence[PanelRow]) -> list[PanelRow]:
     others = [row for row in rows if row.kind != "random"]
     if not random:
         return others
+    chance = next((row for row in rows if row.panel == CHANCE), random[0])
     mean = replace(
-        random[0],
+        chance,
         panel=f"random, mean of {len(random)}",
         mean_mae=known_mean(np.array([row.mean_mae for row in random])),
         median_pcc=known_mean(np.array([row.median_pcc for row in random])),
         share_below_random=known_mean(np.array([row.share_below_random for row in random])),
         mean_mae_within=known_mean(np.array([row.mean_mae_within for row in random])),
+        n_genes=random[0].n_genes,
+        n_missing=random[0].n_missing,
         low=np.nan,
         high=np.nan,
     )
@@ -164,59 +230,80 @@ def shown_rows(rows: Sequence[PanelRow]) -> list[PanelRow]:
 
 
 def verdict(rows: Sequence[PanelRow]) -> list[str]:
-    """Return what the rows of one cohort say about the mined panel, as plain sentences."""
+    """Return what the rows of one cohort say about the mined panel, as plain sentences.
+
+    A panel is told to be better or worse only where the paired difference says so, both over
+    series and over target genes.
+    """
     of = {kind: [row for row in rows if row.kind == kind] for kind in KINDS}
     mined = next((row.mean_mae for row in of["mined"]), np.nan)
     if not np.isfinite(mined):
         return ["The mined panel could not be judged here: no target gene has an error."]
-    random = np.array([row.mean_mae for row in of["random"]])
     said = {
         "selector": "The {} panel",
         "published": "The published list {}",
         "baseline": "Predicting the training mean of each gene, with no panel,",
     }
     return [
-        *_against_random(mined, random[np.isfinite(random)]),
+        *_against_random(mined, of["random"]),
         *(
-            _against(words.format(row.panel), row.mean_mae, mined)
+            _against(words.format(row.panel), row)
             for kind, words in said.items()
             for row in of[kind]  # type: ignore[index]
         ),
+        *_too_few_series(rows),
     ]
 
 
-def _against_random(mined: float, random: NDArray[np.float64]) -> list[str]:
-    """Tell the mined panel's place among random panels, and its error."""
+def _against_random(mined: float, rows: Sequence[PanelRow]) -> list[str]:
+    """Tell whether the mined panel differs from random panels, its place among them, its error."""
     error = f"Its mean error is {mined:.4f} standard deviations of a gene; lower is better."
+    random = np.array([row.mean_mae for row in rows if np.isfinite(row.mean_mae)])
     n = random.size
     if n == 0:
         return ["There is no random panel to compare the mined panel with.", error]
-    n_beaten = int((random > mined).sum())
+    chance = next((row for row in rows if row.panel == CHANCE), None)
+    word = chance.word if chance else ""
+    said = {
+        "worse": "The mined panel predicts better than panels drawn at random",
+        "better": "The mined panel predicts worse than panels drawn at random",
+    }.get(word, "No detectable difference between the mined panel and panels drawn at random")
     noun = "random panel" if n == 1 else "random panels"
-    if n_beaten == n:
-        words = f"better than all {n} {noun}"
-    elif n_beaten == 0:
-        words = f"better than none of the {n} {noun}"
-    elif n_beaten > n / 2:
-        words = f"better than most random panels ({n_beaten} of {n})"
-    else:
-        words = f"better than only {n_beaten} of the {n} {noun}"
-    place = 1 + int((random < mined).sum())
+    n_above, place = int((random > mined).sum()), 1 + int((random < mined).sum())
     spread = f"from {random.min():.4f} (best) to {random.max():.4f} (worst)"
     return [
-        f"The mined panel is {words}: place {place} of {n + 1}.",
+        f"{said}{_interval(chance)}.",
+        f"Its error is lower than that of {n_above} of {n} {noun}: place {place} of {n + 1}.",
         error,
         f"Random panels of the same size have a mean error of {random.mean():.4f}, {spread}.",
     ]
 
 
-def _against(who: str, mae: float, mined: float) -> str:
-    if not np.isfinite(mae):
+def _interval(row: PanelRow | None) -> str:
+    """Return the difference to the mined panel, and its interval, in brackets; "" without one."""
+    if row is None or not np.isfinite(row.versus_low):
+        return ""
+    return (
+        f" (their error less its own: {row.versus_mined:+.4f}, 95 % interval over series "
+        f"{row.versus_low:+.4f} to {row.versus_high:+.4f})"
+    )
+
+
+def _against(who: str, row: PanelRow) -> str:
+    if not np.isfinite(row.mean_mae):
         return f"{who} could not be judged here."
-    if mae == mined:
-        return f"{who} has {mae:.4f}, the same as the mined panel."
-    word = "better" if mae < mined else "worse"
-    return f"{who} has {mae:.4f}, which is {word} than the mined panel."
+    if row.word in ("better", "worse"):
+        return f"{who} has {row.mean_mae:.4f}, which is {row.word} than the mined panel."
+    return f"{who} has {row.mean_mae:.4f}: no detectable difference to the mined panel."
+
+
+def _too_few_series(rows: Sequence[PanelRow]) -> list[str]:
+    """Return why no panel is told to be better or worse, where series are too few for it."""
+    told = [row for row in rows if np.isfinite(row.versus_mined) and row.kind != "mined"]
+    if not told or any(np.isfinite(row.versus_low) for row in told):
+        return []
+    said = f"The samples are of fewer than {MIN_GROUPS} series, too few to tell better from worse"
+    return [f"{said}; 'dglzarr compare' judges panels on every series."]
 
 
 def _size(listed: tuple[int, int] | None, n_measured: int) -> tuple[int | None, int | None]:

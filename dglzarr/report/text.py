@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dglzarr.kernels.metrics import SIGNIFICANT
+from dglzarr.models.files import read_history
 from dglzarr.query import table
-from dglzarr.report.panels import kinds, measure
+from dglzarr.report.cautions import cautions
+from dglzarr.report.panels import CHANCE, measure, panel_rows
+from dglzarr.storage.claims import as_now
 from dglzarr.storage.store import open_store, read_attributes
 from dglzarr.storage.study import open_study
 
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import xarray as xr
+
+    from dglzarr.models.files import History
+    from dglzarr.report.panels import PanelRow
+    from dglzarr.storage.study import Study
 
     Stores = Mapping[str, str | Sequence[str]]
 
@@ -27,11 +34,21 @@ UNITS = {"counts": "read counts", "rpkm": "RPKM", "tpm": "TPM", "intensity": "in
 
 
 def top_landmarks(root: str, n: int = 50) -> list[dict[str, Any]]:
-    """Return the first genes of the panel, one mapping a gene."""
+    """Return the genes of the panel, the first n of a longer one, one mapping a gene.
+
+    A gene without a score has None.
+    """
     study = open_study(root)
     frame = table(study.uri("landmarks"), top=n).sort_values("rank").reset_index()
-    rows = frame[["rank", "gene", "gene_symbol", "score"]].to_dict("records")
-    return [{str(k): v for k, v in row.items()} for row in rows]
+    frame = frame[frame["is_landmark"]]
+    n_forced = open_store(study.uri("landmarks")).attrs["details"].get("n_forced", 0)
+    frame["is_forced"] = frame["rank"] <= n_forced
+    rows = frame[["rank", "gene", "gene_symbol", "score", "is_forced"]].to_dict("records")
+    return [{str(k): _known(v) for k, v in row.items()} for row in rows]
+
+
+def _known(value: Any) -> Any:  # noqa: ANN401
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def source_lines(root: str) -> list[str]:
@@ -99,10 +116,8 @@ def headline(root: str, *, truth: str | Path | None = None) -> list[str]:
     study = open_study(root)
     landmarks = open_store(study.uri("landmarks"))
     evaluation = open_store(study.uri("evaluation"))
-    kind = kinds(evaluation)
-    error = {str(p): float(e) for p, e in evaluation.attrs["details"]["mean_mae"].items()}
-    random = sorted(e for p, e in error.items() if kind[p] == "random")
-    best = ", ".join(g["gene_symbol"] or g["gene"] for g in top_landmarks(root, 10))
+    rows = panel_rows(evaluation, landmarks)
+    best = ", ".join(_called(gene) for gene in top_landmarks(root, 10))
     details = landmarks.attrs["details"]
     size, distinct = details["n_landmarks"], details["n_distinct_genes"]
     unnamed = f" and {details['n_unnamed']} unnamed" if details["n_unnamed"] else ""
@@ -110,25 +125,73 @@ def headline(root: str, *, truth: str | Path | None = None) -> list[str]:
     if distinct is None:
         genes = "gene names unknown (give ingest.annotation)"
     lines = [
+        *caution_lines(study, rows),
         *source_lines(root),
         f"Panel: {size} features, {genes}. First: {best}",
         reconstruction_line(study.uri("reconstruction")),
-        "Mean absolute error on held-out samples (z units, lower is better):",
+        *_panel_lines(rows),
+        *_cohort_lines(evaluation),
     ]
-    lines += [f"  {p:<12} {e:.4f}" for p, e in error.items() if kind[p] != "random"]
-    if random:
-        beaten = sum(e > error["mined"] for e in random)
-        mean = sum(random) / len(random)
-        lines.append(
-            f"  {len(random)} random    {mean:.4f} ({random[0]:.4f} to {random[-1]:.4f}); "
-            f"the mined panel is better than {beaten} of them"
-        )
-    lines += _cohort_lines(evaluation)
     if truth is not None and Path(truth).is_file():
         hubs = set(json.loads(Path(truth).read_text(encoding="utf-8"))["hubs"])
         chosen = {str(g) for g in landmarks["gene"].values[landmarks["is_landmark"].values]}
-        lines.append(f"Planted hub genes found: {len(hubs & chosen)} of {len(hubs)}")
+        lines.append(
+            f"Planted hub genes: {len(hubs & chosen)} of the {len(chosen)} genes of the panel; "
+            f"{len(hubs)} are planted"
+        )
     return [*lines, f"Report: {study.report}"]
+
+
+def caution_lines(study: Study, rows: Sequence[PanelRow]) -> list[str]:
+    """Return the cautions of a study and what to do about each, a line each."""
+    names = ("expression", "samples", "landmarks", "evaluation", "reconstruction")
+    opened = {name: open_store(study.uris(name)) for name in names}
+    found = cautions(opened, rows, _history(study, opened["reconstruction"]))
+    if not found:
+        return ["Cautions: none"]
+    return ["Cautions:", *(f"  {number}. {one}" for number, one in enumerate(found, start=1))]
+
+
+def _history(study: Study, reconstruction: xr.Dataset) -> History | None:
+    """Return the learning curve of a study's network, None where it is gone."""
+    inputs = as_now(reconstruction.attrs)["inputs"]
+    place = next((Path(entry["uri"]).name for entry in inputs if entry["role"] == "model"), "")
+    try:
+        return read_history(Path(study.root, "models", place, "history.csv"))
+    except (OSError, ValueError):
+        return None
+
+
+def _called(gene: Mapping[str, Any]) -> str:
+    """Return what a gene of the panel is called, and that it is forced."""
+    return f"{gene['gene_symbol'] or gene['gene']}{' (forced)' if gene['is_forced'] else ''}"
+
+
+def _panel_lines(rows: Sequence[PanelRow]) -> list[str]:
+    """Return the error of each panel on held-out samples, and how it differs from the mined one."""
+    here = [
+        row for row in rows if (row.cohort, row.predictor) == (rows[0].cohort, rows[0].predictor)
+    ]
+    lines = ["Mean absolute error on held-out samples (z units, lower is better):"]
+    for row in here:
+        if row.kind != "random":
+            word = f"  {row.word}" if row.word else ""
+            lines.append(f"  {row.panel:<15} {_number(row.mean_mae)}{word}")
+    random = sorted(r.mean_mae for r in here if r.kind == "random" and np.isfinite(r.mean_mae))
+    if random:
+        mined = next((row.mean_mae for row in here if row.kind == "mined"), np.nan)
+        n_above, mean = sum(error > mined for error in random), sum(random) / len(random)
+        word = next((row.word for row in here if row.panel == CHANCE), "")
+        lines.append(
+            f"  {f'{len(random)} random':<15} {mean:.4f}{f'  {word}' if word else ''} "
+            f"({random[0]:.4f} to {random[-1]:.4f}; {n_above} of them above the mined panel)"
+        )
+    return [*lines, "  (worse, better: than the mined panel, over series and over target genes)"]
+
+
+def _number(value: float | None) -> str:
+    """Return a measured value, '-' where unknown."""
+    return "-" if value is None or not np.isfinite(value) else f"{value:.4f}"
 
 
 def stability_lines(uri: str) -> list[str]:
@@ -192,8 +255,8 @@ def _cohort_lines(evaluation: xr.Dataset) -> list[str]:
         else:
             lines.append(
                 f"Cohort {cohort}: {share}, {found['n_landmarks']} of the mined panel; error "
-                f"mined {found['mined']:.4f}, mean of random {found['random']:.4f}, "
-                f"training mean {found['mean']:.4f}; {_agreement(evaluation, cohort)}"
+                f"mined {_number(found['mined'])}, mean of random {_number(found['random'])}, "
+                f"training mean {_number(found['mean'])}; {_agreement(evaluation, cohort)}"
             )
     return lines
 

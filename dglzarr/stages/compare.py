@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
+from dglzarr.errors import hint
 from dglzarr.evaluation.cohorts import HELD_OUT
 from dglzarr.evaluation.panels import BASELINE, SizeOptions
 from dglzarr.evaluation.predictors import PredictorName
@@ -52,7 +53,10 @@ class CompareOptions(SizeOptions):
         if name == "sizes" and (not values or min(values) < 1):
             raise ValueError(f"{place}: expected numbers of genes, got {list(values)!r}")
         if known and (unknown := [value for value in values if value not in known]):
-            raise ValueError(f"{place}: expected names of {', '.join(known)}, got {unknown!r}")
+            raise ValueError(
+                f"{place}: expected names of {', '.join(known)}, got {unknown!r}"
+                f"{hint(str(unknown[0]), known)}"
+            )
         is_absent = not values and name != "selectors"  # none: those of the settings
         if is_absent or len(set(values)) < len(values):
             raise ValueError(f"{place}: expected each once and at least one, got {list(values)!r}")

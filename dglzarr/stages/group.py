@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from dglzarr.errors import ConfigError
+from dglzarr.errors import ConfigError, hint
 from dglzarr.evaluation.cohorts import MIN_SHARE, External, kept_samples, measured_genes
 from dglzarr.evaluation.panels import stored_panels
 from dglzarr.kernels.deeplift import forward
@@ -113,7 +113,7 @@ def group(  # noqa: PLR0913  (8 are given by a caller)
     ds = open_store(source, NORMALIZED)
     saved = load_model(Path(model), genes=[str(g) for g in ds["gene"].values])
     parts = [ds, *(open_store(uri, RAW) for uri in cohorts)]
-    labelled = _labelled(parts, options.label, options.series)
+    labelled = find_labelled(parts, options.label, options.series)
     _check_measured(source, cohorts, labelled.rows[1:])
     is_fitted = kept_samples(source, samples)
     z = np.concatenate(
@@ -146,7 +146,7 @@ def group(  # noqa: PLR0913  (8 are given by a caller)
     return finish(claim, arrays=_arrays(found), details=details)
 
 
-def _labelled(parts: Sequence[xr.Dataset], label: str, series: Sequence[str]) -> Labelled:
+def find_labelled(parts: Sequence[xr.Dataset], label: str, series: Sequence[str]) -> Labelled:
     """Return the samples that have a label, of the series asked for.
 
     Raises
@@ -157,12 +157,15 @@ def _labelled(parts: Sequence[xr.Dataset], label: str, series: Sequence[str]) ->
     known = sorted({str(name) for ds in parts for name in ds["label"].values})
     if label not in known:
         raise ConfigError(
-            f"group.label: expected a label of the samples, one of {known[:12]!r}, got {label!r}. "
+            f"group.label: expected a label of the samples, one of {known[:12]!r}, got {label!r}"
+            f"{hint(label, known)}. "
             "Give it, or a sample sheet that has it."
         )
     of = {str(name) for ds in parts for name in ds["series"].values}
     if unknown := [s for s in series if s not in of]:
-        raise ConfigError(f"group.series: expected series of the study, got {unknown!r}.")
+        raise ConfigError(
+            f"group.series: expected series of the study, got {unknown!r}{hint(unknown[0], of)}."
+        )
     rows = [_rows(ds, label, series) for ds in parts]
     n = sum(map(len, rows))
     if not 3 <= n <= MAX_SAMPLES:

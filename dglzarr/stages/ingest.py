@@ -157,7 +157,7 @@ def ingest(
     if claim.state == "new":
         spec = _choose_spec(source, options, opened.scale)
         length = shard_samples(len(opened.table.samples)) if spec is RAW else None
-        create_store(claim, _raw_labels(opened.table), spec=spec, region_length=length)
+        create_store(claim, raw_labels(opened.table), spec=spec, region_length=length)
     else:
         spec = claim.spec
     details = {
@@ -215,7 +215,8 @@ def _copy_values(table: Source, raw: str, scale: Scale) -> dict[str, int]:
     return {"n_missing": n_missing, "n_negative": n_negative}
 
 
-def _raw_labels(table: Source) -> dict[str, NDArray[Any]]:
+def raw_labels(table: Source) -> dict[str, NDArray[Any]]:
+    """Return the labels of a source as its raw store holds them."""
     names = sorted(table.labels)
     n = len(table.samples)
     series = next((table.labels[name] for name in SERIES_LABELS if name in table.labels), [""] * n)

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dglzarr.evaluation.cohorts import kept_samples
 from dglzarr.kernels.agreement import STATISTICS, finish_agreement
+from dglzarr.kernels.comparison import MIN_GROUPS, bootstrap_interval
 from dglzarr.kernels.metrics import SIGNIFICANT, known_mean, null_fraction
-from dglzarr.kernels.moments import Standardizer
+from dglzarr.kernels.moments import Standardizer, standardize
+from dglzarr.kernels.panels import principal_axes
 from dglzarr.models.files import load_model, load_model_once, predict
 from dglzarr.storage.options import Run
-from dglzarr.storage.rows import Rows
+from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.schemas import LATENT, NORMALIZED, RECONSTRUCTION
 from dglzarr.storage.stage import stage
 from dglzarr.storage.store import StoreSummary, create_store, finish, open_labels
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from dglzarr.storage.claims import Claim
 
 N_NULL = 2048
-"""The permutation test takes at most so many test samples, evenly spaced."""
+"""The permutation test, and the rivals, take at most so many samples, evenly spaced."""
 
 
 @stage(
@@ -69,7 +71,9 @@ def reconstruct(
     Notes
     -----
     The permutation test takes at most 2,048 test samples, evenly spaced; errors and correlations
-    take them all.
+    take them all. On the same samples the network stands beside two rivals, in the details: the
+    mean of each gene, and as many principal components as it has latent units, of at most 2,048
+    kept training samples.
 
     References
     ----------
@@ -82,11 +86,20 @@ def reconstruct(
         total += parts["agreement_total"][region].values
     mae, pcc = finish_agreement(total)
     tested = np.flatnonzero(kept_samples(source, samples, "test"))
-    chosen = tested[np.linspace(0, len(tested) - 1, min(N_NULL, len(tested))).astype(int)]
+    chosen = _spaced(tested)
     task = (source, chosen, model, saved.model_id)
     (null,) = run_tasks(
         _null_fraction, [task], what="permutation test", on_progress=run.on_progress
     )
+    fitted = _spaced(np.flatnonzero(kept_samples(source, samples)))
+    rivals: dict[str, Any] = {}
+    if len(chosen) and len(fitted):
+        (rivals,) = run_tasks(
+            _rivals,
+            [(*task, fitted, parts.sizes["latent_unit"])],
+            what="rivals",
+            on_progress=run.on_progress,
+        )
     if claim.state == "new":
         create_store(claim, {n: ds[n].values for n in ("gene", "gene_id", "gene_symbol")})
     return finish(
@@ -98,6 +111,7 @@ def reconstruct(
             "mean_mae": _none_if_nan(known_mean(mae)),
             "mean_pcc": _none_if_nan(known_mean(pcc)),
             "n_significant": int((null < SIGNIFICANT).sum()),
+            "rivals": rivals,
         },
     )
 
@@ -113,6 +127,62 @@ def _null_fraction(
     predicted = predict(saved, z)
     z[is_missing] = np.nan
     return null_fraction(z, predicted)
+
+
+def _rivals(
+    source: str,
+    chosen: NDArray[np.int64],
+    model: str,
+    model_id: str,
+    fitted: NDArray[np.int64],
+    n_latent: int,
+) -> dict[str, Any]:
+    """Return the errors of the mean and of principal components beside the network's."""
+    saved, rows = load_model_once(model, model_id), Rows(source)
+    axes, _ = principal_axes(
+        standardize(rows.take(fitted), saved.gene_mean, saved.gene_std), 1.0, n_most=n_latent
+    )
+    block = rows.take(chosen)  # (sample, gene)
+    is_missing = np.isnan(block)
+    z = Standardizer(saved.gene_mean, saved.gene_std)(block, block)
+    rebuilt: dict[str, NDArray[np.floating]] = {
+        "network": predict(saved, z),
+        "components": (z @ axes.T) @ axes,
+    }
+    z[is_missing] = np.nan
+    error = {name: np.nanmean(np.abs(z - values), axis=1) for name, values in rebuilt.items()}
+    error["mean"] = np.nanmean(np.abs(z), axis=1)
+    series = read_array(source, "series")[chosen].astype(object)
+    group = series if len(set(series)) >= MIN_GROUPS else np.arange(len(chosen))
+    return {
+        "mean": _beside(error["network"], error["mean"], group),
+        "components": {
+            "n": len(axes),
+            **_beside(error["network"], error["components"], group),
+        },
+    }
+
+
+def _beside(
+    network: NDArray[np.floating], rival: NDArray[np.floating], group: NDArray[Any]
+) -> dict[str, float | None]:
+    """Return a rival's error, the network's, and their difference with its interval."""
+    difference = network.astype(np.float64) - rival
+    ((low, high),) = bootstrap_interval(difference[np.newaxis], group)
+    found = {
+        "mae": np.mean(rival, dtype=np.float64),
+        "network": np.mean(network, dtype=np.float64),
+        "difference": difference.mean(),
+        "low": low,
+        "high": high,
+    }
+    return {name: _none_if_nan(float(value)) for name, value in found.items()}
+
+
+def _spaced(index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return evenly spaced ones of some samples, at most `N_NULL`."""
+    places = np.linspace(0, len(index) - 1, min(N_NULL, len(index))).astype(np.int64)
+    return np.asarray(index[places], dtype=np.int64)
 
 
 def _none_if_nan(value: float) -> float | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dglzarr.errors import ConfigError
+from dglzarr.errors import ConfigError, hint
 from dglzarr.evaluation.cohorts import kept_samples
 from dglzarr.storage.options import Options, Run, choice
 from dglzarr.storage.rows import Rows, read_array
@@ -26,6 +26,9 @@ from dglzarr.storage.store import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import xarray as xr
     from numpy.typing import NDArray
 
     from dglzarr.storage.claims import Claim
@@ -80,7 +83,7 @@ def score(
     ----------
     Kong et al. 2021, doi:10.1186/s12859-021-03972-5
     """
-    check_group_by(normalized, options.group_by)
+    check_group_by([open_labels(normalized, NORMALIZED)], options.group_by)
     parts, genes = open_labels(source, CONTRIBUTIONS), open_labels(normalized, NORMALIZED)
     n_scored = int(parts["n_scored"].sum())
     latent_total = np.zeros((parts.sizes["latent"], parts.sizes["gene"]))
@@ -105,13 +108,13 @@ def score(
     return finish(claim, arrays=arrays, details={"n_scored": n_scored, "max_delta_error": worst})
 
 
-def check_group_by(normalized: str, group_by: str | None) -> None:
+def check_group_by(parts: Sequence[xr.Dataset], group_by: str | None) -> None:
     """Refuse a label to group by that the samples do not have.
 
     Parameters
     ----------
-    normalized
-        URI of the normalized store.
+    parts
+        Labels of the samples, of one store or of several that are joined.
     group_by
         The label; None is none.
 
@@ -120,8 +123,15 @@ def check_group_by(normalized: str, group_by: str | None) -> None:
     ConfigError
         Naming the labels there are.
     """
-    if group_by is not None:
-        _group_of(normalized, group_by)
+    if group_by is None or group_by in _COLUMNS:
+        return
+    named = sorted({str(name) for ds in parts for name in ds["label"].values})
+    if group_by not in named:
+        known = [*_COLUMNS, *named]
+        raise ConfigError(
+            f"score.group_by: expected one of {', '.join(known)}, got {group_by!r}"
+            f"{hint(group_by, known)}."
+        )
 
 
 def _group_of(normalized: str, group_by: str) -> NDArray[Any]:
@@ -130,9 +140,6 @@ def _group_of(normalized: str, group_by: str) -> NDArray[Any]:
     named = [str(name) for name in ds["label"].values]
     if group_by in _COLUMNS:
         return np.asarray(ds[group_by].values)
-    if group_by not in named:
-        known = ", ".join([*_COLUMNS, *named])
-        raise ConfigError(f"score.group_by: expected one of {known}, got {group_by!r}.")
     return np.asarray(ds["sample_label"].values[:, named.index(group_by)])
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import ValidationInfo, field_validator
 
+from dglzarr.errors import hint
 from dglzarr.evaluation.panels import (
     KINDS,
     MINED,
@@ -65,7 +66,10 @@ class SelectOptions(PanelOptions):
         names = [value] if isinstance(value, str) else value
         if unknown := [name for name in names if name not in SELECTORS]:
             place = f"select.{info.field_name}"
-            raise ValueError(f"{place}: expected any of {list(SELECTORS)}, got {unknown!r}")
+            raise ValueError(
+                f"{place}: expected any of {list(SELECTORS)}, got {unknown!r}"
+                f"{hint(unknown[0], SELECTORS)}"
+            )
         return value
 
 

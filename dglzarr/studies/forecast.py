@@ -12,6 +12,7 @@ from dglzarr.evaluation.sketch import SKETCH_ROWS
 from dglzarr.sources.identifiers import read_gene_list
 from dglzarr.sources.peek import peek_size
 from dglzarr.storage.declare import SHARD_SAMPLES, shard_samples
+from dglzarr.studies.early import check_extras, check_sources
 from dglzarr.studies.plan import Plan
 
 if TYPE_CHECKING:
@@ -60,12 +61,15 @@ def estimate(settings: Settings) -> list[Estimate]:
     Raises
     ------
     ConfigError
-        When a source matches no file.
+        When a source matches no file, or a setting is wrong as far as is cheap to tell.
     """
     plan = Plan.of(settings)
     scale = _Scale.of(plan)
     disk, memory, seconds = _disk(scale), _memory(scale), _seconds(scale)
     standings = plan.standings()
+    todo = {step.name: step.writes for step in plan if standings[step.name].state != "done"}
+    check_extras(settings, dict.fromkeys(todo, ""))
+    check_sources(settings, plan.sources, is_read=standings["ingest"].state == "done")
     return [
         Estimate(
             step.name,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from dglzarr.errors import ConfigError, StoreError
+from dglzarr.errors import ConfigError, StoreError, hint
 from dglzarr.kernels.panels import SELECTORS
 from dglzarr.report.page import write_report
 from dglzarr.sources import source_name
@@ -26,14 +26,14 @@ from dglzarr.stages.ingest import SourceFile, SourceOptions, ingest_all, ingest_
 from dglzarr.stages.join import join
 from dglzarr.stages.normalize import normalize
 from dglzarr.stages.reconstruct import reconstruct
-from dglzarr.stages.score import ScoreOptions, check_group_by, score
+from dglzarr.stages.score import ScoreOptions, score
 from dglzarr.stages.select import select
 from dglzarr.stages.train import train
 from dglzarr.storage.cluster import client
 from dglzarr.storage.files import told
 from dglzarr.storage.options import Run
 from dglzarr.storage.stage import Stage
-from dglzarr.storage.store import is_complete, open_store
+from dglzarr.storage.store import is_complete, open_labels, open_store
 from dglzarr.storage.study import (
     FIRST_SEGMENTS,
     Study,
@@ -43,6 +43,7 @@ from dglzarr.storage.study import (
     planned_study,
     write_manifest,
 )
+from dglzarr.studies.early import check_extras, check_genes, check_labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -425,7 +426,9 @@ def source_files(settings: Settings, study: Study) -> list[SourceFile]:
                     f"sources.{i}.uri: expected files, got the folder {source.uri}. "
                     "Add a pattern, such as /*_series_matrix.txt.gz."
                 )
-            raise ConfigError(f"sources.{i}.uri: no such file: {source.uri}.")
+            raise ConfigError(
+                f"sources.{i}.uri: no such file: {source.uri}{_file_hint(source.uri)}."
+            )
         for path in paths:
             name = source_name(path)
             if name in found:
@@ -453,7 +456,15 @@ def _check_files(settings: Settings) -> None:
     """Refuse settings that name a file which is not there, before any work."""
     for name, path in settings.named_files().items():
         if not Path(path).is_file():
-            raise ConfigError(f"{name}: no such file: {path}.")
+            raise ConfigError(f"{name}: no such file: {path}{_file_hint(path)}.")
+
+
+def _file_hint(path: str) -> str:
+    """Return the file of the same folder that is named most like one that is not there."""
+    place = Path(path)
+    if "*" in place.name or not place.parent.is_dir():
+        return ""
+    return hint(place.name, (other.name for other in place.parent.iterdir() if other.is_file()))
 
 
 def _matching(pattern: str) -> list[Path]:
@@ -500,6 +511,10 @@ def mine(
     steps = [step for step in Plan.of(settings) if step.name in only]
     if not steps:
         raise ConfigError(f"{only[0]}: expected settings, got none. Add a section [{only[0]}].")
+    if not run.overwrite:
+        check_extras(settings, {step.name: step.writes for step in steps})
+    else:
+        check_extras(settings, {step.name: "" for step in steps})
     study = create_study(settings.root)
     if run.overwrite and len(study.segments) > 1:
         raise StoreError(
@@ -544,17 +559,13 @@ def run_steps(
     with client(settings.cluster):
         for step in steps:
             done[step.name] = execute(step, run)
+            if step.name == "ingest":
+                read = step.arguments["sources"]
+                train, cohorts = (
+                    [open_labels(s.raw) for s in read if s.options.role == role]
+                    for role in ("train", "cohort")
+                )
+                check_labels(settings, train, cohorts)
             if step.name == "join":
-                _check_panel_size(settings, open_store(step.writes).sizes["gene"])
-            if step.name == "normalize":
-                check_group_by(step.writes, settings.score.group_by)
+                check_genes(settings, open_labels(step.writes))
     return done
-
-
-def _check_panel_size(settings: Settings, n_genes: int) -> None:
-    """Refuse an impossible panel as soon as the number of genes is known."""
-    if settings.select.n_landmarks >= n_genes:
-        raise ConfigError(
-            f"select.n_landmarks: expected 1 to {n_genes - 1}, fewer than the {n_genes} genes of "
-            f"the study, got {settings.select.n_landmarks}. Lower it."
-        )

@@ -15,7 +15,7 @@ import zarr
 from dglzarr.errors import StoreError
 from dglzarr.models.files import History, save_model, write_history
 from dglzarr.report.page import _panel_pictures, write_landmark_table, write_report
-from dglzarr.report.panels import PanelRow, panel_rows, shown_rows, verdict
+from dglzarr.report.panels import CHANCE, PanelRow, panel_rows, shown_rows, verdict
 from dglzarr.storage.declare import shard_samples
 from dglzarr.storage.schemas import SPECS
 from dglzarr.storage.store import (
@@ -36,6 +36,7 @@ SYMBOLS = ["" if i % 7 == 3 else f"SYM{i // 2}" for i in range(N_GENES)]
 N_MISSING = np.arange(N_SAMPLES, dtype="i4") * 100
 # landmarks of each panel (and the baseline) that the study, and the cohort, measure
 N_MEASURED = np.array([[8, 6], [7, 7], [7, 7], [7, 7], [7, 7], [7, 5], [0, 0]], "i4")
+ERRORS = np.array([0.5, 0.4, 0.45, 0.55, 0.6, 0.65, 0.9])  # of the panels and the baseline
 PANELS = ["mined", "l1000", "random-0", "random-1", "random-2", "random-3"]
 KINDS = ["mined", "published", *["random"] * 4]
 
@@ -128,8 +129,7 @@ def score_arrays():
 def evaluation_arrays():
     rng = np.random.default_rng(4)
     panels = [*PANELS, "mean"]
-    level = np.array([0.5, 0.4, 0.45, 0.55, 0.6, 0.65, 0.9])[:, None, None]
-    mae = (level + rng.uniform(-0.05, 0.05, (7, 2, N_GENES))).astype("f4")
+    mae = (ERRORS[:, None, None] + rng.uniform(-0.05, 0.05, (7, 2, N_GENES))).astype("f4")
     pcc = rng.uniform(0.2, 0.9, mae.shape).astype("f4")
     null = rng.uniform(0, 0.03, mae.shape).astype("f4")
     target = np.arange(N_GENES) >= 20
@@ -140,7 +140,7 @@ def evaluation_arrays():
     measures = {"mae": mae, "mae_within": mae / 2, "pcc": pcc, "null_fraction": null}
     return panels, {
         **{name: v[:, np.newaxis] for name, v in measures.items()},
-        "sample_error": np.ones((7, 1, N_TEST + 5), "f4"),
+        "sample_error": np.tile(ERRORS[:, None, None], (1, 1, N_TEST + 5)).astype("f4"),
         "mean_mae": np.nanmean(mae, axis=-1)[:, np.newaxis],
         "interval_samples": np.tile([0.1, 0.2], (7, 1, 2, 1)),
         "interval_series": np.tile([[[np.nan], [0.3]]], (7, 1, 1, 2)),
@@ -158,7 +158,10 @@ def evaluation_arrays():
 
 def judged_coords():
     n = N_TEST + 5
-    names = {n: text(["x"] * (N_TEST + 5)) for n in ("judged_sample", "judged_series")}
+    names = {
+        "judged_sample": text(["x"] * n),
+        "judged_series": text(["x"] * N_TEST + ["a", "b", "c", "a", "b"]),
+    }
     cohort = text(["test"] * N_TEST + ["gtex"] * 5)
     bound = text(["low", "high"])
     return {"judged": np.arange(n, dtype="i4"), **names, "judged_cohort": cohort, "bound": bound}
@@ -304,6 +307,7 @@ def test_write_report__panel_table_equals_stores(page, cohort, start):
         assert rows[label] == [
             f"{np.nanmean(mae[i].astype('f8')):.4f}",
             ("0.1000 to 0.2000", "0.3000 to 0.3000")[cohort],
+            *beside_mined(names[i], cohort),
             f"{np.nanmean(mae[i].astype('f8') / 2):.4f}",
             "-" if names[i] == "mean" else f"{np.nanmedian(pcc[i].astype('f8')):.4f}",
             f"{below:.1%}",
@@ -315,17 +319,29 @@ def test_write_report__panel_table_equals_stores(page, cohort, start):
     assert rows["random, mean of 4"][0] == f"{np.nanmean(mae[2:6].astype('f8')):.4f}"
 
 
+def beside_mined(name, cohort):
+    """What the page says of a panel beside the mined one; only the cohort has three series."""
+    if name == "mined":
+        return ["-", "-"]
+    difference = ERRORS[[*PANELS, "mean"].index(name)] - ERRORS[0]
+    words = {"l1000": "better", "random-0": "better"}.get(name, "worse")
+    return [f"{difference:.4f}", words if cohort else "no detectable difference"]
+
+
 def test_write_report__verdict(written):
     words = re.sub(r"<[^>]*>", "", written.read_text())
-    assert "better than most random panels (3 of 4): place 2 of 5." in words
-    assert re.search(r"published list l1000 has 0\.\d{4}, which is better than the mined", words)
+    assert "No detectable difference between the mined panel and panels drawn at random." in words
+    assert "lower than that of 3 of 4 random panels: place 2 of 5." in words
+    assert re.search(r"list l1000 has 0\.\d{4}: no detectable difference to the mined", words)
+    assert re.search(r"list l1000 has 0\.\d{4}, which is better than the mined", words)
+    assert "of fewer than 3 series, too few to tell better from worse" in words
 
 
 def test_write_report__top_genes_equal_store(page, study):
     ds = open_store(study["stores"]["landmarks"])
-    rows = page.table("The first 50 genes of the panel")[1:]
-    best = np.argsort(ds["rank"].values)[:50]
-    assert [row[0] for row in rows] == [str(i) for i in range(1, 51)]
+    rows = page.table("All 8 genes of the panel")[1:]
+    best = np.argsort(ds["rank"].values)[:N_LANDMARKS]
+    assert [row[0] for row in rows] == [str(i) for i in range(1, N_LANDMARKS + 1)]
     assert [row[1] for row in rows] == [GENES[i] for i in best]
     assert [row[2] for row in rows] == [SYMBOLS[i] or "-" for i in best]
     assert [row[4] for row in rows] == [f"{ds['score'].values[i]:.4g}" for i in best]
@@ -369,7 +385,11 @@ def test_write_report__everything_escaped(written, page):
 
 def test_write_report__self_contained_with_every_figure(written, page):
     html = written.read_text()
-    assert not re.search(r"(src|href)=\"(?!data:image/svg\+xml;base64,|#)", html)
+    assert not re.search(r"src=\"(?!data:image/svg\+xml;base64,)", html)
+    links = set(re.findall(r"href=\"([^#\"][^\"]*)", html))
+    links.remove("https://doi.org/10.1186/s12859-021-03972-5")
+    assert links == {"panels.tsv", "landmarks.tsv", "sorted_genes.csv", "overlaps.tsv", "figures/"}
+    assert all((written.parent / name).exists() for name in links)
     assert "@import" not in html
     assert len(page.images) == 8
     assert all(len(image["alt"]) > 20 for image in page.images)
@@ -473,6 +493,7 @@ def test_write_landmark_table__all_genes_by_rank(study, tmp_path):
     assert [row["gene"] for row in rows] == [GENES[i] for i in order]
     assert [float(row["score"]) for row in rows] == score[order].tolist()
     assert [row["is_landmark"] for row in rows] == ["True"] * 8 + ["False"] * 52
+    assert {row["is_forced"] for row in rows} == {"False"}
 
 
 def test_write_landmark_table__csv_is_the_same_with_commas(written):
@@ -489,18 +510,20 @@ def test_write_report__panels_tsv_holds_every_panel(written):
     assert rows[1]["panel"] == "mined"
 
 
-def row(panel, mae, kind):
-    return PanelRow("test", panel, kind, mae, math.nan, math.nan, math.nan, None, None)
+def row(panel, mae, kind, *, versus=math.nan, low=math.nan, high=math.nan, pvalue=0.01):
+    more = {"versus_low": low, "versus_high": high, "versus_pvalue": pvalue}
+    nothing = [math.nan] * 3
+    return PanelRow("test", panel, kind, mae, *nothing, None, None, versus_mined=versus, **more)
 
 
 @pytest.mark.parametrize(
     ("random", "words"),
     [
-        ([0.6, 0.7], "better than all 2 random panels: place 1 of 3."),
-        ([0.6, 0.7, 0.4], "better than most random panels (2 of 3): place 2 of 4."),
-        ([0.6, 0.4], "better than only 1 of the 2 random panels: place 2 of 3."),
-        ([0.4, 0.5], "better than none of the 2 random panels: place 2 of 3."),
-        ([0.6], "better than all 1 random panel: place 1 of 2."),
+        ([0.6, 0.7], "lower than that of 2 of 2 random panels: place 1 of 3."),
+        ([0.6, 0.7, 0.4], "lower than that of 2 of 3 random panels: place 2 of 4."),
+        ([0.6, 0.4], "lower than that of 1 of 2 random panels: place 2 of 3."),
+        ([0.4, 0.5], "lower than that of 0 of 2 random panels: place 2 of 3."),
+        ([0.6], "lower than that of 1 of 1 random panel: place 1 of 2."),
         ([], "no random panel"),
     ],
     ids=["all", "most", "half", "none-and-tie", "one", "no-random"],
@@ -512,18 +535,47 @@ def test_verdict__place_among_random(random, words):
 
 
 @pytest.mark.parametrize(
-    ("mae", "words"),
-    [(0.4, "better than"), (0.6, "worse than"), (0.5, "same as"), (math.nan, "not be")],
+    ("found", "words"),
+    [
+        ({"versus": -0.1, "low": -0.2, "high": -0.01}, "0.4000, which is better than"),
+        ({"versus": 0.1, "low": 0.01, "high": 0.2}, "0.4000, which is worse than"),
+        ({"versus": 0.1, "low": -0.01, "high": 0.2}, "0.4000: no detectable difference"),
+        ({"versus": 0.1, "low": 0.01, "high": 0.2, "pvalue": 0.2}, ": no detectable difference"),
+        ({"versus": 0.0, "low": 0.0, "high": 0.0, "pvalue": math.nan}, ": no detectable"),
+        ({"versus": 0.1}, ": no detectable difference"),
+    ],
+    ids=["better", "worse", "series-differ", "genes-differ", "same", "two-series"],
 )
-def test_verdict__published_and_mean(mae, words):
+def test_verdict__only_a_paired_difference_says_better_or_worse(found, words):
     rows = [
-        row("mean", mae, "baseline"),
-        row("mined", 0.5, "mined"),
-        row("l1000", mae, "published"),
+        row("mean", 0.4, "baseline", **found),
+        row("mined", 0.5, "mined", versus=0.0),
+        row("l1000", 0.4, "published", **found),
     ]
     sentences = verdict(rows)
     assert words in next(s for s in sentences if "l1000" in s)
     assert words in next(s for s in sentences if "training mean" in s)
+    assert ("fewer than 3 series" in " ".join(sentences)) == ("low" not in found)
+
+
+@pytest.mark.parametrize(
+    ("sign", "words"),
+    [
+        (1, "The mined panel predicts better than panels drawn at random (their error"),
+        (-1, "The mined panel predicts worse than panels drawn at random (their error"),
+        (0, "No detectable difference between the mined panel and panels drawn at random (their"),
+    ],
+)
+def test_verdict__against_random_panels_together(sign, words):
+    low, high = {1: (0.01, 0.2), -1: (-0.2, -0.01), 0: (-0.1, 0.1)}[sign]
+    chance = row(CHANCE, math.nan, "random", versus=0.05 * sign, low=low, high=high)
+    rows = [row("mined", 0.5, "mined"), row("random-0", 0.6, "random"), chance]
+    assert verdict(rows)[0].startswith(words)
+
+
+def test_verdict__a_panel_that_is_not_judged():
+    said = verdict([row("mined", 0.5, "mined"), row("l1000", math.nan, "published")])
+    assert "l1000 could not be judged" in " ".join(said)
 
 
 def test_verdict__mined_without_result():

@@ -55,6 +55,28 @@ def test_reconstruct__kept_test_samples(study):
     assert details["n_significant"] == int((found["null_fraction"] < 0.01).sum())
 
 
+def test_reconstruct__beside_the_mean_and_principal_components(study):
+    """The errors are those of numpy's own decomposition of the kept training samples."""
+    rivals = study.reconstruct().details["rivals"]
+    normalized, mask = open_store(study.source), open_store(study.samples)
+    z = (normalized["expression"].values - mask["gene_mean"].values) / mask["gene_std"].values
+    is_missing = np.isnan(z)
+    filled = np.where(is_missing, 0, z)
+    split, keep = normalized["split"].values, mask["keep"].values
+    _, _, axes = np.linalg.svd(filled[(split == 0) & keep], full_matrices=False)
+    tested = (split == 2) & keep
+    n = rivals["components"]["n"]
+    rebuilt = filled[tested] @ axes[:n].T @ axes[:n]
+    z[is_missing] = np.nan
+    expected = np.nanmean(np.abs(z[tested] - rebuilt), axis=1).mean()
+    assert rivals["components"]["mae"] == pytest.approx(expected, rel=1e-4)
+    assert rivals["mean"]["mae"] == pytest.approx(
+        np.nanmean(np.abs(z[tested]), axis=1).mean(), rel=1e-4
+    )
+    for rival in rivals.values():
+        assert rival["difference"] == pytest.approx(rival["network"] - rival["mae"], rel=1e-4)
+
+
 def test_reconstruct__permutation_test_of_some_samples(study, monkeypatch):
     monkeypatch.setattr(stage, "N_NULL", 5)
     summary = study.reconstruct()

@@ -113,9 +113,9 @@ def test_score__groups_of_a_coordinate_are_the_score_together(study, reference):
 def test_score__unknown_label_to_group_by(study):
     message = r"group_by: expected one of series, .*, got 'organ'"
     with pytest.raises(ConfigError, match=message):
-        check_group_by(study.source, "organ")
-    check_group_by(study.source, "platform")
-    check_group_by(study.source, None)
+        check_group_by([open_store(study.source)], "organ")
+    check_group_by([open_store(study.source)], "platform")
+    check_group_by([open_store(study.source)], None)
     study.explain()
     study.score()
     before = digests(study.scores)

@@ -277,6 +277,40 @@ def test_select__forced_and_excluded_by_any_name(select, source, target, selecto
         assert not {"0_at", "3_at"} & set(genes)
 
 
+def test_select__controls_and_unnamed_features_are_left_out_where_asked(select, source, target):
+    """AFFX-... and the feature without a name are chosen unless settings say otherwise."""
+    labels = [f"AFFX-{gene}" if gene == "3_at" else gene for gene in GENES]
+    controls = write_store(
+        f"{target}-scores",
+        SCORES,
+        {
+            "gene": text(labels),
+            "gene_symbol": text(SYMBOLS),
+            "gene_id": text(IDS),
+            "latent": np.arange(2, dtype=np.int32),
+            "score": SCORE,
+            "latent_score": np.stack([SCORE, SCORE]).astype(np.float32),
+        },
+    )
+    select(source, target, n_landmarks=6)
+    assert "exclude_controls" not in read_attributes(target)["parameters"]
+    assert {"3_at", "4_at"} <= chosen_genes(target)
+    more = {"exclude_controls": True, "exclude_unnamed": True}
+    summary = select(controls, f"{target}-2", n_landmarks=6, **more)
+    found = open_store(f"{target}-2")
+    assert {"AFFX-3_at", "4_at"}.isdisjoint(found["panel_gene"].values.ravel().tolist())
+    assert summary.details["n_excluded"] == 2
+    assert read_attributes(f"{target}-2")["parameters"]["exclude_controls"] is True
+    select(controls, f"{target}-3", n_landmarks=6, forced=["AFFX-3_at"], **more)
+    assert "AFFX-3_at" in chosen_genes(f"{target}-3")
+
+
+def chosen_genes(target):
+    """The genes of the mined panel."""
+    ds = open_store(target)
+    return set(ds["gene"].values[ds["is_landmark"].values].tolist())
+
+
 def test_select__excluded_symbol_with_all_its_features(select, source, target):
     select(source, target, n_landmarks=5, excluded=["b"])
     assert panels(target)["mined"] == ["3_at", "6_at", "7_at", "4_at", "0_at"]

@@ -1,6 +1,7 @@
 """Cross-validation: every series held out once, nothing fitted on it, resumable; rows by numpy."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import scipy.stats
 
 from dglzarr.errors import ConfigError
-from dglzarr.kernels.comparison import bootstrap_interval
+from dglzarr.kernels.comparison import Paired, bootstrap_interval
 from dglzarr.report.comparison import (
     COLUMNS,
     ComparisonRow,
@@ -341,17 +342,37 @@ def test_comparison_verdict__differences_and_half_sizes():
         row("random", 50, 0.7, best=0.69, n_panels=20),
         row("random", 100, 0.65, best=0.64, n_panels=20),
         row("greedy", 50, 0.66, versus_random=-0.04, versus_low=-0.05, versus_high=-0.03),
-        row("medoids", 50, 0.64, versus_random=-0.06, versus_low=-0.08, versus_high=0.01),
-        row("greedy", 100, 0.62, versus_random=-0.03, versus_low=-0.04, versus_high=-0.01),
+        row(
+            "medoids",
+            50,
+            0.64,
+            versus_random=-0.06,
+            versus_low=-0.08,
+            versus_high=0.01,
+            wilcoxon_pvalue=0.001,
+            versus_twice=Paired(-0.01, -0.02, -0.005, 0.01),
+        ),
+        row(
+            "greedy",
+            100,
+            0.62,
+            versus_random=-0.03,
+            versus_low=-0.04,
+            versus_high=-0.01,
+            wilcoxon_pvalue=0.001,
+        ),
         row("random of l1000", 50, 0.1),
     ]
     said = comparison_verdict(rows)
     assert len(said) == 3
-    assert "50 genes, ridge: medoids is the best of 2" in said[0]
-    assert "not told from chance" in said[0]
-    assert "greedy is the best of 1" in said[1]
-    assert "below chance" in said[1]
-    assert said[2] == "medoids with 50 genes (0.6400) is not above random panels of 100 (0.6500)."
+    assert "50 genes, ridge: medoids has the lowest error of 2" in said[0]
+    assert said[0].endswith("no detectable difference.")
+    assert "greedy has the lowest error of 1" in said[1]
+    assert said[1].endswith("better than random panels.")
+    twice = "medoids with 50 genes (0.6400) is {} random panels of 100 (0.6500)."
+    assert said[2] == twice.format("better than")
+    rows[3] = replace(rows[3], versus_twice=Paired(-0.01, -0.02, 0.005, 0.01))
+    assert comparison_verdict(rows)[2] == twice.format("without detectable difference to")
 
 
 def test_comparison_verdict__nothing_to_compare_with():

@@ -1,0 +1,199 @@
+"""What is wrong with settings, told before any work or as soon as labels of sources are read.
+
+Reads labels of stores and, for a dry run, source files where that is cheap; writes nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import xarray as xr
+
+from dglzarr.errors import ConfigError, SourceError
+from dglzarr.evaluation.panels import check_list_names, find_rules, read_lists
+from dglzarr.models import check_installed
+from dglzarr.sources import read_source
+from dglzarr.sources.identifiers import name_genes, read_annotation_table, read_gene_list
+from dglzarr.stages.group import find_labelled
+from dglzarr.stages.ingest import raw_labels
+from dglzarr.stages.score import check_group_by
+from dglzarr.storage.store import is_complete, open_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from dglzarr.settings import Settings
+    from dglzarr.stages.ingest import SourceFile
+
+CHEAP_NBYTES = 2**24
+"""A text file of at most so many bytes is read whole for a dry run."""
+
+
+def check_extras(settings: Settings, writes: Mapping[str, str]) -> None:
+    """Refuse steps to do whose packages are not installed here.
+
+    Parameters
+    ----------
+    settings
+        The study.
+    writes
+        What each step that is asked for writes, by name.
+
+    Raises
+    ------
+    ConfigError
+        Naming the package, and the extra that brings it.
+    """
+    todo = {name for name, uri in writes.items() if not _is_made(uri)}
+    if "train" in todo:
+        check_installed("keras", "numba", extra="train")
+    if "evaluate" in todo and "dgex" in settings.evaluate.predictors:
+        check_installed("keras", "numba", extra="train")
+    asked = settings.score
+    if "explain" in todo and asked.engine == "shap":
+        if asked.device == "gpu":
+            raise ConfigError(
+                "score.device: expected 'auto' or 'cpu' for engine 'shap', got 'gpu'."
+            )
+        check_installed("keras", "numba", extra="train")
+        check_installed("shap", extra="oracle")
+    is_elsewhere = settings.cluster.kind == "address"
+    if "explain" in todo and asked.device == "gpu" and not is_elsewhere:
+        check_installed("cupy", extra="gpu")
+
+
+def _is_made(uri: str) -> bool:
+    return is_complete(uri) or Path(uri, "model.json").is_file()
+
+
+def check_labels(settings: Settings, train: Sequence[xr.Dataset], cohorts: Sequence[Any]) -> None:
+    """Refuse labels that no sample of some sources has.
+
+    Parameters
+    ----------
+    settings
+        The study.
+    train, cohorts
+        Labels of the raw stores that are joined, and of those that are not.
+
+    Raises
+    ------
+    ConfigError
+        Naming the labels there are.
+    """
+    check_group_by(train, settings.score.group_by)
+    if settings.group.label:
+        find_labelled([*train, *cohorts], settings.group.label, settings.group.series)
+
+
+def check_genes(settings: Settings, genes: xr.Dataset) -> None:
+    """Refuse panels that the genes of a study cannot make.
+
+    Parameters
+    ----------
+    settings
+        The study.
+    genes
+        Label, symbol and ID of each gene.
+
+    Raises
+    ------
+    ConfigError
+        When a panel is too large, or a forced gene is not measured.
+    SourceError
+        When under half of a published list is measured.
+    """
+    n_genes = genes.sizes["gene"]
+    if settings.select.n_landmarks >= n_genes:
+        raise ConfigError(
+            f"select.n_landmarks: expected 1 to {n_genes - 1}, fewer than the {n_genes} genes of "
+            f"the study, got {settings.select.n_landmarks}. Lower it."
+        )
+    find_rules(
+        genes,
+        np.ones(n_genes),  # which genes vary is known later
+        settings.select,
+        sizes=[settings.select.n_landmarks],
+        place="select.n_landmarks",
+    )
+    check_list_names(settings.evaluate.panels)
+    read_lists(genes, settings.evaluate.panels)
+
+
+def check_sources(settings: Settings, sources: Sequence[SourceFile], *, is_read: bool) -> None:
+    """Refuse settings that sources contradict, as far as that is cheap to tell.
+
+    Parameters
+    ----------
+    settings
+        The study.
+    sources
+        The files and their raw stores.
+    is_read
+        Whether the raw stores hold what the files do; otherwise files are read, a GCTX or up to
+        `CHEAP_NBYTES` of text, and nothing is checked where one is larger.
+
+    Raises
+    ------
+    ConfigError, SourceError
+        As `check_labels` and `check_genes`.
+    """
+    opened = {}
+    for source in sources:
+        found = open_labels(source.raw) if is_read else _head(source)
+        if found is None:
+            return
+        opened[source.raw] = found
+    train = [opened[s.raw] for s in sources if s.options.role == "train"]
+    cohorts = [opened[s.raw] for s in sources if s.options.role == "cohort"]
+    check_labels(settings, train, cohorts)
+    if (genes := _joint_genes(settings, train)) is not None:
+        check_genes(settings, genes)
+
+
+def _head(source: SourceFile) -> xr.Dataset | None:
+    """Return the labels of a file, None where reading it takes long."""
+    path = Path(source.path)
+    if path.stat().st_size > CHEAP_NBYTES and not h5py.is_hdf5(path):
+        return None
+    asked = source.options
+    try:
+        table = read_source(path, sample_sheet=asked.sample_sheet, sample_column=asked.join_column)
+    except SourceError:
+        return None  # which ingest tells of
+    labels = raw_labels(table)
+    matrix = labels.pop("sample_label")
+    dims = {name: name if name in ("gene", "sample", "label") else "sample" for name in labels}
+    dims["gene_symbol"] = "gene"
+    return xr.Dataset(
+        {
+            **{name: (dims[name], values) for name, values in labels.items()},
+            "sample_label": (("sample", "label"), matrix),
+        }
+    )
+
+
+def _joint_genes(settings: Settings, train: Sequence[xr.Dataset]) -> xr.Dataset | None:
+    """Return the genes that sources have in common, None where they are known once joined."""
+    asked = settings.ingest
+    if asked.feature_kind != "probe":
+        return None
+    labels = [[str(gene) for gene in ds["gene"].values] for ds in train]
+    listed: Collection[str] = set(labels[0]).intersection(*labels[1:])
+    if asked.probes is not None:
+        listed = read_gene_list(asked.probes)
+    elif len(listed) < max(map(len, labels)) / 2:
+        return None  # which join tells of
+    genes = sorted(listed)
+    annotation = read_annotation_table(asked.annotation) if asked.annotation else None
+    own = (
+        ([str(g) for g in ds["gene"].values], [str(s) for s in ds["gene_symbol"].values])
+        for ds in train
+    )
+    symbols, ids = name_genes(genes, asked.feature_kind, annotation, own)
+    text = np.dtypes.StringDType()
+    columns = {"gene": genes, "gene_symbol": symbols, "gene_id": ids}
+    return xr.Dataset({n: ("gene", np.array(v, dtype=text)) for n, v in columns.items()})

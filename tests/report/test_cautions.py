@@ -1,0 +1,127 @@
+"""Each caution is told where it holds, with what to do, and not elsewhere."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from dglzarr.models.files import History
+from dglzarr.report.cautions import cautions
+from dglzarr.report.panels import CHANCE, PanelRow
+from tests.builders import text
+
+N_GENES, N_LANDMARKS = 40, 10
+
+
+def rival(difference, low, high, **more):
+    found = {"mae": 0.7, "network": 0.7 + difference, "difference": difference}
+    return {**found, "low": low, "high": high, **more}
+
+
+def opened(**changes):
+    """The stores of a study that nothing stands against, but for what is changed."""
+    asked = {
+        "n_series": 6, "n_tested": 3, "validation": 5, "kept": 60, "genes": None, "symbols": None,
+        "rivals": {"mean": rival(-0.1, -0.2, -0.05), "components": rival(-0.1, -0.2, -0.05, n=3)},
+        **changes,
+    }  # fmt: skip
+    split = np.repeat([0, 1, 2], [asked["kept"], asked["validation"], 12])
+    series = [f"GSE{i % asked['n_series']}" for i in range(split.size)]
+    genes = asked["genes"] or [f"{i}_at" for i in range(N_GENES)]
+    symbols = asked["symbols"] or [f"S{i}" for i in range(N_GENES)]
+    return {
+        "expression": xr.Dataset({"split": ("sample", split), "series": ("sample", text(series))}),
+        "samples": xr.Dataset({"keep": ("sample", np.ones(split.size, bool))}),
+        "landmarks": xr.Dataset(
+            {
+                "gene": ("gene", text(genes)),
+                "gene_symbol": ("gene", text(symbols)),
+                "gene_id": ("gene", text([""] * N_GENES)),
+                "is_landmark": ("gene", np.arange(N_GENES) < N_LANDMARKS),
+            }
+        ),
+        "evaluation": xr.Dataset(
+            {"n_series": ("cohort", [asked["n_tested"]])},
+            coords={"cohort": text(["test"]), "predictor": text(["ridge"])},
+        ),
+        "reconstruction": xr.Dataset(attrs={"details": {"rivals": asked["rivals"]}}),
+    }
+
+
+def row(panel, mae, kind, **more):
+    return PanelRow("test", panel, kind, mae, *[np.nan] * 3, None, None, **more)
+
+
+def rows(low=0.01, high=0.1, random=(0.6, 0.7)):
+    chance = row(
+        CHANCE, np.nan, "random", versus_mined=0.1, versus_low=low, versus_high=high,
+        versus_pvalue=0.001,
+    )  # fmt: skip
+    drawn = [row(f"random-{i}", mae, "random") for i, mae in enumerate(random)]
+    return [row("mined", 0.5, "mined"), *drawn, chance]
+
+
+def history(*val_loss):
+    n = len(val_loss)
+    return History(np.arange(1, n + 1), np.ones(n), np.array(val_loss, float), np.ones(n))
+
+
+GOOD = history(0.8, 0.6, 0.7)
+NAMES = [f"S{i}" for i in range(N_GENES)]
+
+
+def test_cautions__nothing_stands_against_a_good_study():
+    assert cautions(opened(), rows(), GOOD) == []
+    without = opened()
+    del without["reconstruction"]
+    assert cautions(without, rows()) == []
+    assert cautions(opened(rivals={}), rows(), GOOD) == []  # a store of before
+
+
+@pytest.mark.parametrize(
+    ("stores", "found", "curve", "what", "remedy"),
+    [
+        ({"n_series": 2, "n_tested": 1}, {}, GOOD, "The study is of 2 series", "Add series"),
+        ({"n_tested": 2}, {}, GOOD, "held-out samples are of 2 series", "ingest.test_fraction"),
+        ({"validation": 0}, {}, GOOD, "no validation samples", "ingest.validation_fraction"),
+        ({"kept": 9}, {}, GOOD, "9 training samples for a panel of 10", "select.n_landmarks"),
+        ({}, {}, history(0.8, 0.7), "still improved when it stopped, in epoch 2", "train.epochs"),
+        ({}, {"low": -0.01}, GOOD, "not shown to be better than chance", "dglzarr compare"),
+        (
+            {}, {"low": -0.2, "high": -0.1, "random": (0.4, 0.7)}, GOOD,
+            "1 of 2 random panels have a lower error", "add series",
+        ),
+        (
+            {"rivals": {"mean": rival(-0.01, -0.03, 0.01)}}, {}, GOOD,
+            "no better than the mean of each gene", "Do not read its scores",
+        ),
+        (
+            {"rivals": {"components": rival(0.02, 0.01, 0.03, n=7)}}, {}, GOOD,
+            "worse than 7 principal components", "train.hidden",
+        ),
+        (
+            {"genes": ["AFFX-BioB-5_at", *(f"{i}_at" for i in range(1, N_GENES))]}, {}, GOOD,
+            "1 control probe on the panel (AFFX-BioB-5_at)", "select.exclude_controls",
+        ),
+        (
+            {"symbols": ["", "", *NAMES[2:]]}, {}, GOOD,
+            "2 of 10 genes of the panel have no symbol", "select.exclude_unnamed",
+        ),
+        ({"symbols": [""] * N_GENES}, {}, GOOD, "No gene has a symbol", "ingest.annotation"),
+    ],
+)  # fmt: skip
+def test_cautions__each_with_what_to_do(stores, found, curve, what, remedy):
+    (one,) = cautions(opened(**stores), rows(**found), curve)
+    assert what in one.what
+    assert remedy in one.remedy
+    assert str(one) == f"{one.what} {one.remedy}"
+
+
+def test_cautions__what_is_not_told():
+    few = {"n_tested": 2}
+    nothing_told = rows(low=np.nan, high=np.nan)  # of two series, and lower than every random panel
+    assert len(cautions(opened(**few), nothing_told, GOOD)) == 1
+    beaten = rows(low=np.nan, high=np.nan, random=(0.4, 0.7))
+    assert len(cautions(opened(**few), beaten, GOOD)) == 2
+    unsure = {"components": rival(0.02, -0.01, 0.03, n=7)}
+    assert cautions(opened(rivals=unsure), rows(), GOOD) == []
+    assert cautions(opened(), rows(), history(np.nan, np.nan)) == []
