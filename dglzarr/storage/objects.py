@@ -74,6 +74,14 @@ def is_sealed(written: bytes, digest: object) -> bool:
     return tag(written.replace(digest.encode(), UNSEALED.encode())) == digest
 
 
+def carries_digest(written: bytes) -> bool:
+    """Return whether a text is a JSON object that carries the right digest of itself."""
+    try:
+        return is_sealed(written, json.loads(written)["digest"])
+    except (ValueError, TypeError, KeyError):
+        return False
+
+
 def group_attributes(written: bytes) -> dict[str, Any]:
     """Return the attributes of a store by its ``zarr.json``; 0.1.0 wrote no digest of them.
 

@@ -672,6 +672,35 @@ def _damage(uri: str) -> str:
     return f"{uri}: is damaged: {wrong[0]}." if wrong else ""
 
 
+def check_matrices(uri: str, *, on_progress: Progress | None = None) -> None:
+    """Compare what region tasks wrote of a complete store with its digests; others have none.
+
+    Raises
+    ------
+    StoreError
+        When an object is not as it was written.
+    """
+    filesystem, path = open_filesystem(uri)
+    found = read_attributes(uri) if filesystem.exists(f"{path}/{GROUP}") else None
+    if not found or found["dglzarr_schema"] not in SPECS:  # a file, or a model
+        return
+    spec, record = SPECS[found["dglzarr_schema"]], read_record(uri, found) or {}
+    fixed = _without_regions(spec, record)
+    todo = [(uri, name, wanted) for name, wanted in record.items() if name not in fixed]
+    if todo:
+        what = f"checking {uri.rpartition('/')[2]}"
+        run_tasks(_check_object, todo, what=what, on_progress=on_progress)
+
+
+def _check_object(uri: str, name: str, wanted: Object) -> None:
+    filesystem, path = open_filesystem(uri)
+    if (got := measure(filesystem, f"{path}/{name}")) != wanted:
+        raise StoreError(
+            f"{uri}: is damaged: {mismatch(name, wanted, got)}. Remove that object and run its "
+            "stage again."
+        )
+
+
 def _without_regions(spec: StoreSpec, record: Record) -> Record:
     """Return the objects of a record that are lost for good: region tasks do not write them."""
     written = tuple(f"{array.name}/c/" for array in spec.region_arrays)

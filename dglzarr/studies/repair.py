@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dglzarr.errors import DglzarrError, StoreError
 from dglzarr.storage.files import tag
+from dglzarr.storage.objects import carries_digest
 from dglzarr.storage.store import checked_attributes, read_attributes
 from dglzarr.storage.study import (
     MANIFEST,
@@ -42,7 +43,10 @@ def repair(root: str) -> Study:
             return open_study(root)
         except StoreError:
             path = Path(root) / MANIFEST
-            known = tag(path.read_bytes()) if path.exists() else ""
+            written = path.read_bytes() if path.exists() else b""
+            if carries_digest(written):  # of a version to come
+                raise
+        known = tag(written) if written else ""
         write_manifest(Study(root, (), known), _chain(root, names))
     return open_study(root)
 
@@ -50,10 +54,8 @@ def repair(root: str) -> Study:
 def _chain(root: str, names: Sequence[str]) -> list[str]:
     """Return the segments of a study in order, by their lineage."""
     joined = {name: _store_id(root, name, "expression") for name in names}
-    like = {
-        name: {i for n, i in joined.items() if i in _inputs(_expression(root, name))}
-        for name in names
-    }
+    known = {found for found in joined.values() if found}
+    like = {name: known & _inputs(f"{root}/segments/{name}/expression.zarr") for name in names}
     begun = [name for name in names if joined[name] and not like[name]]
     source = _inputs(f"{root}/scores.zarr")
     if source:
@@ -80,10 +82,6 @@ def _store_id(root: str, segment: str, schema: str) -> str:
     except DglzarrError:
         return ""
     return str(found["store_id"])
-
-
-def _expression(root: str, segment: str) -> str:
-    return f"{root}/segments/{segment}/expression.zarr"
 
 
 def _inputs(uri: str) -> set[str]:
