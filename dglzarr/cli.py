@@ -445,19 +445,21 @@ def _list_stores(found: list[dict[str, Any]], *, as_json: bool) -> None:
 
 @app.command()
 def verify(store: StoreOrStudy, as_json: AsJson = False) -> None:
-    """Read a whole store, or every store and model of a study, and check its values.
+    """Read a whole store, or every store and model of a study; compare digests and check values.
 
     Exit status 1 when something is wrong. As JSON, a store is an object, a study or STUDY#NAME a
     list of them.
     """
     from dglzarr import query
+    from dglzarr.studies.progress import Bars
 
     is_study = query.is_study(store)
-    found = (
-        query.verify_study(store)
-        if is_study
-        else [query.verify(uri) for uri in query.resolve(store)]
-    )
+    with Bars() as bars:
+        found = (
+            query.verify_study(store, on_progress=bars)
+            if is_study
+            else [query.verify(uri, on_progress=bars) for uri in query.resolve(store)]
+        )
     if as_json:
         _print_json(found if is_study or "#" in store else found[0])
     else:
@@ -467,6 +469,14 @@ def verify(store: StoreOrStudy, as_json: AsJson = False) -> None:
                 typer.echo(f"  {problem}")
     if any(result["problems"] for result in found):
         raise typer.Exit(1)
+
+
+@app.command()
+def repair(root: Annotated[str, typer.Argument(help="The folder of a study.")]) -> None:
+    """Write a lost or damaged study.json anew, by what the study's segments were made from."""
+    from dglzarr.studies.repair import repair as repair_study
+
+    typer.echo(f"Segments of {root}: {', '.join(repair_study(root).segments)}")
 
 
 @app.command("query")

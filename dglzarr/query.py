@@ -6,6 +6,7 @@ segments of a study's store.
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +16,37 @@ import pandas as pd
 
 from dglzarr.errors import DglzarrError, StoreError, hint
 from dglzarr.models.files import MODEL, load_model
-from dglzarr.storage.files import store_nbytes
+from dglzarr.storage.files import open_filesystem, store_nbytes
+from dglzarr.storage.objects import (
+    array_of,
+    changed,
+    list_objects,
+    measure,
+    mismatch,
+    object_of,
+    read_record,
+)
 from dglzarr.storage.rows import Rows
 from dglzarr.storage.schemas import SPECS
-from dglzarr.storage.store import Region, missing_regions, open_store, read_attributes, regions
+from dglzarr.storage.store import (
+    Region,
+    checked_attributes,
+    missing_regions,
+    open_store,
+    read_attributes,
+    regions,
+)
 from dglzarr.storage.study import MANIFEST, OPTIONAL, SEGMENTED, WHOLE, open_study
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     import xarray as xr
     from numpy.typing import NDArray
+
+    from dglzarr.storage.declare import StoreSpec
+    from dglzarr.storage.objects import Record
+    from dglzarr.storage.options import Progress
 
 
 LINES = ("gene", "term", "representation")
@@ -120,10 +141,11 @@ def describe_study(root: str) -> list[dict[str, Any]]:
     return found
 
 
-def verify(uri: str) -> dict[str, Any]:
+def verify(uri: str, *, on_progress: Progress | None = None) -> dict[str, Any]:
     """Return what a full read of a store found; problems are listed under ``"problems"``.
 
-    Checks metadata against the schema, that every region exists and can be read, that no value is
+    Compares every object with the CRC-32C that was recorded when it was written. Checks metadata
+    against the schema, that every region exists and can be read, that no value is
     infinite, that the missing values of a sample are as many as were counted, that a quantile
     reference ascends and every sample normalized by it stays within it, that no contribution but a
     signed mean is negative, and that ranks are a permutation of the genes.
@@ -133,17 +155,89 @@ def verify(uri: str) -> dict[str, Any]:
     StoreError, SchemaError
         When the store cannot be opened at all.
     """
+    return _verify(uri, _Told(store_nbytes(uri), on_progress))
+
+
+class _Told:
+    """Tells how many bytes were read, of all that there are to read."""
+
+    def __init__(self, total: int, on_progress: Progress | None) -> None:
+        self._total, self._done, self._on_progress = total, 0, on_progress
+
+    def __call__(self, nbytes: int) -> None:
+        self._done += nbytes
+        if self._on_progress:
+            done, total = (math.ceil(n / 1e6) for n in (self._done, self._total))
+            self._on_progress("verifying, MB", min(done, total), total)
+
+
+def _verify(uri: str, told: _Told) -> dict[str, Any]:
     with _readable(uri):
-        ds = open_store(uri, whole=False)
-    spec = SPECS[ds.attrs["dglzarr_schema"]]
+        attributes = checked_attributes(uri)
+        record = read_record(uri, attributes)
+    spec = SPECS[attributes["dglzarr_schema"]]
     problems: list[str] = []
     if spec.region_arrays and (missing := missing_regions(uri)):
         shown = ", ".join(str(r.index) for r in missing[:5])
         problems.append(f"{len(missing)} regions are missing: {shown}. Run its stage again")
+    wrong = _object_problems(uri, record, told)
+    by = attributes["dglzarr_version"]
+    found: dict[str, Any] = {
+        "uri": uri,
+        "schema": spec.name,
+        "objects": f"no digests recorded by {by}" if record is None else f"{len(record)} compared",
+        "n_missing": 0,
+        "problems": [*problems, *wrong.values()],
+    }
+    try:
+        with _readable(uri):
+            ds = open_store(uri, whole=False)
+    except DglzarrError:
+        if not found["problems"]:
+            raise
+        return found
+    found["n_missing"], of_values = _value_problems(uri, ds, spec, wrong)
+    found["problems"] += of_values
+    return found
+
+
+def _object_problems(uri: str, record: Record | None, told: _Told) -> dict[str, str]:
+    """Return what is wrong with objects of a store, by object: all are read."""
+    found = list_objects(uri)
+    if record is None:
+        told(sum(found.values()))
+        return {}
+    filesystem, path = open_filesystem(uri)
+    where = {
+        object_of(array, region.index): f"{array.name}, samples {region.start}:{region.stop}"
+        for array in SPECS[checked_attributes(uri)["dglzarr_schema"]].region_arrays
+        for region in regions(uri)
+    }
+    wrong = changed(record, found)
+    for name, wanted in record.items():
+        if name not in wrong and (got := measure(filesystem, f"{path}/{name}")) != wanted:
+            wrong[name] = mismatch(name, wanted, got)
+        told(wanted.nbytes)
+    wrong |= {name: f"{name} was added" for name in found if name not in record}
+    return {
+        name: f"{where.get(name, array_of(name))}: {what}. Remove "
+        f"{'it' if name in where else 'the store'} and run its stage again"
+        for name, what in wrong.items()
+    }
+
+
+def _value_problems(
+    uri: str, ds: xr.Dataset, spec: StoreSpec, wrong: Collection[str]
+) -> tuple[int, list[str]]:
+    """Return how many values are missing, and what is wrong with values whose objects are not."""
+    problems: list[str] = []
     n_missing = 0
-    for name in (a.name for a in spec.arrays if a.is_matrix):
+    for array in (array for array in spec.arrays if array.is_matrix):
+        name = array.name
         rows = Rows(uri, name)
         for region in regions(uri):
+            if object_of(array, region.index) in wrong:
+                continue
             where = f"{name}, samples {region.start}:{region.stop}"
             try:
                 block = rows[region.rows]
@@ -152,8 +246,8 @@ def verify(uri: str) -> dict[str, Any]:
                 continue
             n_missing += int(np.isnan(block).sum())
             problems += _block_problems(ds, name, block, region)
-    problems += _vector_problems(ds)
-    return {"uri": uri, "schema": spec.name, "n_missing": n_missing, "problems": problems}
+    sound = ds.drop_vars([n for n in map(array_of, wrong) if n in ds.variables])
+    return n_missing, problems + _vector_problems(sound)
 
 
 def _sizes(uri: str) -> dict[str, int]:
@@ -161,20 +255,24 @@ def _sizes(uri: str) -> dict[str, int]:
         return {str(k): int(v) for k, v in open_store(uri, whole=False).sizes.items()}
 
 
-def verify_study(root: str) -> list[dict[str, Any]]:
+def verify_study(root: str, *, on_progress: Progress | None = None) -> list[dict[str, Any]]:
     """Return ``verify`` of every store and model of a study; what cannot be opened is a problem.
+
+    ``on_progress`` is called with what is done, how many MB were read, and of how many.
 
     Raises
     ------
     StoreError
         When there is no such study.
     """
-    found = []
-    for uri in stores(root):
+    found, names = [], stores(root)
+    told = _Told(sum(map(store_nbytes, names)), on_progress)
+    for uri in names:
         try:
-            found.append(verify(uri))
+            found.append(_verify(uri, told))
         except DglzarrError as error:
-            found.append({"uri": uri, "schema": "?", "n_missing": 0, "problems": [str(error)]})
+            nothing = {"uri": uri, "schema": "?", "objects": "-", "n_missing": 0}
+            found.append({**nothing, "problems": [str(error)]})
     return found + [
         _verify_model(path.parent) for path in sorted(Path(root).glob(f"models/*/{MODEL}"))
     ]
@@ -183,6 +281,7 @@ def verify_study(root: str) -> list[dict[str, Any]]:
 def _verify_model(folder: Path) -> dict[str, Any]:
     """Return what `verify` does, of a model: it is as it was saved, and its weights are finite."""
     found: dict[str, Any] = {"uri": str(folder), "schema": "model", "n_missing": 0, "problems": []}
+    found["objects"] = "2 compared"
     try:
         saved = load_model(folder)
     except DglzarrError as error:

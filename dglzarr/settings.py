@@ -57,6 +57,12 @@ class Settings(Options):
     root: str = choice(..., "folder of the results", is_path=True, min_length=1)
     title: str = choice("Landmark genes", "heading of the report")
     seed: int = choice(0, "of the split, the k-means, the network and all that is drawn", ge=0)
+    verify_on_read: bool = choice(
+        False,
+        "compare the matrices that a stage reads with their digests before it begins: they are "
+        "read once more; labels and results always are compared",
+        is_recorded=False,
+    )
     sources: Annotated[tuple[SourceSettings, ...], Field(strict=False)] = choice(
         ..., "the files to read", min_length=1
     )

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from dglzarr.models.files import Layer, save_model
 from dglzarr.stages.ingest import SourceFile, SourceOptions, ingest_all
 from dglzarr.stages.join import JoinOptions, join
-from dglzarr.storage import study
+from dglzarr.storage import objects, study
 from dglzarr.storage.claims import Claim
 from dglzarr.storage.declare import StoreSpec
+from dglzarr.storage.files import open_filesystem
 from dglzarr.storage.options import Run
 from dglzarr.storage.schemas import EXPRESSION, LANDMARKS, NORMALIZED, RAW, SAMPLES
 from dglzarr.storage.store import (
@@ -396,7 +397,15 @@ class KnownStore:
 
 
 def set_attributes(uri, **changes):
-    zarr.open_group(uri, mode="r+").attrs.update(changes)
+    objects.set_attributes(str(uri), **changes)
+
+
+def record_again(uri):
+    """Take what stands in a store for what was written there."""
+    filesystem, path = open_filesystem(str(uri))
+    found = objects.list_objects(str(uri))
+    record = {name: objects.measure(filesystem, f"{path}/{name}") for name in found}
+    set_attributes(uri, objects_sha256=objects.write_record(str(uri), record))
 
 
 def shard(uri, region, name="expression"):

@@ -42,7 +42,7 @@ IMPORTERS = {
     "sklearn": {"dglzarr/kernels/"},
     "tensorflow": {"dglzarr/models/adam.py"},
     "typer": {"dglzarr/cli.py"},
-    "zarr": {"dglzarr/storage/rows.py", "dglzarr/storage/store.py"},
+    "zarr": {f"dglzarr/storage/{name}.py" for name in ("objects", "rows", "store")},
 }
 
 

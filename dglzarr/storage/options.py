@@ -139,7 +139,10 @@ class Run:
         Replace what was made from other inputs or with other choices.
     on_progress
         Called with (what, done, total).
+    verify_on_read
+        Compare the matrices that a stage reads with their digests before it begins.
     """
 
     overwrite: bool = False
     on_progress: Progress | None = None
+    verify_on_read: bool = False

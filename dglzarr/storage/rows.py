@@ -8,6 +8,7 @@ import numpy as np
 import zarr
 
 from dglzarr.kernels.slices import iter_slices
+from dglzarr.storage.objects import open_checked
 from dglzarr.storage.shards import open_matrix
 
 if TYPE_CHECKING:
@@ -20,8 +21,14 @@ ROWS_NBYTES = 2**26
 
 
 def read_array(uri: str, name: str) -> NDArray[Any]:
-    """Return a whole small array of a store, complete or not."""
-    return np.asarray(zarr.open_array(uri, path=name, mode="r")[...])
+    """Return a whole small array of a store, complete or not; of a complete one it is checked.
+
+    Raises
+    ------
+    StoreError
+        When the store is complete and the array is not as it was written.
+    """
+    return np.asarray(zarr.open_array(open_checked(uri), path=name, mode="r")[...])
 
 
 class Rows:
@@ -96,7 +103,7 @@ class _Compressed:
     """A matrix that Zarr has to decode; rows are read as `Matrix` reads them."""
 
     def __init__(self, uri: str, name: str) -> None:
-        self._array: Any = zarr.open_array(uri, path=name, mode="r")
+        self._array: Any = zarr.open_array(open_checked(uri), path=name, mode="r")
         self.shape, self.dtype = self._array.shape, self._array.dtype
 
     def take(

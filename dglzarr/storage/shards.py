@@ -120,10 +120,17 @@ class Matrix:
                     out[places[start : start + n_rows], self._genes(column)] = np.nan
                 _read(pieces[~is_absent], shards, memory, read)
 
-    def write(self, shard: int, blocks: Iterable[NDArray[Any]]) -> None:
+    def write(
+        self,
+        shard: int,
+        blocks: Iterable[NDArray[Any]],
+        *,
+        before: Callable[[int, int], object] = lambda *_: None,
+    ) -> None:
         """Write a whole shard, nothing or everything: the rows of some blocks (sample, gene).
 
-        Every block but the last holds whole rows of chunks.
+        Every block but the last holds whole rows of chunks. ``before`` is called with the bytes and
+        the CRC-32C of the shard before it is put in its place.
 
         Raises
         ------
@@ -135,9 +142,10 @@ class Matrix:
         partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
         try:
             with _create(partial, nbytes=math.prod(self.shards) * self.dtype.itemsize) as file:
-                n_written = self._write_chunks(file, blocks)
+                n_written, *written = self._write_chunks(file, blocks)
             n_samples = min(self.shards[0], self.shape[0] - shard * self.shards[0])
             assert n_written == n_samples, f"{path}: {n_written} samples of {n_samples}"
+            before(*written)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -208,8 +216,8 @@ class Matrix:
         """Return the genes of a column of chunks."""
         return slice(column * self.chunks[1], min((column + 1) * self.chunks[1], self.shape[1]))
 
-    def _write_chunks(self, file: int, blocks: Iterable[NDArray[Any]]) -> int:
-        """Write the chunks that hold rows, one after another, then their index; count the rows.
+    def _write_chunks(self, file: int, blocks: Iterable[NDArray[Any]]) -> tuple[int, int, int]:
+        """Write the chunks that hold rows, then their index; return rows, bytes and CRC-32C.
 
         They are laid out in memory that begins at a page, a row of chunks at a time, one while the
         one before is written; what is less than a page waits for the next.
@@ -217,9 +225,9 @@ class Matrix:
         table = np.full((*self._grid, 2), _ABSENT, "<i8")
         row_nbytes = self._grid[1] * self._chunk_nbytes
         staged, other = (_empty_pages(row_nbytes + table.nbytes + 2 * _PAGE) for _ in range(2))
-        written = waiting = n_samples = 0
+        written = waiting = n_samples = crc = 0
         with ThreadPoolExecutor(1) as thread:
-            writing: Future[None] | None = None
+            writing: Future[int] | None = None
             for row, samples in enumerate(self._chunk_rows(blocks)):
                 assert row < self._grid[0], "more samples than a shard holds"
                 chunks = staged[waiting : waiting + row_nbytes].view(self.dtype)
@@ -229,20 +237,21 @@ class Matrix:
                 waiting += row_nbytes
                 whole = waiting // _PAGE * _PAGE
                 if writing is not None:
-                    writing.result()
-                writing = thread.submit(_write_all, file, staged[:whole])
+                    crc = writing.result()
+                writing = thread.submit(_write_all, file, staged[:whole], crc)
                 other[: waiting - whole] = staged[whole:waiting]
                 staged, other = other, staged
                 written, waiting = written + whole, waiting - whole
                 n_samples += len(samples)
             if writing is not None:
-                writing.result()
+                crc = writing.result()
         index = table.tobytes()
         index += google_crc32c.value(index).to_bytes(_CRC_NBYTES, "little")
         staged[waiting : waiting + len(index)] = np.frombuffer(index, np.uint8)
-        _write_all(file, staged[: math.ceil((waiting + len(index)) / _PAGE) * _PAGE])
-        os.ftruncate(file, written + waiting + len(index))
-        return n_samples
+        nbytes = waiting + len(index)
+        _write_all(file, staged[: math.ceil(nbytes / _PAGE) * _PAGE])
+        os.ftruncate(file, written + nbytes)
+        return n_samples, written + nbytes, google_crc32c.extend(crc, staged[:nbytes])
 
     def _lay_out(self, samples: NDArray[Any], chunks: NDArray[np.float32]) -> None:
         """Write the samples of a row of chunks into the chunks (column, sample, gene)."""
@@ -443,8 +452,12 @@ def _create(path: Path, *, nbytes: int) -> Iterator[int]:
         os.close(file)
 
 
-def _write_all(file: int, values: NDArray[np.uint8]) -> None:
-    """Write all bytes; what a disk takes only in part is tried on, until it says why not."""
+def _write_all(file: int, values: NDArray[np.uint8], crc: int = 0) -> int:
+    """Write all bytes and return the CRC-32C so far, which they extend.
+
+    What a disk takes only in part is tried on, until it says why not.
+    """
+    crc = google_crc32c.extend(crc, values)
     while values.size:
         try:
             values = values[os.write(file, values.data) :]
@@ -453,6 +466,7 @@ def _write_all(file: int, values: NDArray[np.uint8]) -> None:
             if error.errno != errno.EINVAL or not flags & _DIRECT:
                 raise
             fcntl.fcntl(file, fcntl.F_SETFL, flags & ~_DIRECT)  # taken by open, refused by write
+    return crc
 
 
 def _unreadable(path: Path, error: OSError) -> StoreError:

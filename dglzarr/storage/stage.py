@@ -19,7 +19,13 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec
 
 from dglzarr.storage.options import Options, Run
-from dglzarr.storage.store import StoreSummary, check_claim, summarize, take_claim
+from dglzarr.storage.store import (
+    StoreSummary,
+    check_claim,
+    check_matrices,
+    summarize,
+    take_claim,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -84,6 +90,9 @@ class Stage(Generic[P]):
         asked = replace(self.claim(*args, **kwargs), started=started)
         claim = take_claim(asked, overwrite=run.overwrite)
         is_done = claim.state == "unchanged"
+        if run.verify_on_read and not is_done:
+            for uri in self._inputs(self._bound(args, kwargs)).values():
+                check_matrices(uri, on_progress=run.on_progress)
         found = self._summary(claim) if is_done else self._body(claim, *args, **kwargs)
         logger.info(
             "%s %s: %s in %.1f s, %.1f MB",
@@ -105,7 +114,7 @@ class Stage(Generic[P]):
         """
         bound = self._bound(args, kwargs)
         options = bound.get("options") or Options()
-        inputs = {r: uri for name in self._reads for r, uri in _roles(name, bound[name])}
+        inputs = self._inputs(bound)
         files = {r: path for name in self._files for r, path in _roles(name, bound[name])}
         return check_claim(
             bound["target"],
@@ -123,6 +132,10 @@ class Stage(Generic[P]):
 
     def __reduce__(self) -> str:
         return str(self.__dict__["__name__"])  # a task finds it by its name
+
+    def _inputs(self, bound: Mapping[str, Any]) -> dict[str, str]:
+        """Return the stores, models and files that are read, by their role."""
+        return {role: uri for name in self._reads for role, uri in _roles(name, bound[name])}
 
     def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         bound = self.__signature__.bind(*args, **kwargs)

@@ -3,7 +3,8 @@
 A store is written in three steps: ``create_store`` (metadata and labels, ``complete = false``),
 ``map_regions`` (one task per region of whole shards that does not exist yet), ``finish`` (merged
 results, validation, ``complete = true``). A shard that exists is a shard that is done, so an
-interrupted stage resumes by running again. Readers refuse what is not complete.
+interrupted stage resumes by running again. Readers refuse what is not complete, and what is not as
+it was written: ``objects`` records each object.
 """
 
 from __future__ import annotations
@@ -34,6 +35,25 @@ from dglzarr.storage.files import (
     store_nbytes,
     sweep_partial_files,
     told,
+)
+from dglzarr.storage.objects import (
+    GROUP,
+    Object,
+    Record,
+    array_of,
+    changed,
+    damaged,
+    group_attributes,
+    known_so_far,
+    list_objects,
+    measure,
+    mismatch,
+    object_of,
+    open_checked,
+    read_record,
+    set_attributes,
+    write_part,
+    write_record,
 )
 from dglzarr.storage.schemas import BEGUN_FILE, MODEL, MODEL_FILE, SPECS
 from dglzarr.storage.shards import open_matrix
@@ -103,7 +123,7 @@ def read_attributes(uri: str) -> dict[str, Any] | None:
         if not filesystem.exists(name):
             continue
         try:
-            return attributes_of(json.loads(filesystem.cat_file(name)))
+            return attributes_of(filesystem.cat_file(name))
         except (ValueError, AttributeError, TypeError) as error:
             raise StoreError(
                 f"{uri}: cannot be read: {file}: {error}. Remove it and run its stage again."
@@ -111,12 +131,9 @@ def read_attributes(uri: str) -> dict[str, Any] | None:
     return None
 
 
-def _of_group(content: dict[str, Any]) -> dict[str, Any]:
-    return dict(content.get("attributes", {}))
-
-
-def _of_model(content: dict[str, Any]) -> dict[str, Any]:
+def _of_model(written: bytes) -> dict[str, Any]:
     """Return what ``model.json`` tells, as a store's attributes would."""
+    content = json.loads(written)
     parameters = {**content.get("config", {}), **content.get("parameters", {})}
     made = {key: value for key, value in parameters.items() if key not in _FOUND_IN_TRAINING}
     return {
@@ -130,8 +147,9 @@ def _of_model(content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _of_training(content: dict[str, Any]) -> dict[str, Any]:
+def _of_training(written: bytes) -> dict[str, Any]:
     """Return what ``training.json`` tells; 0.1.0 wrote choices and identities of inputs alone."""
+    content: dict[str, Any] = json.loads(written)
     if "dglzarr_schema" in content:
         return content
     return {
@@ -145,7 +163,7 @@ def _of_training(content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-_RECORDS = {"zarr.json": _of_group, MODEL_FILE: _of_model, BEGUN_FILE: _of_training}
+_RECORDS = {GROUP: group_attributes, MODEL_FILE: _of_model, BEGUN_FILE: _of_training}
 _FOUND_IN_TRAINING = ("n_genes", "trained_on")
 
 
@@ -184,8 +202,9 @@ def check_claim(
     names
         What the settings call a parameter or a file, as in ``ingest.annotation``.
     damage
-        Returns what is wrong with a complete target, "" where nothing is. With it, a record that
-        cannot be read is damage too.
+        Returns what is wrong with a complete target, "" where nothing is; by default whether labels
+        or results are damaged, for lost regions are made again. With it, a record that cannot be
+        read is damage too.
 
     Raises
     ------
@@ -218,7 +237,7 @@ def check_claim(
         return claim
     readable = claim.spec.upgrades if known["complete"] else ()
     differences = compare_lineages(known, claim.lineage, names or {}, readable)
-    if not differences and known["complete"] and damage and (wrong := damage(uri)):
+    if not differences and known["complete"] and (wrong := (damage or _damage)(uri)):
         differences = (Difference(wrong, is_damage=True),)
     if differences:
         return replace(claim, state="refused", differences=differences)
@@ -246,7 +265,7 @@ def take_claim(claim: Claim, *, overwrite: bool = False) -> Claim:
     if claim.state in ("new", "refused"):
         return replace(claim, state="new")
     if claim.state == "resumed" and claim.known["complete"]:
-        zarr.open_group(claim.uri, mode="r+").attrs.update({"complete": False})
+        set_attributes(claim.uri, complete=False)
     return claim
 
 
@@ -329,7 +348,7 @@ def _remove_store(uri: str, filesystem: Any, path: str) -> None:  # noqa: ANN401
     """Remove a store or model; killed half-way it is half-created, not a folder of other files."""
     record = "zarr.json" if filesystem.exists(f"{path}/zarr.json") else BEGUN_FILE
     if record == "zarr.json":
-        zarr.open_group(uri, mode="r+").attrs.update({"created": "", "complete": False})
+        set_attributes(uri, created="", complete=False)
     else:
         nothing = {"dglzarr_schema": MODEL.name, "created": ""}
         put(f"{uri}/{BEGUN_FILE}", json.dumps(nothing).encode())
@@ -358,13 +377,16 @@ def _write_metadata(
         group[name][...] = _as_stored(values)  # type: ignore[index]
     coordinates = [a.name for a in spec.arrays if a.is_coord and a.dims != (a.name,)]
     attributes: dict[str, Any] = dict(lineage)
+    filesystem, path = open_filesystem(uri)
+    labels = {name: measure(filesystem, f"{path}/{name}") for name in list_objects(uri)}
     attributes |= {
+        "objects_sha256": write_record(uri, labels),
         "coordinates": " ".join(coordinates),
         "region_length": region_length or 0,
         "store_id": str(uuid.uuid4()),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    group.attrs.update(attributes)
+    set_attributes(uri, **attributes)
 
 
 def _sizes(spec: StoreSpec, arrays: Arrays) -> dict[str, int]:
@@ -419,30 +441,31 @@ def regions(uri: str) -> list[Region]:
     return [Region(s, min(s + length, n_samples), i, store_id) for i, s in enumerate(starts)]
 
 
-def missing_regions(uri: str) -> list[Region]:
-    """Return the regions for which the object of any region-written array does not exist."""
-    spec = SPECS[(read_attributes(uri) or {})["dglzarr_schema"]]
-    filesystem, path = open_filesystem(uri)
-    found = {
-        array.name: {
-            name.removeprefix(f"{path}/") for name in filesystem.find(f"{path}/{array.name}/c")
-        }
-        for array in spec.region_arrays
-    }
+def missing_regions(uri: str, found: Mapping[str, int] | None = None) -> list[Region]:
+    """Return the regions for which an object of any region-written array is absent or cut.
 
-    def is_written(array: ArraySpec, region: Region) -> bool:
-        return (
-            "/".join([array.name, "c", str(region.index), *["0"] * (len(array.dims) - 1)])
-            in found[array.name]
-        )
+    ``found`` is the listing of the store's objects, where one is at hand.
+    """
+    attributes = read_attributes(uri) or {}
+    spec, found = SPECS[attributes["dglzarr_schema"]], found or list_objects(uri)
+    known = (read_record(uri, attributes) or {}) if attributes["complete"] else known_so_far(uri)
 
-    return [r for r in regions(uri) if not all(is_written(a, r) for a in spec.region_arrays)]
+    def is_whole(name: str) -> bool:
+        return name in found and (name not in known or known[name].nbytes == found[name])
+
+    return [
+        region
+        for region in regions(uri)
+        if not all(is_whole(object_of(array, region.index)) for array in spec.region_arrays)
+    ]
 
 
 def write_region(
     uri: str, region: Region, arrays: Mapping[str, NDArray[Any] | Iterator[NDArray[Any]]]
 ) -> None:
     """Write one region: each array whole, partial results before the matrix.
+
+    What was written is recorded before the matrix is put in its place.
 
     A matrix may also come as blocks of consecutive samples, one a window of the region, so that
     little of it is in memory.
@@ -472,14 +495,32 @@ def write_region(
         )
     names = {a.name for a in spec.region_arrays}
     assert set(arrays) == names, f"{sorted(arrays)} != {sorted(names)}"
+    _write_arrays(uri, region, group, spec, arrays)
+
+
+def _write_arrays(
+    uri: str,
+    region: Region,
+    group: zarr.Group,
+    spec: StoreSpec,
+    arrays: Mapping[str, NDArray[Any] | Iterator[NDArray[Any]]],
+) -> None:
+    filesystem, path = open_filesystem(uri)
+    written: Record = {}
+
+    def note(name: str, *found: int) -> None:
+        written[name] = Object(*found)
+        write_part(uri, region.index, written)
+
     for array in sorted(spec.region_arrays, key=lambda a: a.is_matrix):
-        values = arrays[array.name]
+        values, name = arrays[array.name], object_of(array, region.index)
         blocks = [values] if isinstance(values, np.ndarray) else values
         with told(f"{uri}, region {region.index}"):
             if array.is_matrix and (matrix := open_matrix(uri, array.name)):
-                matrix.write(region.index, blocks)
+                matrix.write(region.index, blocks, before=partial(note, name))
             else:
                 _write_whole(group[array.name], array, region, np.concatenate(list(blocks)))
+                note(name, *measure(filesystem, f"{path}/{name}"))
 
 
 def _write_whole(target: Any, array: ArraySpec, region: Region, values: NDArray[Any]) -> None:  # noqa: ANN401
@@ -533,7 +574,7 @@ def finish(
     Raises
     ------
     StoreError
-        When regions are missing.
+        When regions are missing, or labels are no longer as they were written.
     SchemaError
         When the store does not match its spec.
     """
@@ -553,10 +594,33 @@ def finish(
         group[name][...] = _as_stored(np.asarray(values, dtype=_numpy_dtype(spec[name])))  # type: ignore[index]
     validate(_lazy_dataset(uri), spec)
     sweep_partial_files(*open_filesystem(uri))  # of a worker that died while others went on
-    group.attrs.update(
-        {"complete": True, "details": json.loads(json.dumps(dict(details or {}), default=float))}
-    )
+    told_details = json.loads(json.dumps(dict(details or {}), default=float))
+    digest = write_record(uri, _all_objects(uri, spec, arrays or {}))
+    set_attributes(uri, complete=True, details=told_details, objects_sha256=digest)
     return summarize(claim)
+
+
+def _all_objects(uri: str, spec: StoreSpec, merged: Arrays) -> Record:
+    """Return every object of a store: as it was recorded when written, else measured.
+
+    Raises
+    ------
+    StoreError
+        When a label is no longer as it was written.
+    """
+    filesystem, path = open_filesystem(uri)
+    known, record = known_so_far(uri), {}
+    labels = {array.name for array in spec.arrays if array.written == "create"}
+    for name, nbytes in list_objects(uri).items():
+        array, is_values = array_of(name), "/c/" in name
+        recorded = None if array in merged and is_values else known.get(name)
+        if recorded is None or recorded.nbytes != nbytes or array in labels:
+            record[name] = measure(filesystem, f"{path}/{name}")
+            if recorded not in (None, record[name]):
+                raise damaged(uri, mismatch(name, recorded, record[name]))
+        else:
+            record[name] = recorded
+    return record
 
 
 def _dims(array: Any) -> tuple[str, ...]:  # noqa: ANN401
@@ -589,6 +653,58 @@ def _lost_regions(uri: str) -> list[Region]:
     """Return the regions whose objects a store has lost since, or not yet."""
     spec = SPECS.get((read_attributes(uri) or {})["dglzarr_schema"])  # none of a model
     return missing_regions(uri) if spec and spec.region_arrays else []
+
+
+def _damage(uri: str) -> str:
+    """Return what is wrong with labels and results of a complete store, "" where nothing is."""
+    attributes = read_attributes(uri) or {}
+    spec = SPECS.get(attributes["dglzarr_schema"], MODEL)
+    try:
+        record = read_record(uri, attributes) or {}
+    except StoreError as error:
+        return str(error)
+    filesystem, path = open_filesystem(uri)
+    fixed = _without_regions(spec, record)
+    wrong = [*changed(fixed, list_objects(uri)).values()]
+    if not wrong:
+        got = {name: measure(filesystem, f"{path}/{name}") for name in fixed}
+        wrong = [mismatch(n, fixed[n], got[n]) for n in fixed if got[n] != fixed[n]]
+    return f"{uri}: is damaged: {wrong[0]}." if wrong else ""
+
+
+def check_matrices(uri: str, *, on_progress: Progress | None = None) -> None:
+    """Compare what region tasks wrote of a complete store with its digests; others have none.
+
+    Raises
+    ------
+    StoreError
+        When an object is not as it was written.
+    """
+    filesystem, path = open_filesystem(uri)
+    found = read_attributes(uri) if filesystem.exists(f"{path}/{GROUP}") else None
+    if not found or found["dglzarr_schema"] not in SPECS:  # a file, or a model
+        return
+    spec, record = SPECS[found["dglzarr_schema"]], read_record(uri, found) or {}
+    fixed = _without_regions(spec, record)
+    todo = [(uri, name, wanted) for name, wanted in record.items() if name not in fixed]
+    if todo:
+        what = f"checking {uri.rpartition('/')[2]}"
+        run_tasks(_check_object, todo, what=what, on_progress=on_progress)
+
+
+def _check_object(uri: str, name: str, wanted: Object) -> None:
+    filesystem, path = open_filesystem(uri)
+    if (got := measure(filesystem, f"{path}/{name}")) != wanted:
+        raise StoreError(
+            f"{uri}: is damaged: {mismatch(name, wanted, got)}. Remove that object and run its "
+            "stage again."
+        )
+
+
+def _without_regions(spec: StoreSpec, record: Record) -> Record:
+    """Return the objects of a record that are lost for good: region tasks do not write them."""
+    written = tuple(f"{array.name}/c/" for array in spec.region_arrays)
+    return {name: found for name, found in record.items() if not name.startswith(written)}
 
 
 def open_store(
@@ -625,17 +741,28 @@ def open_labels(uri: str, spec: StoreSpec | None = None) -> xr.Dataset:
 
 def _open_one(uri: str, spec: StoreSpec | None = None, *, whole: bool = True) -> xr.Dataset:
     """Return a complete store as a validated Dataset, its arrays read when they are looked at."""
-    spec = SPECS[_checked_attributes(uri, spec)["dglzarr_schema"]]
-    if whole and (lost := _lost_regions(uri)):
-        raise StoreError(
-            f"{uri}: {len(lost)} regions are missing, the first is {lost[0].index}. Run the stage "
-            "that writes it again. Of a grown segment, 'dglzarr refit' alone does that."
-        )
+    attributes = checked_attributes(uri, spec)
+    spec = SPECS[attributes["dglzarr_schema"]]
+    if whole:
+        _check_whole(uri, spec, attributes)
     ds = _lazy_dataset(uri)
     if upgrade := spec.upgrades.get(ds.attrs["dglzarr_schema_version"]):
         ds = upgrade(ds).assign_attrs(dglzarr_schema_version=spec.version)
     validate(ds, spec)
     return ds
+
+
+def _check_whole(uri: str, spec: StoreSpec, attributes: Mapping[str, Any]) -> None:
+    """Refuse a complete store of which an object is absent or of another size."""
+    found = list_objects(uri)
+    if spec.region_arrays and (lost := missing_regions(uri, found)):
+        raise StoreError(
+            f"{uri}: {len(lost)} regions are missing, the first is {lost[0].index}. Run the stage "
+            "that writes it again. Of a grown segment, 'dglzarr refit' alone does that."
+        )
+    if wrong := [*changed(read_record(uri, attributes) or {}, found).values()]:
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise damaged(uri, f"{wrong[0]}{more}")
 
 
 def _matrices(ds: xr.Dataset) -> list[str]:
@@ -667,7 +794,16 @@ def _same_labels(parts: list[xr.Dataset]) -> list[xr.Dataset]:
     return [p.reindex(label=names, fill_value="") if "label" in p else p for p in parts]
 
 
-def _checked_attributes(uri: str, spec: StoreSpec | None) -> dict[str, Any]:
+def checked_attributes(uri: str, spec: StoreSpec | None = None) -> dict[str, Any]:
+    """Return the attributes of a complete store that this version can read.
+
+    Raises
+    ------
+    StoreError
+        When there is no store, it is not a dglzarr store, damaged, or not complete.
+    SchemaError
+        When it is of another schema or version.
+    """
     found = read_attributes(uri)
     if found is None:
         raise StoreError(f"{uri}: no such store. Run the stage that writes it, or `dglzarr mine`.")
@@ -688,18 +824,18 @@ def _checked_attributes(uri: str, spec: StoreSpec | None) -> dict[str, Any]:
 
 
 def _lazy_dataset(uri: str) -> xr.Dataset:
-    ds: xr.Dataset = xr.open_zarr(uri, consolidated=False, chunks=None)
+    ds: xr.Dataset = xr.open_zarr(open_checked(uri), consolidated=False, chunks=None)
     return ds
 
 
 def recorded_parameters(uri: str) -> dict[str, Any]:
     """Return the parameters that a complete store was made with, named as they are now."""
-    return dict(as_now(_checked_attributes(uri, None))["parameters"])
+    return dict(as_now(checked_attributes(uri))["parameters"])
 
 
 def made_from(uri: str, role: str) -> str:
     """Return the identity of an input that a complete store was made from, "" without it."""
-    inputs = as_now(_checked_attributes(uri, None))["inputs"]
+    inputs = as_now(checked_attributes(uri))["inputs"]
     return next((entry["store_id"] for entry in inputs if entry["role"] == role), "")
 
 
@@ -707,7 +843,7 @@ def store_input(uri: str) -> dict[str, str]:
     """Return the lineage entry of a complete input: a store, or the folder of a model."""
     found = read_attributes(uri) or {}
     if found.get("dglzarr_schema") != MODEL.name:
-        found = _checked_attributes(uri, None)
+        found = checked_attributes(uri)
     elif not found.get("complete"):
         raise StoreError(f"{uri}: expected a complete model, got a begun one. Train it again.")
     return {"uri": uri, "store_id": str(found["store_id"])}

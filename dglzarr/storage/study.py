@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dglzarr.errors import StoreError
 from dglzarr.storage.files import PARTIAL, ChangedError, put, tag, told
+from dglzarr.storage.objects import UNSEALED, is_sealed, seal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 MANIFEST = "study.json"
 MANIFEST_VERSION = 1
 LOCK = "study.lock"
+_SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
 FIRST_SEGMENTS = ("0000",)
 SEGMENTED = ("expression", "normalized", "samples", "latent", "contributions")
 WHOLE = ("reconstruction", "scores", "landmarks", "evaluation")
@@ -91,18 +94,19 @@ def open_study(root: str) -> Study:
     Raises
     ------
     StoreError
-        When there is no study, or its manifest is of another version.
+        When there is no study, or its manifest is damaged or of another version.
     """
     path = Path(root) / MANIFEST
     try:
         written = path.read_bytes()
         content: Any = json.loads(written)
     except OSError as error:
+        _check_lost(root)
         raise StoreError(
             f"{root}: no study here ({MANIFEST} is missing). Run 'dglzarr mine'."
         ) from error
     except ValueError as error:
-        raise StoreError(f"{path}: expected a manifest, got {error}.") from error
+        raise StoreError(f"{path}: expected a manifest, got {error}. {_repair(root)}") from error
     found = content.get("study_version") if isinstance(content, dict) else content
     if found != MANIFEST_VERSION:
         raise StoreError(
@@ -111,13 +115,50 @@ def open_study(root: str) -> Study:
     segments = content.get("segments")
     if not segments or not isinstance(segments, list):
         raise StoreError(f"{path}: expected a list of segments, got {segments!r}.")
+    for name in segments:
+        if not isinstance(name, str) or not _SEGMENT.fullmatch(name):
+            raise StoreError(
+                f"{path}: expected segments named by letters, digits, - and _, got {name!r}. "
+                f"{_repair(root)}"
+            )
+    is_older = "digest" not in content and set(content) == {"study_version", "segments"}
+    if not is_older and not is_sealed(written, content.get("digest")):
+        raise StoreError(
+            f"{path}: expected it as it was written, got a changed file. {_repair(root)}"
+        )
     return Study(root, tuple(segments), tag(written))
 
 
+def list_segments(root: str) -> list[str]:
+    """Return the names of the segments that stand in a study's folder, listed or not, by number."""
+    names = (path.parent.name for path in Path(root, "segments").glob("*/*.zarr"))
+    return sorted({name for name in names if _SEGMENT.fullmatch(name)})
+
+
+def _check_lost(root: str) -> None:
+    """Refuse a folder that has lost its manifest: a new one would forget its segments."""
+    if names := list_segments(root):
+        raise StoreError(
+            f"{root}: {MANIFEST} is missing, but there are segments: {', '.join(names)}. "
+            f"{_repair(root)}"
+        )
+
+
+def _repair(root: str) -> str:
+    return f"Run 'dglzarr repair {root}' to write it anew by what its segments were made from."
+
+
 def planned_study(root: str) -> Study:
-    """Return the study at ``root``, or the one that would be created there."""
+    """Return the study at ``root``, or the one that would be created there.
+
+    Raises
+    ------
+    StoreError
+        When its manifest is damaged, or segments stand there without one.
+    """
     if (Path(root) / MANIFEST).exists():
         return open_study(root)
+    _check_lost(root)
     return Study(root, FIRST_SEGMENTS)
 
 
@@ -127,10 +168,11 @@ def create_study(root: str) -> Study:
     Raises
     ------
     StoreError
-        When the root cannot be written.
+        When the root cannot be written, or segments stand there without a manifest.
     """
     if (Path(root) / MANIFEST).exists():
         return open_study(root)
+    _check_lost(root)
     write_manifest(Study(root, ()), FIRST_SEGMENTS)
     return open_study(root)
 
@@ -168,12 +210,12 @@ def write_manifest(study: Study, segments: Sequence[str]) -> None:
     StoreError
         When the root cannot be written, or another run has written the manifest meanwhile.
     """
-    content = {"study_version": MANIFEST_VERSION, "segments": list(segments)}
-    place, text = f"{study.root}/{MANIFEST}", json.dumps(content, indent=1).encode()
+    place = f"{study.root}/{MANIFEST}"
+    content = {"study_version": MANIFEST_VERSION, "segments": list(segments), "digest": UNSEALED}
     known = study.manifest_tag
     with told(study.root, remedy="Choose a writable root."):
         try:
-            put(place, text, if_absent=not known, if_match=known or None)
+            put(place, seal(content), if_absent=not known, if_match=known or None)
         except ChangedError as error:
             raise StoreError(
                 f"{place}: was changed by another run meanwhile. Run again; finished work is kept."

@@ -556,6 +556,7 @@ def run_steps(
 ) -> dict[str, Any]:
     """Run steps in order on the settings' cluster; return what each returned."""
     done: dict[str, Any] = {}
+    run = replace(run, verify_on_read=settings.verify_on_read)
     with client(settings.cluster):
         for step in steps:
             done[step.name] = execute(step, run)

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 from dglzarr.errors import StoreError
 from dglzarr.stages.stability import halve, stability
 from dglzarr.storage.options import Run
+from dglzarr.storage.schemas import SPECS
 from dglzarr.storage.store import open_store, store_input
 from dglzarr.storage.study import locked, open_study
 from dglzarr.studies.plan import Plan, Step, call, rewrite_report, run_steps
 
 _REMOVED = ("contributions", "latent")
-"""Stores of a replicate whose values are not kept; what they were made from is."""
+"""Stores of a replicate of which labels are kept, and what they were made from, but no values."""
 
 if TYPE_CHECKING:
     from dglzarr.settings import Settings
@@ -109,8 +110,8 @@ def _make(
     if not all(_is_made(step) for step in steps):
         run_steps(settings, steps, run, execute)
     for name in _REMOVED:  # also what a killed run left
-        for values in Path(replicate.uri(name)).glob("*/c"):
-            shutil.rmtree(values)
+        for array in SPECS[name].region_arrays:
+            shutil.rmtree(Path(replicate.uri(name), array.name, "c"), ignore_errors=True)
 
 
 def _is_made(step: Step) -> bool:

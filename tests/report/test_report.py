@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zarr
 
 from dglzarr.errors import StoreError
 from dglzarr.models.files import History, save_model, write_history
@@ -26,7 +25,7 @@ from dglzarr.storage.store import (
     regions,
     write_region,
 )
-from tests.builders import claimed, text
+from tests.builders import claimed, set_attributes, text
 
 EVIL = "<script>alert('GSE666')</script>"
 N_TRAIN, N_TEST, N_GENES, N_LANDMARKS = 14, 6, 60, 8
@@ -427,8 +426,7 @@ def test_write_report__absent_details_are_dashes(study, tmp_path):
     for name in ("samples", "scores", "landmarks"):
         stores[name] = str(tmp_path / f"{name}.zarr")
         shutil.copytree(study["stores"][name], stores[name])
-        group = zarr.open_group(stores[name], mode="r+")
-        group.attrs.update({"details": {}})
+        set_attributes(stores[name], details={})
     keywords = {**study, "stores": {**study["stores"], **stores}, "sources": []}
     page = Page(Path(write_report(str(tmp_path / "r.html"), **keywords)).read_text())
     assert page.by_id["n-distinct-genes"] == "-"

@@ -22,7 +22,7 @@ from dglzarr.storage.study import (
     open_study,
     planned_study,
 )
-from tests.builders import no_computing, write_manifest, write_matrix
+from tests.builders import no_computing, record_again, write_manifest, write_matrix
 
 
 def manifest(root):
@@ -35,7 +35,9 @@ def manifest(root):
 def test_create_study__one_segment(tmp_path):
     study = create_study(str(tmp_path / "deep" / "study"))
     assert study.segments == ("0000",)
-    assert manifest(tmp_path / "deep" / "study") == {"study_version": 1, "segments": ["0000"]}
+    written = manifest(tmp_path / "deep" / "study")
+    assert len(written.pop("digest")) == 64
+    assert written == {"study_version": 1, "segments": ["0000"]}
 
 
 def test_create_study__leaves_a_manifest_as_it_is(tmp_path):
@@ -191,8 +193,10 @@ def two_segments(grown, tmp_path):
 
 
 def rename_samples(uri, prefix):
+    """Let a store hold other names, as if it had been written so."""
     labels = zarr.open_array(str(uri), path="sample", mode="r+")
     labels[...] = np.array([f"{prefix}-{s}" for s in labels[...]], dtype=np.dtypes.StringDType())
+    record_again(uri)
 
 
 def align_reference(root):
@@ -200,7 +204,9 @@ def align_reference(root):
     stores = sorted((root / "segments").glob("*/normalized.zarr"))
     for store in stores[1:]:
         shutil.rmtree(store / "quantile_reference")
+        record_again(store)
         shutil.copytree(stores[0] / "quantile_reference", store / "quantile_reference")
+        record_again(store)
 
 
 @pytest.mark.parametrize("name", ["normalized", "expression"])

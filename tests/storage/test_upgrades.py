@@ -7,7 +7,7 @@ import zarr
 from dglzarr.errors import SchemaError, StoreError
 from dglzarr.storage.schemas import COMPARISON, ENRICHMENT, GROUPS, LANDMARKS
 from dglzarr.storage.store import check_claim, open_labels, open_store, store_input, take_claim
-from tests.builders import set_attributes, text, times, write_landmarks, write_store
+from tests.builders import record_again, set_attributes, text, times, write_landmarks, write_store
 
 GENES = {name: text(["a", "b", "c"]) for name in ("gene", "gene_symbol", "gene_id")}
 PANELS = {"mined": ["a", "b"], "greedy": ["c"], "random": ["a"], "random-0": ["b"], "l1000": ["c"]}
@@ -19,6 +19,7 @@ def outdated(uri, version, *names):
     group = zarr.open_group(uri, mode="r+")
     for name in names:
         del group[name]
+    record_again(uri)
     set_attributes(uri, dglzarr_schema_version=version)
     return uri
 
