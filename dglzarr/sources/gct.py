@@ -249,10 +249,19 @@ def _open_gctx(path: Path, file: h5py.File) -> Source:
 
 
 def _fields(group: h5py.Group, n: int) -> dict[str, h5py.Dataset]:
-    """Return the metadata that have one value an id, without the ids; groups have none."""
+    """Return the metadata that have one value an id, without the ids; groups have none.
+
+    Raises
+    ------
+    ValueError
+        If one of them cannot be opened.
+    """
+    found = dict(group.items())
+    if lost := [name for name, values in found.items() if values is None]:
+        raise ValueError(f"nothing behind {group.name}/{lost[0]}")
     return {
         name: values
-        for name, values in group.items()
+        for name, values in found.items()
         if name != "id" and isinstance(values, h5py.Dataset) and values.size == n
     }
 
