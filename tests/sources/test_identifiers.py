@@ -86,9 +86,7 @@ def test_read_gene_list__refuses(tmp_path, content, message):
     "read", [read_gene_list, read_annotation_table], ids=["list", "annotation"]
 )
 def test_read__missing_file(tmp_path, read):
-    with pytest.raises(
-        SourceError, match=r"none\.txt: expected a readable file, got No such"
-    ):
+    with pytest.raises(SourceError, match=r"none\.txt: expected a readable file, got No such"):
         read(tmp_path / "none.txt")
 
 
