@@ -51,7 +51,8 @@ def detect_scale(quantiles: Sequence[float] | NDArray[np.float64]) -> Scale:
     Raises
     ------
     ValueError
-        If the values look median-centred or are mostly negative: neither scale can be restored. If
+        If the values look median-centred, like ratios or z-scores, or are mostly negative: neither
+        scale can be restored. If all lie between 0 and 1, as probabilities and methylation do. If
         they look like log2 values but for a few that span more than 50.
 
     References
@@ -71,13 +72,31 @@ def detect_scale(quantiles: Sequence[float] | NDArray[np.float64]) -> Scale:
             f"expression values: expected one scale, got log2 (99 % of the values up to {top:.3g}) "
             f"and others from {lowest:.3g} to {highest:.3g}. Take the outliers out of the file."
         )
-    if top > 100 or (highest - lowest > 50 and lower >= 0):
+    if lowest >= 0 and highest <= 1:
+        raise ValueError(
+            f"expression values: expected raw or log2 values, got all between 0 and 1 (median "
+            f"{median:.3g}), as probabilities of detection and methylation are. Use the file of "
+            "expression."
+        )
+    if top > 100 or (highest - lowest > 50 and lower >= 0 and lowest >= -top):
         return "raw"
+    if lowest < -50 and lower >= 0:
+        raise ValueError(
+            f"expression values: expected raw or log2 values, got values down to {lowest:.3g} and "
+            f"99 % up to {top:.3g}, which look like differences or z-scores. Use the series as "
+            "measured."
+        )
     if abs(median) < 0.5 and lower < 0 < upper:
         raise ValueError(
             f"expression values: expected raw or log2 values, got median {median:.3g} between "
             f"quartiles {lower:.3g} and {upper:.3g}, which look median-centred. "
             "Use the series before centring."
+        )
+    if lower < 0 <= upper and top < 6:
+        raise ValueError(
+            f"expression values: expected raw or log2 values, got quartiles {lower:.3g} and "
+            f"{upper:.3g} and 99 % up to {top:.3g}, which look like ratios to a reference. Use the "
+            "series as measured."
         )
     if upper < 0:
         raise ValueError(
