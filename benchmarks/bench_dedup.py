@@ -1,4 +1,8 @@
-"""Dedup beside D-GEX's way in memory (scikit-learn), and beside its own reads and products."""
+"""Dedup beside D-GEX's way in memory (scikit-learn), and beside its own reads and products.
+
+Its k-means alone, on projections of up to a million samples, stands beside one of numpy loops; the
+memory of each is that of its process, projections included.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +27,15 @@ from common import (
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.metrics import pairwise_distances
 
-from dglzarr.stages.dedup import dedup
+from dglzarr.kernels.clustering import MAX_PASSES, N_STARTS, fit_kmeans, nearest_centroids
+from dglzarr.kernels.gene_kmeans import fit_gene_kmeans
+from dglzarr.stages.dedup import DedupOptions, dedup
 from dglzarr.storage.rows import Rows
 from dglzarr.storage.store import Region, open_store, regions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 N_CLUSTERS = 100
@@ -40,8 +48,8 @@ def with_dglzarr(case: Case) -> Timed:
     """Time the stage: moments, clusters, all near-duplicates, moments of the kept."""
     target = case.path("samples.zarr")
     shutil.rmtree(target, ignore_errors=True)
-    options = {"n_clusters": n_clusters(case), "threshold": THRESHOLD}
-    timed = run_stage(case, dedup, case.path("normalized.zarr"), target, **options)
+    options = DedupOptions(n_clusters=n_clusters(case), threshold=THRESHOLD)
+    timed = run_stage(case, dedup, case.path("normalized.zarr"), target, options=options)
     found = open_store(target)
     rows = Rows(case.path("normalized.zarr"))
     inertia = inertia_of(rows, found["centroid"].values, found["cluster"].values)
@@ -100,6 +108,40 @@ def region_parts(source: str, region: Region) -> dict[str, float]:
     }
 
 
+def with_kmeans(case: Case) -> Timed:
+    """Time the k-means of the stage on projections in memory, all of them fitted on."""
+    everyone = np.ones(case.n_samples, dtype=bool)
+    return timed_kmeans(case, lambda points, n, rng: fit_kmeans(points, everyone, n, rng))
+
+
+def with_numpy_kmeans(case: Case) -> Timed:
+    """Time the k-means of genes on the same projections: in numpy, from one start."""
+    return timed_kmeans(case, fit_gene_kmeans)
+
+
+def timed_kmeans(case: Case, fit: Callable[..., NDArray[np.float32]]) -> Timed:
+    """Return what a k-means takes on simulated projections, and its inertia."""
+    points = simulated_matrix(case.n_samples, case.n_genes)
+    points -= points.mean(axis=0)
+    found: list[NDArray[np.float32]] = []
+    timed = run_here(
+        case, lambda: found.append(fit(points, n_clusters(case), np.random.default_rng(0)))
+    )
+    inertia = inertia_of(points, found[0], nearest_centroids(points, found[0]))
+    return replace(timed, more={"inertia": inertia})
+
+
+def with_kmeans_limit(case: Case) -> Timed:
+    """Time the products of points and centroids in float32, as many as there can be passes."""
+    n_passes = MAX_PASSES + N_STARTS * 4  # three of mini-batches, and one to judge each start
+    shape = (case.n_samples, case.n_genes, n_clusters(case))
+    return Timed(n_passes * product_seconds([shape]), case.n_samples)
+
+
+def write_nothing(case: Case) -> None:
+    """Write no files: the projections are made where they are used."""
+
+
 def n_clusters(case: Case) -> int:
     """Return the number of clusters: D-GEX's, fewer in a tiny run."""
     return min(N_CLUSTERS, case.n_samples // 8)
@@ -110,7 +152,16 @@ ENGINES = {
     "sklearn MiniBatchKMeans + pairwise_distances, in memory": with_sklearn,
     "limit: four reads + float32 projection": with_limit,
 }
-BENCHES = [Bench("dedup", write_normalized, ENGINES, packages=["scikit-learn"])]
+KMEANS = {
+    "dglzarr": with_kmeans,
+    "numpy loops, as for genes": with_numpy_kmeans,
+    "limit: float32 products of all passes": with_kmeans_limit,
+}
+KMEANS_SIZES = {"tiny": (96, 200), "small": (16_384, 128), "full": (1_000_000, 128)}
+BENCHES = [
+    Bench("dedup", write_normalized, ENGINES, packages=["scikit-learn"]),
+    Bench("dedup-kmeans", write_nothing, KMEANS, ["scikit-learn"], KMEANS_SIZES),
+]
 
 if __name__ == "__main__":
     main(__file__, BENCHES, __doc__)

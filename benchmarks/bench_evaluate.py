@@ -27,8 +27,8 @@ from threadpoolctl import threadpool_limits
 
 from dglzarr.kernels.metrics import mae_per_gene, null_fraction, pcc_per_gene
 from dglzarr.kernels.moments import standardize
-from dglzarr.stages.evaluate import evaluate
-from dglzarr.stages.select import select
+from dglzarr.stages.evaluate import EvaluateOptions, evaluate
+from dglzarr.stages.select import SelectOptions, select
 from dglzarr.storage.rows import read_array
 from dglzarr.storage.store import open_store
 
@@ -49,10 +49,12 @@ def prepare(case: Case) -> None:
         case.path("landmarks.zarr"),
         normalized=case.path("normalized.zarr"),
         samples=case.path("samples.zarr"),
-        selector="top-score",
-        selectors=(),
-        n_landmarks=N_LANDMARKS[case.size],
-        n_random=N_RANDOM[case.size],
+        options=SelectOptions(
+            selector="top-score",
+            selectors=(),
+            n_landmarks=N_LANDMARKS[case.size],
+            n_random=N_RANDOM[case.size],
+        ),
     )
 
 
@@ -61,9 +63,14 @@ def with_dglzarr(case: Case) -> Timed:
     target = case.path("evaluation.zarr")
     shutil.rmtree(target, ignore_errors=True)
     timed = run_stage(
-        case, evaluate, case.path("normalized.zarr"), target, samples=case.path("samples.zarr"),
-        landmarks=case.path("landmarks.zarr"), alphas=ALPHAS,
-    )  # fmt: skip
+        case,
+        evaluate,
+        case.path("normalized.zarr"),
+        target,
+        samples=case.path("samples.zarr"),
+        landmarks=case.path("landmarks.zarr"),
+        options=EvaluateOptions(alphas=ALPHAS),
+    )
     n = n_panels(case)
     return Timed(
         timed.seconds, timed.n_samples * n, timed.start_rss_mb, timed.peak_rss_mb,
@@ -72,16 +79,16 @@ def with_dglzarr(case: Case) -> Timed:
 
 
 def with_sklearn(case: Case) -> Timed:
-    """Time one panel in memory: a fit for each penalty, the best one judged."""
+    """Time one panel in memory: a fit for each penalty, the best one measured."""
     uri = case.path("samples.zarr")
     mean, std = read_array(uri, "gene_mean"), read_array(uri, "gene_std")
     z = standardize(simulated_matrix(case.n_samples, case.n_genes), mean, std)
     split = read_array(case.path("normalized.zarr"), "split")
     landmarks, targets = first_panel(case)
-    return run_here(case, lambda: judge_with_sklearn(z, split, landmarks, targets))
+    return run_here(case, lambda: evaluate_with_sklearn(z, split, landmarks, targets))
 
 
-def judge_with_sklearn(
+def evaluate_with_sklearn(
     z: NDArray[np.float32],
     split: NDArray[np.int8],
     landmarks: NDArray[np.int64],

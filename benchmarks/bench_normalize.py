@@ -21,7 +21,7 @@ from common import (
     write_expression,
 )
 
-from dglzarr.stages.normalize import normalize
+from dglzarr.stages.normalize import NormalizeOptions, normalize
 from dglzarr.storage.rows import Rows
 from dglzarr.storage.store import Region, regions, write_region
 
@@ -39,7 +39,13 @@ def with_dglzarr(case: Case) -> Timed:
     """Time the stage, fitted on every sample as qnorm does."""
     target = case.path("normalized.zarr")
     shutil.rmtree(target, ignore_errors=True)
-    return run_stage(case, normalize, case.path("expression.zarr"), target, fit_on="all")
+    return run_stage(
+        case,
+        normalize,
+        case.path("expression.zarr"),
+        target,
+        options=NormalizeOptions(fit_on="all"),
+    )
 
 
 def with_qnorm(case: Case) -> Timed:

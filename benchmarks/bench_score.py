@@ -8,7 +8,7 @@ import warnings
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from common import (
@@ -25,7 +25,8 @@ from common import (
 
 from dglzarr.kernels.moments import standardize
 from dglzarr.models.files import encoder_layers, load_model, save_model
-from dglzarr.stages.score import score
+from dglzarr.stages.explain import explain
+from dglzarr.stages.score import ScoreOptions, score
 from dglzarr.storage.rows import read_array
 from dglzarr.storage.store import store_input
 
@@ -64,13 +65,22 @@ def prepare(case: Case) -> None:
 
 
 def with_dglzarr(case: Case) -> Timed:
-    """Time the stage: contributions, latent scores, groups, the sum checked for every sample."""
-    targets = {"target": case.path("scores.zarr"), "contributions": case.path("contributions.zarr")}
-    for target in targets.values():
+    """Time both stages: contributions, the sum checked for every sample; latent scores, groups."""
+    contributions, scores = case.path("contributions.zarr"), case.path("scores.zarr")
+    for target in (contributions, scores):
         shutil.rmtree(target, ignore_errors=True)
-    samples, model = case.path("samples.zarr"), case.path("model")
-    options: dict[str, Any] = {"samples": samples, "model": model, "group_by": "series"}
-    return run_stage(case, score, case.path("normalized.zarr"), **options, **targets)
+    source, samples = case.path("normalized.zarr"), case.path("samples.zarr")
+    explained = run_stage(
+        case, explain, source, contributions, samples=samples, model=case.path("model")
+    )
+    options = ScoreOptions(group_by="series")
+    places = {"normalized": source, "samples": samples}
+    scored = run_stage(case, score, contributions, scores, options=options, **places)
+    return replace(
+        explained,
+        seconds=explained.seconds + scored.seconds,
+        peak_rss_mb=max(explained.peak_rss_mb, scored.peak_rss_mb),
+    )
 
 
 def with_one_worker(case: Case) -> Timed:

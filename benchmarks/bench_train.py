@@ -27,6 +27,9 @@ from threadpoolctl import threadpool_limits
 
 from dglzarr.kernels.moments import standardize
 from dglzarr.models.batches import Batches
+from dglzarr.models.options import BatchOptions, NetworkOptions
+from dglzarr.stages.train import TrainOptions, train
+from dglzarr.storage.options import Run
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.store import regions
 
@@ -53,8 +56,6 @@ def a_quarter(case: Case) -> Case:
 def with_dglzarr(case: Case, **options: Any) -> Timed:  # noqa: ANN401
     """Time the stage's epochs after the first, with their validation and checkpoints."""
     quiet_tensorflow(case)
-    from dglzarr.stages.train import train  # noqa: PLC0415  (loads keras)
-
     target = case.path("model")
     shutil.rmtree(target, ignore_errors=True)
     ends: list[float] = []
@@ -63,10 +64,8 @@ def with_dglzarr(case: Case, **options: Any) -> Timed:  # noqa: ANN401
         case.path("normalized.zarr"),
         target,
         samples=case.path("samples.zarr"),
-        epochs=EPOCHS,
-        batch_size=BATCH_SIZE,
-        **options,
-        on_progress=lambda *_: ends.append(time.perf_counter()),
+        options=TrainOptions(epochs=EPOCHS, batch_size=BATCH_SIZE, **options),
+        run=Run(on_progress=lambda *_: ends.append(time.perf_counter())),
     )
     timed = later_epochs(case, ends, before)
     with Path(target, "history.csv").open(encoding="utf-8", newline="") as file:
@@ -100,10 +99,9 @@ def with_one_batch(case: Case) -> Timed:
     """Time Keras fit on one batch, again and again: the memory that no feeding can avoid."""
     quiet_tensorflow(case)
     from dglzarr.models.autoencoder import build_autoencoder, keras  # noqa: PLC0415
-    from dglzarr.models.files import AutoEncoderConfig  # noqa: PLC0415
 
     batch = np.random.default_rng(0).standard_normal((BATCH_SIZE, case.n_genes), np.float32)
-    model = build_autoencoder(AutoEncoderConfig(n_genes=case.n_genes))
+    model = build_autoencoder(case.n_genes, NetworkOptions(), seed=0)
     model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="mean_absolute_error")
     before = reset_peak()
     model.fit(batch, batch, batch_size=BATCH_SIZE, epochs=1, verbose=0)
@@ -119,14 +117,11 @@ def with_keras(case: Case) -> Timed:
     quiet_tensorflow(case)
     import keras  # noqa: PLC0415
 
-    from dglzarr.models.autoencoder import (  # noqa: PLC0415
-        AutoEncoderConfig,
-        build_autoencoder,
-    )
+    from dglzarr.models.autoencoder import build_autoencoder  # noqa: PLC0415
 
     z, split = standardized(case)
     fitted, validated = z[split == 0], z[split == 1]
-    model = build_autoencoder(AutoEncoderConfig(n_genes=case.n_genes))
+    model = build_autoencoder(case.n_genes, NetworkOptions(), seed=0)
     model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="mean_absolute_error")
     ends: list[float] = []
     clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: ends.append(time.perf_counter()))
@@ -160,8 +155,7 @@ def with_loader(case: Case, *, is_cold: bool = False) -> Timed:
         keep=split == 0,
         mean=read_array(samples, "gene_mean"),
         std=read_array(samples, "gene_std"),
-        batch_size=BATCH_SIZE,
-        cache="stream",
+        options=BatchOptions(batch_size=BATCH_SIZE, cache="stream"),
     )
 
     def epoch(number: int) -> None:

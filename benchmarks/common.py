@@ -2,7 +2,8 @@
 
 A benchmark is a list of `Bench`: a stage, the engines that are compared, and the files they need.
 The first engine is dglzarr's; ``ratio`` on each printed line is dglzarr's samples/s over that
-line's, so over 1 dglzarr is faster than a peer, and under 1 it is that share of a limit.
+line's, so over 1 dglzarr is faster than a peer, and under 1 it is that share of a limit. It is the
+median of the paired runs; half of them lie within ``ratio_quartiles``.
 """
 
 from __future__ import annotations
@@ -26,21 +27,20 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from dglzarr.stages.dedup import dedup
-from dglzarr.stages.normalize import normalize
+from dglzarr.stages.dedup import DedupOptions, dedup
+from dglzarr.stages.normalize import NormalizeOptions, normalize
+from dglzarr.storage.cluster import ClusterOptions, client
 from dglzarr.storage.declare import shard_samples
 from dglzarr.storage.schemas import EXPRESSION, SCORES
 from dglzarr.storage.store import (
-    claim_store,
+    check_claim,
     create_store,
     finish,
     open_store,
     regions,
-    store_input,
     write_region,
 )
 from dglzarr.storage.tasks import run_tasks
-from dglzarr.storage.cluster import ClusterOptions, client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -84,13 +84,17 @@ class Timed:
 
 
 class Bench(NamedTuple):
-    """One comparison: dglzarr's engine first, then peers and limits."""
+    """One comparison: dglzarr's engine first, then peers and limits.
+
+    Where it ``is_quick`` the engines take turns in one process, each run beginning with another.
+    """
 
     stage: str
     prepare: Callable[[Case], None]
     engines: Mapping[str, Engine]
     packages: Sequence[str] = ()
     sizes: Mapping[str, tuple[int, int]] = SIZES
+    is_quick: bool = False
 
 
 # ---------------------------------------------------------------- command line
@@ -122,19 +126,22 @@ def main(script: str, benches: Sequence[Bench], description: str | None) -> None
 def _lines(script: str, bench: Bench, case: Case, repeats: int) -> list[dict[str, Any]]:
     load = os.getloadavg()[0]
     bench.prepare(case)
-    runs = [
-        {name: _run(script, bench, name, case) for name in bench.engines} for _ in range(repeats)
-    ]
-    ours = next(iter(bench.engines))
+    names = list(bench.engines)
+    runs = []
+    for repeat in range(repeats):
+        first = repeat % len(names) if bench.is_quick else 0
+        order = [*names[first:], *names[:first]]
+        runs.append({name: _run(script, bench, name, case) for name in order})
     return [
-        _line(bench, case, name, [(run[ours], run[name]) for run in runs]) | {"load_before": load}
-        for name in bench.engines
+        _line(bench, case, name, [(run[names[0]], run[name]) for run in runs])
+        | {"load_before": load}
+        for name in names
     ]
 
 
 def _run(script: str, bench: Bench, engine: str, case: Case) -> Timed:
-    """Run one engine in a process of its own, whose memory is its own too."""
-    if not case.workers:
+    """Run one engine in a process of its own, whose memory is its own too, unless it is quick."""
+    if bench.is_quick or not case.workers:
         return bench.engines[engine](case)
     options = ["--size", case.size, "--workers", str(case.workers)]
     command = [sys.executable, script, *options, "--engine", bench.stage, engine, case.folder]
@@ -165,6 +172,7 @@ def _line(
         "peak_rss_mb": round(max(timed.peak_rss_mb for _, timed in pairs)),
         "peaks_rss_mb": [round(timed.peak_rss_mb) for _, timed in pairs],
         "ratio": _short(statistics.median(ratios)),
+        "ratio_quartiles": [_short(float(q)) for q in np.quantile(ratios, (0.25, 0.75))],
         "repeats": len(pairs),
         **found.more,
         "versions": {name: version(name) for name in names} | {"python": sys.version.split()[0]},
@@ -329,38 +337,39 @@ def write_expression(case: Case) -> None:
     }
     coords |= {n: text([""] * n_genes) for n in ("gene_id", "gene_symbol")}
     coords |= {n: text(["GSE1"] * n_samples) for n in ("source", "series", "platform")}
-    claim = claim_store(uri, EXPRESSION, inputs=[], parameters={})
+    claim = check_claim(uri, [EXPRESSION], inputs={}, parameters={})
     create_store(claim, coords, region_length=shard_samples(n_samples))
     for region in regions(uri):
         block = simulated_rows(region.start, region.stop, n_genes)
         n_missing = np.isnan(block).sum(axis=1)
         write_region(uri, region, {"expression": block, "n_missing": n_missing})
-    finish(uri, started=time.monotonic())
+    finish(claim)
 
 
 def write_normalized(case: Case) -> None:
     """Write the benchmark's matrix, as it is, as the normalized store that later stages read."""
     write_expression(case)
     with workers_of(case):
-        normalize(case.path("expression.zarr"), case.path("normalized.zarr"), method="none")
+        as_it_is = NormalizeOptions(method="none")
+        normalize(case.path("expression.zarr"), case.path("normalized.zarr"), options=as_it_is)
     shutil.rmtree(case.path("expression.zarr"))
 
 
 def write_normalized_and_samples(case: Case) -> None:
     """Write a normalized store and the samples store beside it, in which every sample is kept."""
     write_normalized(case)
-    options: dict[str, Any] = {"n_clusters": 4, "epochs": 1, "threshold": 0.0}
+    options = DedupOptions(n_clusters=4, epochs=1, threshold=0.0)
     with workers_of(case):
-        dedup(case.path("normalized.zarr"), case.path("samples.zarr"), **options)
+        dedup(case.path("normalized.zarr"), case.path("samples.zarr"), options=options)
 
 
 def write_scores(case: Case) -> None:
     """Write a scores store of random scores beside the normalized store."""
     source, uri = case.path("normalized.zarr"), case.path("scores.zarr")
     ds = open_store(source)
-    claim = claim_store(uri, SCORES, inputs=[store_input(source)], parameters={})
+    claim = check_claim(uri, [SCORES], inputs={"source": source}, parameters={})
     coords = {name: ds[name].values for name in ("gene", "gene_id", "gene_symbol")}
     create_store(claim, coords | {"latent": np.zeros(1, np.int32)})
     score = np.random.default_rng(0).random(case.n_genes)
     arrays = {"score": score, "latent_score": score[np.newaxis]}
-    finish(uri, started=time.monotonic(), arrays=arrays)
+    finish(claim, arrays=arrays)

@@ -18,8 +18,8 @@ import numpy as np
 from dglzarr.cli import guarded
 from dglzarr.report.comparison import COLUMNS, cells, comparison_rows, comparison_verdict
 from dglzarr.settings import Settings
-from dglzarr.storage.store import open_store
 from dglzarr.storage.options import Run
+from dglzarr.storage.store import open_store
 from dglzarr.studies.cross_validate import comparison_uri, cross_validate
 from dglzarr.testing import simulate_expression, write_gctx
 
@@ -48,9 +48,10 @@ def hubs_found(root: str, n_folds: int, hubs: set[str]) -> dict[str, list[int]]:
     """Return how many genes of each selector's panels are hubs, one number a fold."""
     found: dict[str, list[int]] = {}
     for k in range(n_folds):
-        ds = open_store(f"{root}/folds/{k}/lineup.zarr")
-        for panel, genes in zip(ds["panel"].values, ds["panel_gene"].values, strict=True):
-            if "random" not in panel:
+        ds = open_store(f"{root}/folds/{k}/candidates.zarr")
+        columns = (ds[name].values for name in ("panel", "kind", "panel_gene"))
+        for panel, kind, genes in zip(*columns, strict=True):
+            if kind not in ("random", "subset"):
                 found.setdefault(str(panel), []).append(len(hubs & set(map(str, genes))))
     return found
 

@@ -72,9 +72,9 @@ def _run(folder: Path, asked: argparse.Namespace) -> None:
         name="full size",
         folder=folder,
     )
-    for stage in ("ingest", "normalize", "dedup"):
+    for stage in ("ingest", "join", "normalize", "dedup"):
         _timed(stage, asked, partial(mine, settings, only=(stage,)))
-    for stage in ("train", "encode", "score") if asked.epochs else ():
+    for stage in ("train", "encode", "explain", "score") if asked.epochs else ():
         _timed(stage, asked, partial(mine, settings, only=(stage,)))
     _compare(folder, gctx.with_suffix(".truth.json"))
 

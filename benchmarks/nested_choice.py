@@ -24,9 +24,9 @@ from dglzarr.errors import ConfigError
 from dglzarr.evaluation.panels import RANDOM
 from dglzarr.kernels.split import SPLITS
 from dglzarr.settings import Settings, load_settings
-from dglzarr.storage.store import open_store
 from dglzarr.stages.compare import CompareOptions
 from dglzarr.storage.options import Run
+from dglzarr.storage.store import open_store
 from dglzarr.storage.study import planned_study
 from dglzarr.studies.cross_validate import comparison_uri, cross_validate
 from dglzarr.studies.plan import source_files

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 from common import Case, workers_of, write_expression
 
-from dglzarr.stages.dedup import dedup
-from dglzarr.stages.normalize import normalize
+from dglzarr.stages.dedup import DedupOptions, dedup
+from dglzarr.stages.normalize import NormalizeOptions, normalize
 from dglzarr.storage.store import open_store
 
 if TYPE_CHECKING:
@@ -66,9 +66,9 @@ def timed(case: Case) -> dict[str, float]:
             cluster.run(warm)
         open_store(source)
         started = time.perf_counter()
-        normalize(source, target, fit_on="all")
+        normalize(source, target, options=NormalizeOptions(fit_on="all"))
         middle = time.perf_counter()
-        dedup(target, samples, n_clusters=min(100, case.n_samples // 8))
+        dedup(target, samples, options=DedupOptions(n_clusters=min(100, case.n_samples // 8)))
         return {"normalize": middle - started, "dedup": time.perf_counter() - middle}
 
 

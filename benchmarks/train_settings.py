@@ -28,6 +28,7 @@ from bench_train import BATCH_SIZE
 from common import SIZES, Case, write_normalized_and_samples
 
 from dglzarr.models.batches import Batches
+from dglzarr.models.options import BatchOptions, NetworkOptions
 from dglzarr.storage.rows import Rows, read_array
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -62,22 +63,22 @@ def train(
 
     from dglzarr.models.adam import Adam  # noqa: PLC0415
     from dglzarr.models.autoencoder import build_autoencoder  # noqa: PLC0415
-    from dglzarr.models.files import AutoEncoderConfig  # noqa: PLC0415
-    from dglzarr.models.train import LOSS, fit  # noqa: PLC0415
+    from dglzarr.models.train import LOSS, Schedule, fit  # noqa: PLC0415
 
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(policy)
     moments = {n: read_array(case.path("samples.zarr"), f"gene_{n}") for n in ("mean", "std")}
     split = read_array(case.path("normalized.zarr"), "split")
     rows = Rows(case.path("normalized.zarr"))
-    common: dict[str, Any] = {**moments, "batch_size": batch_size, "seed": seed, "cache": "memory"}
+    options = BatchOptions(batch_size=batch_size, cache="memory")
+    common: dict[str, Any] = {**moments, "options": options, "seed": seed}
     batches, validation = (Batches(rows, keep=split == part, **common) for part in (0, 1))
-    model = build_autoencoder(AutoEncoderConfig(n_genes=case.n_genes, seed=seed))
+    model = build_autoencoder(case.n_genes, NetworkOptions(), seed=seed)
     if not steps_per_execution:
         model.compile(optimizer=Adam(1e-3), loss=LOSS, jit_compile=jit_compile)
         with tempfile.TemporaryDirectory(dir=case.folder) as folder:
             history = fit(
-                model, batches, validation=validation, epochs=epochs, learning_rate=1e-3,
+                model, batches, Schedule(epochs, 1e-3), validation=validation,
                 checkpoint=Path(folder),
             )  # fmt: skip
         seconds, losses = float(history.seconds[1:].sum()), history.val_loss.tolist()

@@ -23,8 +23,6 @@ from dglzarr.errors import ConfigError, DglzarrError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    import click
-
     from dglzarr.settings import Settings
 
 app = typer.Typer(
@@ -73,7 +71,7 @@ STAGES = {
 class SettingsCommand(TyperCommand):
     """A verb whose help ends with the settings of its section, as the stage declares them."""
 
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]  # noqa: ANN401
         """Write the help of the verb, then its settings."""
         super().format_help(ctx, formatter)
         write_section(str(self.name))

@@ -195,7 +195,7 @@ def _described(schema: dict[str, Any], prefix: str, defs: dict[str, Any]) -> Ite
         inner = defs.get(field.get("$ref", "").rpartition("/")[2])
         rows = defs.get(field.get("items", {}).get("$ref", "").rpartition("/")[2])
         if inner or rows:
-            yield from _described(inner or rows, f"{prefix}{name}.", defs)
+            yield from _described(inner or rows or {}, f"{prefix}{name}.", defs)
             continue
         is_required = name in schema.get("required", ())
         yield Setting(

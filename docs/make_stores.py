@@ -32,12 +32,16 @@ def _section(spec: StoreSpec) -> str:
     head = [
         f"## {spec.name} (version {spec.version})",
         "",
-        spec.description,
+        " ".join([spec.description, *map(_is_read, spec.upgrades)]),
         "",
         "| Array | Dims | Type | Unit | Written | Meaning |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     return "\n".join([*head, *(_row(array) for array in spec.arrays), ""])
+
+
+def _is_read(version: int) -> str:
+    return f"Version {version} is read too."
 
 
 def _row(array: ArraySpec) -> str:

@@ -5,9 +5,10 @@ import hashlib
 import itertools
 import math
 import shutil
+import tarfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -247,9 +248,11 @@ def write_landmarks(
     """A complete landmarks store of chosen panels; ``genes`` are the labels of all genes."""
     n_positions = max(map(len, panels.values()))
     rows = [[*panel, *[""] * (n_positions - len(panel))] for panel in panels.values()]
+    kinds = {"mined": "mined", "random": "random"}
     arrays = {
         **genes,
         "panel": text(list(panels)),
+        "kind": text([kinds.get(name.partition("-")[0], "published") for name in panels]),
         "panel_gene": np.array(rows, dtype=np.dtypes.StringDType()),
         "position": np.arange(n_positions, dtype=np.int32),
     }
@@ -281,8 +284,16 @@ def write_samples(uri: Path | str, normalized: str, *, keep: NDArray[np.bool_]) 
     return uri
 
 
-def write_model(path: Path | str, normalized: str, samples: str, *, seed: int = 0) -> str:
-    """An untrained model of genes - 12 - 4 - 12 - genes."""
+def write_model(
+    path: Path | str,
+    normalized: str,
+    samples: str,
+    *,
+    seed: int = 0,
+    lineage: Mapping[str, Any] | None = None,
+) -> str:
+    """An untrained model of genes - 12 - 4 - 12 - genes, recorded as another training's."""
+    known = lineage or {"inputs": [store_input(u) for u in (normalized, samples)], "parameters": {}}
     ds, mask = open_store(normalized), open_store(samples)
     n_genes = ds.sizes["gene"]
     rng = np.random.default_rng(seed)
@@ -302,8 +313,8 @@ def write_model(path: Path | str, normalized: str, samples: str, *, seed: int = 
         genes=[str(g) for g in ds["gene"].values],
         gene_mean=mask["gene_mean"].values,
         gene_std=mask["gene_std"].values,
-        inputs=[store_input(normalized), store_input(samples)],
-        parameters={},
+        inputs=known["inputs"],
+        parameters=known["parameters"],
     )
     return str(path)
 
@@ -390,6 +401,14 @@ def set_attributes(uri, **changes):
 
 def shard(uri, region, name="expression"):
     return Path(uri, name, "c", str(region), "0")
+
+
+def older_study(folder: Path) -> Path:
+    """The study that 0.1.0 mined, in a folder of its own."""
+    archive = Path(__file__).parent / "data" / "study-0.1.0.tar.xz"
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    return folder / "study" / "mined"
 
 
 # ---------------------------------------------------------------- comparisons

@@ -18,6 +18,7 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "TF_CPP_MIN_LOG_LEVEL": "2",
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
 }
 for _name, _value in ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)

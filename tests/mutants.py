@@ -36,8 +36,10 @@ def _kernel(module: str, name: str, old: str, new: str) -> Mutant:
     return Mutant(f"{module}: {name}", f"dglzarr/kernels/{module}.py", old, new, tests)
 
 
-def _store(name: str, old: str, new: str, *tests: str, module: str = "store") -> Mutant:
-    nodes = tuple(f"tests/storage/test_store.py::test_{test}" for test in tests)
+def _store(
+    name: str, old: str, new: str, *tests: str, module: str = "store", file: str = "store"
+) -> Mutant:
+    nodes = tuple(f"tests/storage/test_{file}.py::test_{test}" for test in tests)
     return Mutant(f"store: {name}", f"dglzarr/storage/{module}.py", old, new, nodes)
 
 
@@ -76,15 +78,28 @@ MUTANTS = (
         ("tests/models/test_batches.py",),
     ),
     Mutant(
-        "batches: large ones draw on no more windows", "dglzarr/models/batches.py",
-        "max(256, 2 * batch_size)", "256", ("tests/models/test_batches.py",),
+        "batches: large ones draw on no more windows", "dglzarr/models/options.py",
+        "max(256, 2 * self.batch_size)", "256", ("tests/models/test_batches.py",),
     ),
     Mutant(
         "shards: a read that was cut short counts as whole", "dglzarr/storage/shards.py",
-        "call[3], flags) != call[4]", "call[3], flags) < 0", ("tests/storage/test_shards.py",),
+        "os.preadv(file, rows, offset, flags) == n_rows * self.nbytes",
+        "os.preadv(file, rows, offset, flags) >= 0", ("tests/storage/test_shards.py",),
+    ),
+    Mutant(
+        "shards: a compiled read that was cut short counts as whole", "dglzarr/storage/shards.py",
+        "if n_read != n_rows * nbytes:", "if n_read < 0:", ("tests/storage/test_shards.py",),
     ),
     _kernel(
-        "clustering", "earlier batches do not count",
+        "clustering", "points of no training sample are fitted on",
+        "fitted = points[is_fitted]", "fitted = points[is_fitted | True]",
+    ),
+    _kernel(
+        "clustering", "threads sum in any order",
+        "with threadpool_limits(1), warnings", "with threadpool_limits(None), warnings",
+    ),
+    _kernel(
+        "gene_kmeans", "earlier batches do not count",
         "weighted / np.maximum(total, 1)[:, None]", "weighted / np.maximum(counts, 1)[:, None]",
     ),
     _kernel(
@@ -168,6 +183,7 @@ MUTANTS = (
         "readers take unfinished stores",
         'if found.get("complete") is not True:', 'if found.get("complete") is None:',
         "open_store__incomplete_is_refused",
+        file="open",
     ),
     _store(
         "a store is finished without its regions",
@@ -176,14 +192,18 @@ MUTANTS = (
     ),
     _store(
         "one changed parameter goes unnoticed",
-        "    if changed:", "    if len(changed) > 1:",
-        "claim_store__other_parameters_are_refused",
+        "        if before.get(key) != now.get(key)",
+        "        if before.get(key) != now.get(key) and len(now) > 2",
+        "claim__other_parameters_are_refused",
+        module="claims",
+        file="claims",
     ),
     _store(
         "rows come back in storage order",
         "else found[inverse]", "else found[np.sort(inverse)]",
         "rows_take__any_order_with_repeats_as_numpy",
         module="rows",
+        file="open",
     ),
 )  # fmt: skip
 

@@ -35,10 +35,11 @@ IMPORTERS = {
     "numba": {"dglzarr/kernels/compiled.py"},
     "prefect": {"flows/"},
     "pydantic": {
-        *("dglzarr/settings.py", "dglzarr/stages/"),
+        *("dglzarr/evaluation/panels.py", "dglzarr/settings.py", "dglzarr/stages/"),
         *("dglzarr/storage/cluster.py", "dglzarr/storage/options.py"),
     },
     "shap": {"dglzarr/models/"},
+    "sklearn": {"dglzarr/kernels/"},
     "tensorflow": {"dglzarr/models/adam.py"},
     "typer": {"dglzarr/cli.py"},
     "zarr": {"dglzarr/storage/rows.py", "dglzarr/storage/store.py"},
@@ -146,19 +147,53 @@ def test_imports__no_cycles():
     assert cycles() == []
 
 
+HEAVY = {"tensorflow", "keras", "numba", "prefect", "shap", "matplotlib"}
+TABLES = {"numpy", "pandas", "scipy", "sklearn", "xarray", "zarr", "dask", "h5py"}
+
+
 @pytest.mark.parametrize(
     ("name", "heavy"),
     [
-        ("dglzarr", {"tensorflow", "keras", "numba", "prefect", "shap", "matplotlib", "pydantic"}),
-        (
-            "dglzarr.stages.normalize",
-            {"tensorflow", "keras", "numba", "prefect", "shap", "matplotlib"},
-        ),
-        ("dglzarr.studies.plan", {"tensorflow", "keras", "prefect", "shap"}),
+        ("dglzarr", {*HEAVY, *TABLES, "pydantic"}),
+        ("dglzarr.query", {*HEAVY, "pydantic", "scipy", "sklearn"}),
+        ("dglzarr.stages.normalize", {*HEAVY, "sklearn"}),
+        ("dglzarr.studies.plan", {"tensorflow", "keras", "prefect", "shap", "sklearn"}),
     ],
 )
 def test_import__loads_nothing_heavy(name, heavy):
     code = f"import sys, {name}; print(*({heavy!r} & set(sys.modules)))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPO
+    )
+    assert result.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_command_line__help_loads_nothing_heavy(option):
+    """So that it is there at once: under a second of processor time."""
+    code = (
+        "import atexit, sys; from dglzarr.cli import main; "
+        f"atexit.register(lambda: print('loaded', *({HEAVY | TABLES!r} & set(sys.modules)))); "
+        f"sys.argv = ['dglzarr', {option!r}]; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPO
+    )
+    assert result.stdout.splitlines()[-1] == "loaded"
+
+
+@pytest.mark.slow
+def test_import__leaves_the_environment_alone():
+    """The packages that ours load may set variables, so ours are loaded a second time."""
+    code = (
+        "import importlib, os, pkgutil, sys, dglzarr\n"
+        "names = [m.name for m in pkgutil.walk_packages(dglzarr.__path__, 'dglzarr.')]\n"
+        "for name in names: importlib.import_module(name)\n"
+        "for name in ('dglzarr', *names): del sys.modules[name]\n"
+        "os.environ.clear()\n"
+        "for name in names: importlib.import_module(name)\n"
+        "print(*os.environ)"
+    )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPO
     )

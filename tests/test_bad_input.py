@@ -507,7 +507,7 @@ def test_store__made_with_other_settings(study):
     study.settings["seed"] = 5
     run = study.run()
     assert run.status == 1
-    assert re.search(r"expression\.zarr: .*seed 0 -> 5.*--overwrite", run.complaint)
+    assert re.search(r"expression\.zarr: .*seed: 0 -> 5.*--overwrite", run.complaint)
     assert study.run("ingest", "--overwrite").status == 0
 
 

@@ -23,7 +23,8 @@ REPO = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted((REPO / "benchmarks").glob("bench_*.py"))
 KEYS = {
     "stage", "engine", "n_samples", "n_genes", "workers", "seconds", "samples_per_s", "mb_per_s",
-    "start_rss_mb", "peak_rss_mb", "peaks_rss_mb", "ratio", "repeats", "load_before", "versions",
+    "start_rss_mb", "peak_rss_mb", "peaks_rss_mb", "ratio", "ratio_quartiles", "repeats",
+    "load_before", "versions",
 }  # fmt: skip
 WITH_TENSORFLOW = ("score", "train")
 FIRST = "segments/0000"
@@ -93,6 +94,7 @@ def test_line__ratio_is_the_median_of_paired_ratios(monkeypatch):
     ]
     line = common._line(bench, common.Case("tiny", 10, 4, 2, "."), "peer", pairs)
     assert line["ratio"] == 2.0  # of 1, 2 and 6
+    assert line["ratio_quartiles"] == [1.5, 4.0]
     assert line["samples_per_s"] == 5.0  # of 10, 5 and 0.83
     assert (line["seconds"], line["mb_per_s"], line["repeats"]) == (4.0, 8e-5, 3)
     assert (line["start_rss_mb"], line["peak_rss_mb"]) == (7, 9)

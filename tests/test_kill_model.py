@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from dglzarr.models.files import load_model, read_history
-from dglzarr.stages.score import score
+from dglzarr.stages.explain import explain
+from dglzarr.stages.score import ScoreOptions, score
 from dglzarr.storage.cluster import ClusterOptions, client
+from dglzarr.storage.options import Run
 from dglzarr.storage.schemas import NORMALIZED
 from tests.builders import digests, simulate, splits, write_matrix, write_model, write_samples
 
@@ -22,19 +24,23 @@ N_SAMPLES, N_GENES, SHARD, EPOCHS = 400, 1500, 16, 60
 N_REGIONS = N_SAMPLES // SHARD
 TRAIN = f"""
 import sys
-from dglzarr.stages.train import train
+from dglzarr.stages.train import TrainOptions, train
 source, samples, target = sys.argv[1:]
-train(source, target, samples=samples, hidden=40, n_latent=8, epochs={EPOCHS}, batch_size=8,
-      cache="stream", windows_in_memory=8)
+options = TrainOptions(hidden=40, n_latent=8, epochs={EPOCHS}, batch_size=8, cache="stream",
+                       windows_in_memory=8)
+train(source, target, samples=samples, options=options)
 """
 # It rests after each step, so that the moment to kill it at cannot be missed.
 SCORE = """
 import sys, time
-from dglzarr.stages.score import score
+from dglzarr.stages.explain import explain
+from dglzarr.stages.score import ScoreOptions, score
+from dglzarr.storage.options import Run
 source, samples, model, folder = sys.argv[1:]
-score(source, folder + "/scores", samples=samples, model=model,
-      contributions=folder + "/contributions", group_by="series",
-      on_progress=lambda what, *_: time.sleep(0.01 if what == "scoring" else 0.02))
+run = Run(on_progress=lambda what, *_: time.sleep(0.01 if what == "scoring" else 0.02))
+explain(source, folder + "/contributions", samples=samples, model=model, run=run)
+score(folder + "/contributions", folder + "/scores", normalized=source, samples=samples,
+      options=ScoreOptions(group_by="series"))
 """
 
 
@@ -112,6 +118,9 @@ def test_train__killed_at_five_random_moments__same_bits(study, tmp_path):
     )  # fmt: skip
     assert not (tmp_path / "killed" / "model.json").exists()
     finish(TRAIN, *places, tmp_path / "killed")
+    assert {p.name for p in (tmp_path / "killed").rglob("*")} == {
+        "history.csv", "model.json", "training.json", "weights.npz"
+    }  # fmt: skip
     whole, killed = load_model(tmp_path / "whole"), load_model(tmp_path / "killed")
     assert whole.model_id == killed.model_id
     for (kernel, bias, _), (kernel_, bias_, _) in zip(whole.layers, killed.layers, strict=True):
@@ -138,10 +147,14 @@ def test_score__killed_at_five_random_moments__same_bytes(study, model, tmp_path
 @pytest.mark.parametrize("after", [3, 14])
 def test_score__a_worker_killed_on_a_cluster_of_two__same_bytes(study, model, tmp_path, after):
     def run(folder, on_progress=None):
+        contributions = str(folder / "contributions")
+        explain(
+            study.source, contributions, samples=study.samples, model=model,
+            run=Run(on_progress=on_progress),
+        )  # fmt: skip
         score(
-            study.source, str(folder / "scores"), samples=study.samples, model=model,
-            contributions=str(folder / "contributions"), group_by="series",
-            on_progress=on_progress,
+            contributions, str(folder / "scores"), normalized=study.source, samples=study.samples,
+            options=ScoreOptions(group_by="series"),
         )  # fmt: skip
 
     killed = []

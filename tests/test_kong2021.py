@@ -9,6 +9,7 @@ import pytest
 from dglzarr import quantile_normalize
 from dglzarr.settings import load_settings
 from dglzarr.storage.store import open_store
+from dglzarr.storage.study import open_study
 from dglzarr.studies.plan import STEPS, Plan, mine
 from dglzarr.testing import write_gctx, write_series_matrix
 from tests.builders import simulate

@@ -13,8 +13,16 @@ import pytest
 
 import dglzarr
 from dglzarr.query import describe_study, table, verify_study
+from dglzarr.stages.encode import encode
+from dglzarr.stages.enrich import EnrichOptions, enrich
+from dglzarr.stages.evaluate import EvaluateOptions, evaluate
+from dglzarr.stages.explain import ExplainOptions, explain
+from dglzarr.stages.group import GroupOptions, group
 from dglzarr.stages.ingest import SourceFile, ingest, ingest_all
 from dglzarr.stages.join import JoinOptions, join
+from dglzarr.stages.reconstruct import reconstruct
+from dglzarr.stages.score import ScoreOptions, score
+from dglzarr.stages.select import SelectOptions, select
 from dglzarr.storage.study import open_study
 
 VERSION = "0.1.0"
@@ -104,6 +112,72 @@ def test_older_study__errors_of_panels(study):
         for cohort, error in errors.items():
             found = float(ds["mean_mae"].sel(panel=panel, cohort=cohort))
             assert found == pytest.approx(error, rel=1e-9)
+
+
+def test_older_study__kinds_of_panels(study):
+    expected = {
+        "landmarks": ["mined", "selector", "published", "random"],
+        "enrichment": ["mined", "selector", "published", "random"],
+        "evaluation": ["baseline", "mined", "selector", "published", "random"],
+        "groups": ["", "", "", "mined", "selector", "published", "random"],
+    }
+    for name, kinds in expected.items():
+        assert dglzarr.open(f"{study}#{name}")["kind"].values.tolist() == kinds
+    ds = dglzarr.open(f"{study}#comparison")
+    of = {"mean": "baseline", "random": "random", "published": "published"}
+    for family, kind in (("family", "kind"), ("row_family", "row_kind")):
+        kinds = [of.get(str(name), "selector") for name in ds[family].values]
+        kinds = [
+            "subset" if " of " in n else k for n, k in zip(ds[family].values, kinds, strict=True)
+        ]
+        assert ds[kind].values.tolist() == kinds
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_older_study__segments_count_as_explained(study, number):
+    made = open_study(study)
+    names = ("normalized", "samples", "latent", "contributions")
+    source, samples, latent, contributions = (made.uris(name)[number] for name in names)
+    given = {"samples": samples, "model": made.model(6)}
+    assert encode.claim(source, latent, **given).state == "unchanged"
+    frozen = made.uris("contributions")[0] if number else None
+    asked = {**given, "seed": 6, "frozen": frozen}
+    assert explain.claim(source, contributions, **asked).state == "unchanged"
+    options = ExplainOptions(layer="pre-activation")
+    assert explain.claim(source, contributions, **asked, options=options).state == "refused"
+
+
+def test_older_study__scores_count_as_made(study):
+    made = open_study(study)
+    source, samples, latent = (made.uris(name)[0] for name in ("normalized", "samples", "latent"))
+    given = {"samples": samples, "latent": latent, "model": made.model(6)}
+    claim = reconstruct.claim(source, made.uri("reconstruction"), **given)
+    assert claim.state == "unchanged"
+    given = {"normalized": source, "samples": samples, "options": ScoreOptions(group_by="tissue")}
+    claim = score.claim(made.uris("contributions")[0], made.uri("scores"), **given)
+    assert claim.state == "unchanged"
+
+
+def test_older_study__panels_count_as_chosen_and_evaluated(folder, study):
+    made, lists = open_study(study), {"published": str(folder / "data" / "published.txt")}
+    source, samples = (made.uris(name)[0] for name in ("normalized", "samples"))
+    landmarks, cohorts = made.uri("landmarks"), [made.raw("cohort")]
+    chosen = SelectOptions(n_landmarks=5, selectors=("top-score",), n_random=1)
+    sets = EnrichOptions(gene_sets=str(folder / "data" / "sets.gmt"), min_size=2)
+    given = {"normalized": source, "samples": samples, "panels": lists, "seed": 6}
+    data = {"samples": samples, "landmarks": landmarks, "cohorts": cohorts}
+    label = {"model": made.model(6), "options": GroupOptions(label="tissue")}
+    asked = {"seed": 6, "options": EvaluateOptions(panels=lists)}
+    claims = [
+        select.claim(made.uri("scores"), landmarks, **given, options=chosen),
+        evaluate.claim(source, made.uri("evaluation"), **data, **asked),
+        group.claim(source, made.uri("groups"), **data, **label),
+        enrich.claim(landmarks, made.uri("enrichment"), options=sets),
+    ]
+    assert [claim.state for claim in claims] == ["unchanged"] * 4
+    del given["panels"]
+    other = select.claim(made.uri("scores"), landmarks, **given, options=chosen)
+    assert "published.txt -> none" in other.refusal()
 
 
 @pytest.mark.slow

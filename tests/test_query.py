@@ -12,7 +12,6 @@ from dglzarr.errors import SchemaError, StoreError
 from dglzarr.models.files import save_model
 from dglzarr.storage.schemas import CONTRIBUTIONS, EXPRESSION, LANDMARKS, NORMALIZED, RAW, STABILITY
 from dglzarr.storage.store import (
-    claim_store,
     create_store,
     finish,
     open_store,
@@ -20,6 +19,7 @@ from dglzarr.storage.store import (
     write_region,
 )
 from tests.builders import (
+    claimed,
     no_computing,
     remove_regions,
     text,
@@ -80,9 +80,8 @@ def write_contributions(uri, values):
         "deeplift_reference": np.zeros((1, N_GENES), np.float32),
         "latent_weight": np.full(2, 0.5),
     }
-    create_store(
-        claim_store(str(uri), CONTRIBUTIONS, inputs=[], parameters={}), coords, region_length=16
-    )
+    claim = claimed(str(uri), CONTRIBUTIONS)
+    create_store(claim, coords, region_length=16)
     for region in regions(str(uri)):
         n = region.stop - region.start
         arrays = {
@@ -93,7 +92,7 @@ def write_contributions(uri, values):
             "contribution": np.abs(values[region.rows]),
         }
         write_region(str(uri), region, arrays)
-    finish(str(uri), started=0.0)
+    finish(claim)
 
 
 def write_landmarks(uri):
@@ -103,9 +102,11 @@ def write_landmarks(uri):
         "gene_symbol": text(SYMBOLS),
         "panel": text(["mined"]),
         "selector": text(["top-score"]),
+        "kind": text(["mined"]),
         "position": np.arange(3, dtype=np.int32),
     }
-    create_store(claim_store(str(uri), LANDMARKS, inputs=[], parameters={"seed": 3}), coords)
+    claim = claimed(str(uri), LANDMARKS, parameters={"seed": 3})
+    create_store(claim, coords)
     arrays = {
         "score": 1.0 / RANK,
         "rank": RANK,
@@ -113,14 +114,15 @@ def write_landmarks(uri):
         "panel_gene": text(["002_at", "001_at", "003_at"]).reshape(1, 3),
         "n_missing": np.zeros(1, dtype=np.int32),
     }
-    finish(str(uri), started=0.0, arrays=arrays)
+    finish(claim, arrays=arrays)
 
 
 def write_stability(uri):
     replicates = text(["seed-0", "seed-1"])
     coords = {"gene": text(GENES), "gene_id": text([""] * N_GENES), "gene_symbol": text(SYMBOLS)}
     coords |= {"replicate": replicates, "other": replicates}
-    create_store(claim_store(str(uri), STABILITY, inputs=[], parameters={}), coords)
+    claim = claimed(str(uri), STABILITY)
+    create_store(claim, coords)
     rank = np.stack([RANK, RANK[::-1]])
     arrays = {
         "score": 1.0 / rank,
@@ -129,7 +131,7 @@ def write_stability(uri):
         "rank_correlation": np.eye(2),
         "n_panels": np.arange(N_GENES, dtype=np.int32),
     }
-    finish(str(uri), started=0.0, arrays=arrays)
+    finish(claim, arrays=arrays)
 
 
 @pytest.fixture
@@ -200,7 +202,9 @@ def test_open__foreign_and_incomplete_stores(segment):
 @pytest.mark.parametrize("object_", ["zarr.json", "gene/zarr.json", "gene/c/0"])
 def test_open__damaged_metadata_or_labels(object_, segment):
     cut(segment / "normalized.zarr" / object_, 10)
-    with pytest.raises(StoreError, match=r"normalized\.zarr: cannot be read: .* Remove the store"):
+    with pytest.raises(
+        StoreError, match=r"normalized\.zarr: cannot be read: .* Remove (it|the store)"
+    ):
         dglzarr.open(str(segment / "normalized.zarr"))
 
 

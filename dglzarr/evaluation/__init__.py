@@ -1,1 +1,1 @@
-"""What a panel is and how it is judged: panels, sketch, cohorts, predictors, measures."""
+"""What a panel is and how it is evaluated: panels, sketch, cohorts, predictors, measures."""

@@ -1,7 +1,7 @@
 """Cohorts: the samples kept of a split, and those that an evaluation is reported on, in z units.
 
 Reads ``normalized.zarr``, ``samples.zarr`` and the raw stores of cohorts; writes nothing. A cohort
-gives its values gene by gene, so that a judge never holds more than a slice of them.
+gives its values gene by gene, so that nobody holds more than a slice of them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ HELD_OUT = "test"
 
 
 class Cohort(Protocol):
-    """Samples to be judged on."""
+    """Samples that predictors are evaluated on."""
 
     @property
     def series(self) -> NDArray[np.generic]:
@@ -61,15 +61,16 @@ class HeldOut:
         return _z(block, self._mean[genes], self._std[genes])
 
 
-class Foreign:
-    """Another platform or study, whole in memory; its genes are matched to the study's.
+class External:
+    """An external cohort, of another platform or study, whole in memory.
 
-    Its measured genes are mapped onto the frozen quantile reference by their percentiles.
+    Its genes are matched to the study's; those that it measures are mapped onto the frozen
+    quantile reference by their percentiles.
     """
 
     def __init__(self, cohort: str, source: str, samples: str, scale: CohortScale) -> None:
         ids = tuple(store_input(uri)["store_id"] for uri in (cohort, source, samples))
-        self._z = _foreign_z(cohort, source, samples, scale, ids)
+        self._z = _external_z(cohort, source, samples, scale, ids)
         self.series = read_array(cohort, "series").astype(object)
 
     def columns(self, genes: Index) -> NDArray[np.float32]:
@@ -91,7 +92,7 @@ def measured_genes(cohort: str, source: str) -> Mask:
 
 
 @lru_cache(maxsize=4)
-def _foreign_z(
+def _external_z(
     cohort: str,
     source: str,
     samples: str,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _SLICE_NBYTES = 2**27  # of a slice of the truth, and as much of its prediction
 
 
-class Judgement(NamedTuple):
+class Measures(NamedTuple):
     """What a predictor achieves: four measures of each target (target,), one of each sample."""
 
     mae: NDArray[np.float32]
@@ -40,7 +40,7 @@ class Judgement(NamedTuple):
     sample_error: NDArray[np.float32]
 
 
-def judge(
+def evaluate_predictor(
     predictor: Predictor,
     cohort: Cohort,
     *,
@@ -48,7 +48,7 @@ def judge(
     targets: Index,
     with_null: bool = True,
     slice_nbytes: int = _SLICE_NBYTES,
-) -> Judgement:
+) -> Measures:
     """Return how well the targets of a cohort are predicted from its landmarks.
 
     Parameters
@@ -89,4 +89,4 @@ def judge(
     sample_error = np.full(n_samples, np.nan)
     np.divide(total, n_known, where=n_known > 0, out=sample_error)
     mae, within, pcc, null = measures
-    return Judgement(mae, within, pcc, null, sample_error.astype(np.float32))
+    return Measures(mae, within, pcc, null, sample_error.astype(np.float32))

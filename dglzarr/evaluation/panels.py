@@ -1,23 +1,44 @@
-"""Panels: names, rules, published lists and the table of genes, for one size and for several.
+"""What a panel is, and how panels are chosen: by selectors, at random, or as published.
 
-Reads lists of genes and the labels of open stores; writes nothing.
+Reads lists of genes and the labels of open stores; writes nothing. The stages that write panels
+declare their choices here where they share them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
+from pydantic import AfterValidator, Field
 
 from dglzarr.errors import ConfigError, SourceError
-from dglzarr.kernels.panels import SELECTORS
-from dglzarr.sources.identifiers import PanelMatch, find_genes, read_gene_list, read_panel
+from dglzarr.kernels.panels import SELECTORS, select_panel
+from dglzarr.sources.identifiers import find_genes, read_gene_list, read_panel
+from dglzarr.storage.options import Options, choice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import xarray as xr
     from numpy.typing import NDArray
+
+    from dglzarr.kernels.sketch import GeneSketch
+    from dglzarr.storage.options import Progress
+
+    Index = NDArray[np.int64]
+
+Kind = Literal["baseline", "mined", "selector", "published", "random", "subset"]
+"""Predict the training mean; the mined panel; one of another selector, for comparison; a published
+list; genes drawn at random from all that may be chosen, or from a published list."""
+
+KINDS: tuple[Kind, ...] = ("baseline", "mined", "selector", "published", "random", "subset")
+
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+Sizes = Annotated[
+    tuple[int, ...], Field(strict=False), AfterValidator(lambda sizes: tuple(sorted(sizes)))
+]
 
 MINED = "mined"
 BASELINE = "mean"
@@ -27,11 +48,100 @@ MIN_FOUND = 0.5
 N_SHOWN = 10
 
 
+class PanelOptions(Options):
+    """What holds for every panel that is chosen."""
+
+    section = "select"
+
+    n_random: int = choice(20, "random panels that the chosen ones have to beat", gt=0)
+    forced: Names | str = choice(
+        (), "genes that every chosen panel holds, first: names, or a file of them", is_path=True
+    )
+    excluded: Names | str = choice(
+        (), "genes that no chosen panel holds: names, or a file of them", is_path=True
+    )
+
+
+class ListOptions(Options):
+    """Published lists of genes that the mined panel is compared with."""
+
+    section = "evaluate"
+
+    panels: dict[str, str] = choice({}, "published panels: name, and file of genes", is_path=True)
+
+
+class SizeOptions(Options):
+    """Which panels are compared by cross-validation."""
+
+    section = "compare"
+
+    selectors: Names = choice((), "selectors that are compared; none: those of [select]")
+    sizes: Sizes = choice((50, 100, 200, 470, 943), "genes in a panel")
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """Genes that stand for all.
+
+    Attributes
+    ----------
+    name
+        Unlike that of any other panel of its size.
+    kind
+        What sort of panel it is.
+    family
+        The selector or list that it comes from.
+    genes
+        Features of the study, as indices, in order.
+    n_missing
+        Genes of a published list that the study does not measure.
+    """
+
+    name: str
+    kind: Kind
+    family: str
+    genes: Index
+    n_missing: int = 0
+
+    @property
+    def size(self) -> int:
+        """How many genes it holds."""
+        return int(self.genes.size)
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether chance alone chose its genes."""
+        return self.kind in ("random", "subset")
+
+
 class Rules(NamedTuple):
     """What holds for every panel that is chosen: features it must hold, and must not."""
 
     forced: list[int]
     excluded: list[int]
+
+
+class PublishedList(NamedTuple):
+    """The genes of a published list, as indices, and its entries that are not measured."""
+
+    genes: Index
+    missing: list[str]
+
+
+class Draws(NamedTuple):
+    """How random panels are drawn: how many, from which seed, and whether for every fold.
+
+    For the folds of a comparison they are drawn from all genes, so that a panel is the same in
+    every fold but for genes that do not vary there, and one size begins the next; and random
+    subsets of each published list are drawn as well.
+    """
+
+    n: int
+    seed: int
+    across_folds: bool = False
+
+
+# ---------------------------------------------------------------- what is asked for
 
 
 def check_list_names(names: Iterable[str]) -> None:
@@ -52,8 +162,7 @@ def check_list_names(names: Iterable[str]) -> None:
 def find_rules(
     ds: xr.Dataset,
     std: NDArray[np.float64],
-    forced: str | Sequence[str],
-    excluded: str | Sequence[str],
+    options: PanelOptions,
     *,
     sizes: Sequence[int],
     place: str,
@@ -66,7 +175,7 @@ def find_rules(
         A store with the labels of the genes.
     std
         Deviation of each gene over the samples that panels are chosen on.
-    forced, excluded
+    options
         Genes, or a file with one a line. A forced gene stands for its first feature, an excluded
         one for all of them.
     sizes, place
@@ -77,14 +186,14 @@ def find_rules(
     ConfigError
         When the rules contradict each other or leave too few genes.
     """
-    first = _features(ds, forced)
+    first = _features(ds, options.forced)
     if unknown := [name for name, features in first.items() if not features]:
         raise ConfigError(
             f"select.forced: expected genes of the study, got {unknown[:5]!r} among {len(first)}. "
             "Correct or remove them, or give ingest.annotation to match by symbol."
         )
     must = list(dict.fromkeys(features[0] for features in first.values()))
-    never = sorted({i for features in _features(ds, excluded).values() for i in features})
+    never = sorted({i for features in _features(ds, options.excluded).values() for i in features})
     if both := [name for name, features in first.items() if features[0] in never]:
         raise ConfigError(f"select.forced: {both[:5]!r} stand in select.excluded too. Drop one.")
     is_open = std > 0
@@ -105,18 +214,18 @@ def _features(ds: xr.Dataset, names: str | Sequence[str]) -> dict[str, list[int]
     return dict(zip(listed, find_genes(listed, **_names(ds)), strict=True))
 
 
-def match_lists(ds: xr.Dataset, files: Mapping[str, str]) -> dict[str, PanelMatch]:
-    """Return the genes of published lists that a store has, and their entries that it has not.
+def read_lists(ds: xr.Dataset, files: Mapping[str, str]) -> dict[str, PublishedList]:
+    """Return the published lists of files by name, as features of a store.
 
     Raises
     ------
     SourceError
         When a store has under half of a list; names the first that are missing.
     """
-    return {name: _match_list(ds, name, path) for name, path in files.items()}
+    return {name: _read_list(ds, name, path) for name, path in files.items()}
 
 
-def _match_list(ds: xr.Dataset, name: str, path: str) -> PanelMatch:
+def _read_list(ds: xr.Dataset, name: str, path: str) -> PublishedList:
     match = read_panel(path, **_names(ds))
     n_listed = len(match.genes) + len(match.missing)
     if len(match.genes) < MIN_FOUND * n_listed:
@@ -126,19 +235,123 @@ def _match_list(ds: xr.Dataset, name: str, path: str) -> PanelMatch:
             f"be measured, got {len(match.genes)} ({len(match.genes) / n_listed:.0%}). Missing: "
             f"{shown}... Give a list of this platform."
         )
-    return match
-
-
-def panel_table(panels: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Return the gene labels of panels as (panel, position), "" behind the end of one."""
-    longest = max(len(genes) for genes in panels)
-    table = np.full((len(panels), longest), "", dtype=np.dtypes.StringDType())
-    for row, genes in zip(table, panels, strict=True):
-        row[: len(genes)] = genes
-    return table
+    genes = ds.indexes["gene"].get_indexer(pd.Index(match.genes))
+    return PublishedList(genes.astype(np.int64), list(match.missing))
 
 
 def _names(ds: xr.Dataset) -> dict[str, list[str]]:
     """Return labels, symbols and ids of the genes, as they are looked up."""
     names = (("genes", "gene"), ("symbols", "gene_symbol"), ("gene_ids", "gene_id"))
     return {key: [str(value) for value in ds[name].values] for key, name in names}
+
+
+# ---------------------------------------------------------------- the panels
+
+
+def candidate_panels(
+    sketch: GeneSketch,
+    selectors: Sequence[str],
+    sizes: Sequence[int],
+    *,
+    rules: Rules,
+    lists: Mapping[str, PublishedList],
+    draws: Draws,
+    on_progress: Progress | None = None,
+) -> Iterator[Panel]:
+    """Yield the panels of selectors, then random ones, then published lists and their subsets.
+
+    Parameters
+    ----------
+    sketch
+        Of the samples that panels are chosen on.
+    selectors
+        Names in ``kernels.panels.SELECTORS``.
+    sizes
+        Genes in a panel, ascending; a list has its own size.
+    rules
+        What holds for all panels but those of lists.
+    lists
+        Published lists by name.
+    draws
+        How random panels are drawn.
+    on_progress
+        Called with (what, done, total).
+    """
+
+    def choose(name: str, n: int, seed: int | Sequence[int]) -> Index:
+        return select_panel(name, sketch, n, **rules._asdict(), seed=seed)
+
+    for done, name in enumerate(selectors):
+        if on_progress is not None:
+            on_progress("selecting panels", done, len(selectors))
+        largest = choose(name, sizes[-1], draws.seed)
+        for size in sizes:
+            is_begin = SELECTORS[name].nested or size == sizes[-1]
+            genes = largest[:size] if is_begin else choose(name, size, draws.seed)
+            yield Panel(name, "selector", name, genes)
+    for i in range(draws.n):
+        seed = [draws.seed, i]
+        if draws.across_folds:
+            drawn = _drawn_from_all(sketch, rules, seed)
+        else:
+            drawn = choose(RANDOM, sizes[-1], seed)
+        for size in sizes:
+            yield Panel(f"{RANDOM}-{i}", "random", RANDOM, drawn[:size])
+    for number, (name, listed) in enumerate(lists.items(), start=1):
+        yield Panel(name, "published", name, listed.genes, len(listed.missing))
+        if draws.across_folds:
+            yield from _subsets(name, listed.genes, sizes, draws, number)
+
+
+def _drawn_from_all(sketch: GeneSketch, rules: Rules, seed: Sequence[int]) -> Index:
+    """Return the forced genes, then all others that vary and are not excluded, in random order."""
+    is_open = sketch.varies
+    is_open[rules.forced + rules.excluded] = False
+    order = np.random.default_rng(seed).permutation(is_open.size)
+    return np.concatenate([np.array(rules.forced, dtype=np.int64), order[is_open[order]]])
+
+
+def _subsets(
+    name: str, genes: Index, sizes: Sequence[int], draws: Draws, number: int
+) -> Iterator[Panel]:
+    """Yield random subsets of a list, of every size that is smaller."""
+    for i in range(draws.n):
+        order = np.random.default_rng([draws.seed, number, i]).permutation(genes)
+        for size in (size for size in sizes if size < genes.size):
+            yield Panel(f"{RANDOM}-{name}-{i}", "subset", f"{RANDOM} of {name}", order[:size])
+
+
+# ---------------------------------------------------------------- as they stand in stores
+
+
+def panel_labels(panels: Sequence[Panel], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Return what panels are called, and their kinds."""
+    text = np.dtypes.StringDType()
+    kinds = [panel.kind for panel in panels]
+    return {"panel": np.array(names, dtype=text), "kind": np.array(kinds, dtype=text)}
+
+
+def positions(panels: Sequence[Panel]) -> NDArray[np.int32]:
+    """Return the positions in the longest of some panels."""
+    return np.arange(max(panel.size for panel in panels), dtype=np.int32)
+
+
+def panel_arrays(panels: Sequence[Panel], gene: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Return the genes of panels as (panel, position), "" behind the end of one, and misses."""
+    table = np.full((len(panels), positions(panels).size), "", dtype=np.dtypes.StringDType())
+    for row, panel in zip(table, panels, strict=True):
+        row[: panel.size] = gene[panel.genes]
+    return {
+        "panel_gene": table,
+        "n_missing": np.array([panel.n_missing for panel in panels]),
+    }
+
+
+def stored_panels(chosen: xr.Dataset, genes: pd.Index) -> list[Panel]:
+    """Return the panels of an open store of landmarks or candidates, their genes as indices."""
+    family = chosen["family" if "family" in chosen else "selector"].values
+    columns = (chosen["panel"].values, chosen["kind"].values, family, chosen["panel_gene"].values)
+    return [
+        Panel(str(name), kind, str(of), genes.get_indexer(row[row != ""]).astype(np.int64))
+        for name, kind, of, row in zip(*columns, strict=True)
+    ]

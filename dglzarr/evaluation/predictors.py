@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
@@ -21,7 +21,7 @@ from dglzarr.kernels.moments import standardize
 from dglzarr.kernels.neighbors import nearest_landmarks, predict_nearest
 from dglzarr.models import check_installed
 from dglzarr.models.files import MODEL, load_model
-from dglzarr.models.quiet import quiet_stderr
+from dglzarr.models.quiet import loading_keras
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.store import regions, store_input
 
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dglzarr.kernels.linear import RidgePartial
-    from dglzarr.models.files import DGexConfig, Layer
+    from dglzarr.models.files import Layer
+    from dglzarr.models.options import DGexOptions
 
     Mask = NDArray[np.bool_]
     Index = NDArray[np.int64]
@@ -187,7 +188,7 @@ def train_network(
     targets: Index,
     training: Training,
     *,
-    config: DGexConfig,
+    config: DGexOptions,
     seed: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> str:
@@ -202,13 +203,13 @@ def train_network(
         When the loss is not finite.
     """
     ids = [store_input(uri)["store_id"] for uri in (training.source, training.samples)]
-    made_from = hashlib.sha256(json.dumps([_TRAINING, ids, asdict(config), seed]).encode())
+    made_from = hashlib.sha256(json.dumps([_TRAINING, ids, config.model_dump(), seed]).encode())
     for values in (landmarks, targets, training.fold):
         made_from.update(values.tobytes())
     place = Path(folder, made_from.hexdigest()[:16])
     if not (place / MODEL).exists():
         check_installed("keras", "numba", extra="train")
-        with quiet_stderr():
+        with loading_keras():
             from dglzarr.models.dgex import Samples, train_dgex  # noqa: PLC0415  (loads keras)
 
         mean, std = (read_array(training.samples, name) for name in ("gene_mean", "gene_std"))
@@ -218,7 +219,7 @@ def train_network(
             Samples(Rows(training.source), mean, std, *uses),
             landmarks=landmarks,
             targets=targets,
-            config=config,
+            options=config,
             seed=seed,
             genes=[str(g) for g in read_array(training.source, "gene")],
             on_progress=on_progress,

@@ -9,17 +9,48 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dglzarr.evaluation.cohorts import kept_samples
 from dglzarr.kernels.moments import standardize
 from dglzarr.kernels.sketch import GeneSketch, fold_samples, share_rows
-from dglzarr.storage.rows import Rows
+from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.store import Region, reduce_regions, regions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dglzarr.storage.tasks import Progress
+    from dglzarr.storage.options import Progress
 
 SKETCH_ROWS = 2048
+
+
+def sketch_training(
+    source: str,
+    samples: str,
+    score: NDArray[np.float64],
+    *,
+    seed: int,
+    on_progress: Progress | None = None,
+) -> GeneSketch:
+    """Return the sketch of the kept training samples, which panels are chosen on.
+
+    Parameters
+    ----------
+    source, samples
+        URIs of the normalized and samples stores.
+    score
+        DeepLIFT scores, (gene,); NaN where there are none.
+    seed, on_progress
+        As in `sketch_samples`.
+    """
+    return sketch_samples(
+        source,
+        kept_samples(source, samples),
+        mean=read_array(samples, "gene_mean"),
+        std=read_array(samples, "gene_std"),
+        score=score,
+        seed=seed,
+        on_progress=on_progress,
+    )
 
 
 def sketch_samples(

@@ -29,6 +29,8 @@ Library = Any
 Layer = tuple[Floats, Floats, str]
 Target = Literal["latent", "pre-activation"]
 Aggregation = Literal["mean-abs", "mean", "max", "variance-weighted"]
+HiddenActivation = Literal["sigmoid", "tanh", "relu", "elu", "softplus"]
+Activation = Literal["linear", HiddenActivation]
 
 AGGREGATIONS = ("mean-abs", "mean", "max", "variance-weighted")
 
@@ -37,8 +39,8 @@ _N_BACKS = 10 * _SUM_SAMPLES  # multipliers held at once: samples times referenc
 _BLOCK_GENES = 256  # whose contributions, of so many samples, stay in a CPU's cache
 
 
-class Activation(NamedTuple):
-    """An activation: its value, its rise from ``low`` to ``high``, and its derivative.
+class _Functions(NamedTuple):
+    """Of an activation: its value, its rise from ``low`` to ``high``, and its derivative.
 
     The rise is exact to rounding relative to itself, also where the two values nearly cancel.
     """
@@ -446,7 +448,7 @@ def _to_numpy(x: Floats) -> NDArray[Any]:
     return x if isinstance(x, np.ndarray) else np.from_dlpack(x, device="cpu", copy=True)
 
 
-def _activation(name: str) -> Activation:
+def _activation(name: str) -> _Functions:
     if name not in ACTIVATIONS:
         raise ValueError(f"activation: expected one of {sorted(ACTIVATIONS)}, got {name!r}.")
     return ACTIVATIONS[name]
@@ -494,19 +496,19 @@ def _sigmoid_rise(xp: Library, high: Floats, low: Floats) -> Floats:
     return -_sigmoid(xp, high) * _sigmoid(xp, -low) * xp.expm1(low - high)
 
 
-ACTIVATIONS = {
-    "linear": Activation(
+ACTIVATIONS: dict[Activation, _Functions] = {
+    "linear": _Functions(
         lambda xp, x: xp.asarray(x, copy=True),
         lambda _, high, low: high - low,
         lambda xp, x: xp.ones_like(x),
     ),
-    "relu": Activation(_relu, _relu_rise, lambda xp, x: xp.astype(x > 0, x.dtype)),
-    "elu": Activation(_elu, _elu_rise, lambda xp, x: xp.exp(-_relu(xp, -x))),
-    "softplus": Activation(_softplus, _softplus_rise, _sigmoid),
-    "sigmoid": Activation(
+    "relu": _Functions(_relu, _relu_rise, lambda xp, x: xp.astype(x > 0, x.dtype)),
+    "elu": _Functions(_elu, _elu_rise, lambda xp, x: xp.exp(-_relu(xp, -x))),
+    "softplus": _Functions(_softplus, _softplus_rise, _sigmoid),
+    "sigmoid": _Functions(
         _sigmoid, _sigmoid_rise, lambda xp, x: _sigmoid(xp, x) * _sigmoid(xp, -x)
     ),
-    "tanh": Activation(
+    "tanh": _Functions(
         lambda xp, x: xp.tanh(x),
         lambda xp, high, low: 2 * _sigmoid_rise(xp, 2 * high, 2 * low),
         lambda xp, x: 4 * _sigmoid(xp, 2 * x) * _sigmoid(xp, -2 * x),

@@ -8,7 +8,7 @@ Subramanian et al. (2017), doi 10.1016/j.cell.2017.10.049: the landmarks of L100
 import numpy as np
 from numpy.typing import NDArray
 
-from dglzarr.kernels.clustering import centroid_distances, fit_kmeans
+from dglzarr.kernels.gene_kmeans import centroid_distances, fit_gene_kmeans
 from dglzarr.kernels.slices import iter_slices
 
 Index = NDArray[np.int64]
@@ -42,7 +42,7 @@ def cluster_medoids(points: Points, n: int, rng: np.random.Generator) -> Index:
     """
     if not n:
         return np.empty(0, dtype=np.int64)
-    cluster, distance = _nearest(points, fit_kmeans(points, n, rng))
+    cluster, distance = _nearest(points, fit_gene_kmeans(points, n, rng))
     shortest = np.full(n, np.inf)
     np.minimum.at(shortest, cluster, distance)
     is_nearest = np.flatnonzero(distance <= shortest[cluster] * _TIE)
@@ -120,7 +120,7 @@ def _trials(points: Points, rng: np.random.Generator, n_trials: int) -> Labels:
     for trial in range(n_trials):
         drawn = rng.choice(len(points), n_drawn, replace=False)
         n_clusters = min(int(rng.integers(CLUSTERS[0], CLUSTERS[1] + 1)), max(1, n_drawn // 2))
-        centres = fit_kmeans(points[drawn], n_clusters, rng, epochs=1, max_iter=10)
+        centres = fit_gene_kmeans(points[drawn], n_clusters, rng, epochs=1, max_iter=10)
         labels[drawn, trial], _ = _nearest(points[drawn], centres)
     return labels
 

@@ -18,9 +18,7 @@ def rank_genes(score: NDArray[np.floating]) -> NDArray[np.int32]:
     array([[2, 1, 3]], dtype=int32)
     """
     order = np.argsort(-score, axis=1, kind="stable")
-    rank = np.empty(score.shape, dtype=np.int32)
-    np.put_along_axis(rank, order, np.arange(1, score.shape[1] + 1, dtype=np.int32), axis=1)
-    return rank
+    return np.argsort(order, axis=1).astype(np.int32) + np.int32(1)
 
 
 def panel_overlap(is_landmark: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -1,12 +1,9 @@
 """The networks and their training; the only folder that imports keras."""
 
-import os
 from importlib.util import find_spec
 from typing import Literal
 
 from dglzarr.errors import ConfigError
-
-os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # TensorFlow takes a whole GPU otherwise
 
 Device = Literal["auto", "cpu", "gpu"]
 

@@ -12,36 +12,37 @@ doi 10.1186/s12859-021-03972-5.
 import keras
 import numpy as np
 
-from dglzarr.models.files import AutoEncoderConfig, Layer
+from dglzarr.models.files import Layer
+from dglzarr.models.options import NetworkOptions
 
 
-def build_autoencoder(config: AutoEncoderConfig) -> keras.Model:
+def build_autoencoder(n_genes: int, options: NetworkOptions, *, seed: int) -> keras.Model:
     """Return the untrained network, ``(sample, gene)`` in and out.
 
     Notes
     -----
-    Every initialiser and dropout has a seed of its own, drawn from the config's; no global random
-    state is touched, so that equal configs give equal weights in any process.
+    Every initialiser and dropout has a seed of its own, drawn from the one given; no global random
+    state is touched, so that equal arguments give equal weights in any process.
     """
-    seeds = iter(np.random.SeedSequence(config.seed).generate_state(8, np.uint32).tolist())
-    hidden, output = config.activation, config.output
-    widths = [config.hidden, config.n_latent, config.hidden, config.n_genes]
+    seeds = iter(np.random.SeedSequence(seed).generate_state(8, np.uint32).tolist())
+    hidden, output = options.activation, options.output
+    widths = [options.hidden, options.n_latent, options.hidden, n_genes]
     names = ["hidden_in", "latent", "hidden_out", "output"]
     activations = [hidden, hidden, hidden, output]
-    inputs = keras.Input((config.n_genes,), name="expression")
+    inputs = keras.Input((n_genes,), name="expression")
     tensor = inputs
-    if config.dropout_position == "input":
-        tensor = _dropout(config.dropout, next(seeds), "expression")(tensor)
+    if options.dropout_position == "input":
+        tensor = _dropout(options.dropout, next(seeds), "expression")(tensor)
     for width, name, activation in zip(widths, names, activations, strict=True):
         tensor = keras.layers.Dense(
             width,
             activation=activation,
             kernel_initializer=keras.initializers.GlorotUniform(seed=next(seeds)),
-            kernel_regularizer=keras.regularizers.L2(config.l2),
+            kernel_regularizer=keras.regularizers.L2(options.l2),
             name=name,
         )(tensor)
-        if config.dropout_position == "hidden" and name != "output":
-            tensor = _dropout(config.dropout, next(seeds), name)(tensor)
+        if options.dropout_position == "hidden" and name != "output":
+            tensor = _dropout(options.dropout, next(seeds), name)(tensor)
     return keras.Model(inputs, tensor, name="autoencoder")
 
 

@@ -10,15 +10,15 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dglzarr.kernels.moments import Standardizer
 from dglzarr.kernels.slices import iter_slices
+from dglzarr.models.options import BatchOptions
 
-Cache = Literal["auto", "memory", "stream"]
 _BLOCK_NBYTES = 2**26  # of samples that are read to be held
 _N_READERS = 2  # threads
 _N_PARTS = 16  # of what is in memory
@@ -54,11 +54,6 @@ class Order(NamedTuple):
 
     rows: NDArray[np.int64]
     seen: NDArray[np.int64]
-
-
-def enough_windows(batch_size: int) -> int:
-    """Return how many windows in memory mix batches nearly as a full shuffle does."""
-    return max(256, 2 * batch_size)
 
 
 def draw_order(
@@ -112,18 +107,11 @@ class Batches:
         Which samples take part, ``(sample,)``.
     mean, std
         Per gene, ``(gene,)``; a missing value becomes z = 0.
-    batch_size
-        Rows a batch; the last batch of an epoch may be smaller.
-    window, windows_in_memory
-        Rows read together, and about the number of such windows that are in memory, by default
-        twice the batch size and at least 256; rows of twice as many are mixed: see `draw_order`.
-        Where neighbours are of one series, many small windows mix far better than a few large ones.
+    options
+        Rows a batch and how they are read; the last batch of an epoch may be smaller. With cache
+        ``"auto"`` the samples are held where they need at most `memory_nbytes`.
     seed
         With the epoch it fixes the order: ``default_rng([seed, epoch])``.
-    cache
-        ``"memory"`` standardises the kept samples once and holds them, ``"stream"`` reads them anew
-        every epoch; ``"auto"`` holds them where they need at most `memory_nbytes`. The batches
-        are the same bit for bit.
     memory_nbytes
         The bound for ``"auto"``, of these batches alone.
     share
@@ -133,51 +121,41 @@ class Batches:
     Raises
     ------
     ValueError
-        For shapes that do not fit, sizes under 1, or a mask that keeps no sample.
+        For shapes that do not fit, or a mask that keeps no sample.
 
     Notes
     -----
+    The order is that of `draw_order`; held or streamed, the batches are the same bit for bit.
     Two threads read ahead, to where rows have been taken. Streaming takes the memory of
     ``windows_in_memory * window`` rows, about a quarter of them, and what of a batch is over that;
     holding takes that of the kept rows.
     """
 
-    def __init__(  # noqa: PLR0913  the two data arguments and named settings
+    def __init__(
         self,
         matrix: Matrix,
         *,
         keep: NDArray[np.bool_],
         mean: NDArray[np.float64],
         std: NDArray[np.float64],
-        batch_size: int = 128,
-        window: int = 10,
-        windows_in_memory: int | None = None,
+        options: BatchOptions,
         seed: int = 0,
-        cache: Cache = "auto",
         memory_nbytes: int = 2**30,
         share: "Batches | None" = None,
     ) -> None:
         _check_shapes(matrix.shape, keep, mean, std)
-        if windows_in_memory is None:
-            windows_in_memory = enough_windows(batch_size)
-        if min(batch_size, window, windows_in_memory) < 1:
-            raise ValueError(
-                "batches: expected batch_size, window and windows_in_memory of at least 1, "
-                f"got {batch_size!r}, {window!r}, {windows_in_memory!r}."
-            )
         self.n_samples = int(np.count_nonzero(keep))
         self.n_genes: int = matrix.shape[1]
         if share is not None and share.n_genes != self.n_genes:
             raise ValueError(
                 f"share: expected batches of {self.n_genes} genes, got {share.n_genes}."
             )
-        self.batch_size = batch_size
+        self.batch_size, self._options, self._seed = options.batch_size, options, seed
         self._matrix, self._keep, self._mean, self._std = matrix, keep.copy(), mean, std
         self._standardize = Standardizer(mean, std)
-        self._window, self._windows_in_memory, self._seed = window, windows_in_memory, seed
         fits = self.n_samples * self.n_genes * 4 <= memory_nbytes
         fits &= share is None or share.is_cached
-        self.is_cached: bool = cache == "memory" or (cache == "auto" and fits)
+        self.is_cached: bool = options.cache == "memory" or (options.cache == "auto" and fits)
         self._rows: NDArray[np.float32] | None = None
         self._memory: list[NDArray[np.float32]] = (
             [] if share is None else share._memory  # noqa: SLF001  (its own kind)
@@ -194,8 +172,8 @@ class Batches:
         settings = (
             "random waiting",  # another way to draw an order needs another name
             self.batch_size,
-            self._window,
-            self._windows_in_memory,
+            self._options.window,
+            self._options.windows,
             self._seed,
         )
         digest = hashlib.sha256(repr((self._matrix.shape, settings)).encode())
@@ -228,8 +206,8 @@ class Batches:
     def _order(self, epoch: int) -> Order:
         return draw_order(
             self._keep,
-            window=self._window,
-            windows_in_memory=self._windows_in_memory,
+            window=self._options.window,
+            windows_in_memory=self._options.windows,
             rng=np.random.default_rng([self._seed, epoch]),
         )
 
@@ -254,7 +232,8 @@ class Batches:
         Rows are read in parts, each in the order of the store, as soon as it finds room.
         """
         rows, seen = order
-        n_part = -(-min(self.n_samples, self._window * self._windows_in_memory) // _N_PARTS)
+        n_in_memory = self._options.window * self._options.windows
+        n_part = -(-min(self.n_samples, n_in_memory) // _N_PARTS)
         parts = deque(iter_slices(self.n_samples, 1, limit_nbytes=n_part))
         n_needed = np.maximum.accumulate(seen) + 1  # read before a row is seen
         batches = [(int(n_needed[batch.stop - 1]), batch) for batch in self._batches()]

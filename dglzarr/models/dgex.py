@@ -11,7 +11,6 @@ doi 10.1093/bioinformatics/btw074.
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +21,9 @@ from numpy.typing import NDArray
 from dglzarr.models.adam import Adam
 from dglzarr.models.autoencoder import dense_layers
 from dglzarr.models.batches import Batches, Matrix
-from dglzarr.models.files import DGexConfig, save_model
-from dglzarr.models.train import fit
+from dglzarr.models.files import CHECKPOINT, save_model
+from dglzarr.models.options import BatchOptions, DGexOptions
+from dglzarr.models.train import Schedule, fit
 
 Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -80,7 +80,7 @@ class Landmarks(keras.layers.Layer):  # type: ignore[misc]
 
 
 def build_dgex(
-    config: DGexConfig, n_genes: int, landmarks: Index, targets: Index, *, seed: int
+    options: DGexOptions, n_genes: int, landmarks: Index, targets: Index, *, seed: int
 ) -> keras.Model:
     """Return the untrained, compiled network: all genes of a sample in, its targets out.
 
@@ -90,20 +90,20 @@ def build_dgex(
     seeds = iter(np.random.SeedSequence(seed).generate_state(16, np.uint32).tolist())
     inputs = keras.Input((n_genes,), name="expression")
     tensor = Landmarks(landmarks.tolist())(inputs)
-    for layer in range(1, config.n_layers + 1):
+    for layer in range(1, options.n_layers + 1):
         tensor = keras.layers.Dense(
-            config.hidden,
+            options.hidden,
             activation="tanh",
             kernel_initializer=keras.initializers.GlorotUniform(seed=next(seeds)),
             name=f"hidden_{layer}",
         )(tensor)
-        dropout = keras.layers.Dropout(config.dropout, seed=next(seeds), name=f"dropout_{layer}")
+        dropout = keras.layers.Dropout(options.dropout, seed=next(seeds), name=f"dropout_{layer}")
         tensor = dropout(tensor)
     spread = keras.initializers.RandomUniform(-OUTPUT_SPREAD, OUTPUT_SPREAD, seed=next(seeds))
     outputs = keras.layers.Dense(targets.size, kernel_initializer=spread, name="output")(tensor)
     model = keras.Model(inputs, outputs, name="dgex")
     loss = _summed_squares(targets)
-    model.compile(optimizer=_optimizer(model, config), loss=loss, jit_compile=False)
+    model.compile(optimizer=_optimizer(model, options), loss=loss, jit_compile=False)
     return model
 
 
@@ -113,7 +113,7 @@ def train_dgex(
     *,
     landmarks: Index,
     targets: Index,
-    config: DGexConfig,
+    options: DGexOptions,
     seed: int,
     genes: Sequence[str],
     on_progress: Callable[[int, int], None] | None = None,
@@ -128,7 +128,7 @@ def train_dgex(
         What to fit on, and the samples whose loss chooses the best epoch.
     landmarks, targets
         Genes, as indices.
-    config, seed
+    options, seed
         The network and its training; of initial weights, dropout and the order of samples.
     genes
         Label of every gene.
@@ -140,53 +140,55 @@ def train_dgex(
     DglzarrError
         When the loss is not finite.
     """
-    common: dict[str, Any] = {
-        "mean": samples.mean,
-        "std": samples.std,
-        "batch_size": config.batch_size,
-        "seed": seed,
-    }
-    model = build_dgex(config, samples.mean.size, landmarks, targets, seed=seed)
-    batches = Batches(samples.matrix, keep=samples.is_fit, **common)
+
+    def batches(keep: Mask, share: Batches | None = None) -> Batches:
+        return Batches(
+            samples.matrix,
+            keep=keep,
+            mean=samples.mean,
+            std=samples.std,
+            options=BatchOptions(batch_size=options.batch_size),
+            seed=seed,
+            share=share,
+        )
+
+    model = build_dgex(options, samples.mean.size, landmarks, targets, seed=seed)
+    fitted = batches(samples.is_fit)
     after_epoch = None
-    if config.optimizer == "momentum":
+    if options.optimizer == "momentum":
         few = np.random.default_rng(seed).permutation(np.flatnonzero(samples.is_fit))[:N_PROBED]
         probed = np.zeros_like(samples.is_fit)
         probed[few] = True
-        after_epoch = _decay(Batches(samples.matrix, keep=probed, share=batches, **common), targets)
-    validation = None
-    if samples.is_tune.any():
-        validation = Batches(samples.matrix, keep=samples.is_tune, share=batches, **common)
+        after_epoch = _decay(batches(probed, fitted), targets)
+    validation = batches(samples.is_tune, fitted) if samples.is_tune.any() else None
     fit(
         model,
-        batches,
+        fitted,
+        Schedule(options.epochs, options.step, options.patience if validation else None),
         validation=validation,
-        epochs=config.epochs,
-        learning_rate=config.step,
-        patience=config.patience if validation else None,
-        checkpoint=folder / "checkpoint",
+        checkpoint=folder / CHECKPOINT,
         after_epoch=after_epoch,
         on_progress=on_progress,
     )
     save_model(
         folder,
         dense_layers(model),
-        config=asdict(config),
+        config=options.model_dump(),
         genes=[genes[i] for i in landmarks],
         gene_mean=samples.mean[landmarks],
         gene_std=samples.std[landmarks],
         inputs=[],
         parameters={"seed": seed, "targets": int(targets.size)},
     )
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
 
 
-def _optimizer(model: keras.Model, config: DGexConfig) -> keras.optimizers.Optimizer:
-    if config.optimizer == "adam":
-        return Adam(config.step)
+def _optimizer(model: keras.Model, options: DGexOptions) -> keras.optimizers.Optimizer:
+    if options.optimizer == "adam":
+        return Adam(options.step)
     weights = model.trainable_variables  # kernel and bias, layer by layer
     is_later_kernel = [i > 0 and i % 2 == 0 for i in range(len(weights))]
-    return Momentum(config.step, [LATER_LAYERS if later else 1.0 for later in is_later_kernel])
+    return Momentum(options.step, [LATER_LAYERS if later else 1.0 for later in is_later_kernel])
 
 
 def _summed_squares(targets: Index) -> Callable[[Any, Any], Any]:

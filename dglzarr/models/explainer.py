@@ -21,7 +21,7 @@ from dglzarr.errors import DglzarrError
 from dglzarr.kernels.deeplift import AggregatedContributions, Aggregation, aggregate_given
 from dglzarr.kernels.slices import iter_slices
 from dglzarr.models.files import encoder_layers, load_model, write_npz
-from dglzarr.models.quiet import quiet_stderr
+from dglzarr.models.quiet import loading_keras
 
 _ONE_THREAD = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
@@ -149,7 +149,7 @@ def _explain(model: Any, asked: dict[str, Any]) -> dict[str, NDArray[Any]]:  # n
 
 def _build(path: str, *, is_linear: bool) -> Any:  # noqa: ANN401
     """Return the Keras network from the genes to the explained units."""
-    with quiet_stderr():
+    with loading_keras():
         import keras  # noqa: PLC0415
 
         keras.ops.zeros(1)  # finds the devices, and says so

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NotRequired, Protocol, TypedDict, cast
+from typing import Any, NotRequired, Protocol, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +23,15 @@ from numpy.typing import NDArray
 from dglzarr.errors import SchemaError, StoreError
 from dglzarr.kernels.deeplift import ACTIVATIONS, forward
 from dglzarr.kernels.slices import iter_slices
-from dglzarr.storage.files import file_sha256
+from dglzarr.storage import schemas
+from dglzarr.storage.files import file_sha256, put, whole
 
 Layer = tuple[NDArray[np.float32], NDArray[np.float32], str]
 
 WEIGHTS = "weights.npz"
-MODEL = "model.json"
-FORMAT_VERSION = 2
+MODEL = schemas.MODEL_FILE
+CHECKPOINT = "checkpoint"
+FORMAT_VERSION = schemas.MODEL.version
 
 _DENSE = {"InputLayer", "Dense", "Dropout"}
 _PART_NBYTES = 2**22  # of an array that is written
@@ -50,81 +52,6 @@ class _Description(TypedDict):
     parameters: dict[str, object]
     genes: list[str]
     keras: NotRequired[str]
-
-
-@dataclass(frozen=True)
-class AutoEncoderConfig:
-    """The paper's network: genes - hidden - latent - hidden - genes.
-
-    Attributes
-    ----------
-    n_genes
-        Width of input and output.
-    hidden, n_latent
-        Width of the outer hidden layers and of the latent layer.
-    activation
-        Of the three hidden layers.
-    output
-        Activation of the output; the paper leaves it open, z-scored data need a linear one.
-    dropout
-        Share of units silenced in training.
-    dropout_position
-        ``"hidden"`` after each of the three hidden layers, ``"input"`` on the input alone; open in
-        the paper.
-    l2
-        Weight of the sum of squares of every kernel in the loss.
-    seed
-        Fixes the initial weights and the dropout.
-    """
-
-    n_genes: int
-    hidden: int = 500
-    n_latent: int = 100
-    activation: str = "sigmoid"
-    output: str = "linear"
-    dropout: float = 0.1
-    dropout_position: Literal["hidden", "input"] = "hidden"
-    l2: float = 1e-6
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class DGexConfig:
-    """D-GEX's network and its training: landmarks - hidden layers of tanh - targets.
-
-    Attributes
-    ----------
-    hidden, n_layers
-        Width and number of the hidden layers; the paper's are 3000 to 9000, and 1 to 3.
-    dropout
-        Share of units silenced after every hidden layer.
-    optimizer
-        ``"adam"``, or the paper's ``"momentum"``: 0.5, steps of all weights but the first layer's
-        three times as long, and the learning rate times 0.9 after an epoch in which the error on
-        training samples rose, down to 1e-5.
-    learning_rate
-        None: 1e-4 with Adam; with momentum the paper's, 5e-4 for one hidden layer, else 3e-4.
-    epochs, batch_size, patience
-        The weights kept are those of the lowest validation loss.
-    """
-
-    hidden: int = 3000
-    n_layers: int = 1
-    dropout: float = 0.1
-    optimizer: Literal["adam", "momentum"] = "adam"
-    learning_rate: float | None = None
-    epochs: int = 100
-    batch_size: int = 200
-    patience: int | None = 10
-
-    @property
-    def step(self) -> float:
-        """The learning rate to begin with."""
-        if self.learning_rate is not None:
-            return self.learning_rate
-        if self.optimizer == "adam":
-            return 1e-4
-        return 5e-4 if self.n_layers == 1 else 3e-4
 
 
 @dataclass(frozen=True)
@@ -291,7 +218,6 @@ def _write_model(
     path: Path, arrays: Mapping[str, NDArray[np.floating]], described: Mapping[str, object]
 ) -> str:
     """Return the id of the model whose weights and description are written, the latter last."""
-    path.mkdir(parents=True, exist_ok=True)
     (path / MODEL).unlink(missing_ok=True)
     write_npz(path / WEIGHTS, arrays.items())
     digest = file_sha256(str(path / WEIGHTS))
@@ -303,9 +229,7 @@ def _write_model(
         **described,
     }
     description["sha256"] = description_sha256(description)
-    partial = path / f"{MODEL}.part"
-    partial.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path / MODEL)
+    put(path / MODEL, f"{json.dumps(description, indent=1)}\n".encode())
     return model_id
 
 
@@ -445,13 +369,11 @@ def predict(saved: SavedModel, samples: NDArray[np.float32]) -> NDArray[np.float
 
 def write_history(path: Path, history: History) -> None:
     """Write the learning curve as comma-separated text, whole or not at all."""
-    partial = path.with_name(f"{path.name}.part")
-    with partial.open("w", encoding="utf-8", newline="") as file:
+    with whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["epoch", "loss", "val_loss", "seconds"])
         columns = (history.epoch, history.loss, history.val_loss, history.seconds)
         writer.writerows(zip(*(column.tolist() for column in columns), strict=True))
-    partial.replace(path)
 
 
 def read_history(path: Path) -> History:
@@ -487,8 +409,7 @@ def write_npz(path: Path, arrays: Iterable[tuple[str, Sliceable]]) -> None:
     Equal arrays give equal bytes: the members carry no date. Of what is no array of numpy's a few
     megabytes are copied at a time.
     """
-    partial = path.with_name(f"{path.name}.part")
-    with zipfile.ZipFile(partial, "w") as archive:
+    with whole(path) as partial, zipfile.ZipFile(partial, "w") as archive:
         for name, array in arrays:
             shape, dtype = tuple(array.shape), np.dtype(array.dtype)
             descr = np.lib.format.dtype_to_descr(dtype)
@@ -500,7 +421,6 @@ def write_npz(path: Path, arrays: Iterable[tuple[str, Sliceable]]) -> None:
                 for part in parts:
                     values = np.ascontiguousarray(array[part])
                     member.write(values.reshape(-1).view(np.uint8).data)
-    partial.replace(path)
 
 
 def _check_layers(layers: Sequence[Layer], *, n_genes: int) -> None:

@@ -1,4 +1,4 @@
-"""Loads keras without the lines that its C++ libraries write to stderr on their way.
+"""Loads keras: it takes no more of a GPU than it needs, and writes no lines on its way.
 
 TensorFlow tells at each import which CPU features and drivers it found, before any of its own
 settings for logs counts.
@@ -9,6 +9,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+
+@contextmanager
+def loading_keras() -> Iterator[None]:
+    """Let keras be loaded in the block, quietly; a setting of the environment is left."""
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # TensorFlow takes all otherwise
+    with quiet_stderr():
+        yield
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import keras
 import numpy as np
@@ -27,6 +27,7 @@ from dglzarr.models import Device
 from dglzarr.models.adam import Adam
 from dglzarr.models.batches import Batches
 from dglzarr.models.files import History, write_history, write_npz
+from dglzarr.storage.files import open_filesystem, sweep_partial_files, whole
 
 logger = logging.getLogger(__name__)
 
@@ -112,14 +113,30 @@ class EpochBatches(Protocol):
         ...
 
 
-def fit(  # noqa: PLR0913  (two data arguments and named settings)
+class Schedule(NamedTuple):
+    """How long a network is trained, and how fast.
+
+    Attributes
+    ----------
+    epochs
+        How often every training sample is seen, at most.
+    learning_rate
+        Of Adam; a network that is compiled already keeps its own optimizer.
+    patience
+        Stop after so many epochs without a lower validation loss.
+    """
+
+    epochs: int
+    learning_rate: float
+    patience: int | None = None
+
+
+def fit(
     model: keras.Model,
     batches: EpochBatches,
+    schedule: Schedule,
     *,
     validation: EpochBatches | None = None,
-    epochs: int,
-    learning_rate: float,
-    patience: int | None = None,
     checkpoint: Path,
     after_epoch: Callable[[keras.Model], None] | None = None,
     on_progress: Progress | None = None,
@@ -133,13 +150,9 @@ def fit(  # noqa: PLR0913  (two data arguments and named settings)
     batches, validation
         Training samples, and the samples whose loss chooses the best epoch; without them the last
         epoch is the best.
-    epochs
-        How often every training sample is seen, at most.
-    learning_rate
-        Of Adam. The loss is the mean absolute error plus the network's own penalties. A network
-        that is compiled already keeps its own optimizer and loss.
-    patience
-        Stop after so many epochs without a lower validation loss.
+    schedule
+        How long, and how fast. The loss is the mean absolute error plus the network's own
+        penalties, unless it is compiled already.
     checkpoint
         Folder of the state after the last and after the best epoch. An interrupted fit goes on
         from there.
@@ -162,6 +175,7 @@ def fit(  # noqa: PLR0913  (two data arguments and named settings)
     undisturbed one, bit for bit; on a GPU sums may differ in their last bits from run to run.
     Needs four times the size of the weights, and the batches.
     """
+    epochs, learning_rate, patience = schedule
     if patience is not None and (validation is None or patience < 1):
         raise ValueError(
             f"patience: expected at least 1 epoch and validation samples, got {patience!r}."
@@ -170,6 +184,7 @@ def fit(  # noqa: PLR0913  (two data arguments and named settings)
         model.compile(optimizer=Adam(learning_rate), loss=LOSS, jit_compile=False)
     model.optimizer.build(model.trainable_variables)
     checkpoint.mkdir(parents=True, exist_ok=True)
+    sweep_partial_files(*open_filesystem(str(checkpoint)))
     fingerprint = _fingerprint(model, batches, validation, learning_rate)
     history = _restore(model, checkpoint / "last.npz", fingerprint)
     _keep_best(checkpoint, history)  # a run may have been killed before it did
@@ -284,13 +299,11 @@ def _keep_best(checkpoint: Path, history: History) -> None:
 
 def _link(source: Path, target: Path) -> None:
     """Let `target` be the file `source`, replaced at once; a copy where links are refused."""
-    partial = target.with_name(f"{target.name}.part")
-    partial.unlink(missing_ok=True)
-    try:
-        os.link(source, partial)
-    except OSError:
-        shutil.copyfile(source, partial)
-    partial.replace(target)
+    with whole(target) as partial:
+        try:
+            os.link(source, partial)
+        except OSError:
+            shutil.copyfile(source, partial)
 
 
 def _restore(model: keras.Model, path: Path, fingerprint: str) -> History:

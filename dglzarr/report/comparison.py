@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dglzarr.evaluation.panels import BASELINE, RANDOM
 from dglzarr.storage.schemas import COMPARISON
 from dglzarr.storage.store import open_store
 
@@ -47,6 +46,7 @@ class ComparisonRow:
         Share of targets that fail the permutation test; NaN for random panels.
     """
 
+    kind: str
     family: str
     size: int
     predictor: str
@@ -83,12 +83,13 @@ def comparison_rows(uri: str) -> list[ComparisonRow]:
 def _row(here: xr.Dataset, i: int) -> ComparisonRow:
     row = here.isel(row=i)
     family, size = str(row["row_family"].values), int(row["row_size"])
-    of_size = here["size"].values == size
-    own = of_size & (here["family"].values == family)
+    own = (here["size"].values == size) & (here["family"].values == family)
+    random = (here["row_size"].values == size) & (here["row_kind"].values == "random")
     low, high = (float(v) for v in row["row_interval"].values)
     versus_low, versus_high = (float(v) for v in row["versus_random_interval"].values)
     n_better = int(row["n_random_better"])
     return ComparisonRow(
+        kind=str(row["row_kind"].values),
         family=family,
         size=size,
         predictor=str(here["predictor"].values),
@@ -102,7 +103,7 @@ def _row(here: xr.Dataset, i: int) -> ComparisonRow:
         versus_low=versus_low,
         versus_high=versus_high,
         n_random_better=None if n_better < 0 else n_better,
-        n_random=int((of_size & (here["family"].values == RANDOM)).sum()),
+        n_random=int(here["n_panels"].values[random].sum()),
         share_better=float(row["share_better"]),
         t_pvalue=float(row["t_pvalue"]),
         wilcoxon_pvalue=float(row["wilcoxon_pvalue"]),
@@ -116,7 +117,7 @@ def cells(row: ComparisonRow) -> tuple[str, ...]:
     many = f" ({row.n_panels})" if row.n_panels > 1 else ""
     return (
         str(row.size or "-"),
-        "predict the mean" if row.family == BASELINE else f"{row.family}{many}",
+        "predict the mean" if row.kind == "baseline" else f"{row.family}{many}",
         row.predictor,
         _number(row.mae),
         _range(row.low, row.high),
@@ -131,20 +132,22 @@ def cells(row: ComparisonRow) -> tuple[str, ...]:
 
 
 def by_size(rows: Sequence[ComparisonRow]) -> dict[str, Any] | None:
-    """Return sizes, errors by family, and best and worst random panel, as the figure takes them.
+    """Return sizes, errors and kinds by family, and best and worst random panel, for the figure.
 
     Of the first predictor; None where there are no random panels of two sizes.
     """
     own = [row for row in rows if row.predictor == rows[0].predictor]
-    random = {row.size: row for row in own if row.family == RANDOM}
+    random = {row.size: row for row in own if row.kind == "random"}
     if len(random) < 2:
         return None
     at = {(row.family, row.size): row.mae for row in own}
     sizes = sorted(random)
-    families = sorted({row.family for row in own if row.size in random})
+    kinds = {row.family: row.kind for row in own if row.size in random}
+    families = sorted(kinds)
     return {
         "sizes": np.array(sizes),
         "errors": {f: np.array([at.get((f, size), np.nan) for size in sizes]) for f in families},
+        "kinds": kinds,
         "best": np.array([random[size].best for size in sizes]),
         "worst": np.array([random[size].worst for size in sizes]),
     }
@@ -160,10 +163,8 @@ def comparison_verdict(rows: Sequence[ComparisonRow]) -> list[str]:
 
 
 def _by_size(rows: Sequence[ComparisonRow]) -> Iterator[str]:
-    for random in (row for row in rows if row.family == RANDOM):
-        rivals = [
-            row for row in rows if row.size == random.size and not row.family.startswith(RANDOM)
-        ]
+    for random in (row for row in rows if row.kind == "random"):
+        rivals = _chosen(rows, random.size)
         if not rivals:
             continue
         best = min(rivals, key=lambda row: row.mae)
@@ -179,16 +180,20 @@ def _by_size(rows: Sequence[ComparisonRow]) -> Iterator[str]:
 
 def _half_size(rows: Sequence[ComparisonRow]) -> Iterator[str]:
     """Yield for each size whether the best panel is as good as random panels of twice its size."""
-    random = {row.size: row for row in rows if row.family == RANDOM}
+    random = {row.size: row for row in rows if row.kind == "random"}
     for size in (size for size in random if 2 * size in random):
-        own = [row for row in rows if row.size == size and not row.family.startswith(RANDOM)]
-        if own:
+        if own := _chosen(rows, size):
             best = min(own, key=lambda row: row.mae)
             word = "not above" if best.mae <= random[2 * size].mae else "above"
             yield (
                 f"{best.family} with {size} genes ({best.mae:.4f}) is {word} random panels of "
                 f"{2 * size} ({random[2 * size].mae:.4f})."
             )
+
+
+def _chosen(rows: Sequence[ComparisonRow], size: int) -> list[ComparisonRow]:
+    """Return the rows of a size whose panels were not drawn at random."""
+    return [row for row in rows if row.size == size and row.kind not in ("random", "subset")]
 
 
 def _number(value: float, form: str = ".4f") -> str:

@@ -155,25 +155,27 @@ def accuracy_by_size(
     sizes: NDArray[np.int64],
     errors: Mapping[str, NDArray[np.float64]],
     *,
+    kinds: Mapping[str, str],
     best: NDArray[np.float64],
     worst: NDArray[np.float64],
 ) -> str:
     """Return the mean error of each family of panels against panel size.
 
-    ``errors`` holds an error a size for each family, NaN where there is none; the band spans the
-    best and the worst random panel, named ``"random"``.
+    ``errors`` holds an error a size for each family, NaN where there is none, ``kinds`` its kind;
+    the band spans the best and the worst random panel.
     """
     with _axes(6.4, 4.2) as (axes, svg):
         axes.fill_between(sizes, best, worst, color=RANDOM, alpha=0.3, linewidth=0)
         for i, (name, values) in enumerate(errors.items()):
             known = np.isfinite(values)
-            is_random = name.startswith("random")
+            is_drawn = kinds[name] in ("random", "subset")
+            of_list = PUBLISHED if is_drawn else f"C{i % 10}"
             axes.plot(
                 sizes[known],
                 values[known],
-                color=RANDOM if name == "random" else PUBLISHED if is_random else f"C{i % 10}",
-                linestyle="--" if is_random else "-",
-                marker="" if is_random else MARKERS[i % len(MARKERS)],
+                color=RANDOM if kinds[name] == "random" else of_list,
+                linestyle="--" if is_drawn else "-",
+                marker="" if is_drawn else MARKERS[i % len(MARKERS)],
                 markersize=4,
                 linewidth=1.2,
                 label=name,

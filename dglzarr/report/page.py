@@ -119,8 +119,10 @@ def write_report(
         **_landmark_context(opened["landmarks"]),
         "paper": _paper_context(opened, folder),
         "learning": learning,
-        "reconstruction": _told(stores, "reconstruction", lambda uri: [reconstruction_line(uri)]),
-        "stability": _told(stores, "stability", stability_lines),
+        "reconstruction": _lines_of(
+            stores, "reconstruction", lambda uri: [reconstruction_line(uri)]
+        ),
+        "stability": _lines_of(stores, "stability", stability_lines),
         **_data_context(opened, sources),
         "lineage": [*_lineage(stores), model_lineage, *_lineage({"raw": sources})],
         "max_delta_error": _details(opened["scores"]).get("max_delta_error"),
@@ -152,7 +154,7 @@ def write_landmark_table(target: str, landmarks: str) -> None:
 # ---------------------------------------------------------------- parts of the page
 
 
-def _told(stores: Stores, name: str, tell: Callable[[str], list[str]]) -> list[str]:
+def _lines_of(stores: Stores, name: str, tell: Callable[[str], list[str]]) -> list[str]:
     """Return what a store has to tell, nothing where the study has none."""
     return tell(_uris(stores[name])[0]) if name in stores else []
 
@@ -189,7 +191,7 @@ def _cohort(
 
 
 def _panel_pictures(rows: Sequence[PanelRow], evaluation: xr.Dataset) -> list[Picture]:
-    """Return the pictures of the held-out samples, where the mined panel could be judged."""
+    """Return the pictures of the held-out samples, where the mined panel could be evaluated."""
     held_out, predictor = cohorts(evaluation)[0], texts(evaluation, "predictor")[0]
     rows = [row for row in rows if row.predictor == predictor]
     maes = {row.panel: row.mean_mae for row in rows if row.cohort == held_out}
@@ -199,13 +201,13 @@ def _panel_pictures(rows: Sequence[PanelRow], evaluation: xr.Dataset) -> list[Pi
             for row in rows
             if row.cohort == held_out and row.kind == kind and math.isfinite(row.mean_mae)
         }
-        for kind in ("mined", "selected", "published", "random")
+        for kind in ("mined", "selector", "published", "random")
     }
     if not by_kind["mined"]:
         return []
     strip = figures.panel_strip(
         maes["mined"],
-        by_kind["selected"] | by_kind["published"],
+        by_kind["selector"] | by_kind["published"],
         np.array([*by_kind["random"].values()]),
     )
     pictures = [

@@ -6,16 +6,14 @@ Owns the summary of ``evaluation.zarr`` over its target genes. It reads Datasets
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dglzarr.evaluation.cohorts import HELD_OUT
-from dglzarr.evaluation.panels import BASELINE, MINED, RANDOM
+from dglzarr.evaluation.panels import KINDS
 from dglzarr.kernels.metrics import SIGNIFICANT, known_mean
-from dglzarr.kernels.panels import SELECTORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,14 +21,12 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-Kind = Literal["baseline", "mined", "selected", "published", "random"]
-
-KINDS: tuple[Kind, ...] = ("baseline", "mined", "selected", "published", "random")
+    from dglzarr.evaluation.panels import Kind
 
 
 @dataclass(frozen=True)
 class PanelRow:
-    """One panel judged on one cohort; NaN and None stand for what does not exist.
+    """One panel evaluated on one cohort; NaN and None stand for what does not exist.
 
     Attributes
     ----------
@@ -75,25 +71,16 @@ def texts(ds: xr.Dataset, name: str) -> list[str]:
     return [str(value) for value in ds[name].values]
 
 
-def panel_kind(panel: str) -> Kind:
-    """Return what sort of panel a label names.
-
-    Examples
-    --------
-    >>> [panel_kind(p) for p in ("mean", "mined", "greedy", "random-3", "l1000")]
-    ['baseline', 'mined', 'selected', 'random', 'published']
-    """
-    if panel in (BASELINE, MINED):
-        return "baseline" if panel == BASELINE else "mined"
-    if panel in SELECTORS:
-        return "selected"
-    return "random" if re.fullmatch(rf"{RANDOM}-\d+", panel) else "published"
+def kinds(ds: xr.Dataset) -> dict[str, Kind]:
+    """Return the kind of each panel of a store, by its name."""
+    return dict(zip(texts(ds, "panel"), ds["kind"].values.tolist(), strict=True))
 
 
 def panel_rows(evaluation: xr.Dataset, landmarks: xr.Dataset) -> list[PanelRow]:
     """Return a row for each cohort, predictor and panel: held-out samples first, then by kind."""
-    names = texts(evaluation, "panel")
-    order = sorted(range(len(names)), key=lambda i: KINDS.index(panel_kind(names[i])))
+    names, kind = texts(evaluation, "panel"), texts(evaluation, "kind")
+    order = sorted(range(len(names)), key=lambda i: KINDS.index(kind[i]))
+    is_random = np.array(kind) == "random"
     sizes = _panel_sizes(landmarks)
     rows = []
     for cohort in cohorts(evaluation):
@@ -101,7 +88,7 @@ def panel_rows(evaluation: xr.Dataset, landmarks: xr.Dataset) -> list[PanelRow]:
         measured = evaluation["n_landmarks_measured"].isel(cohort=at).values
         for predictor in texts(evaluation, "predictor"):
             here = evaluation.isel(cohort=at).sel(predictor=predictor)
-            random_mae = _mean_random(here["mae"].values, names)
+            random_mae = _mean_of(here["mae"].values[is_random])
             for i in order:
                 size = _size(sizes.get(names[i]), int(measured[i]))
                 rows.append(_row(here.isel(panel=i), cohort, predictor, random_mae, size))
@@ -123,7 +110,7 @@ def _row(
     return PanelRow(
         cohort,
         str(here["panel"].values),
-        panel_kind(str(here["panel"].values)),
+        here["kind"].values.item(),
         known_mean(mae),
         _median(here["pcc"].values),
         _share_below(mae, random_mae),
@@ -178,20 +165,22 @@ def shown_rows(rows: Sequence[PanelRow]) -> list[PanelRow]:
 
 def verdict(rows: Sequence[PanelRow]) -> list[str]:
     """Return what the rows of one cohort say about the mined panel, as plain sentences."""
-    maes = {row.panel: row.mean_mae for row in rows}
-    mined = maes.get(MINED, np.nan)
+    of = {kind: [row for row in rows if row.kind == kind] for kind in KINDS}
+    mined = next((row.mean_mae for row in of["mined"]), np.nan)
     if not np.isfinite(mined):
         return ["The mined panel could not be judged here: no target gene has an error."]
-    random = np.array([row.mean_mae for row in rows if row.kind == "random"])
-    selected, published = ([r for r in rows if r.kind == k] for k in ("selected", "published"))
+    random = np.array([row.mean_mae for row in of["random"]])
+    said = {
+        "selector": "The {} panel",
+        "published": "The published list {}",
+        "baseline": "Predicting the training mean of each gene, with no panel,",
+    }
     return [
         *_against_random(mined, random[np.isfinite(random)]),
-        *(_against(f"The {row.panel} panel", row.mean_mae, mined) for row in selected),
-        *(_against(f"The published list {row.panel}", row.mean_mae, mined) for row in published),
         *(
-            _against("Predicting the training mean of each gene, with no panel,", mae, mined)
-            for panel, mae in maes.items()
-            if panel == BASELINE
+            _against(words.format(row.panel), row.mean_mae, mined)
+            for kind, words in said.items()
+            for row in of[kind]  # type: ignore[index]
         ),
     ]
 
@@ -245,12 +234,11 @@ def _panel_sizes(landmarks: xr.Dataset) -> dict[str, tuple[int, int]]:
     return dict(zip(texts(landmarks, "panel"), pairs, strict=True))
 
 
-def _mean_random(mae: NDArray[np.float32], panels: Sequence[str]) -> NDArray[np.float64]:
-    """Return each gene's mean error over random panels, NaN where there is none, ``(gene,)``."""
-    random = mae[[panel_kind(panel) == "random" for panel in panels]].astype(np.float64)
-    if not len(random):
+def _mean_of(mae: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return each gene's mean error over panels, NaN where there is none, ``(gene,)``."""
+    if not len(mae):
         return np.full(mae.shape[1], np.nan)
-    return np.asarray(random.mean(axis=0))
+    return np.asarray(mae.astype(np.float64).mean(axis=0))
 
 
 def _finite(values: NDArray[np.floating]) -> NDArray[np.float64]:

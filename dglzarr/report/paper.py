@@ -18,7 +18,7 @@ from dglzarr.kernels.enrichment import P_CUTOFF, Q_CUTOFF, is_enriched
 from dglzarr.kernels.metrics import SIGNIFICANT, known_mean
 from dglzarr.query import gene_keys
 from dglzarr.report import drawings
-from dglzarr.report.panels import cohorts, measure, panel_kind, texts
+from dglzarr.report.panels import cohorts, kinds, measure, texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -111,10 +111,10 @@ def groups_figure(groups: xr.Dataset) -> PaperFigure:
             "tree"
         ].values
         words.append(f"{title}: {told}")
-    random = [i for i, name in enumerate(of) if name.startswith("panel random-")]
-    if random:
+    random = np.flatnonzero(groups["kind"].values == "random")
+    if random.size:
         drawn = groups["ari"].values[random]
-        words.append(f"{len(random)} random panels: ARI {drawn.min():.3f} to {drawn.max():.3f}")
+        words.append(f"{random.size} random panels: ARI {drawn.min():.3f} to {drawn.max():.3f}")
     parameters = groups.attrs["parameters"]
     series = ", ".join(sorted(set(texts(groups, "series")))[:4])
     n_trained = groups.attrs["details"]["n_trained_on"]
@@ -141,7 +141,11 @@ def comparison_figure(evaluation: xr.Dataset) -> list[PaperFigure]:
     ranges = "; ".join(
         f"{n}: error {np.nanmin(mae[n]):.4f} to {np.nanmax(mae[n]):.4f}, correlation "
         f"{np.nanmin(pcc[n]):.4f} to {np.nanmax(pcc[n]):.4f}, "
-        + ("" if panel_kind(n) == "random" else f"{failed[n]:,} targets fail the permutation test")
+        + (
+            ""
+            if kinds(evaluation)[n] == "random"
+            else f"{failed[n]:,} targets fail the permutation test"
+        )
         for n in names
     )
     return [
@@ -209,11 +213,12 @@ def enrichment_figure(enrichment: xr.Dataset) -> list[PaperFigure]:
 def enrichment_words(enrichment: xr.Dataset) -> str:
     """Return how many terms come up in the mined panel, published ones and random ones."""
     counts: Mapping[str, Mapping[str, int]] = enrichment.attrs["details"]["panels"]
-    random = [c["n_enriched"] for n, c in counts.items() if panel_kind(n) == "random"]
+    kind = kinds(enrichment)
+    random = [c["n_enriched"] for n, c in counts.items() if kind[n] == "random"]
     named = [
         f"{n}: {c['n_enriched']:,} of {c['n_tested']:,} tested terms are enriched"
         for n, c in counts.items()
-        if panel_kind(n) != "random"
+        if kind[n] != "random"
     ]
     chance = f"{len(random)} random panels: {min(random)} to {max(random)}" if random else ""
     return "; ".join(filter(None, [*named, chance])) + "."
@@ -223,10 +228,9 @@ def overlaps(landmarks: xr.Dataset) -> list[Overlap]:
     """Return the genes shared by each pair of panels that are not random."""
     keys = dict(zip(texts(landmarks, "gene"), gene_keys(landmarks).tolist(), strict=True))
     n_genes = len(set(keys.values()))
+    panels = zip(kinds(landmarks).items(), landmarks["panel_gene"].values, strict=True)
     held = {
-        name: {keys[str(g)] for g in row if g}
-        for name, row in zip(texts(landmarks, "panel"), landmarks["panel_gene"].values, strict=True)
-        if panel_kind(name) != "random"
+        name: {keys[str(g)] for g in row if g} for (name, kind), row in panels if kind != "random"
     }
     found = []
     for (first, a), (second, b) in combinations(held.items(), 2):
@@ -238,18 +242,18 @@ def overlaps(landmarks: xr.Dataset) -> list[Overlap]:
 
 def _rival(evaluation: xr.Dataset) -> str | None:
     """Return the published panel of lowest error, else the first random one."""
-    panels = texts(evaluation, "panel")
+    panels = kinds(evaluation)
     if MINED not in panels:
         return None
     errors = {
         name: known_mean(measure(evaluation, "mae", name))
-        for name in panels
-        if panel_kind(name) == "published"
+        for name, kind in panels.items()
+        if kind == "published"
     }
-    judged = {name: e for name, e in errors.items() if np.isfinite(e)}
-    if judged:
-        return min(judged, key=judged.__getitem__)
-    return next((name for name in panels if panel_kind(name) == "random"), None)
+    known = {name: e for name, e in errors.items() if np.isfinite(e)}
+    if known:
+        return min(known, key=known.__getitem__)
+    return next((name for name, kind in panels.items() if kind == "random"), None)
 
 
 def group_rows(groups: xr.Dataset) -> list[dict[str, object]]:
@@ -257,14 +261,14 @@ def group_rows(groups: xr.Dataset) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     of = texts(groups, "representation")
     measures = {m: groups[m].values for m in ("ari", "nmi", "silhouette")}
-    random = [i for i, name in enumerate(of) if name.startswith("panel random-")]
+    random = np.flatnonzero(groups["kind"].values == "random")
     for i, name in enumerate(of):
         if i not in random:
             shown = CIRCLES.get(name, name.removeprefix("panel "))
             rows.append({"name": shown, **{m: v[i] for m, v in measures.items()}})
-    if random:
+    if random.size:
         means: Sequence[float] = [float(v[random].mean()) for v in measures.values()]
-        name = f"random panels, mean of {len(random)}"
+        name = f"random panels, mean of {random.size}"
         rows.append({"name": name, **dict(zip(measures, means, strict=True))})
     return rows
 

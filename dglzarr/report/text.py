@@ -10,7 +10,7 @@ import numpy as np
 
 from dglzarr.kernels.metrics import SIGNIFICANT
 from dglzarr.query import table
-from dglzarr.report.panels import measure
+from dglzarr.report.panels import kinds, measure
 from dglzarr.storage.store import open_store, read_attributes
 from dglzarr.storage.study import open_study
 
@@ -98,11 +98,10 @@ def headline(root: str, *, truth: str | Path | None = None) -> list[str]:
     """
     study = open_study(root)
     landmarks = open_store(study.uri("landmarks"))
-    error = {
-        str(p): float(e)
-        for p, e in open_store(study.uri("evaluation")).attrs["details"]["mean_mae"].items()
-    }
-    random = sorted(e for p, e in error.items() if p.startswith("random-"))
+    evaluation = open_store(study.uri("evaluation"))
+    kind = kinds(evaluation)
+    error = {str(p): float(e) for p, e in evaluation.attrs["details"]["mean_mae"].items()}
+    random = sorted(e for p, e in error.items() if kind[p] == "random")
     best = ", ".join(g["gene_symbol"] or g["gene"] for g in top_landmarks(root, 10))
     details = landmarks.attrs["details"]
     size, distinct = details["n_landmarks"], details["n_distinct_genes"]
@@ -116,7 +115,7 @@ def headline(root: str, *, truth: str | Path | None = None) -> list[str]:
         reconstruction_line(study.uri("reconstruction")),
         "Mean absolute error on held-out samples (z units, lower is better):",
     ]
-    lines += [f"  {p:<12} {e:.4f}" for p, e in error.items() if not p.startswith("random-")]
+    lines += [f"  {p:<12} {e:.4f}" for p, e in error.items() if kind[p] != "random"]
     if random:
         beaten = sum(e > error["mined"] for e in random)
         mean = sum(random) / len(random)
@@ -124,7 +123,7 @@ def headline(root: str, *, truth: str | Path | None = None) -> list[str]:
             f"  {len(random)} random    {mean:.4f} ({random[0]:.4f} to {random[-1]:.4f}); "
             f"the mined panel is better than {beaten} of them"
         )
-    lines += _cohort_lines(study.uri("evaluation"))
+    lines += _cohort_lines(evaluation)
     if truth is not None and Path(truth).is_file():
         hubs = set(json.loads(Path(truth).read_text(encoding="utf-8"))["hubs"])
         chosen = {str(g) for g in landmarks["gene"].values[landmarks["is_landmark"].values]}
@@ -183,11 +182,10 @@ def reconstruction_line(uri: str) -> str:
     )
 
 
-def _cohort_lines(evaluation: str) -> list[str]:
+def _cohort_lines(evaluation: xr.Dataset) -> list[str]:
     """Return how well the mined panel does on each cohort, a line each."""
     lines = []
-    ds = open_store(evaluation)
-    for cohort, found in ds.attrs["details"]["cohorts"].items():
+    for cohort, found in evaluation.attrs["details"]["cohorts"].items():
         share = f"{found['n_measured']} of {found['n_genes']} genes measured"
         if found["mined"] is None:
             lines.append(f"Cohort {cohort}: {share}: too few to judge. Give ingest.annotation.")
@@ -195,7 +193,7 @@ def _cohort_lines(evaluation: str) -> list[str]:
             lines.append(
                 f"Cohort {cohort}: {share}, {found['n_landmarks']} of the mined panel; error "
                 f"mined {found['mined']:.4f}, mean of random {found['random']:.4f}, "
-                f"training mean {found['mean']:.4f}; {_agreement(ds, cohort)}"
+                f"training mean {found['mean']:.4f}; {_agreement(evaluation, cohort)}"
             )
     return lines
 

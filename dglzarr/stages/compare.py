@@ -1,31 +1,27 @@
-"""Pool: the folds of a comparison become one table, every sample tested once.
+"""Compare: the folds of a cross-validation become one table, every sample tested once.
 
-Reads the lineup and evaluation stores of all folds; writes ``comparison.zarr``. Random panels, and
-random subsets of one list, make a row together; every row is set beside the random panels of its
-size.
+Reads the candidates and evaluation stores of all folds; writes ``comparison.zarr``. Random panels,
+and random subsets of one list, make a row together; every row is set beside the random panels of
+its size.
 """
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import numpy as np
+from pydantic import Field, ValidationInfo, field_validator
 
 from dglzarr.evaluation.cohorts import HELD_OUT
-from dglzarr.evaluation.panels import BASELINE, RANDOM
+from dglzarr.evaluation.panels import BASELINE, SizeOptions
+from dglzarr.evaluation.predictors import PredictorName
 from dglzarr.kernels.comparison import bootstrap_interval, paired_test
 from dglzarr.kernels.metrics import SIGNIFICANT, known_means
-from dglzarr.storage.schemas import COMPARISON, EVALUATION, LINEUP
-from dglzarr.storage.store import (
-    StoreSummary,
-    claim_store,
-    create_store,
-    finish,
-    open_store,
-    store_input,
-    summarize,
-)
+from dglzarr.kernels.panels import SELECTORS
+from dglzarr.storage.options import Run, choice
+from dglzarr.storage.schemas import CANDIDATES, COMPARISON, EVALUATION
+from dglzarr.storage.stage import stage
+from dglzarr.storage.store import StoreSummary, create_store, finish, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,16 +29,65 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
+    from dglzarr.storage.claims import Claim
+
     Float64 = NDArray[np.float64]
 
 
-def pool(
+class CompareOptions(SizeOptions):
+    """What is compared by cross-validation over whole series, and in how many folds."""
+
+    section = "compare"
+
+    predictors: Annotated[tuple[str, ...], Field(strict=False)] = choice(
+        ("ridge",), "what tells the other genes from a panel: ridge, knn, dgex"
+    )
+    n_folds: int = choice(5, "parts of the series, each held out once")
+
+    @field_validator("selectors", "sizes", "predictors")
+    @classmethod
+    def _are_known_once(cls, values: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
+        name = str(info.field_name)
+        place, known = _ASKED[name]
+        if name == "sizes" and (not values or min(values) < 1):
+            raise ValueError(f"{place}: expected numbers of genes, got {list(values)!r}")
+        if known and (unknown := [value for value in values if value not in known]):
+            raise ValueError(f"{place}: expected names of {', '.join(known)}, got {unknown!r}")
+        is_absent = not values and name != "selectors"  # none: those of the settings
+        if is_absent or len(set(values)) < len(values):
+            raise ValueError(f"{place}: expected each once and at least one, got {list(values)!r}")
+        return values
+
+    @field_validator("n_folds")
+    @classmethod
+    def _are_two(cls, value: int) -> int:
+        if value < 2:
+            raise ValueError(f"--folds: expected 2 or more, got {value}")
+        return value
+
+
+_TESTS = ("share_better", "t_pvalue", "wilcoxon_pvalue")
+_ASKED: Mapping[str, tuple[str, Sequence[str]]] = {
+    "selectors": ("--panels", tuple(SELECTORS)),
+    "sizes": ("--sizes", ()),
+    "predictors": ("--predictors", get_args(PredictorName)),
+}
+
+
+@stage(
+    COMPARISON,
+    reads=("source", "candidates"),
+    records=("seed",),
+    constants={"cohort": HELD_OUT},
+)
+def compare(
+    claim: Claim,
     source: Sequence[str],
-    target: str,
+    target: str,  # noqa: ARG001  (the claim's)
     *,
-    lineups: Sequence[str],
+    candidates: Sequence[str],
     seed: int = 0,
-    overwrite: bool = False,
+    run: Run = Run(),  # noqa: ARG001  (it takes seconds)
 ) -> StoreSummary:
     """Write the cross-validated errors of all panels, and summarize them.
 
@@ -52,53 +97,44 @@ def pool(
         URIs of the evaluation stores, one a fold.
     target
         URI of the comparison store.
-    lineups
-        URIs of the lineup stores of the same folds.
+    candidates
+        URIs of the candidates stores of the same folds.
     seed
         Of the bootstrap.
-    overwrite
-        Replace a store made from other inputs or parameters.
+    run
+        How it is run.
 
     Raises
     ------
     StoreError, SchemaError
         When an input cannot be used or the target cannot be written.
     """
-    started = time.monotonic()
-    claim = claim_store(
-        target,
-        COMPARISON,
-        inputs=[store_input(uri) for uri in (*source, *lineups)],
-        parameters={"n_folds": len(source), "seed": seed, "cohort": HELD_OUT},
-        overwrite=overwrite,
-    )
-    if claim.state == "unchanged":
-        return summarize(target, claim.state)
     folds = [open_store(uri, EVALUATION).sel(cohort=HELD_OUT).load() for uri in source]
-    lineup = open_store(lineups[0], LINEUP)
-    labels = _labels(folds, lineup)
+    labels = _labels(folds, open_store(candidates[0], CANDIDATES))
     arrays = _panel_arrays(folds)
     arrays |= _row_arrays(arrays, labels, seed)
     if claim.state == "new":
         create_store(claim, labels)
-    n_tested = labels["sample"].size
-    return finish(target, started=started, arrays=arrays, details={"n_tested": int(n_tested)})
+    return finish(claim, arrays=arrays, details={"n_tested": int(labels["sample"].size)})
 
 
-def _labels(folds: Sequence[xr.Dataset], lineup: xr.Dataset) -> dict[str, NDArray[Any]]:
+def _labels(folds: Sequence[xr.Dataset], candidates: xr.Dataset) -> dict[str, NDArray[Any]]:
     text = np.dtypes.StringDType()
     tested = [fold["judged_cohort"].values == HELD_OUT for fold in folds]
-    family = np.array([BASELINE, *lineup["family"].values], dtype=text)
-    size = np.array([0, *lineup["size"].values], dtype=np.int32)
-    rows = list(dict.fromkeys(zip(family.tolist(), size.tolist(), strict=True)))
-    panel = [f"{BASELINE}/0", *lineup["panel"].values]
+    kind = np.array(["baseline", *candidates["kind"].values], dtype=text)
+    family = np.array([BASELINE, *candidates["family"].values], dtype=text)
+    size = np.array([0, *candidates["size"].values], dtype=np.int32)
+    rows = dict(zip(zip(family.tolist(), size.tolist(), strict=True), kind.tolist(), strict=True))
+    panel = [f"{BASELINE}/0", *candidates["panel"].values]
     sizes = [int(here.sum()) for here in tested]
     return {
         "panel": np.array(panel, dtype=text),
+        "kind": kind,
         "family": family,
         "size": size,
         "predictor": folds[0]["predictor"].values.astype(text),
         "row": np.array([f"{name}/{n}" for name, n in rows], dtype=text),
+        "row_kind": np.array(list(rows.values()), dtype=text),
         "row_family": np.array([name for name, _ in rows], dtype=text),
         "row_size": np.array([n for _, n in rows], dtype=np.int32),
         "sample": _joined(folds, tested, "judged_sample"),
@@ -150,19 +186,17 @@ def _row_arrays(
     """Return what the panels of each row achieve together, beside random panels of their size."""
     n_rows, n_predictors = labels["row"].size, labels["predictor"].size
     shape = (n_rows, n_predictors)
-    names = (
-        "row_mae", "row_best", "row_worst", "versus_random", "share_better", "t_pvalue",
-        "wilcoxon_pvalue",
-    )  # fmt: skip
+    names = ("row_mae", "row_best", "row_worst", "versus_random", *_TESTS)
     found: dict[str, NDArray[Any]] = {name: np.full(shape, np.nan) for name in names}
     found |= {n: np.full((*shape, 2), np.nan) for n in ("row_interval", "versus_random_interval")}
     found |= {"n_random_better": np.full(shape, -1), "n_panels": np.zeros(n_rows, dtype=np.int64)}
     series = labels["series"].astype(object)
-    for row, (family, size) in enumerate(
-        zip(labels["row_family"], labels["row_size"], strict=True)
-    ):
-        of_size = labels["size"] == size
-        own, random = of_size & (labels["family"] == family), of_size & (labels["family"] == RANDOM)
+    own_of = (labels["row_family"][:, None] == labels["family"]) & (
+        labels["row_size"][:, None] == labels["size"]
+    )  # (row, panel)
+    is_random = own_of[labels["row_kind"] == "random"].any(axis=0)
+    for row, own in enumerate(own_of):
+        random = is_random & (labels["size"] == labels["row_size"][row])
         found["n_panels"][row] = own.sum()
         for p in range(n_predictors):
             mean = arrays["mean_mae"][:, p]
@@ -170,7 +204,7 @@ def _row_arrays(
             found["row_mae"][row, p] = mean[own].mean()
             found["row_best"][row, p], found["row_worst"][row, p] = mean[own].min(), mean[own].max()
             rows = [error]
-            if random.any() and family != RANDOM:
+            if random.any() and labels["row_kind"][row] != "random":
                 rows.append(
                     error - arrays["sample_error"][random, p].astype(np.float64).mean(axis=0)
                 )
@@ -178,7 +212,7 @@ def _row_arrays(
                 found["n_random_better"][row, p] = (mean[random] < mean[own].mean()).sum()
                 genes = (arrays["mae"][chosen, p].mean(axis=0) for chosen in (own, random))
                 tested = paired_test(*genes)
-                for name in ("share_better", "t_pvalue", "wilcoxon_pvalue"):
+                for name in _TESTS:
                     found[name][row, p] = getattr(tested, name)
             interval = bootstrap_interval(np.array(rows), series, seed=seed)
             found["row_interval"][row, p] = interval[0]

@@ -8,14 +8,13 @@ the threshold is missed, whatever the basis and the clusters. The k-means runs o
 
 from __future__ import annotations
 
-import time
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dglzarr.errors import DglzarrError
-from dglzarr.kernels.clustering import centroid_distances, fit_kmeans
+from dglzarr.errors import DglzarrError, StoreError
+from dglzarr.kernels.clustering import fit_kmeans, nearest_centroids
 from dglzarr.kernels.duplicates import (
     Rule,
     candidate_pairs,
@@ -27,46 +26,82 @@ from dglzarr.kernels.duplicates import (
 )
 from dglzarr.kernels.moments import Moments, chunk_moments, finish_moments, merge_moments
 from dglzarr.kernels.slices import iter_slices
+from dglzarr.storage.options import Options, Run, choice
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.schemas import NORMALIZED, SAMPLES
+from dglzarr.storage.stage import stage
 from dglzarr.storage.store import (
     Region,
     StoreSummary,
-    claim_store,
     create_store,
     finish,
     open_labels,
     open_store,
     reduce_regions,
     regions,
-    store_input,
-    summarize,
 )
 from dglzarr.storage.tasks import run_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import xarray as xr
     from numpy.typing import NDArray
 
-    from dglzarr.storage.tasks import Progress
+    from dglzarr.storage.claims import Claim
 
 _N_COMPONENTS = 128
 _SUM_GROUPS = 8
 _PAIRS_PER_TASK = 512
+_CONSTANTS = {"metric": "euclidean"}
+_FROZEN = ("centroid", "gene_center", "basis", "gene_mean", "gene_std")
 
 
+class DedupOptions(Options):
+    """Clusters and near-duplicates."""
+
+    section = "dedup"
+
+    n_clusters: int = choice(
+        100, "clusters of the k-means; fewer where there are few training samples", gt=0
+    )
+    threshold: float = choice(
+        1.0, "Euclidean distance over all genes under which two samples are duplicates", ge=0
+    )
+    rule: Rule = choice(
+        "greedy",
+        "greedy: each dropped sample has a kept neighbour, training samples come first; dgex: "
+        "D-GEX's script, within clusters",
+        paper="dgex",
+    )
+    epochs: int = choice(
+        3, "mini-batch passes of the k-means over the training samples, before whole ones", gt=0
+    )
+
+
+class _Projected(NamedTuple):
+    """Samples on the basis (sample, component), and the largest norm of one before."""
+
+    projection: NDArray[np.float32]
+    largest: float
+
+
+class _Pairs(NamedTuple):
+    """Pairs (pair, 2) of samples closer than the threshold, and their distances (pair,)."""
+
+    pairs: NDArray[np.int64]
+    distance: NDArray[np.float64]
+
+
+@stage(SAMPLES, records=("seed",), constants=_CONSTANTS)
 def dedup(
+    claim: Claim,
     source: str,
     target: str,
     *,
-    n_clusters: int = 100,
-    threshold: float = 1.0,
-    rule: Rule = "greedy",
-    epochs: int = 3,
     seed: int = 0,
-    overwrite: bool = False,
-    on_progress: Progress | None = None,
+    options: DedupOptions = DedupOptions(),
+    run: Run = Run(),
 ) -> StoreSummary:
     """Write clusters, the keep mask and per-gene moments of a normalized store.
 
@@ -74,21 +109,11 @@ def dedup(
     ----------
     source, target
         URIs of the normalized store and of the samples store.
-    n_clusters
-        Clusters of the mini-batch k-means; fewer where there are few training samples.
-    threshold
-        Euclidean distance over all genes under which two samples are duplicates.
-    rule
-        ``"greedy"``: every dropped sample has a kept neighbour, training samples come first, so a
-        test sample that repeats one is dropped. ``"dgex"``: D-GEX's script, within clusters.
-    epochs
-        Mini-batch passes of the k-means over the training samples, before whole passes.
     seed
         Of the k-means.
-    overwrite
-        Replace a store made from other inputs or parameters.
-    on_progress
-        Called with (what, done, total).
+    options, run
+        Its choices, and how it is run. With the rule ``"greedy"`` a test sample that repeats a
+        training sample is dropped, whichever comes first.
 
     Raises
     ------
@@ -104,50 +129,28 @@ def dedup(
     ----------
     Sculley 2010, doi:10.1145/1772690.1772862 (mini-batch k-means)
     """
-    started = time.monotonic()
+    del target  # the claim's
     ds = open_labels(source, NORMALIZED)
-    claim = claim_store(
-        target,
-        SAMPLES,
-        inputs=[store_input(source)],
-        parameters={
-            "n_clusters": n_clusters,
-            "threshold": threshold,
-            "rule": rule,
-            "epochs": epochs,
-            "metric": "euclidean",
-            "seed": seed,
-        },
-        overwrite=overwrite,
-    )
-    if claim.state == "unchanged":
-        return summarize(target, claim.state)
     split = ds["split"].values
     train = split == 0
-    center = np.nan_to_num(_moments(source, train, "averaging genes", on_progress)[0])
+    center = np.nan_to_num(_moments(source, train, "averaging genes", run)[0])
     rng = np.random.default_rng(seed)
     basis = _fit_basis(source, train, center, rng)
-    projection, largest = _project(source, basis, center, on_progress)
-    n_clusters = min(n_clusters, int(train.sum()))
-    centroids = fit_kmeans(projection[train], n_clusters, rng, epochs=epochs)
-    distances = centroid_distances(projection, centroids)
-    used = np.unique(distances[train].argmin(axis=1)).astype(np.int32)
-    cluster = used[distances[:, used].argmin(axis=1)]
-    slack = projection_slack(largest, center.size)
-    pairs, exact = _close_pairs([source], projection, center, threshold, slack, on_progress)
+    projected = _project(source, basis, center, run)
+    n_clusters = min(options.n_clusters, int(train.sum()))
+    cluster = _fit_clusters(projected.projection, train, n_clusters, options.epochs, rng)
+    close = _close_pairs([source], projected, center, options.threshold, run)
     keep, duplicate_of = keep_mask(
         train.size,
-        pairs,
-        exact,
-        threshold=threshold,
+        *close,
+        threshold=options.threshold,
         order=np.argsort(split != 0, kind="stable"),
-        rule=rule,
+        rule=options.rule,
         cluster=cluster,
     )
-    mean, std = _moments(source, train & keep, "moments of kept samples", on_progress)
-    samples = ds["sample"].values
+    mean, std = _moments(source, train & keep, "moments of kept samples", run)
     if claim.state == "new":
-        coords = {"sample": samples, "gene": ds["gene"].values}
+        coords = {name: ds[name].values for name in ("sample", "gene")}
         coords["cluster_index"] = np.arange(n_clusters, dtype=np.int32)
         coords["component"] = np.arange(len(basis), dtype=np.int32)
         create_store(claim, coords)
@@ -155,12 +158,12 @@ def dedup(
     arrays = {
         "cluster": cluster,
         "keep": keep,
-        "duplicate_of": _names(samples, duplicate_of),
-        "nearest_distance": _nearest(train.size, pairs, exact, threshold),
-        "centroid": _centroids(source, members, n_clusters, center, on_progress),
+        "duplicate_of": _names(ds["sample"].values, duplicate_of),
+        "nearest_distance": _nearest(train.size, close, options.threshold),
+        "centroid": _centroids(source, members, n_clusters, center, run),
         "gene_center": center,
         "basis": basis,
-        "projection": projection,
+        "projection": projected.projection,
         "gene_mean": mean,
         "gene_std": std,
     }
@@ -168,21 +171,24 @@ def dedup(
         "n_dropped": int((~keep).sum()),
         "n_dropped_test": int((~keep & (split == 2)).sum()),
         "n_clusters": n_clusters,
-        "threshold": threshold,
-        "n_duplicate_pairs": len(pairs),
+        "threshold": options.threshold,
+        "n_duplicate_pairs": len(close.pairs),
         "n_fitted": int((train & keep).sum()),
-        "largest_norm": largest,
+        "largest_norm": projected.largest,
     }
-    return finish(target, started=started, arrays=arrays, details=details)
+    return finish(claim, arrays=arrays, details=details)
 
 
+@stage(SAMPLES, reads=("source", "known"), records=("seed",), constants=_CONSTANTS)
 def dedup_more(
+    claim: Claim,
     source: str,
     target: str,
     *,
     known: Sequence[tuple[str, str]],
-    overwrite: bool = False,
-    on_progress: Progress | None = None,
+    seed: int = 0,
+    options: DedupOptions = DedupOptions(),
+    run: Run = Run(),
 ) -> StoreSummary:
     """Write clusters and the keep mask of new samples beside those of a study.
 
@@ -195,80 +201,80 @@ def dedup_more(
         URIs of the new samples' normalized store and of their samples store.
     known
         Normalized and samples store of every segment so far, the first one first.
-    overwrite
-        Replace a store made from other inputs.
-    on_progress
-        Called with (what, done, total).
+    seed, options
+        Those that the first segment was made with.
+    run
+        How it is run.
 
     Raises
     ------
     StoreError, SchemaError
-        When an input cannot be used or the target cannot be written.
+        When an input cannot be used, the first segment was made with other choices, or the target
+        cannot be written.
     """
-    started = time.monotonic()
+    del target, seed  # the claim's, and for the record
     ds, first = open_labels(source, NORMALIZED), open_store(known[0][1], SAMPLES)
-    settings = dict(first.attrs["parameters"])
-    claim = claim_store(
-        target,
-        SAMPLES,
-        inputs=[store_input(source), *(store_input(uri) for pair in known for uri in pair)],
-        parameters=settings,
-        overwrite=overwrite,
-    )
-    if claim.state == "unchanged":
-        return summarize(target, claim.state)
+    _check_choices(claim, first, known[0][1])
     olds = [open_store(uri, SAMPLES) for _, uri in known]
     n_old = sum(old.sizes["sample"] for old in olds)
-    center, basis = first["gene_center"].values, first["basis"].values
-    new, largest = _project(source, basis, center, on_progress)
-    projection = np.concatenate([*(old["projection"].values for old in olds), new])
-    largest = max(largest, *(float(old.attrs["details"]["largest_norm"]) for old in olds))
-    means = first["centroid"].values
-    used = np.flatnonzero(~np.isnan(means).any(axis=1)).astype(np.int32)
-    centroids = ((means[used] - center) @ basis.T.astype(np.float64)).astype(np.float32)
-    cluster = used[centroid_distances(new, centroids).argmin(axis=1)]
-    kept_before = np.concatenate([old["keep"].values for old in olds])
-    pairs, exact = _close_pairs(
+    center = first["gene_center"].values
+    new = _project(source, first["basis"].values, center, run)
+    largest = max(new.largest, *(float(old.attrs["details"]["largest_norm"]) for old in olds))
+    cluster = _known_clusters(new.projection, first)
+    close = _close_pairs(
         [*(uri for uri, _ in known), source],
-        projection,
+        _Projected(_joined(olds, "projection", new.projection), largest),
         center,
-        settings["threshold"],
-        projection_slack(largest, center.size),
-        on_progress,
-        usable=np.append(kept_before, np.ones(len(new), dtype=bool)),
+        options.threshold,
+        run,
+        usable=_joined(olds, "keep", np.ones(ds.sizes["sample"], dtype=bool)),
         first_new=n_old,
     )
     split = ds["split"].values
     keep, duplicate_of = keep_mask(
-        n_old + len(new),
-        pairs,
-        exact,
-        threshold=settings["threshold"],
+        n_old + split.size,
+        *close,
+        threshold=options.threshold,
         order=np.append(np.arange(n_old), n_old + np.argsort(split != 0, kind="stable")),
-        rule=settings["rule"],
-        cluster=np.concatenate([*(old["cluster"].values for old in olds), cluster]),
+        rule=options.rule,
+        cluster=_joined(olds, "cluster", cluster),
     )
-    samples = np.concatenate([*(old["sample"].values for old in olds), ds["sample"].values])
     if claim.state == "new":
         indexes = {name: first[name].values for name in ("gene", "cluster_index", "component")}
         create_store(claim, {"sample": ds["sample"].values, **indexes})
-    frozen = ("centroid", "gene_center", "basis", "gene_mean", "gene_std")
+    nearest = _nearest(n_old + split.size, close, options.threshold)
     arrays = {
-        **{name: first[name].values for name in frozen},
+        **{name: first[name].values for name in _FROZEN},
         "cluster": cluster,
         "keep": keep[n_old:],
-        "duplicate_of": _names(samples, duplicate_of)[n_old:],
-        "nearest_distance": _nearest(n_old + len(new), pairs, exact, settings["threshold"])[n_old:],
-        "projection": new,
+        "duplicate_of": _names(_joined(olds, "sample", ds["sample"].values), duplicate_of)[n_old:],
+        "nearest_distance": nearest[n_old:],
+        "projection": new.projection,
     }
     details = {
         "n_dropped": int((~keep[n_old:]).sum()),
-        "n_clusters": len(means),
-        "threshold": settings["threshold"],
+        "n_clusters": first.sizes["cluster_index"],
+        "threshold": options.threshold,
         "n_fitted": 0,
         "largest_norm": largest,
     }
-    return finish(target, started=started, arrays=arrays, details=details)
+    return finish(claim, arrays=arrays, details=details)
+
+
+def _check_choices(claim: Claim, first: xr.Dataset, uri: str) -> None:
+    """Refuse choices other than those that the first segment was made with."""
+    asked, made = claim.lineage["parameters"], first.attrs["parameters"]
+    changed = [name for name in asked if name in made and asked[name] != made[name]]
+    if changed:
+        raise StoreError(
+            f"{uri}: expected {changed[0]} to be {made[changed[0]]!r}, as it was made, "
+            f"got {asked[changed[0]]!r}. Use the choices it was made with."
+        )
+
+
+def _joined(olds: Sequence[xr.Dataset], name: str, new: NDArray[Any]) -> NDArray[Any]:
+    """Return an array of the samples so far and the new ones (sample, ...)."""
+    return np.concatenate([*(old[name].values for old in olds), new])
 
 
 def _names(samples: NDArray[Any], index: NDArray[np.int64]) -> NDArray[Any]:
@@ -282,10 +288,10 @@ def _names(samples: NDArray[Any], index: NDArray[np.int64]) -> NDArray[Any]:
 
 
 def _moments(
-    source: str, mask: NDArray[np.bool_], what: str, on_progress: Progress | None
+    source: str, mask: NDArray[np.bool_], what: str, run: Run
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     partials = reduce_regions(
-        _moments_region, source, mask=mask, what=what, on_progress=on_progress
+        _moments_region, source, mask=mask, what=what, on_progress=run.on_progress
     )
     with np.errstate(invalid="ignore"):
         merged = reduce(merge_moments, partials)
@@ -324,33 +330,56 @@ def _fit_basis(
 
 
 def _project(
-    source: str,
-    basis: NDArray[np.float32],
-    center: NDArray[np.float64],
-    on_progress: Progress | None,
-) -> tuple[NDArray[np.float32], float]:
-    """Return every sample on the basis (sample, component), and the largest norm of one."""
+    source: str, basis: NDArray[np.float32], center: NDArray[np.float64], run: Run
+) -> _Projected:
+    """Return every sample on the basis."""
     parts = reduce_regions(
         _project_region,
         source,
         basis=basis,
         center=center,
         what="projecting samples",
-        on_progress=on_progress,
+        on_progress=run.on_progress,
     )
-    return np.concatenate([p for p, _ in parts]), max(norm for _, norm in parts)
+    return _Projected(np.concatenate([p.projection for p in parts]), max(p.largest for p in parts))
 
 
 def _project_region(
     uri: str, region: Region, *, basis: NDArray[np.float32], center: NDArray[np.float64]
-) -> tuple[NDArray[np.float32], float]:
+) -> _Projected:
     projected, largest = [], 0.0
     rows = Rows(uri)
     for window in region.windows():
         block = _centred(rows[window], center)
         projected.append(project(block, basis))
         largest = max(largest, float(np.einsum("sg,sg->s", block, block).max()) ** 0.5)
-    return np.concatenate(projected), largest
+    return _Projected(np.concatenate(projected), largest)
+
+
+def _fit_clusters(
+    projection: NDArray[np.float32],
+    train: NDArray[np.bool_],
+    n_clusters: int,
+    epochs: int,
+    rng: np.random.Generator,
+) -> NDArray[np.int32]:
+    """Return every sample's cluster (sample,), of those that a training sample is nearest to."""
+    centroids = fit_kmeans(projection, train, n_clusters, rng, epochs=epochs)
+    cluster = nearest_centroids(projection, centroids).astype(np.int32)
+    used = np.unique(cluster[train])
+    strays = np.flatnonzero(~np.isin(cluster, used))
+    if strays.size:
+        cluster[strays] = used[nearest_centroids(projection[strays], centroids[used])]
+    return cluster
+
+
+def _known_clusters(projection: NDArray[np.float32], first: xr.Dataset) -> NDArray[np.int32]:
+    """Return every new sample's cluster (sample,), of those that have training samples."""
+    means = first["centroid"].values
+    used = np.flatnonzero(~np.isnan(means).any(axis=1)).astype(np.int32)
+    on_basis = (means[used] - first["gene_center"].values) @ first["basis"].values.T.astype(float)
+    nearest: NDArray[np.int32] = used[nearest_centroids(projection, on_basis.astype(np.float32))]
+    return nearest
 
 
 def _centroids(
@@ -358,7 +387,7 @@ def _centroids(
     members: NDArray[np.int32],
     n_clusters: int,
     center: NDArray[np.float64],
-    on_progress: Progress | None,
+    run: Run,
 ) -> NDArray[np.float32]:
     """Return the mean of each cluster's training samples, NaN without any.
 
@@ -373,7 +402,7 @@ def _centroids(
         n_clusters=n_clusters,
         center=center,
         what="averaging clusters",
-        on_progress=on_progress,
+        on_progress=run.on_progress,
     )
     counts = np.bincount(members[members >= 0], minlength=n_clusters)
     total: NDArray[np.float64] = reduce(np.add, parts)
@@ -404,19 +433,20 @@ def _sum_group(
 
 def _close_pairs(
     sources: Sequence[str],
-    projection: NDArray[np.float32],
+    projected: _Projected,
     center: NDArray[np.float64],
     threshold: float,
-    slack: float,
-    on_progress: Progress | None,
+    run: Run,
     *,
     usable: NDArray[np.bool_] | None = None,
     first_new: int = 0,
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+) -> _Pairs:
     """Return all pairs closer than the threshold and their distances, measured in float64.
 
     Only pairs of usable samples of which one at least is at or after ``first_new``.
     """
+    projection = projected.projection
+    slack = projection_slack(projected.largest, center.size)
     pairs = candidate_pairs(projection, threshold, slack)
     if usable is not None:
         pairs = pairs[usable[pairs].all(axis=1) & (pairs[:, 1] >= first_new)]
@@ -427,18 +457,18 @@ def _close_pairs(
         is_near[some] = pair_distances(projection[left], projection[right]) < reach
     pairs = pairs[is_near]
     if not len(pairs):
-        return pairs, np.empty(0)
+        return _Pairs(pairs, np.empty(0))
     parts = np.array_split(pairs, -(-len(pairs) // _PAIRS_PER_TASK))
     measured = run_tasks(
         _measure_pairs,
         [(tuple(sources), part) for part in parts],
         center=center,
         what="measuring pairs",
-        on_progress=on_progress,
+        on_progress=run.on_progress,
     )
     exact = np.concatenate(measured)
     close = exact < threshold
-    return pairs[close], exact[close]
+    return _Pairs(pairs[close], exact[close])
 
 
 def _measure_pairs(
@@ -456,10 +486,9 @@ def _measure_pairs(
     )
 
 
-def _nearest(
-    n_samples: int, pairs: NDArray[np.int64], exact: NDArray[np.float64], threshold: float
-) -> NDArray[Any]:
+def _nearest(n_samples: int, close: _Pairs, threshold: float) -> NDArray[Any]:
+    """Return every sample's distance to its nearest duplicate (sample,), NaN without any."""
     nearest = np.full(n_samples, np.inf)
     for side in (0, 1):
-        np.minimum.at(nearest, pairs[:, side], exact)
+        np.minimum.at(nearest, close.pairs[:, side], close.distance)
     return np.where(nearest < threshold, nearest, np.nan).astype(np.float32)

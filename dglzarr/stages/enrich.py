@@ -132,7 +132,7 @@ def _read_terms(options: EnrichOptions) -> tuple[Terms, str]:
 def _labels(ds: xr.Dataset, terms: Terms) -> dict[str, NDArray[Any]]:
     text = np.dtypes.StringDType()
     return {
-        "panel": ds["panel"].values,
+        **{name: ds[name].values for name in ("panel", "kind")},
         "term": np.array(terms.ids, dtype=text),
         "term_name": np.array(terms.names, dtype=text),
     }

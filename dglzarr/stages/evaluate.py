@@ -1,39 +1,54 @@
 """Evaluate: predict every gene that no panel measures from each panel, on samples never fitted on.
 
 Reads ``normalized.zarr``, ``samples.zarr``, ``landmarks.zarr`` and the raw stores of cohorts;
-writes ``evaluation.zarr``. All panels are judged on the same targets: genes that no panel measures,
-neither themselves nor through another probe. Errors are in z units of the training samples.
+writes ``evaluation.zarr``. All panels are evaluated on the same targets: genes that no panel
+measures, neither themselves nor through another probe. Errors are in z units of the training
+samples.
 """
 
 from __future__ import annotations
 
 import shutil
-import time
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
+from pydantic import AfterValidator, Field
 
 from dglzarr.errors import ConfigError
-from dglzarr.evaluation.cohorts import HELD_OUT, MIN_SHARE, Foreign, HeldOut, measured_genes
-from dglzarr.evaluation.measures import Judgement, judge
-from dglzarr.evaluation.panels import BASELINE, MINED, RANDOM
-from dglzarr.evaluation.predictors import FIT, TEST, TUNE, Training, fit_predictors, train_network
+from dglzarr.evaluation.cohorts import (
+    HELD_OUT,
+    MIN_SHARE,
+    CohortScale,
+    External,
+    HeldOut,
+    measured_genes,
+)
+from dglzarr.evaluation.measures import Measures, evaluate_predictor
+from dglzarr.evaluation.panels import (
+    BASELINE,
+    ListOptions,
+    Panel,
+    panel_labels,
+    stored_panels,
+)
+from dglzarr.evaluation.predictors import (
+    FIT,
+    TEST,
+    TUNE,
+    PredictorName,
+    Training,
+    fit_predictors,
+    train_network,
+)
 from dglzarr.kernels.comparison import bootstrap_interval, paired_test
 from dglzarr.kernels.metrics import known_mean
-from dglzarr.models.files import DGexConfig
+from dglzarr.models.options import DGexOptions
 from dglzarr.query import gene_keys
+from dglzarr.storage.options import Run, choice
 from dglzarr.storage.rows import read_array
 from dglzarr.storage.schemas import EVALUATION, NORMALIZED, SAMPLES
-from dglzarr.storage.store import (
-    StoreSummary,
-    claim_store,
-    create_store,
-    finish,
-    open_store,
-    store_input,
-    summarize,
-)
+from dglzarr.storage.stage import stage
+from dglzarr.storage.store import StoreSummary, create_store, finish, open_store, summarize
 from dglzarr.storage.study import raw_name
 from dglzarr.storage.tasks import run_tasks
 
@@ -43,9 +58,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-    from dglzarr.evaluation.cohorts import Cohort, CohortScale
-    from dglzarr.evaluation.predictors import PredictorName
-    from dglzarr.storage.tasks import Progress
+    from dglzarr.evaluation.cohorts import Cohort
+    from dglzarr.storage.claims import Claim
 
     Mask = NDArray[np.bool_]
     Index = NDArray[np.int64]
@@ -60,74 +74,104 @@ RULES = {
 MIN_SAMPLES = 3
 
 
-class Panel(NamedTuple):
-    """One task: a panel's name and its genes, as indices."""
-
-    name: str
-    landmarks: Index
-
-    @property
-    def is_named(self) -> bool:
-        """Whether its permutation test is of interest: not for the mean and random panels."""
-        return bool(self.landmarks.size) and not self.name.startswith(f"{RANDOM}-")
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError(f"expected each once, got {list(names)!r}")
+    return names
 
 
-class Judged(NamedTuple):
-    """What a panel achieves: for each predictor what was chosen, and one judgement a cohort."""
+class EvaluateOptions(ListOptions):
+    """How well panels predict the genes that they do not measure."""
+
+    section = "evaluate"
+
+    predictors: Annotated[
+        tuple[PredictorName, ...], Field(min_length=1, strict=False), AfterValidator(_distinct)
+    ] = choice(
+        ("ridge",),
+        "ridge regression, the mean of the nearest landmarks, D-GEX's network",
+        paper="dgex",
+    )
+    alphas: Annotated[
+        tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1, strict=False)
+    ] = choice((1.0, 10.0, 100.0, 1000.0, 10000.0), "ridge penalties, of which validation chooses")
+    neighbors: Annotated[
+        tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1, strict=False)
+    ] = choice((1, 2, 5, 10, 20, 50), "numbers of nearest landmarks, of which validation chooses")
+    dgex: DGexOptions = choice(
+        DGexOptions(), "D-GEX's network, trained for every panel where predictors names it"
+    )
+    target_rule: TargetRule = choice(
+        "gene", "gene: no target shares its gene with a landmark; feature: it may", paper="feature"
+    )
+    cohort_scale: CohortScale = choice(
+        "train",
+        "samples whose mean and deviation standardise a cohort: training's or its own",
+        paper="cohort",
+    )
+
+    def inputs(self) -> dict[str, str]:
+        """Return no files: the lists are in the panels already."""
+        return {}
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the values that belong to the lineage, and what the targets are in words."""
+        return {**super().recorded(), "targets": RULES[self.target_rule]}
+
+
+class Evaluated(NamedTuple):
+    """What a panel achieves: for each predictor what was chosen, and its measures by cohort."""
 
     setting: list[float]
-    results: list[list[Judgement]]
+    measures: list[list[Measures]]
 
 
-def evaluate(
+def _folder(target: str) -> str:
+    """Return where the networks of an evaluation are kept until it is done."""
+    return f"{target.removesuffix('.zarr')}-networks"
+
+
+def _summarize(claim: Claim) -> StoreSummary:
+    shutil.rmtree(_folder(claim.uri), ignore_errors=True)  # what a killed run left
+    return summarize(claim)
+
+
+@stage(
+    EVALUATION,
+    reads=("source", "samples", "landmarks", "cohorts"),
+    records=("seed",),
+    constants={"scale": "z"},
+    summary=_summarize,
+)
+def evaluate(  # noqa: PLR0913  (eight, and the claim)
+    claim: Claim,
     source: str,
     target: str,
     *,
     samples: str,
     landmarks: str,
     cohorts: Sequence[str] = (),
-    predictors: Sequence[PredictorName] = ("ridge",),
-    alphas: Sequence[float] = (1.0, 10.0, 100.0, 1000.0, 10000.0),
-    neighbors: Sequence[int] = (1, 2, 5, 10, 20, 50),
-    dgex: Mapping[str, Any] | None = None,
-    target_rule: TargetRule = "gene",
-    cohort_scale: CohortScale = "train",
     seed: int = 0,
-    overwrite: bool = False,
-    on_progress: Progress | None = None,
+    options: EvaluateOptions = EvaluateOptions(),
+    run: Run = Run(),
 ) -> StoreSummary:
     """Write how well each panel predicts the common targets, and summarize it.
 
     Parameters
     ----------
     source, samples, landmarks
-        URIs of the normalized, samples and landmarks (or lineup) stores.
+        URIs of the normalized, samples and landmarks (or candidates) stores.
     target
         URI of the evaluation store.
     cohorts
         Raw stores of other platforms or studies; genes are matched by label, then symbol. One
-        that measures under a fifth of the study's genes is not judged (NaN).
-    predictors
-        ``"ridge"``: linear regression; ``"knn"``: the mean of the nearest landmarks; ``"dgex"``:
-        D-GEX's network, trained for each panel in turn in this process.
-    alphas, neighbors
-        Penalties of ridge and numbers of nearest landmarks; those with the lowest error on the
-        validation split (without one: on every tenth training sample, then left out of the fit)
-        are used.
-    dgex
-        Fields of `DGexConfig`.
-    target_rule
-        ``"gene"``: no target shares a gene with a landmark of any panel. ``"feature"`` is the
-        papers' way: a landmark's gene may be a target through another probe.
-    cohort_scale
-        Standardise a cohort's genes by the training samples (``"train"``, fits nothing on it), or
-        by the cohort itself, as D-GEX does (``"cohort"``).
+        that measures under a fifth of the study's genes is not evaluated (NaN).
     seed
         Of the bootstrap, and of D-GEX's networks.
-    overwrite
-        Replace a store made from other inputs or parameters.
-    on_progress
-        Called with (what, done, total).
+    options, run
+        Its choices, and how it is run. The penalty and the number of nearest landmarks are those
+        of the lowest error on the validation split; without one on every tenth training sample,
+        then left out of the fit. D-GEX's networks are trained in this process, a panel at a time.
 
     Raises
     ------
@@ -147,91 +191,64 @@ def evaluate(
     ----------
     Chen et al. 2016, doi:10.1093/bioinformatics/btw074 (landmark and target genes, MAE)
     """
-    started = time.monotonic()
+    names = _cohort_names(cohorts)
+    ds, mask = open_store(source, NORMALIZED), open_store(samples, SAMPLES)
+    index = ds.indexes["gene"]
+    nothing = np.empty(0, dtype=np.int64)
+    panels = [Panel(BASELINE, "baseline", BASELINE, nothing)]
+    panels += stored_panels(open_store(landmarks), index)
+    is_target = _common_targets(ds, panels, options.target_rule)
+    fold = _folds(ds["split"].values, mask["keep"].values)
+    training, targets = Training(source, samples, fold), np.flatnonzero(is_target)
+    networks = [""] * len(panels)
+    if "dgex" in options.predictors:
+        networks = _networks(_folder(target), panels, training, targets, options.dgex, seed, run)
+    evaluated = run_tasks(
+        _evaluate_panel,
+        list(zip(panels, networks, strict=True)),
+        source=source,
+        samples=samples,
+        targets=targets,
+        fold=fold,
+        cohorts=tuple(cohorts),
+        options=options,
+        what="evaluating panels",
+        on_progress=run.on_progress,
+    )
+    labels = _labels(ds, panels, names, options) | _sample_labels(source, names, fold, cohorts)
+    if claim.state == "new":
+        create_store(claim, labels)
+    found = [np.ones(index.size, dtype=bool), *(measured_genes(c, source) for c in cohorts)]
+    arrays: dict[str, NDArray[Any]] = {
+        **_spread(evaluated, is_target),
+        **_summaries(evaluated, labels, names, seed),
+        "setting": np.array([e.setting for e in evaluated]),
+        "size": np.array([p.size for p in panels]),
+        "n_measured": np.array([f.sum() for f in found]),
+        "n_landmarks_measured": np.array([[f[p.genes].sum() for f in found] for p in panels]),
+        "is_target": is_target,
+        **_cohort_notes(labels, names, found),
+    }
+    summary = finish(claim, arrays=arrays, details=_details(panels, names, arrays))
+    shutil.rmtree(_folder(target), ignore_errors=True)
+    return summary
+
+
+def _cohort_names(cohorts: Sequence[str]) -> list[str]:
+    """Return what is evaluated on: the held-out samples, and each external cohort.
+
+    Raises
+    ------
+    ConfigError
+        When two have one name.
+    """
     names = [HELD_OUT, *(raw_name(c) for c in cohorts)]
     if len(set(names)) < len(names):
         raise ConfigError(
             f"evaluate: expected cohorts of different names, none of them {HELD_OUT!r}, got "
             f"{names[1:]!r}. Rename the file."
         )
-    config = DGexConfig(**(dgex or {}))
-    folder = f"{target.removesuffix('.zarr')}-networks"
-    ds, chosen = open_store(source, NORMALIZED), open_store(landmarks)
-    mask = open_store(samples, SAMPLES)
-    claim = claim_store(
-        target,
-        EVALUATION,
-        inputs=[store_input(u) for u in (source, samples, landmarks, *cohorts)],
-        parameters={
-            "predictors": list(predictors),
-            "alphas": list(alphas),
-            "neighbors": list(neighbors),
-            "dgex": asdict(config),
-            "target_rule": target_rule,
-            "cohort_scale": cohort_scale,
-            "seed": seed,
-            "scale": "z",
-            "targets": RULES[target_rule],
-        },
-        overwrite=overwrite,
-    )
-    if claim.state == "unchanged":
-        shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
-        return summarize(target, claim.state)
-    panels = _panels(ds, chosen)
-    is_target = _common_targets(ds, panels, target_rule)
-    fold = _folds(ds["split"].values, mask["keep"].values)
-    training, targets = Training(source, samples, fold), np.flatnonzero(is_target)
-    trained = [""] * len(panels)
-    if "dgex" in predictors:
-        trained = _networks(folder, panels, training, targets, config, seed, on_progress)
-    judged = run_tasks(
-        _judge,
-        list(zip(panels, trained, strict=True)),
-        source=source,
-        samples=samples,
-        targets=targets,
-        fold=fold,
-        cohorts=tuple(cohorts),
-        predictors=tuple(predictors),
-        choices={"alphas": tuple(alphas), "neighbors": tuple(neighbors)},
-        cohort_scale=cohort_scale,
-        what="judging panels",
-        on_progress=on_progress,
-    )
-    labels = _judged_labels(source, names, fold == TEST, cohorts)
-    if claim.state == "new":
-        text = np.dtypes.StringDType()
-        coords = {name: ds[name].values for name in ("gene", "gene_symbol")}
-        coords["panel"] = np.array([p.name for p in panels], dtype=text)
-        coords["predictor"] = np.array(predictors, dtype=text)
-        coords["cohort"] = np.array(names, dtype=text)
-        create_store(claim, coords | labels)
-    found = [np.ones(ds.sizes["gene"], dtype=bool), *(measured_genes(c, source) for c in cohorts)]
-    arrays: dict[str, NDArray[Any]] = {
-        **_spread(judged, is_target),
-        **_summaries(judged, labels, names, seed),
-        "setting": np.array([j.setting for j in judged]),
-        "size": np.array([p.landmarks.size for p in panels]),
-        "n_measured": np.array([f.sum() for f in found]),
-        "n_landmarks_measured": np.array([[f[p.landmarks].sum() for f in found] for p in panels]),
-        "is_target": is_target,
-        **_cohort_notes(labels, names, found),
-    }
-    details = _details(panels, names, arrays)
-    summary = finish(target, started=started, arrays=arrays, details=details)
-    shutil.rmtree(folder, ignore_errors=True)
-    return summary
-
-
-def _panels(ds: xr.Dataset, chosen: xr.Dataset) -> list[Panel]:
-    """Return the baseline, which has no landmarks, and every panel."""
-    index = ds.indexes["gene"]
-    panels = [Panel(BASELINE, np.empty(0, dtype=np.int64))]
-    for name, row in zip(chosen["panel"].values, chosen["panel_gene"].values, strict=True):
-        genes = row[row != ""]
-        panels.append(Panel(str(name), index.get_indexer(genes).astype(np.int64)))
-    return panels
+    return names
 
 
 def _folds(split: NDArray[np.int8], keep: Mask) -> NDArray[np.int8]:
@@ -264,7 +281,7 @@ def _common_targets(ds: xr.Dataset, panels: Sequence[Panel], rule: TargetRule) -
         When there is none.
     """
     keys = (gene_keys(ds) if rule == "gene" else ds["gene"].values).astype(object)
-    used = {key for panel in panels for key in keys[panel.landmarks]}
+    used = {key for panel in panels for key in keys[panel.genes]}
     is_target = np.array([key not in used for key in keys], dtype=bool)
     if not is_target.any():
         raise ConfigError(
@@ -280,24 +297,25 @@ def _networks(
     panels: Sequence[Panel],
     training: Training,
     targets: Index,
-    config: DGexConfig,
+    config: DGexOptions,
     seed: int,
-    on_progress: Progress | None,
+    run: Run,
 ) -> list[str]:
     """Return the folder of each panel's network, "" without landmarks; finished ones are kept."""
 
     def train(panel: Panel) -> str:
+        def tell(done: int, total: int) -> None:
+            if run.on_progress is not None:
+                run.on_progress(f"training {panel.name}", done, total)
+
         return train_network(
-            folder, panel.landmarks, targets, training, config=config, seed=seed,
-            on_progress=lambda done, total: (
-                on_progress(f"training {panel.name}", done, total) if on_progress else None
-            ),
-        )  # fmt: skip
+            folder, panel.genes, targets, training, config=config, seed=seed, on_progress=tell
+        )
 
-    return [train(panel) if panel.landmarks.size else "" for panel in panels]
+    return [train(panel) if panel.size else "" for panel in panels]
 
 
-def _judge(
+def _evaluate_panel(
     panel: Panel,
     network: str,
     *,
@@ -306,40 +324,59 @@ def _judge(
     targets: Index,
     fold: NDArray[np.int8],
     cohorts: Sequence[str],
-    predictors: Sequence[PredictorName],
-    choices: Mapping[str, Sequence[Any]],
-    cohort_scale: CohortScale,
-) -> Judged:
-    """Fit one panel's predictors and judge them on the test samples and on every cohort."""
-    training = Training(source, samples, fold)
+    options: EvaluateOptions,
+) -> Evaluated:
+    """Fit one panel's predictors and evaluate them on the test samples and on every cohort."""
     fitted = fit_predictors(
-        predictors, panel.landmarks, targets, training, **choices, network=network
+        options.predictors,
+        panel.genes,
+        targets,
+        Training(source, samples, fold),
+        alphas=options.alphas,
+        neighbors=options.neighbors,
+        network=network,
     )
-    judges: list[Cohort] = [
+    parts: list[Cohort] = [
         HeldOut(source, samples, fold == TEST),
-        *(Foreign(cohort, source, samples, cohort_scale) for cohort in cohorts),
+        *(External(cohort, source, samples, options.cohort_scale) for cohort in cohorts),
     ]
-    results = [
+    measures = [
         [
-            judge(
-                fitted[name], cohort, landmarks=panel.landmarks, targets=targets,
-                with_null=panel.is_named,
+            evaluate_predictor(
+                fitted[name],
+                part,
+                landmarks=panel.genes,
+                targets=targets,
+                with_null=bool(panel.size) and not panel.is_drawn,  # by far the longest
             )
-            for cohort in judges
+            for part in parts
         ]
-        for name in predictors
-    ]  # fmt: skip
-    return Judged([fitted[name].setting for name in predictors], results)
+        for name in options.predictors
+    ]
+    return Evaluated([fitted[name].setting for name in options.predictors], measures)
 
 
 # ---------------------------------------------------------------- what is written
 
 
-def _judged_labels(
-    source: str, names: Sequence[str], is_test: Mask, cohorts: Sequence[str]
+def _labels(
+    ds: xr.Dataset, panels: Sequence[Panel], names: Sequence[str], options: EvaluateOptions
 ) -> dict[str, NDArray[Any]]:
-    """Return name, study and cohort of every sample that is judged, cohort by cohort."""
-    parts = [[read_array(source, n)[is_test] for n in ("sample", "series")]]
+    text = np.dtypes.StringDType()
+    return {
+        **{name: ds[name].values for name in ("gene", "gene_symbol")},
+        **panel_labels(panels, [panel.name for panel in panels]),
+        "predictor": np.array(options.predictors, dtype=text),
+        "cohort": np.array(names, dtype=text),
+        "bound": np.array(["low", "high"], dtype=text),
+    }
+
+
+def _sample_labels(
+    source: str, names: Sequence[str], fold: NDArray[np.int8], cohorts: Sequence[str]
+) -> dict[str, NDArray[Any]]:
+    """Return name, study and cohort of every sample that is evaluated, cohort by cohort."""
+    parts = [[read_array(source, n)[fold == TEST] for n in ("sample", "series")]]
     parts += [[read_array(c, n) for n in ("sample", "series")] for c in cohorts]
     sample, series = (list(v) for v in zip(*parts, strict=True))
     cohort = [name for name, values in zip(names, sample, strict=True) for _ in values]
@@ -349,47 +386,50 @@ def _judged_labels(
         "judged_sample": np.concatenate(sample).astype(text),
         "judged_series": np.concatenate(series).astype(text),
         "judged_cohort": np.array(cohort, dtype=text),
-        "bound": np.array(["low", "high"], dtype=text),
     }
 
 
-def _spread(judged: Sequence[Judged], is_target: Mask) -> dict[str, NDArray[np.float32]]:
+def _spread(evaluated: Sequence[Evaluated], is_target: Mask) -> dict[str, NDArray[np.float32]]:
     """Return measures as (panel, predictor, cohort, gene), NaN where a gene is no target."""
-    shape = (len(judged), len(judged[0].results), len(judged[0].results[0]), is_target.size)
+    found = [panel.measures for panel in evaluated]
+    shape = (len(found), len(found[0]), len(found[0][0]), is_target.size)
     spread = {}
     for name in ("mae", "mae_within", "pcc", "null_fraction"):
         full = np.full(shape, np.nan, dtype=np.float32)
         full[..., is_target] = [
-            [[getattr(r, name) for r in row] for row in j.results] for j in judged
+            [[getattr(m, name) for m in row] for row in panel] for panel in found
         ]
         spread[name] = full
-    errors = [[np.concatenate([r.sample_error for r in row]) for row in j.results] for j in judged]
+    errors = [[np.concatenate([m.sample_error for m in row]) for row in panel] for panel in found]
     return spread | {"sample_error": np.array(errors, dtype=np.float32)}
 
 
 def _summaries(
-    judged: Sequence[Judged], labels: Mapping[str, NDArray[Any]], names: Sequence[str], seed: int
+    evaluated: Sequence[Evaluated],
+    labels: Mapping[str, NDArray[Any]],
+    names: Sequence[str],
+    seed: int,
 ) -> dict[str, Float64]:
     """Return mean errors with their intervals, and the first panel tested against each other."""
-    shape = (len(judged), len(judged[0].results), len(names))
+    panels = [panel.measures for panel in evaluated]
+    shape = (len(panels), len(panels[0]), len(names))
     found = {"mean_mae": np.full(shape, np.nan)}
     found |= {n: np.full((*shape, 2), np.nan) for n in ("interval_samples", "interval_series")}
     tests = ("share_better", "t_pvalue", "wilcoxon_pvalue")
     found |= {name: np.full(shape, np.nan) for name in tests}
-    first = judged[min(1, len(judged) - 1)].results
+    first = panels[min(1, len(panels) - 1)]
     for at in range(len(names)):
         here = labels["judged_cohort"] == names[at]
         series = labels["judged_series"][here].astype(object)
         for way, group in (("samples", np.arange(series.size)), ("series", series)):
-            rows = np.array([r[at].sample_error for j in judged for r in j.results])
+            rows = np.array([row[at].sample_error for panel in panels for row in panel])
             interval = bootstrap_interval(rows, group, seed=seed)
             found[f"interval_{way}"][:, :, at] = interval.reshape(*shape[:2], 2)
-        for p, panel in enumerate(judged):
-            for r, row in enumerate(panel.results):
+        for p, panel in enumerate(panels):
+            for r, row in enumerate(panel):
                 found["mean_mae"][p, r, at] = known_mean(row[at].mae)
-                for name, value in zip(
-                    tests, paired_test(first[r][at].mae, row[at].mae), strict=True
-                ):
+                tested = paired_test(first[r][at].mae, row[at].mae)
+                for name, value in zip(tests, tested, strict=True):
                     found[name][p, r, at] = value
     return found
 
@@ -397,7 +437,7 @@ def _summaries(
 def _cohort_notes(
     labels: Mapping[str, NDArray[Any]], names: Sequence[str], found: Sequence[Mask]
 ) -> dict[str, NDArray[Any]]:
-    """Return the size of each cohort, and why it was judged in part or not at all."""
+    """Return the size of each cohort, and why it was evaluated in part or not at all."""
     here = [labels["judged_cohort"] == name for name in names]
     n_samples = [int(h.sum()) for h in here]
     n_series = [len(set(labels["judged_series"][h].tolist())) for h in here]
@@ -423,33 +463,34 @@ def _details(
 ) -> dict[str, Any]:
     """Return what the first predictor achieves, in a few numbers."""
     is_target, mae = arrays["is_target"], arrays["mae"][0, 0, 0]
-    errors = [
-        {p.name: float(e) for p, e in zip(panels, arrays["mean_mae"][:, 0, i], strict=True)}
-        for i in range(len(names))
-    ]
+    errors = arrays["mean_mae"][:, 0]
+    of = [panel.name for panel in panels]
     return {
         "n_targets": int(is_target.sum()),
         "n_unjudged_targets": int(np.isnan(mae[is_target]).sum()),
-        "mean_mae": errors[0],
+        "mean_mae": dict(zip(of, errors[:, 0].tolist(), strict=True)),
         "cohorts": {
-            name: _cohort_details(errors[i], i, arrays) for i, name in enumerate(names) if i
+            name: _cohort_details(panels, errors[:, i], i, arrays)
+            for i, name in enumerate(names)
+            if i
         },
     }
 
 
 def _cohort_details(
-    errors: Mapping[str, float], cohort: int, arrays: Mapping[str, NDArray[Any]]
+    panels: Sequence[Panel], errors: Float64, cohort: int, arrays: Mapping[str, NDArray[Any]]
 ) -> dict[str, float | int | None]:
-    """Return mean errors on one cohort, None where it measures too few genes to be judged."""
-    random = [e for name, e in errors.items() if name.startswith(f"{RANDOM}-")]
+    """Return mean errors on one cohort, None where it measures too few genes to be evaluated."""
+    mined = [panel.kind for panel in panels].index("mined")
+    random = errors[[panel.is_drawn for panel in panels]]
     known = {
-        "mined": errors[MINED],
-        "mean": errors[BASELINE],
-        "random": float(np.mean(random)) if random else float("nan"),
+        "mined": float(errors[mined]),
+        "mean": float(errors[0]),
+        "random": float(np.mean(random)) if random.size else float("nan"),
     }
     return {
         "n_measured": int(arrays["n_measured"][cohort]),
         "n_genes": int(arrays["is_target"].size),
-        "n_landmarks": int(arrays["n_landmarks_measured"][list(errors).index(MINED), cohort]),
+        "n_landmarks": int(arrays["n_landmarks_measured"][mined, cohort]),
         **{name: e if np.isfinite(e) else None for name, e in known.items()},
     }

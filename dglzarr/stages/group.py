@@ -14,7 +14,8 @@ import numpy as np
 from pydantic import Field
 
 from dglzarr.errors import ConfigError
-from dglzarr.evaluation.cohorts import MIN_SHARE, Foreign, kept_samples, measured_genes
+from dglzarr.evaluation.cohorts import MIN_SHARE, External, kept_samples, measured_genes
+from dglzarr.evaluation.panels import stored_panels
 from dglzarr.kernels.deeplift import forward
 from dglzarr.kernels.grouping import Grouping, Linkage, group_samples, principal_components
 from dglzarr.kernels.moments import standardize
@@ -125,13 +126,17 @@ def group(  # noqa: PLR0913  (8 are given by a caller)
         ]
     )  # (labelled sample, gene)
     fitted = _standardized(Rows(source), _spaced(is_fitted), saved)  # (fitted sample, gene)
-    shown = _representations(z, fitted, saved) | _panels(z, ds, open_store(landmarks, LANDMARKS))
+    shown = _representations(z, fitted, saved)
+    kinds = dict.fromkeys(shown, "")
+    for panel in stored_panels(open_store(landmarks, LANDMARKS), ds.indexes["gene"]):
+        shown[f"panel {panel.name}"] = z[:, panel.genes]
+        kinds[f"panel {panel.name}"] = panel.kind
     names, groups = np.unique(labelled.group.astype(str), return_inverse=True)
     found = {name: group_samples(v, groups, method=options.linkage) for name, v in shown.items()}
     is_trained_on = np.zeros(len(z), dtype=bool)
     is_trained_on[: len(labelled.rows[0])] = is_fitted[labelled.rows[0]]
     if claim.state == "new":
-        create_store(claim, _labels(labelled, is_trained_on, list(shown)))
+        create_store(claim, _labels(labelled, is_trained_on, kinds))
     details = {
         "n_samples": len(z),
         "groups": dict(zip(names.tolist(), np.bincount(groups).tolist(), strict=True)),
@@ -218,7 +223,7 @@ def _external(
     n_genes = Rows(source).shape[1]
     if not index.size:
         return np.empty((0, n_genes), dtype=np.float32)
-    z = Foreign(cohort, source, samples, "train").columns(np.arange(n_genes))
+    z = External(cohort, source, samples, "train").columns(np.arange(n_genes))
     return np.nan_to_num(z[index])
 
 
@@ -236,26 +241,15 @@ def _representations(
     return {"latent": latent, "pca": components, "all genes": z}
 
 
-def _panels(
-    z: NDArray[np.float32], ds: xr.Dataset, chosen: xr.Dataset
-) -> dict[str, NDArray[np.float32]]:
-    """Return the samples in the genes of each panel."""
-    index = ds.indexes["gene"]
-    genes = {
-        str(name): index.get_indexer(row[row != ""])
-        for name, row in zip(chosen["panel"].values, chosen["panel_gene"].values, strict=True)
-    }
-    return {f"panel {name}": z[:, places] for name, places in genes.items()}
-
-
 def _labels(
-    labelled: Labelled, is_trained_on: NDArray[np.bool_], names: list[str]
+    labelled: Labelled, is_trained_on: NDArray[np.bool_], kinds: Mapping[str, str]
 ) -> dict[str, NDArray[Any]]:
     text = np.dtypes.StringDType()
     return {
         **{name: getattr(labelled, name).astype(text) for name in ("sample", "series", "group")},
         "is_trained_on": is_trained_on,
-        "representation": np.array(names, dtype=text),
+        "representation": np.array(list(kinds), dtype=text),
+        "kind": np.array(list(kinds.values()), dtype=text),
         "merge": np.arange(len(is_trained_on) - 1, dtype=np.int32),
         "node": np.array(["left", "right", "distance", "samples"], dtype=text),
     }

@@ -128,7 +128,7 @@ def _ingest_file(source: SourceFile, *, run: Run) -> StoreSummary:
     return ingest(source.path, source.raw, options=source.options, run=run)
 
 
-@stage(RAW, RAW_LINK, reads=(), files=("source",))
+@stage(RAW, RAW_LINK, reads=(), files={"source": SourceOptions.section})
 def ingest(
     claim: Claim,
     source: str,

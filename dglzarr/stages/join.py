@@ -75,7 +75,9 @@ class JoinOptions(Options):
         is_path=True,
     )
     annotation: str | None = choice(
-        None, "table probe -> gene symbol (and gene ID), before what the sources say", is_path=True
+        None,
+        "table probe -> gene symbol and ID, instead of the sources'; genes fall back on these",
+        is_path=True,
     )
     split_by: SplitBy = choice(
         "series", "what stays whole on one side of the split", paper="sample"

@@ -7,73 +7,85 @@ that a mined panel has to beat. Selectors are fitted on kept training samples al
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import ValidationInfo, field_validator
 
-from dglzarr.errors import ConfigError
-from dglzarr.evaluation.cohorts import kept_samples
 from dglzarr.evaluation.panels import (
+    KINDS,
     MINED,
-    RANDOM,
-    Rules,
+    Draws,
+    Names,
+    Panel,
+    PanelOptions,
+    candidate_panels,
     check_list_names,
     find_rules,
-    match_lists,
-    panel_table,
+    panel_arrays,
+    panel_labels,
+    positions,
+    read_lists,
 )
-from dglzarr.evaluation.sketch import sketch_samples
-from dglzarr.kernels.panels import SELECTORS, select_panel
+from dglzarr.evaluation.sketch import sketch_training
+from dglzarr.kernels.panels import SELECTORS
 from dglzarr.query import gene_keys
-from dglzarr.storage.files import file_input
+from dglzarr.storage.options import Run, choice
 from dglzarr.storage.schemas import LANDMARKS, SAMPLES, SCORES
-from dglzarr.storage.store import (
-    StoreSummary,
-    claim_store,
-    create_store,
-    finish,
-    open_store,
-    store_input,
-    summarize,
-)
+from dglzarr.storage.stage import stage
+from dglzarr.storage.store import StoreSummary, create_store, finish, open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     import xarray as xr
     from numpy.typing import NDArray
 
-    from dglzarr.kernels.sketch import GeneSketch
-    from dglzarr.storage.tasks import Progress
+    from dglzarr.storage.claims import Claim
 
 PUBLISHED = "published"
 
 
-class Chosen(NamedTuple):
-    """One panel: its genes in order, how it was chosen, and how many of a list are missing."""
+class SelectOptions(PanelOptions):
+    """Panels: how the mined one is chosen, and what it is compared with."""
 
-    genes: NDArray[Any]
-    selector: str
-    n_missing: int = 0
+    section = "select"
+
+    selector: str = choice("greedy", "how the mined panel is chosen", paper="top-score")
+    selectors: Names = choice(
+        ("top-score", "deeplift-greedy", "medoids"),
+        "selectors whose panels the mined one is compared with",
+    )
+    n_landmarks: int = choice(943, "genes in each of these panels", gt=0)
+
+    @field_validator("selector", "selectors")
+    @classmethod
+    def _are_known(cls, value: str | tuple[str, ...], info: ValidationInfo) -> Any:  # noqa: ANN401
+        names = [value] if isinstance(value, str) else value
+        if unknown := [name for name in names if name not in SELECTORS]:
+            place = f"select.{info.field_name}"
+            raise ValueError(f"{place}: expected any of {list(SELECTORS)}, got {unknown!r}")
+        return value
 
 
-def select(
+@stage(
+    LANDMARKS,
+    reads=("source", "normalized", "samples"),
+    files={"panels": "evaluate.panels"},
+    records=("seed",),
+)
+def select(  # noqa: PLR0913  (eight, and the claim)
+    claim: Claim,
     source: str,
-    target: str,
+    target: str,  # noqa: ARG001  (the claim's)
     *,
     normalized: str,
     samples: str,
-    selector: str = "greedy",
-    selectors: Sequence[str] = ("top-score", "deeplift-greedy", "medoids"),
-    n_landmarks: int = 943,
-    n_random: int = 20,
-    forced: str | Sequence[str] = (),
-    excluded: str | Sequence[str] = (),
     panels: Mapping[str, str] | None = None,
     seed: int = 0,
-    overwrite: bool = False,
-    on_progress: Progress | None = None,
+    options: SelectOptions = SelectOptions(),
+    run: Run = Run(),
 ) -> StoreSummary:
     """Write the panels and the ranked genes, and summarize them.
 
@@ -83,33 +95,21 @@ def select(
         URIs of the scores, normalized and samples stores.
     target
         URI of the landmarks store.
-    selector
-        How the mined panel is chosen, one of ``dglzarr.kernels.panels.SELECTORS``.
-    selectors
-        Selectors whose panels the mined one is compared with, each named after its selector.
-    n_landmarks
-        Size of all these panels.
-    n_random
-        Random panels of that size.
-    forced, excluded
-        Genes that every chosen panel must hold, or must not: labels, symbols, Entrez or Ensembl
-        IDs, or a file with one a line. A forced gene stands first, by its first feature; an
-        excluded one is kept out with all its features.
     panels
         Name -> file of published lists (probes, symbols, Entrez or Ensembl IDs), taken as they
         are.
     seed
         Of everything drawn.
-    overwrite
-        Replace a store made from other inputs or parameters.
-    on_progress
-        Called with (what, done, total).
+    options, run
+        Its choices, and how it is run. Genes to hold or to leave out are labels, symbols, Entrez
+        or Ensembl IDs. A forced gene stands first, by its first feature; an excluded one is kept
+        out with all its features.
 
     Raises
     ------
     ConfigError
-        When a selector is unknown, a forced gene is not measured or is excluded too, too few genes
-        are left to choose from, or a panel has a name that is taken.
+        When a forced gene is not measured or is excluded too, too few genes are left to choose
+        from, or a panel has a name that is taken.
     SourceError
         When under half of a list is measured.
 
@@ -118,117 +118,59 @@ def select(
     The normalized store is read once. Memory: 180 MB of sketch for 22,268 genes, and two or three
     times as much while genes are chosen.
     """
-    started = time.monotonic()
-    ds = open_store(source, SCORES)
-    published = dict(panels or {})
-    _check_names(selector, selectors, published)
-    files = [file for file in (forced, excluded) if isinstance(file, str)]
+    ds, n = open_store(source, SCORES), options.n_landmarks
+    check_list_names(panels or {})
     std = open_store(samples, SAMPLES)["gene_std"].values
-    rules = find_rules(ds, std, forced, excluded, sizes=[n_landmarks], place="select.n_landmarks")
-    inputs = [store_input(uri) for uri in (source, normalized, samples)]
-    claim = claim_store(
-        target,
-        LANDMARKS,
-        inputs=[*inputs, *(file_input(path) for path in (*files, *published.values()))],
-        parameters={
-            "selector": selector,
-            "selectors": list(selectors),
-            "n_landmarks": n_landmarks,
-            "n_random": n_random,
-            "forced": forced if isinstance(forced, str) else list(forced),
-            "excluded": excluded if isinstance(excluded, str) else list(excluded),
-            "panels": sorted(published),
-            "seed": seed,
-        },
-        overwrite=overwrite,
+    rules = find_rules(ds, std, options, sizes=[n], place="select.n_landmarks")
+    lists = read_lists(ds, panels or {})
+    sketch = sketch_training(
+        normalized, samples, ds["score"].values, seed=seed, on_progress=run.on_progress
     )
-    if claim.state == "unchanged":
-        return summarize(target, claim.state)
-    lists = match_lists(ds, published)
-    sketch = _sketch(normalized, samples, ds["score"].values, seed, on_progress)
-    chosen: dict[str, Chosen] = {}
-    for name, how in {MINED: selector, **{name: name for name in selectors}}.items():
-        chosen[name] = _select(ds, how, sketch, n_landmarks, rules, seed)
-    for name, match in lists.items():
-        genes = np.array(match.genes, dtype=np.dtypes.StringDType())
-        chosen[name] = Chosen(genes, PUBLISHED, len(match.missing))
-    for i in range(n_random):
-        chosen[f"{RANDOM}-{i}"] = _select(ds, RANDOM, sketch, n_landmarks, rules, [seed, i])
+    found = candidate_panels(
+        sketch,
+        list(dict.fromkeys((options.selector, *options.selectors))),
+        [n],
+        rules=rules,
+        lists=lists,
+        draws=Draws(options.n_random, seed),
+        on_progress=run.on_progress,
+    )
+    chosen = _with_mined(found, options)
     if claim.state == "new":
         create_store(claim, _labels(ds, chosen))
-    rank = _rank(ds, chosen[MINED].genes)
+    rank = _rank(ds, chosen[0].genes)
     arrays = {
         "score": ds["score"].values,
         "rank": rank,
-        "is_landmark": rank <= n_landmarks,
-        "panel_gene": panel_table([panel.genes for panel in chosen.values()]),
-        "n_missing": np.array([panel.n_missing for panel in chosen.values()]),
+        "is_landmark": rank <= n,
+        **panel_arrays(chosen, ds["gene"].values),
     }
     details = {
-        "n_landmarks": n_landmarks,
-        **_named(ds, np.flatnonzero(rank <= n_landmarks)),
+        "n_landmarks": n,
+        **_named(ds, np.flatnonzero(rank <= n)),
         "n_forced": len(rules.forced),
         "n_excluded": len(rules.excluded),
         "n_sketch_rows": len(sketch.rows),
-        "missing": {name: match.missing for name, match in lists.items()},
+        "missing": {name: listed.missing for name, listed in lists.items()},
     }
-    return finish(target, started=started, arrays=arrays, details=details)
+    return finish(claim, arrays=arrays, details=details)
 
 
-# ---------------------------------------------------------------- what is asked for
+def _with_mined(found: Iterable[Panel], options: SelectOptions) -> list[Panel]:
+    """Return the panels by kind, with that of the chosen selector as the mined one."""
+    panels = sorted(found, key=lambda panel: KINDS.index(panel.kind))
+    of = {panel.name: panel for panel in panels if panel.kind == "selector"}
+    return [
+        replace(of[options.selector], name=MINED, kind="mined"),
+        *(of[name] for name in dict.fromkeys(options.selectors)),
+        *(panel for panel in panels if panel.kind != "selector"),
+    ]
 
 
-def _check_names(selector: str, selectors: Sequence[str], published: Mapping[str, str]) -> None:
-    for place, names in (("select.selector", [selector]), ("select.selectors", selectors)):
-        if unknown := [name for name in names if name not in SELECTORS]:
-            raise ConfigError(f"{place}: expected any of {list(SELECTORS)}, got {unknown!r}.")
-    check_list_names(published)
-
-
-# ---------------------------------------------------------------- panels
-
-
-def _sketch(
-    normalized: str,
-    samples: str,
-    score: NDArray[np.float64],
-    seed: int,
-    on_progress: Progress | None,
-) -> GeneSketch:
-    """Return the sketch of the kept training samples."""
-    mask = open_store(samples, SAMPLES)
-    return sketch_samples(
-        normalized,
-        kept_samples(normalized, samples),
-        mean=mask["gene_mean"].values,
-        std=mask["gene_std"].values,
-        score=score,
-        seed=seed,
-        on_progress=on_progress,
-    )
-
-
-def _select(
-    ds: xr.Dataset,
-    selector: str,
-    sketch: GeneSketch,
-    n: int,
-    rules: Rules,
-    seed: int | Sequence[int],
-) -> Chosen:
-    order = select_panel(selector, sketch, n, **rules._asdict(), seed=seed)
-    return Chosen(ds["gene"].values[order], selector)
-
-
-# ---------------------------------------------------------------- what is written
-
-
-def _rank(ds: xr.Dataset, mined: NDArray[Any]) -> NDArray[np.int32]:
+def _rank(ds: xr.Dataset, mined: NDArray[np.int64]) -> NDArray[np.int32]:
     """Return the rank of each gene: the mined panel in its order, then all others by score."""
-    place = {str(gene): i for i, gene in enumerate(ds["gene"].values)}
-    first = np.array([place[str(gene)] for gene in mined])
     by_score = np.argsort(-ds["score"].values, kind="stable")
-    order = np.concatenate([first, by_score[~np.isin(by_score, first)]])
+    order = np.concatenate([mined, by_score[~np.isin(by_score, mined)]])
     rank = np.empty(order.size, dtype=np.int32)
     rank[order] = np.arange(1, order.size + 1)
     return rank
@@ -242,12 +184,11 @@ def _named(ds: xr.Dataset, chosen: NDArray[np.int64]) -> dict[str, int | None]:
     return {"n_distinct_genes": n_distinct, "n_unnamed": int(chosen.size - named.size)}
 
 
-def _labels(ds: xr.Dataset, chosen: Mapping[str, Chosen]) -> dict[str, NDArray[Any]]:
-    text = np.dtypes.StringDType()
-    longest = max(len(panel.genes) for panel in chosen.values())
+def _labels(ds: xr.Dataset, chosen: list[Panel]) -> dict[str, NDArray[Any]]:
+    how = [PUBLISHED if panel.kind == PUBLISHED else panel.family for panel in chosen]
     return {
         **{name: ds[name].values for name in ("gene", "gene_id", "gene_symbol")},
-        "panel": np.array(list(chosen), dtype=text),
-        "selector": np.array([panel.selector for panel in chosen.values()], dtype=text),
-        "position": np.arange(longest, dtype=np.int32),
+        **panel_labels(chosen, [panel.name for panel in chosen]),
+        "position": positions(chosen),
+        "selector": np.array(how, dtype=np.dtypes.StringDType()),
     }

@@ -6,37 +6,32 @@ labels, learning curve and, while it runs, a checkpoint after every epoch.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
-from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from dglzarr.errors import ConfigError, StoreError
+from dglzarr.errors import StoreError
 from dglzarr.evaluation.cohorts import kept_samples
-from dglzarr.kernels.deeplift import ACTIVATIONS
-from dglzarr.models import check_installed
-from dglzarr.models.batches import Batches, enough_windows
-from dglzarr.models.files import MODEL, AutoEncoderConfig, load_model, save_model
-from dglzarr.models.quiet import quiet_stderr
-from dglzarr.storage.files import store_nbytes
+from dglzarr.models import Device, check_installed
+from dglzarr.models.batches import Batches
+from dglzarr.models.files import CHECKPOINT, load_model, save_model
+from dglzarr.models.options import BatchOptions, NetworkOptions
+from dglzarr.models.quiet import loading_keras
+from dglzarr.storage.files import store_nbytes, told
+from dglzarr.storage.options import Run, choice
 from dglzarr.storage.rows import Rows
-from dglzarr.storage.schemas import NORMALIZED, SAMPLES
-from dglzarr.storage.store import State, StoreSummary, open_store, store_input
+from dglzarr.storage.schemas import MODEL, NORMALIZED, SAMPLES
+from dglzarr.storage.stage import stage
+from dglzarr.storage.store import StoreSummary, begin_model, open_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dglzarr.models import Device
-    from dglzarr.models.batches import Cache
-    from dglzarr.storage.tasks import Progress
+    from dglzarr.models.files import History
+    from dglzarr.storage.claims import Claim
 
 logger = logging.getLogger(__name__)
 
-BEGUN = "training.json"
 FIXED = {
     "input_scale": "z",
     "loss": "mean_absolute_error",
@@ -48,29 +43,65 @@ FIXED = {
 """What is not a setting, but for the record."""
 
 
+class TrainOptions(BatchOptions, NetworkOptions):
+    """The AutoEncoder and its training; defaults are the paper's where it states them."""
+
+    section = "train"
+
+    epochs: int = choice(100, "how often each training sample is seen, at most", gt=0)
+    learning_rate: float = choice(1e-3, "of Adam", paper="open", gt=0)
+    patience: int | None = choice(
+        None,
+        "it stops after so many epochs without a lower validation loss; the weights kept are those "
+        "of the lowest",
+        gt=0,
+    )
+    device: Device = choice(
+        "auto",
+        "auto is a GPU where there is one; it multiplies with fewer bits (TF32), so its model "
+        "differs from a CPU's",
+        is_recorded=False,
+    )
+
+
+def _damage(uri: str) -> str:
+    """Return what is wrong with a model, "" where nothing is."""
+    try:
+        load_model(Path(uri))
+    except StoreError as error:
+        return str(error)
+    return ""
+
+
+def _summarize(claim: Claim) -> StoreSummary:
+    """Return the summary of a complete model, whose training needs its checkpoint no more."""
+    target = Path(claim.uri)
+    shutil.rmtree(target / CHECKPOINT, ignore_errors=True)
+    saved = load_model(target)
+    sizes = {"gene": len(saved.genes), "latent": int(saved.layers[1][0].shape[1])}
+    seconds, nbytes = time.monotonic() - claim.started, store_nbytes(claim.uri)
+    details = {"model_id": saved.model_id}
+    assert claim.state != "refused"
+    return StoreSummary(claim.uri, MODEL.name, claim.state, sizes, seconds, nbytes, details)
+
+
+@stage(
+    MODEL,
+    reads=("source", "samples"),
+    records=("seed",),
+    constants=FIXED,
+    summary=_summarize,
+    damage=_damage,
+)
 def train(
+    claim: Claim,
     source: str,
     target: str,
     *,
     samples: str,
-    hidden: int = 500,
-    n_latent: int = 100,
-    activation: str = "sigmoid",
-    output: str = "linear",
-    dropout: float = 0.1,
-    dropout_position: Literal["hidden", "input"] = "hidden",
-    l2: float = 1e-6,
-    epochs: int = 100,
-    batch_size: int = 128,
-    window: int = 10,
-    windows_in_memory: int | None = None,
-    learning_rate: float = 1e-3,
-    patience: int | None = None,
-    cache: Cache = "auto",
-    device: Device = "auto",
     seed: int = 0,
-    overwrite: bool = False,
-    on_progress: Progress | None = None,
+    options: TrainOptions = TrainOptions(),
+    run: Run = Run(),
 ) -> StoreSummary:
     """Write the trained AutoEncoder and summarize it.
 
@@ -80,35 +111,19 @@ def train(
         URIs of the normalized store and of the samples store (mask and per-gene moments).
     target
         Folder of the model.
-    hidden, n_latent, activation, output, dropout, dropout_position, l2
-        The network: genes - hidden - latent - hidden - genes, and its regularisation.
-    epochs, batch_size, learning_rate, patience
-        The training; the weights kept are those of the lowest validation loss, or the last where
-        there are no validation samples (``patience`` then has no effect).
-    window, windows_in_memory
-        Neighbouring samples read together, and about how many such windows are in memory, by
-        default twice the batch size and at least 256; those of twice as many are mixed. A stream
-        holds about a quarter more, and what of a batch is over that.
-    cache
-        ``"memory"`` holds the training samples, ``"stream"`` reads them anew each epoch, ``"auto"``
-        holds up to 1 GiB of them; but where there is a GPU that has memory for them, both hold them
-        there. Validation samples go with them. The batches are the same, bit for bit.
-    device
-        ``"auto"`` is a GPU where TensorFlow sees one. A GPU multiplies float32 with fewer bits
-        (TF32) by default, so its model differs from a CPU's.
     seed
         Of initial weights, dropout and the order of samples.
-    overwrite
-        Replace a model made from other inputs or parameters.
-    on_progress
-        Called with (what, done, total).
+    options, run
+        Its choices, and how it is run. Without validation samples the weights kept are those of
+        the last epoch, and ``patience`` has no effect. However the samples are held, the batches
+        are the same, bit for bit.
 
     Raises
     ------
     StoreError
         When another model stands there.
     ConfigError
-        When an activation is not known, or a GPU is asked for and there is none.
+        When a GPU is asked for and there is none.
     DglzarrError
         When the loss is no longer finite.
 
@@ -116,102 +131,82 @@ def train(
     ----------
     Kong et al. 2021, doi:10.1186/s12859-021-03972-5
     """
-    started = time.monotonic()
-    if windows_in_memory is None:
-        windows_in_memory = enough_windows(batch_size)
-    ds, mask = open_store(source, NORMALIZED), open_store(samples, SAMPLES)
-    config = AutoEncoderConfig(
-        n_genes=ds.sizes["gene"],
-        hidden=hidden,
-        n_latent=n_latent,
-        activation=activation,
-        output=output,
-        dropout=dropout,
-        dropout_position=dropout_position,
-        l2=l2,
-        seed=seed,
-    )
-    for name, chosen in {"activation": activation, "output": output}.items():
-        if chosen not in ACTIVATIONS:
-            raise ConfigError(
-                f"train.{name}: expected one of {', '.join(ACTIVATIONS)}, got {chosen!r}."
-            )
-    inputs = [store_input(source), store_input(samples)]
-    parameters = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "patience": patience,
-        "window": window,
-        "windows_in_memory": windows_in_memory,
-        "seed": seed,
-        **FIXED,
-    }
-    made_from = {**asdict(config), **parameters, "inputs": [i["store_id"] for i in inputs]}
-    state = _state(target, made_from, overwrite=overwrite)
-    if state == "unchanged":
-        shutil.rmtree(Path(target) / "checkpoint", ignore_errors=True)  # what a killed run left
-        return _summary(target, "unchanged", 0.0)
-    mean, std = mask["gene_mean"].values, mask["gene_std"].values
-    rows = Rows(source)
-    common: dict[str, Any] = {"mean": mean, "std": std, "batch_size": batch_size, "seed": seed}
-    common |= {"window": window, "windows_in_memory": windows_in_memory, "cache": cache}
-    is_validation = kept_samples(source, samples, "validation")
-    batches = Batches(rows, keep=kept_samples(source, samples), **common)
-    both = [batches]
-    if is_validation.any():
-        both.append(Batches(rows, keep=is_validation, share=batches, **common))
-    n_train = batches.n_samples
+    genes = [str(gene) for gene in open_labels(source, NORMALIZED)["gene"].values]
+    mask = open_labels(samples, SAMPLES)
+    moments = mask["gene_mean"].values, mask["gene_std"].values
+    batches = _batches(source, samples, moments, options, seed)
     check_installed("keras", "numba", extra="train")
-    with quiet_stderr():
+    with loading_keras():
         # they load keras, only to train
         from dglzarr.models.autoencoder import build_autoencoder, dense_layers  # noqa: PLC0415
-        from dglzarr.models.train import (  # noqa: PLC0415
-            OnDevice,
-            device_in_use,
-            fit,
-            fits_on_gpu,
-            on_device,
-        )
+        from dglzarr.models.train import device_in_use, on_device  # noqa: PLC0415
 
-        with on_device(device):
-            model = build_autoencoder(config)
-    _begin(target, made_from, state)
-    with _written_to(target), on_device(device):
-        is_on_gpu = device != "cpu" and cache != "stream" and fits_on_gpu(*both)
-        feeds = [OnDevice(some) for some in both] if is_on_gpu else both
-        logger.info("training samples are %s", _place(batches, is_on_gpu=is_on_gpu))
-        history = fit(
-            model,
-            feeds[0],
-            validation=feeds[1] if is_validation.any() else None,
-            epochs=epochs,
-            learning_rate=learning_rate,
-            patience=patience if is_validation.any() else None,
-            checkpoint=Path(target) / "checkpoint",
-            on_progress=lambda done, total: (
-                on_progress("training samples", done * n_train, total * n_train)
-                if on_progress
-                else None
-            ),
-        )
-        del batches, both, feeds  # the memory of their samples, before weights are copied
+        with on_device(options.device):
+            model = build_autoencoder(len(genes), options, seed=seed)
+    begin_model(claim)
+    with told(target), on_device(options.device):
+        history = _fit(model, batches, Path(target, CHECKPOINT), options, run)
+        del batches  # the memory of their samples, before weights are copied
+        network = options.model_dump(include=set(NetworkOptions.model_fields))
+        trained_on = device_in_use() if options.device == "auto" else options.device
         save_model(
             Path(target),
             dense_layers(model),
-            config=asdict(config),
-            genes=[str(g) for g in ds["gene"].values],
-            gene_mean=mean,
-            gene_std=std,
-            inputs=inputs,
+            config={"n_genes": len(genes), **network, "seed": seed},
+            genes=genes,
+            gene_mean=moments[0],
+            gene_std=moments[1],
+            inputs=claim.lineage["inputs"],
             parameters={
-                **parameters,
-                "trained_on": device_in_use() if device == "auto" else device,
+                **{k: v for k, v in claim.lineage["parameters"].items() if k not in network},
+                "trained_on": trained_on,
             },
         )
-        shutil.rmtree(Path(target) / "checkpoint")
     logger.info("%s: %d epochs, best %d", target, len(history.epoch), history.best_epoch)
-    return _summary(target, "new", time.monotonic() - started)
+    return _summarize(claim)
+
+
+def _batches(
+    source: str, samples: str, moments: tuple[Any, Any], options: TrainOptions, seed: int
+) -> list[Batches]:
+    """Return the batches to fit on and, where there are validation samples, those to validate."""
+    rows, (mean, std) = Rows(source), moments
+    common: dict[str, Any] = {"mean": mean, "std": std, "options": options, "seed": seed}
+    found = [Batches(rows, keep=kept_samples(source, samples), **common)]
+    is_validation = kept_samples(source, samples, "validation")
+    if is_validation.any():
+        found.append(Batches(rows, keep=is_validation, share=found[0], **common))
+    return found
+
+
+def _fit(
+    model: Any,  # noqa: ANN401  (of keras)
+    batches: list[Batches],
+    checkpoint: Path,
+    options: TrainOptions,
+    run: Run,
+) -> History:
+    """Train a network on batches, validated on the second ones where there are two."""
+    from dglzarr.models.train import OnDevice, Schedule, fit, fits_on_gpu  # noqa: PLC0415
+
+    may_hold = options.device != "cpu" and options.cache != "stream"
+    is_on_gpu = may_hold and fits_on_gpu(*batches)
+    feeds = [OnDevice(some) for some in batches] if is_on_gpu else batches
+    logger.info("training samples are %s", _place(batches[0], is_on_gpu=is_on_gpu))
+    n_samples, is_validated = batches[0].n_samples, len(batches) > 1
+
+    def on_progress(done: int, total: int) -> None:
+        if run.on_progress is not None:
+            run.on_progress("training samples", done * n_samples, total * n_samples)
+
+    return fit(
+        model,
+        feeds[0],
+        Schedule(options.epochs, options.learning_rate, options.patience if is_validated else None),
+        validation=feeds[1] if is_validated else None,
+        checkpoint=checkpoint,
+        on_progress=on_progress,
+    )
 
 
 def _place(batches: Batches, *, is_on_gpu: bool) -> str:
@@ -219,87 +214,3 @@ def _place(batches: Batches, *, is_on_gpu: bool) -> str:
     if is_on_gpu:
         return "held on the GPU"
     return "held in memory" if batches.is_cached else "read anew each epoch"
-
-
-def _state(target: str, made_from: dict[str, Any], *, overwrite: bool) -> State:
-    """Return whether a model is to be made, is being made or stands there; nothing is changed.
-
-    Raises
-    ------
-    StoreError
-        When a model of other inputs or parameters is there, and is not to be replaced.
-    """
-    folder = Path(target)
-    found = _found(folder, overwrite=overwrite)
-    changed = [k for k in made_from if found.get(k) != made_from[k]] if found else []
-    if changed and not overwrite:
-        shown = ", ".join(f"{k} {found.get(k)!r} -> {made_from[k]!r}" for k in changed[:5])
-        raise StoreError(
-            f"{target}: was made with other parameters: {shown}. "
-            "Replace it (--overwrite), or use another root."
-        )
-    if not found or changed:
-        return "new"
-    return "unchanged" if (folder / MODEL).exists() else "resumed"
-
-
-def _begin(target: str, made_from: dict[str, Any], state: State) -> None:
-    """Make the folder ready for training; what another training left is removed.
-
-    What a training is made from is written before it begins, so that a later call can tell whether
-    a checkpoint is its own.
-    """
-    folder = Path(target)
-    with _written_to(target):
-        if state == "new" and any((folder / name).exists() for name in (MODEL, BEGUN)):
-            (folder / MODEL).unlink(missing_ok=True)
-            shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f"{BEGUN}.part"
-        partial.write_text(json.dumps(made_from, indent=1) + "\n", encoding="utf-8")
-        partial.replace(folder / BEGUN)
-
-
-def _found(folder: Path, *, overwrite: bool) -> dict[str, Any]:
-    """Return what the model or the begun training in a folder is made from, empty without one."""
-    if (folder / MODEL).exists():
-        try:
-            saved = load_model(folder)
-        except StoreError:
-            if overwrite:
-                return {"inputs": None}
-            raise
-        stores = [i["store_id"] for i in saved.inputs]
-        return {**saved.config, **saved.parameters, "inputs": stores}
-    begun = folder / BEGUN
-    if not begun.exists():
-        return {}
-    try:
-        return dict(json.loads(begun.read_text(encoding="utf-8")))
-    except ValueError as error:
-        if overwrite:
-            return {"inputs": None}
-        raise StoreError(f"{begun}: expected JSON, got {error}. Train with --overwrite.") from error
-
-
-@contextmanager
-def _written_to(target: str) -> Iterator[None]:
-    """Say which model could not be written."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except OSError as error:
-        raise StoreError(
-            f"{target}: cannot be written: {error}. Free space and run again; "
-            "the last whole checkpoint is kept."
-        ) from error
-
-
-def _summary(target: str, state: State, seconds: float) -> StoreSummary:
-    saved = load_model(Path(target))
-    sizes = {"gene": len(saved.genes), "latent": int(saved.layers[1][0].shape[1])}
-    details = {"model_id": saved.model_id}
-    logger.info("model %s %s: %s in %.1f s", saved.model_id, state, sizes, seconds)
-    return StoreSummary(target, "model", state, sizes, seconds, store_nbytes(target), details)

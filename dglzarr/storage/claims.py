@@ -13,7 +13,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from dglzarr.storage.declare import StoreSpec
 
@@ -23,18 +23,25 @@ State = Literal["new", "resumed", "unchanged"]
 _N_SHOWN = 5
 _UNKNOWN = "input "  # and its number: the role of one of 0.1.0 that is not wanted now
 _RENAMED = {"shard_length": "shard_samples", "sample_column": "join_column"}  # since 0.1.0
+_UNRECORDED = {"contributions": ("latent", "frozen")}  # inputs of which 0.1.0 kept no record
 
 
 class Difference(NamedTuple):
-    """What a store was made from before, and what it is to be made from now; "" is none."""
+    """What a store was made from before, and what it is to be made from now; "" is none.
+
+    Of a damaged one ``what`` tells what is wrong, and there is nothing else.
+    """
 
     what: str
-    before: str
-    now: str
+    before: str = ""
+    now: str = ""
     is_input: bool = False
     remark: str = ""
+    is_damage: bool = False
 
     def __str__(self) -> str:
+        if self.is_damage:
+            return self.what
         if self.before == self.now:
             return f"{self.what}: {self.now}{self.remark}"
         return f"{self.what}: {self.before or 'none'} -> {self.now or 'none'}"
@@ -78,6 +85,8 @@ class Claim:
 
     def refusal(self) -> str:
         """Return why nothing is made here, in one line."""
+        if self.differences[0].is_damage:
+            return f"{self.differences[0]} Use --overwrite to replace it."
         shown = [str(d) for d in self.differences[:_N_SHOWN]]
         if len(self.differences) > _N_SHOWN:
             shown.append(f"and {len(self.differences) - _N_SHOWN} more")
@@ -90,14 +99,19 @@ class Claim:
 
 
 def compare_lineages(
-    found: Mapping[str, Any], wanted: Mapping[str, Any], names: Mapping[str, str]
+    found: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    names: Mapping[str, str],
+    readable: Collection[int] = (),
 ) -> tuple[Difference, ...]:
     """Return how a store's lineage differs from what it is to be made from now.
 
-    ``names`` tells what the settings call a parameter or a file, as in ``ingest.annotation``.
+    ``names`` tells what the settings call a parameter or a file, as in ``ingest.annotation``;
+    ``readable`` are older versions that are as good as this one.
     """
     for key in ("dglzarr_schema", "dglzarr_schema_version"):
-        if found.get(key) != wanted[key]:
+        is_old = key == "dglzarr_schema_version" and found.get(key) in readable
+        if found.get(key) != wanted[key] and not is_old:
             return (Difference(key, repr(found.get(key)), repr(wanted[key])),)
     found = as_now(found, wanted)
     before, now = found["parameters"], wanted["parameters"]
@@ -129,23 +143,27 @@ def compare_lineages(
 def as_now(found: Mapping[str, Any], wanted: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return a lineage as it is written now.
 
-    0.1.0 gave inputs no roles: they are those of the same identity in what is wanted. Parameters
-    that nobody asks for any more are left out.
+    0.1.0 gave inputs no roles: they are those of the same identity in what is wanted. Inputs of
+    which it kept no record are taken for those that are wanted; parameters, and a model, that
+    nobody asks for any more are left out.
     """
     inputs = [dict(entry) for entry in found.get("inputs", [])]
     parameters = dict(found.get("parameters", {}))
     if all("role" in entry for entry in inputs):
         return {**found, "inputs": inputs, "parameters": parameters}
     parameters = {_RENAMED.get(key, key): value for key, value in parameters.items()}
-    model = parameters.pop("model_id", None)
-    if model is not None:
-        inputs.append({"uri": "", "store_id": model, "role": "model"})
     asked = (wanted or {}).get("inputs", [])
-    _give_roles(inputs, asked)
     order = [entry["role"] for entry in asked]
-    inputs.sort(key=lambda entry: order.index(entry["role"]) if entry["role"] in order else -1)
+    model = parameters.pop("model_id", None)
+    if model is not None and (wanted is None or "model" in order):
+        inputs.append({"uri": "", "store_id": model, "role": "model"})
+    _give_roles(inputs, asked)
     if wanted is not None:
+        known = {entry["role"] for entry in inputs}
+        unknown = {*_UNRECORDED.get(wanted.get("dglzarr_schema", ""), ())} - known
+        inputs += [dict(entry) for entry in wanted["inputs"] if entry["role"] in unknown]
         parameters = {k: v for k, v in parameters.items() if k in wanted["parameters"]}
+    inputs.sort(key=lambda entry: order.index(entry["role"]) if entry["role"] in order else -1)
     return {**found, "inputs": inputs, "parameters": parameters}
 
 

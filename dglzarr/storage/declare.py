@@ -13,7 +13,7 @@ from dglzarr.errors import SchemaError
 from dglzarr.kernels.split import SPLITS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import xarray as xr
 
@@ -47,12 +47,17 @@ class ArraySpec:
 
 @dataclass(frozen=True)
 class StoreSpec:
-    """One store: its schema name, version and arrays."""
+    """One store: its schema name, version and arrays.
+
+    ``upgrades`` holds, for each older version that is read too, what makes its Dataset one of this
+    version. Only stores that no region tasks write can be read so.
+    """
 
     name: str
     version: int
     description: str
     arrays: tuple[ArraySpec, ...]
+    upgrades: Mapping[int, Callable[[xr.Dataset], xr.Dataset]] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> ArraySpec:
         """Return the array of that name."""

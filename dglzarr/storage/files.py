@@ -26,6 +26,10 @@ PARTIAL = ".partial"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+class ChangedError(OSError):
+    """The condition of a `put` does not hold: another writer was there first."""
+
+
 def put(
     place: str | Path, content: bytes, *, if_absent: bool = False, if_match: str | None = None
 ) -> str:
@@ -45,12 +49,12 @@ def put(
 
     Raises
     ------
-    FileExistsError
+    ChangedError
         When the condition does not hold; what stands there stays.
     """
     path = Path(place)
     if if_match is not None and (not path.is_file() or tag(path.read_bytes()) != if_match):
-        raise FileExistsError(errno.EEXIST, "changed by another run meanwhile", str(path))
+        raise ChangedError(f"{path}: is another by now")
     with whole(path, if_absent=if_absent) as partial:
         partial.write_bytes(content)
     return tag(content)
@@ -72,10 +76,13 @@ def whole(place: str | Path, *, if_absent: bool = False) -> Iterator[Path]:
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         yield partial
-        if if_absent:
-            os.link(partial, path)
-        else:
+        if not if_absent:
             partial.replace(path)
+            return
+        try:
+            os.link(partial, path)
+        except FileExistsError as error:
+            raise ChangedError(f"{path}: stands there by now") from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)

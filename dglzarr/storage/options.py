@@ -60,9 +60,10 @@ class Options(BaseModel):
     section: ClassVar[str] = ""
 
     @classmethod
-    def of(cls, section: Options) -> Self:
-        """Return those of a section's choices that are of this stage."""
-        return cls(**{name: getattr(section, name) for name in cls.model_fields})
+    def of(cls, *sections: Options) -> Self:
+        """Return those of some sections' choices that are of this stage, the first's before all."""
+        known = {name: value for section in reversed(sections) for name, value in section}
+        return cls(**{name: known[name] for name in cls.model_fields})
 
     @classmethod
     def recorded_in(cls, parameters: Mapping[str, Any]) -> Self:
@@ -77,14 +78,28 @@ class Options(BaseModel):
             if isinstance(value, str):
                 found[name] = value
             elif isinstance(value, dict):
-                found |= {f"{name}.{key}": path for key, path in sorted(value.items())}
+                found |= {f"{name}.{key}": path for key, path in value.items()}
         return found
+
+    def inputs(self) -> dict[str, str]:
+        """Return the files that belong to the lineage, by choice."""
+        return self.files()
 
     def recorded(self) -> dict[str, Any]:
         """Return the values that belong to the lineage; named files do as inputs."""
-        files = {name.partition(".")[0] for name in self.files()}
+        paths = self._named("is_path")
+        files = [name for name in paths if isinstance(getattr(self, name), str | dict)]
         wanted = [name for name in self._named("is_recorded") if name not in files]
         return self.model_dump(mode="json", include=set(wanted))
+
+    @classmethod
+    def setting_names(cls) -> dict[str, str]:
+        """Return what the settings call each choice: it is of the section that declares it."""
+        found: dict[str, str] = {}
+        for kind in cls.__mro__:
+            if issubclass(kind, Options) and kind.section:
+                found |= {name: f"{kind.section}.{name}" for name in kind.model_fields}
+        return found
 
     def anchored(self, anchor: Callable[[str], str]) -> Self:
         """Return the same choices with every file's name made absolute."""

@@ -21,6 +21,7 @@ from dglzarr.storage.declare import (
     index,
     matrix,
 )
+from dglzarr.storage.upgrades import with_kinds
 
 RAW = StoreSpec(
     "raw",
@@ -240,9 +241,10 @@ STABILITY = StoreSpec(
         index("other", "the same replicates"),
     ),
 )  # fmt: skip
+KIND = coord("kind", "panel", "mined, selector, published or random")
 LANDMARKS = StoreSpec(
     "landmarks",
-    2,
+    3,
     "The mined panel, and the panels it is compared with.",
     (
         ArraySpec("score", ("gene",), "float64", "DeepLIFT score of the gene"),
@@ -254,56 +256,60 @@ LANDMARKS = StoreSpec(
         GENE_ID,
         GENE_SYMBOL,
         index("panel", "mined, a selector, random-0..., or the name of a published list"),
+        KIND,
         coord("selector", "panel", "how its genes were chosen: a selector, or 'published'"),
         index("position", "position in the panel, 0 = first", "int32"),
     ),
+    upgrades={2: with_kinds},
 )  # fmt: skip
-_JUDGED = ("panel", "predictor", "cohort")
+_EVALUATED = ("panel", "predictor", "cohort")
 EVALUATION = StoreSpec(
     "evaluation",
-    2,
+    3,
     "How well each panel predicts the genes that it does not measure, by each predictor.",
     (
         ArraySpec(
-            "mae", (*_JUDGED, "gene"), "float32",
+            "mae", (*_EVALUATED, "gene"), "float32",
             "mean absolute error of a target gene, NaN where it is no common target", "z",
         ),
         ArraySpec(
-            "mae_within", (*_JUDGED, "gene"), "float32",
+            "mae_within", (*_EVALUATED, "gene"), "float32",
             "the same after truth and prediction are centred by series", "z",
         ),
-        ArraySpec("pcc", (*_JUDGED, "gene"), "float32", "Pearson r with the truth"),
+        ArraySpec("pcc", (*_EVALUATED, "gene"), "float32", "Pearson r with the truth"),
         ArraySpec(
-            "null_fraction", (*_JUDGED, "gene"), "float32",
+            "null_fraction", (*_EVALUATED, "gene"), "float32",
             "share of wrong-gene correlations above the right one; NaN for random panels",
         ),
         ArraySpec(
             "sample_error", ("panel", "predictor", "judged"), "float32",
             "mean absolute error of a sample over common targets", "z",
         ),
-        ArraySpec("mean_mae", _JUDGED, "float64", "mean of mae over common targets", "z"),
+        ArraySpec("mean_mae", _EVALUATED, "float64", "mean of mae over common targets", "z"),
         ArraySpec(
-            "interval_samples", (*_JUDGED, "bound"), "float64",
+            "interval_samples", (*_EVALUATED, "bound"), "float64",
             "95 % bootstrap interval of the mean error when samples are drawn again", "z",
         ),
         ArraySpec(
-            "interval_series", (*_JUDGED, "bound"), "float64",
+            "interval_series", (*_EVALUATED, "bound"), "float64",
             "the same when whole series are drawn again; NaN with fewer than 3", "z",
         ),
         ArraySpec(
-            "share_better", _JUDGED, "float64",
+            "share_better", _EVALUATED, "float64",
             "share of targets on which the first panel has a lower error than this one",
         ),
         ArraySpec(
-            "t_pvalue", _JUDGED, "float64", "paired t-test of the first panel and this"
+            "t_pvalue", _EVALUATED, "float64", "paired t-test of the first panel and this"
         ),
-        ArraySpec("wilcoxon_pvalue", _JUDGED, "float64", "Wilcoxon's signed rank test of the same"),
+        ArraySpec(
+            "wilcoxon_pvalue", _EVALUATED, "float64", "Wilcoxon's signed rank test of the same"
+        ),
         ArraySpec(
             "setting", ("panel", "predictor"), "float64",
             "ridge penalty or number of neighbours, chosen without the test split",
         ),
         ArraySpec("size", ("panel",), "int32", "genes of the panel"),
-        ArraySpec("n_samples", ("cohort",), "int32", "samples the cohort is judged on"),
+        ArraySpec("n_samples", ("cohort",), "int32", "samples that the cohort is evaluated on"),
         ArraySpec("n_series", ("cohort",), "int32", "series they come from"),
         ArraySpec("n_measured", ("cohort",), "int32", "study genes that the cohort measures"),
         ArraySpec(
@@ -317,6 +323,7 @@ EVALUATION = StoreSpec(
         GENE,
         GENE_SYMBOL,
         index("panel", "the panels of landmarks.zarr, and 'mean': predict the training mean"),
+        coord("kind", "panel", "that of landmarks.zarr; 'baseline' of the mean"),
         index("predictor", "ridge, knn or dgex"),
         index("cohort", "'test' for held-out samples, or the name of a cohort source"),
         index("judged", "number of the judged sample", "int32"),
@@ -325,10 +332,11 @@ EVALUATION = StoreSpec(
         coord("judged_cohort", "judged", "cohort it belongs to"),
         index("bound", "end of an interval: low or high"),
     ),
+    upgrades={2: with_kinds},
 )  # fmt: skip
 ENRICHMENT = StoreSpec(
     "enrichment",
-    1,
+    2,
     "Gene sets that a panel holds more of than a random draw from the measured genes.",
     (
         ArraySpec("n_genes", ("term",), "int32", "measured genes in the term"),
@@ -347,13 +355,15 @@ ENRICHMENT = StoreSpec(
         ),
         ArraySpec("hits", ("panel", "term"), "str", "genes of the panel in the term, joined by /"),
         index("panel", "the panels of landmarks.zarr"),
+        KIND,
         index("term", "identifier of the gene set"),
         coord("term_name", "term", "the term in words"),
     ),
+    upgrades={1: with_kinds},
 )  # fmt: skip
 GROUPS = StoreSpec(
     "groups",
-    1,
+    2,
     "Whether samples of known groups stay together in latent units, components and panels.",
     (
         ArraySpec(
@@ -373,15 +383,17 @@ GROUPS = StoreSpec(
         coord("is_trained_on", "sample", "whether the model was trained on it", dtype="bool"),
         coord("group", "sample", "value of the sample label that tells the groups"),
         index("representation", "latent, pca, all genes, or the genes of a panel"),
+        coord("kind", "representation", "that of the panel, '' where it is none"),
         index("merge", "number of the merge", "int32"),
         index("node", "what a merge joins, how far apart, and the samples below"),
     ),
+    upgrades={1: with_kinds},
 )  # fmt: skip
 
-LINEUP = StoreSpec(
-    "lineup",
+CANDIDATES = StoreSpec(
+    "candidates",
     1,
-    "The panels of all sizes that one fold of a comparison judges.",
+    "The panels of all sizes that are compared in one fold.",
     (
         ArraySpec("panel_gene", ("panel", "position"), "str", "genes of a panel in order"),
         ArraySpec("n_missing", ("panel",), "int32", "listed, not measured"),
@@ -389,6 +401,7 @@ LINEUP = StoreSpec(
         GENE_ID,
         GENE_SYMBOL,
         index("panel", "family/size, as in greedy/100 and random-3/100"),
+        coord("kind", "panel", "selector, published, random, or subset: random of a list"),
         coord("family", "panel", "selector or list the panel comes from"),
         coord("size", "panel", "genes of the panel", dtype="int32"),
         index("position", "position in the panel, 0 = first", "int32"),
@@ -397,7 +410,7 @@ LINEUP = StoreSpec(
 _ROW = ("row", "predictor")
 COMPARISON = StoreSpec(
     "comparison",
-    1,
+    2,
     "Panels of several sizes, cross-validated over whole series: every sample is tested once.",
     (
         ArraySpec(
@@ -448,10 +461,12 @@ COMPARISON = StoreSpec(
         ArraySpec("wilcoxon_pvalue", _ROW, "float64", "Wilcoxon's signed rank test of the same"),
         ArraySpec("n_panels", ("row",), "int32", "panels of the row"),
         index("panel", "family/size, and 'mean/0': predict the training mean"),
+        coord("kind", "panel", "that of the fold's panels; 'baseline' of the mean"),
         coord("family", "panel", "selector or list; random panels share theirs"),
         coord("size", "panel", "genes of the panel", dtype="int32"),
         index("predictor", "ridge, knn or dgex"),
         index("row", "family/size"),
+        coord("row_kind", "row", "kind of its panels"),
         coord("row_family", "row", "selector or list"),
         coord("row_size", "row", "genes of each panel", dtype="int32"),
         SAMPLE,
@@ -462,6 +477,7 @@ COMPARISON = StoreSpec(
         index("fold", "number of the fold", "int32"),
         index("bound", "end of an interval: low or high"),
     ),
+    upgrades={1: with_kinds},
 )  # fmt: skip
 
 MODEL = StoreSpec("model", 2, "A trained network: a folder of its own, not a Zarr store.", ())
@@ -472,6 +488,6 @@ SPECS = {
     for spec in (
         RAW, RAW_LINK, EXPRESSION, NORMALIZED, SAMPLES, LATENT, RECONSTRUCTION, CONTRIBUTIONS,
         SCORES, STABILITY, LANDMARKS,
-        EVALUATION, LINEUP, COMPARISON, GROUPS, ENRICHMENT,
+        EVALUATION, CANDIDATES, COMPARISON, GROUPS, ENRICHMENT,
     )
 }  # fmt: skip

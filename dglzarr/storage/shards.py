@@ -1,9 +1,11 @@
 """Reads and writes shards of uncompressed matrices with few system calls and no copies between.
 
 A shard here is a Zarr v3 shard of plain little-endian chunks with its index at the end. Zarr reads
-what is written here and the other way round; this is about ten times faster, since rows go straight
-from the page cache to the caller's array, and a large shard straight to the disk. Only ``store``
-writes with it, only ``rows`` reads.
+what is written here and the other way round, but takes six times as long for whole shards and a
+hundred times for scattered rows, which go straight from the page cache to the caller's array here.
+What is more than plain calls has its gain in docs/reproduce.md (Shards), by
+``benchmarks/bench_shards.py``: the compiled calls, the asking of the disk beforehand, the writing
+past the page cache and beside the laying out. Only ``store`` writes with it, only ``rows`` reads.
 
 References
 ----------
@@ -34,19 +36,17 @@ from dglzarr.kernels.compiled import compiled
 from dglzarr.kernels.slices import copy_block, iter_slices
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    Index = NDArray[np.uint64]
+    Index = NDArray[np.int64]
 
-_ABSENT = np.iinfo(np.uint64).max
+_ABSENT = -1  # as an index holds it: all bits set
 _CRC_NBYTES = 4
-_GAP_NBYTES = 2**15  # between pieces: to read it costs less than another request
 _PAGE = mmap.PAGESIZE
 _DIRECT = getattr(os, "O_DIRECT", 0)
-_NOWAIT = getattr(os, "RWF_NOWAIT", None)
-_preadv2: Any = getattr(ctypes.CDLL(None, use_errno=True), "preadv2", None)  # Linux has it
+_preadv2: Any = getattr(ctypes.CDLL(None), "preadv2", None)  # as compiled loops call it
 if _preadv2 is not None:
     _preadv2.argtypes = [ctypes.c_int, ctypes.c_ssize_t, ctypes.c_int, ctypes.c_int64, ctypes.c_int]
     _preadv2.restype = ctypes.c_ssize_t
@@ -96,18 +96,29 @@ class Matrix:
         assert out.dtype == self.dtype, out.dtype
         assert out.shape[1] == self.shape[1], (out.shape, self.shape)
         assert not places.size or (places.min() >= 0 and places.max() < len(out)), "no such place"
-        columns = np.arange(self._grid[1])
+        columns: Any = np.arange(self._grid[1])
         if genes is not None:
             columns = np.unique(genes % self.shape[1] // self.chunks[1])
-        which = index // self.shards[0]
-        numbers, first = np.unique(which, return_index=True)
+        row_nbytes = self.shape[1] * self.dtype.itemsize
+        memory = _Memory(
+            out.reshape(-1).view(np.uint8).data,
+            (places * row_nbytes).tolist(),
+            row_nbytes,
+            self.chunks[1] * self.dtype.itemsize,
+        )
+        read = memory.read_compiled if is_compiled and _preadv2 is not None else memory.read
+        numbers, first = np.unique(index // self.shards[0], return_index=True)
         edges = [*first.tolist(), index.size]
         for some in iter_slices(numbers.size, 1, limit_nbytes=_OPEN_SHARDS):
             rows = slice(edges[some.start], edges[some.stop])
             with ExitStack() as stack:
                 shards = [stack.enter_context(self._open_shard(n)) for n in numbers[some].tolist()]
-                pieces = self._pieces(shards, index[rows], columns, out, places[rows])
-                pieces.read(is_compiled=is_compiled)
+                pieces = self._pieces(shards, index[rows], columns)
+                pieces[:, 2] += rows.start
+                is_absent = pieces[:, 1] == _ABSENT
+                for _, _, start, n_rows, column in pieces[is_absent].tolist():
+                    out[places[start : start + n_rows], self._genes(column)] = np.nan
+                _read(pieces[~is_absent], shards, memory, read)
 
     def write(self, shard: int, blocks: Iterable[NDArray[Any]]) -> None:
         """Write a whole shard, nothing or everything: the rows of some blocks (sample, gene).
@@ -163,70 +174,35 @@ class Matrix:
             table, crc = found[:nbytes], int.from_bytes(found[nbytes:], "little")
             if len(table) != nbytes or google_crc32c.value(table) != crc:
                 raise _damaged(path)
-            offsets = np.frombuffer(table, "<u8").reshape(*self._grid, 2)[..., 0]
+            offsets = np.frombuffer(table, "<i8").reshape(*self._grid, 2)[..., 0]
             yield _Shard(number, path, file, offsets)
         finally:
             os.close(file)
 
     def _pieces(
-        self,
-        opened: Sequence[_Shard],
-        index: NDArray[np.integer[Any]],
-        columns: NDArray[np.integer[Any]],
-        out: NDArray[np.float32],
-        places: NDArray[np.integer[Any]],
-    ) -> _Pieces:
-        """Return where to read rows of some shards: a piece of each chunk for neighbouring rows.
+        self, opened: Sequence[_Shard], index: NDArray[np.integer[Any]], columns: Index
+    ) -> Index:
+        """Return where to read rows of some shards, a piece a chunk and run of neighbours.
 
-        Chunks that are absent hold missing values, which are set here.
+        ``(piece, 5)`` in the order of the files: file, where in it, number of the first row in the
+        index, rows, column of chunks.
         """
-        is_start = np.diff(index, prepend=-2) != 1
-        is_start |= index % self.chunks[0] == 0
-        first = np.flatnonzero(is_start)
-        length = np.diff(first, append=index.size)
+        is_first = np.diff(index, prepend=-2) != 1
+        is_first |= index % self.chunks[0] == 0
+        first = np.flatnonzero(is_first)
         which, inside = np.divmod(index[first], self.shards[0])
         shard = np.searchsorted([shard.number for shard in opened], which)
         row, skipped = np.divmod(inside, self.chunks[0])
         offset = np.stack([shard.offsets for shard in opened])[shard, row][:, columns]
-        nbytes = self.chunks[1] * self.dtype.itemsize
-        vectors, beyond = self._vectors(columns, out, places)
-        calls = np.empty((*offset.shape, 5), np.int64)  # (run, column)
-        calls[..., 0] = np.array([shard.file for shard in opened])[shard, np.newaxis]
-        calls[..., 1] = vectors.ctypes.data + first[:, np.newaxis] * vectors.strides[1]
-        calls[..., 1] += np.arange(columns.size) * vectors.strides[0]
-        calls[..., 2] = length[:, np.newaxis] * vectors.shape[2]
-        calls[..., 3] = offset.view(np.int64) + skipped[:, np.newaxis] * nbytes
-        calls[..., 4] = length[:, np.newaxis] * nbytes
-        is_present = offset != _ABSENT
-        for run, column in np.argwhere(~is_present).tolist():
-            rows = places[first[run] : first[run] + length[run]]
-            out[rows, self._genes(columns[column])] = np.nan
-        found = calls[is_present]
-        return _Pieces(found[np.lexsort((found[:, 3], found[:, 0]))], opened, (vectors, beyond))
-
-    def _vectors(
-        self,
-        columns: NDArray[np.integer[Any]],
-        out: NDArray[np.float32],
-        places: NDArray[np.integer[Any]],
-    ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-        """Return address and bytes of each column's genes in each row, (column, row, part, 2).
-
-        Where the last chunk is wider than the matrix, a second part takes what is beyond: the
-        memory that is returned too.
-        """
-        itemsize = self.dtype.itemsize
-        start = columns * self.chunks[1]
-        width = np.minimum(self.chunks[1], self.shape[1] - start)
-        has_beyond = bool((width < self.chunks[1]).any())
-        beyond = np.empty(self.chunks[1] * itemsize, np.uint8)
-        vectors = np.empty((columns.size, places.size, 1 + has_beyond, 2), np.int64)
-        vectors[:, :, 0, 0] = out.ctypes.data + places * out.strides[0]
-        vectors[:, :, 0, 0] += start[:, np.newaxis] * itemsize
-        vectors[:, :, 0, 1] = width[:, np.newaxis] * itemsize
-        vectors[:, :, 1:, 0] = beyond.ctypes.data
-        vectors[:, :, 1:, 1] = (self.chunks[1] - width)[:, np.newaxis, np.newaxis] * itemsize
-        return vectors, beyond
+        skipped_nbytes = skipped[:, np.newaxis] * self.chunks[1] * self.dtype.itemsize
+        pieces = np.empty((*offset.shape, 5), np.int64)  # (run, column)
+        pieces[..., 0] = np.array([shard.file for shard in opened])[shard, np.newaxis]
+        pieces[..., 1] = np.where(offset == _ABSENT, _ABSENT, offset + skipped_nbytes)
+        pieces[..., 2] = first[:, np.newaxis]
+        pieces[..., 3] = np.diff(first, append=index.size)[:, np.newaxis]
+        pieces[..., 4] = columns
+        pieces = pieces.reshape(-1, 5)
+        return pieces[np.lexsort((pieces[:, 1], pieces[:, 0]))]
 
     def _genes(self, column: int) -> slice:
         """Return the genes of a column of chunks."""
@@ -238,7 +214,7 @@ class Matrix:
         They are laid out in memory that begins at a page, a row of chunks at a time, one while the
         one before is written; what is less than a page waits for the next.
         """
-        table = np.full((*self._grid, 2), _ABSENT, "<u8")
+        table = np.full((*self._grid, 2), _ABSENT, "<i8")
         row_nbytes = self._grid[1] * self._chunk_nbytes
         staged, other = (_empty_pages(row_nbytes + table.nbytes + 2 * _PAGE) for _ in range(2))
         written = waiting = n_samples = 0
@@ -294,7 +270,7 @@ def open_matrix(uri: str, name: str) -> Matrix | None:
     one shard, at most 512 samples a chunk, and missing where nothing was written.
     """
     folder = uri.removeprefix("file://")
-    if "://" in folder or _preadv2 is None:
+    if "://" in folder or not hasattr(os, "RWF_NOWAIT"):  # Linux has it
         return None
     path = Path(folder, name)
     found = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
@@ -321,77 +297,119 @@ class _Shard(NamedTuple):
     offsets: Index
 
 
-class _Pieces(NamedTuple):
-    """What to read of some shards: a system call a piece, in the order of the files.
+class _Memory(NamedTuple):
+    """Memory that pieces are read to.
 
-    ``calls (piece, 5)`` holds for each the file, the address of its vectors, their number, where it
-    begins in the file, and its bytes. ``memory`` is what they point to, beside the rows themselves.
+    ``begins`` says where in ``out`` each row begins; ``nbytes`` are of a row of a chunk, which may
+    hold more than is left of a row of ``row_nbytes``. All are bytes.
     """
 
-    calls: NDArray[np.int64]
-    opened: Sequence[_Shard]
-    memory: tuple[NDArray[Any], ...]
+    out: memoryview
+    begins: list[int]
+    row_nbytes: int
+    nbytes: int
 
-    def read(self, *, is_compiled: bool) -> None:
-        """Read all: first what is in the page cache, then what the disk was asked for meanwhile.
+    def read(self, pieces: Index, flags: int) -> int:
+        """Read pieces until one of them cannot be read whole; return how many were."""
+        n_read = 0
+        with suppress(OSError):
+            for piece in pieces.tolist():
+                if not self.read_piece(piece, flags):
+                    break
+                n_read += 1
+        return n_read
 
-        By default a read waits for the one before; so the disk is asked for all at once.
+    def read_piece(self, piece: Sequence[int], flags: int = 0) -> bool:
+        """Return whether all of a piece has been read."""
+        file, offset, start, n_rows, column = piece
+        first = column * self.nbytes
+        last = min(first + self.nbytes, self.row_nbytes)
+        rows = [self.out[b + first : b + last] for b in self.begins[start : start + n_rows]]
+        if last - first < self.nbytes:
+            beyond = memoryview(bytearray(first + self.nbytes - last))
+            rows = [part for row in rows for part in (row, beyond)]
+        return os.preadv(file, rows, offset, flags) == n_rows * self.nbytes
 
-        Raises
-        ------
-        StoreError
-            When a piece cannot be read, or its file ends before it does.
-        """
-        calls = self.calls
-        if _NOWAIT is not None:
-            calls = calls[_unread(calls, _NOWAIT, is_compiled=is_compiled)]
-            with suppress(OSError):  # a hint; reading says what is wrong
-                for file, offset, nbytes in _stretches(calls).tolist():
-                    os.posix_fadvise(file, offset, nbytes, os.POSIX_FADV_WILLNEED)
-        for call in calls[_unread(calls, 0, is_compiled=is_compiled)].tolist():
-            path = next(shard.path for shard in self.opened if shard.file == call[0])
-            if os.fstat(call[0]).st_size < call[3] + call[4]:
-                raise _damaged(path)
-            _read_again(path, call)
+    def read_compiled(self, pieces: Index, flags: int) -> int:
+        """Do what `read` does, without Python's lock."""
+        addresses = np.array(self.begins, np.int64) + np.frombuffer(self.out, np.uint8).ctypes.data
+        vectors = np.empty((_MOST_VECTORS, 2), np.int64)
+        beyond = np.empty(self.nbytes, np.uint8)
+        sizes = self.row_nbytes, self.nbytes
+        return int(compiled(_read_pieces)(pieces, flags, addresses, *sizes, vectors, beyond))
 
 
-def _read_again(path: Path, call: Sequence[int]) -> None:
-    """Make a call once more, or say why not all of its bytes can be read.
+def _read_pieces(
+    pieces: Index,
+    flags: int,
+    addresses: Index,
+    row_nbytes: int,
+    nbytes: int,
+    vectors: Index,
+    beyond: NDArray[np.uint8],
+) -> int:
+    """Read pieces until one of them is not read whole; the loops are meant to be compiled."""
+    for i in range(len(pieces)):
+        file, offset, start, n_rows, column = pieces[i]
+        first = column * nbytes
+        width = min(nbytes, row_nbytes - first)
+        n_vectors = 0
+        for address in addresses[start : start + n_rows]:
+            vectors[n_vectors, 0], vectors[n_vectors, 1] = address + first, width
+            n_vectors += 1
+            if width < nbytes:
+                vectors[n_vectors, 0], vectors[n_vectors, 1] = beyond.ctypes.data, nbytes - width
+                n_vectors += 1
+        n_read = _preadv2(file, vectors.ctypes.data, n_vectors, offset, flags)
+        if n_read != n_rows * nbytes:
+            return i
+    return len(pieces)
 
-    A signal, or a file system over a network, may have cut it short.
+
+def _read(
+    pieces: Index, opened: Sequence[_Shard], memory: _Memory, read: Callable[[Index, int], int]
+) -> None:
+    """Read all pieces: while the page cache has them, then what the disk has been asked for.
+
+    By default a read waits for the one before; so the disk is asked for all that is left at once.
+
+    Raises
+    ------
+    StoreError
+        When a piece cannot be read, or its file ends before it does.
     """
-    n_read = _preadv2(*call[:4], 0)
-    while n_read < 0 and ctypes.get_errno() == errno.EINTR:
-        n_read = _preadv2(*call[:4], 0)
-    if n_read != call[4]:
-        code = ctypes.get_errno() if n_read < 0 else errno.EIO
-        raise _unreadable(path, OSError(code, os.strerror(code)))
+    pieces = pieces[read(pieces, os.RWF_NOWAIT) :]
+    _ask(pieces, memory.nbytes)
+    while len(pieces := pieces[read(pieces, 0) :]):
+        _read_again(pieces[0].tolist(), opened, memory)
+        pieces = pieces[1:]
 
 
-def _stretches(calls: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return file, begin and bytes of what holds the pieces: over gaps that are cheaper to read."""
-    file, begin = calls[:, 0], calls[:, 3]
-    end = begin + calls[:, 4]
-    is_first = np.ones(len(calls), np.bool_)
-    is_first[1:] = (file[1:] != file[:-1]) | (begin[1:] - end[:-1] > _GAP_NBYTES)
+def _ask(pieces: Index, nbytes: int) -> None:
+    """Ask the disk for pieces, neighbours at once; a hint, and no error."""
+    file, begin, end = pieces[:, 0], pieces[:, 1], pieces[:, 1] + pieces[:, 3] * nbytes
+    is_first = np.ones(len(pieces), np.bool_)
+    is_first[1:] = (file[1:] != file[:-1]) | (begin[1:] != end[:-1])
     is_last = np.roll(is_first, -1)  # before the first of the next, and the very last
-    return np.stack([file[is_first], begin[is_first], end[is_last] - begin[is_first]], axis=1)
+    stretches = np.stack([file[is_first], begin[is_first], end[is_last] - begin[is_first]], axis=1)
+    with suppress(OSError):
+        for descriptor, offset, length in stretches.tolist():
+            os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_WILLNEED)
 
 
-def _unread(calls: NDArray[np.int64], flags: int, *, is_compiled: bool) -> NDArray[np.bool_]:
-    """Make the calls, and return which of them did not read all of their bytes."""
-    is_unread = np.empty(len(calls), np.bool_)
-    if is_compiled:
-        compiled(_call)(calls, flags, is_unread)
-    else:
-        _call(calls.tolist(), flags, is_unread)
-    return is_unread
+def _read_again(piece: Sequence[int], opened: Sequence[_Shard], memory: _Memory) -> None:
+    """Read a piece once more, or say why not all of its bytes can be read.
 
-
-def _call(calls: Any, flags: int, is_unread: NDArray[np.bool_]) -> None:  # noqa: ANN401
-    for i in range(len(calls)):
-        call = calls[i]
-        is_unread[i] = _preadv2(call[0], call[1], call[2], call[3], flags) != call[4]
+    A file system over a network may have cut it short, or a signal.
+    """
+    path = next(shard.path for shard in opened if shard.file == piece[0])
+    if os.fstat(piece[0]).st_size < piece[1] + piece[3] * memory.nbytes:
+        raise _damaged(path)
+    try:
+        if not memory.read_piece(piece):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))  # noqa: TRY301
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def _pread(path: Path, file: int, nbytes: int, offset: int) -> bytes:

@@ -12,6 +12,7 @@ import inspect
 import logging
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial, update_wrapper
 from pathlib import PurePath
@@ -21,7 +22,7 @@ from dglzarr.storage.options import Options, Run
 from dglzarr.storage.store import StoreSummary, check_claim, summarize, take_claim
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from dglzarr.storage.claims import Claim
     from dglzarr.storage.declare import StoreSpec
@@ -44,7 +45,7 @@ class Stage(Generic[P]):
     reads
         Arguments that name inputs: stores, models or files, one or several; None is none.
     files
-        Arguments that name inputs which are files.
+        Arguments that name inputs which are files, and what the settings call them.
     records
         Other arguments that decide what is made, such as ``seed``.
     constants
@@ -61,7 +62,7 @@ class Stage(Generic[P]):
         specs: Sequence[StoreSpec],
         *,
         reads: Sequence[str],
-        files: Sequence[str],
+        files: Mapping[str, str],
         records: Sequence[str],
         constants: Mapping[str, Any],
         summary: Callable[[Claim], StoreSummary],
@@ -110,16 +111,13 @@ class Stage(Generic[P]):
             bound["target"],
             self._specs,
             inputs=inputs,
-            files={**files, **options.files()},
+            files={**files, **options.inputs()},
             parameters={
                 **options.recorded(),
                 **{name: bound[name] for name in self._records},
                 **self._constants,
             },
-            names={
-                **{name: f"{options.section}.{name}" for name in type(options).model_fields},
-                **dict.fromkeys(self._files, options.section),
-            },
+            names={**options.setting_names(), **self._files},
             damage=self._damage,
         )
 
@@ -135,7 +133,7 @@ class Stage(Generic[P]):
 def stage(
     *specs: StoreSpec,
     reads: Sequence[str] = ("source",),
-    files: Sequence[str] = (),
+    files: Mapping[str, str] | None = None,
     records: Sequence[str] = (),
     constants: Mapping[str, Any] | None = None,
     summary: Callable[[Claim], StoreSummary] = summarize,
@@ -146,7 +144,7 @@ def stage(
         Stage,
         specs=specs,
         reads=reads,
-        files=files,
+        files=files or {},
         records=records,
         constants=constants or {},
         summary=summary,
@@ -154,7 +152,9 @@ def stage(
     )
 
 
-def _roles(name: str, value: str | Sequence[str] | None) -> Iterator[tuple[str, str]]:
+def _roles(
+    name: str, value: str | Sequence[str | tuple[str, ...]] | Mapping[str, str] | None
+) -> Iterator[tuple[str, str]]:
     """Yield an argument's inputs with their roles: its name, of several with that of each.
 
     A name that comes again is numbered, so that an input which is added changes no other's role.
@@ -162,8 +162,11 @@ def _roles(name: str, value: str | Sequence[str] | None) -> Iterator[tuple[str, 
     if isinstance(value, str):
         yield name, value
         return
+    if isinstance(value, Mapping):
+        yield from ((f"{name}.{key}", uri) for key, uri in value.items())
+        return
     seen: Counter[str] = Counter()
-    for uri in value or ():
+    for uri in (u for one in value or () for u in ((one,) if isinstance(one, str) else one)):
         stem = PurePath(uri).stem
         seen[stem] += 1
         yield f"{name}.{stem}" + (f" {seen[stem]}" if seen[stem] > 1 else ""), uri

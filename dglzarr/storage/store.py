@@ -131,8 +131,18 @@ def _of_model(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_training(content: dict[str, Any]) -> dict[str, Any]:
-    """Return what ``training.json`` tells; that of 0.1.0 counts as nothing begun."""
-    return content if "dglzarr_schema" in content else {"dglzarr_schema": MODEL.name, "created": ""}
+    """Return what ``training.json`` tells; 0.1.0 wrote choices and identities of inputs alone."""
+    if "dglzarr_schema" in content:
+        return content
+    return {
+        "dglzarr_schema": MODEL.name,
+        "dglzarr_schema_version": MODEL.version,
+        "store_id": "",
+        "inputs": [{"uri": name, "store_id": name} for name in content.pop("inputs", [])],
+        "parameters": content,
+        "created": "begun",
+        "complete": False,
+    }
 
 
 _RECORDS = {"zarr.json": _of_group, MODEL_FILE: _of_model, BEGUN_FILE: _of_training}
@@ -174,7 +184,8 @@ def check_claim(
     names
         What the settings call a parameter or a file, as in ``ingest.annotation``.
     damage
-        Returns what is wrong with a complete target, "" where nothing is.
+        Returns what is wrong with a complete target, "" where nothing is. With it, a record that
+        cannot be read is damage too.
 
     Raises
     ------
@@ -183,7 +194,14 @@ def check_claim(
     SourceError
         When a file is absent or cannot be read.
     """
-    found = read_attributes(uri)
+    find = partial(_lineage, inputs=inputs, files=files or {}, parameters=parameters)
+    try:
+        found = read_attributes(uri)
+    except StoreError as error:
+        if damage is None:
+            raise
+        known, reasons = {"created": "before"}, (Difference(str(error), is_damage=True),)
+        return Claim(uri, tuple(specs), "refused", partial(find, known={}), reasons, known=known)
     filesystem, path = open_filesystem(uri)
     if found is None and has_other_files(filesystem, path):
         raise StoreError(
@@ -195,13 +213,13 @@ def check_claim(
             f"{uri}: expected a dglzarr store, got a foreign Zarr group. Use another root."
         )
     known = found or {}
-    find = partial(_lineage, inputs=inputs, files=files or {}, parameters=parameters, known=known)
-    claim = Claim(uri, tuple(specs), "new", find, known=known)
+    claim = Claim(uri, tuple(specs), "new", partial(find, known=known), known=known)
     if not known.get("created"):  # nothing, or killed half-way through its creation or removal
         return claim
-    differences = compare_lineages(known, claim.lineage, names or {})
+    readable = claim.spec.upgrades if known["complete"] else ()
+    differences = compare_lineages(known, claim.lineage, names or {}, readable)
     if not differences and known["complete"] and damage and (wrong := damage(uri)):
-        differences = (Difference("damaged", wrong, wrong),)
+        differences = (Difference(wrong, is_damage=True),)
     if differences:
         return replace(claim, state="refused", differences=differences)
     is_whole = known["complete"] and not _lost_regions(uri)
@@ -569,8 +587,8 @@ def summarize(claim: Claim) -> StoreSummary:
 
 def _lost_regions(uri: str) -> list[Region]:
     """Return the regions whose objects a store has lost since, or not yet."""
-    spec = SPECS[(read_attributes(uri) or {})["dglzarr_schema"]]
-    return missing_regions(uri) if spec.region_arrays else []
+    spec = SPECS.get((read_attributes(uri) or {})["dglzarr_schema"])  # none of a model
+    return missing_regions(uri) if spec and spec.region_arrays else []
 
 
 def open_store(
@@ -607,14 +625,16 @@ def open_labels(uri: str, spec: StoreSpec | None = None) -> xr.Dataset:
 
 def _open_one(uri: str, spec: StoreSpec | None = None, *, whole: bool = True) -> xr.Dataset:
     """Return a complete store as a validated Dataset, its arrays read when they are looked at."""
-    attributes = _checked_attributes(uri, spec)
+    spec = SPECS[_checked_attributes(uri, spec)["dglzarr_schema"]]
     if whole and (lost := _lost_regions(uri)):
         raise StoreError(
             f"{uri}: {len(lost)} regions are missing, the first is {lost[0].index}. Run the stage "
             "that writes it again. Of a grown segment, 'dglzarr refit' alone does that."
         )
     ds = _lazy_dataset(uri)
-    validate(ds, SPECS[attributes["dglzarr_schema"]])
+    if upgrade := spec.upgrades.get(ds.attrs["dglzarr_schema_version"]):
+        ds = upgrade(ds).assign_attrs(dglzarr_schema_version=spec.version)
+    validate(ds, spec)
     return ds
 
 
@@ -658,8 +678,8 @@ def _checked_attributes(uri: str, spec: StoreSpec | None) -> dict[str, Any]:
         raise SchemaError(f"{uri}: expected schema {spec.name!r}, got {name!r}.")
     if found.get("complete") is not True:
         raise StoreError(f"{uri}: not complete. Run the stage that writes it again.")
-    if found["dglzarr_schema_version"] != SPECS[name].version:
-        got, expected = found["dglzarr_schema_version"], SPECS[name].version
+    got, expected = found["dglzarr_schema_version"], SPECS[name].version
+    if got != expected and got not in SPECS[name].upgrades:
         raise SchemaError(
             f"{uri}: expected schema {name!r} version {expected}, got version {got}. "
             "Run its stage again."
@@ -691,8 +711,3 @@ def store_input(uri: str) -> dict[str, str]:
     elif not found.get("complete"):
         raise StoreError(f"{uri}: expected a complete model, got a begun one. Train it again.")
     return {"uri": uri, "store_id": str(found["store_id"])}
-
-
-def claim_store(*_: Any, **__: Any) -> Any:  # noqa: ANN401  (until every stage is a Stage)
-    """Refuse."""
-    raise AssertionError

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dglzarr.errors import StoreError
-from dglzarr.storage.files import PARTIAL, put, tag, told
+from dglzarr.storage.files import PARTIAL, ChangedError, put, tag, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -174,7 +174,7 @@ def write_manifest(study: Study, segments: Sequence[str]) -> None:
     with told(study.root, remedy="Choose a writable root."):
         try:
             put(place, text, if_absent=not known, if_match=known or None)
-        except FileExistsError as error:
+        except ChangedError as error:
             raise StoreError(
                 f"{place}: was changed by another run meanwhile. Run again; finished work is kept."
             ) from error

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dglzarr.kernels.panels import SELECTORS
 from dglzarr.stages.compare import compare
 from dglzarr.storage.cluster import client
 from dglzarr.storage.options import Run
@@ -93,8 +92,7 @@ def fold_steps(fold: Plan) -> list[Step]:
 
     The network is trained and scored only where a selector reads its scores.
     """
-    reads_scores = any(SELECTORS[name].uses_score for name in fold.settings.compare.selectors)
-    network = fold.scoring() if reads_scores else []
+    network = fold.scoring() if fold.compares_by_scores else []
     first = [fold[name] for name in ("ingest", "join", "normalize", "dedup")]
     return [*first, *network, fold["candidates"], fold["evaluate"]]
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import h5py
 
 from dglzarr.evaluation.sketch import SKETCH_ROWS
-from dglzarr.models.batches import enough_windows
 from dglzarr.sources.identifiers import read_gene_list
 from dglzarr.sources.peek import peek_size
 from dglzarr.storage.declare import SHARD_SAMPLES, shard_samples
@@ -229,12 +228,12 @@ def _seconds(scale: _Scale) -> dict[str, float]:
     n_landmarks = settings.select.n_landmarks
     chosen = scale.n_chosen * n_landmarks * scale.sketch_nbytes
     seconds["select"] = 5 + chosen * _SECONDS_PER_SKETCH_BYTE
-    seconds["evaluate"] += _judging_seconds(scale)
+    seconds["evaluate"] += _evaluating_seconds(scale)
     return seconds
 
 
-def _judging_seconds(scale: _Scale) -> float:
-    """Return the time of fitting and judging panels, that of reading aside."""
+def _evaluating_seconds(scale: _Scale) -> float:
+    """Return the time of fitting and evaluating panels, that of reading aside."""
     settings, n_genes, n_panels = scale.settings, scale.n_genes, scale.n_panels
     n_landmarks = settings.select.n_landmarks
     fits = n_panels * (2.0 * scale.cells * n_landmarks + 30.0 * n_landmarks**3) / _FLOPS
@@ -249,8 +248,7 @@ def _judging_seconds(scale: _Scale) -> float:
 def _fed_nbytes(scale: _Scale) -> float:
     """Return the memory that training samples take, held or streamed."""
     asked = scale.settings.train
-    windows = asked.windows_in_memory or enough_windows(asked.batch_size)
-    n_rows = asked.window * windows
+    n_rows = asked.window * asked.windows
     return min(4.0 * scale.cells, max(2.0**30, 5.0 * scale.n_genes * n_rows))
 
 

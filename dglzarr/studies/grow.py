@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dglzarr.errors import StoreError
 from dglzarr.models.files import load_model
-from dglzarr.stages.dedup import dedup_more
+from dglzarr.stages.dedup import DedupOptions, dedup_more
 from dglzarr.stages.encode import encode
 from dglzarr.stages.explain import ExplainOptions, explain
 from dglzarr.stages.ingest import ingest_all
@@ -29,7 +29,7 @@ from dglzarr.studies.plan import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from dglzarr.settings import Settings
     from dglzarr.stages.ingest import SourceFile
@@ -75,66 +75,57 @@ def grow(settings: Settings, *, run: Run = Run(), execute: Execute = call) -> di
 def _growth(
     settings: Settings, study: Study, grown: Study, sources: Sequence[SourceFile]
 ) -> list[Step]:
-    """Return the steps that write a new segment."""
-    joined = recorded_parameters(study.uris("expression")[0])
-    chosen = JoinOptions.recorded_in(joined)
-    named = settings.ingest.annotation if chosen.feature_kind == "gene" else None
-    chosen = chosen.model_copy(update={"annotation": named, "shard_samples": None})
+    """Return the steps that write a new segment, with the choices of the first."""
     model = study.model(_seed(study))
     _check_model(model, study)
+    first = {name: study.uris(name)[0] for name in SEGMENTED}
+    made = {name: recorded_parameters(uri) for name, uri in first.items()}
     new = {name: grown.uri(name) for name in SEGMENTED}
     data = {"source": new["normalized"], "samples": new["samples"], "model": model}
-    arguments: dict[str, tuple[Any, str, dict[str, Any]]] = {
-        "join": (
-            join,
-            "expression",
-            {
-                "source": [source.raw for source in sources],
-                "like": study.uris("expression"),
-                "seed": joined["seed"],
-                "options": chosen,
-            },
-        ),
-        "normalize": (
-            normalize,
-            "normalized",
-            {
-                "source": new["expression"],
-                "reference": study.uris("normalized")[0],
-                "options": NormalizeOptions.recorded_in(
-                    recorded_parameters(study.uris("normalized")[0])
-                ),
-            },
-        ),
-        "dedup": (
-            dedup_more,
-            "samples",
-            {
-                "source": new["normalized"],
-                "known": list(zip(study.uris("normalized"), study.uris("samples"), strict=True)),
-            },
-        ),
-        "encode": (encode, "latent", data),
-        "explain": (
-            explain,
-            "contributions",
-            {
-                **data,
-                "frozen": study.uris("contributions")[0],
-                "seed": _seed(study),
-                "options": ExplainOptions.recorded_in(
-                    recorded_parameters(study.uris("contributions")[0])
-                ),
-            },
-        ),
+    joining = {
+        "source": [source.raw for source in sources],
+        "like": study.uris("expression"),
+        "seed": made["expression"]["seed"],
+        "options": _join_options(settings, made["expression"]),
     }
+    normalizing = {
+        "source": new["expression"],
+        "reference": first["normalized"],
+        "options": NormalizeOptions.recorded_in(made["normalized"]),
+    }
+    deduplicating = {
+        "source": new["normalized"],
+        "known": list(zip(study.uris("normalized"), study.uris("samples"), strict=True)),
+        "seed": made["samples"]["seed"],
+        "options": DedupOptions.recorded_in(made["samples"]),
+    }
+    explaining = {
+        **data,
+        "frozen": first["contributions"],
+        "seed": _seed(study),
+        "options": ExplainOptions.recorded_in(made["contributions"]),
+    }
+    calls: list[tuple[str, Any, str, dict[str, Any]]] = [
+        ("join", join, "expression", joining),
+        ("normalize", normalize, "normalized", normalizing),
+        ("dedup", dedup_more, "samples", deduplicating),
+        ("encode", encode, "latent", data),
+        ("explain", explain, "contributions", explaining),
+    ]
     return [
         Step("ingest", ingest_all, {"sources": tuple(sources)}, f"{study.root}/raw"),
         *(
-            Step(name, func, {"target": new[writes], **more}, new[writes])
-            for name, (func, writes, more) in arguments.items()
+            Step(name, func, {"target": new[writes], **arguments}, new[writes])
+            for name, func, writes, arguments in calls
         ),
     ]
+
+
+def _join_options(settings: Settings, found: Mapping[str, Any]) -> JoinOptions:
+    """Return the choices of a study's join; the annotation may have grown with the sources."""
+    chosen = JoinOptions.recorded_in(found)
+    named = settings.ingest.annotation if chosen.feature_kind == "gene" else None
+    return chosen.model_copy(update={"annotation": named, "shard_samples": None})
 
 
 def _seed(study: Study) -> int:

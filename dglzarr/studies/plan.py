@@ -7,15 +7,15 @@ command line leaves as a plain call and the Prefect flow wraps into a task.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dglzarr.errors import ConfigError, StoreError
+from dglzarr.kernels.panels import SELECTORS
 from dglzarr.report.page import write_report
 from dglzarr.sources import source_name
-from dglzarr.stages.candidates import candidates
+from dglzarr.stages.candidates import CandidateOptions, candidates
 from dglzarr.stages.dedup import dedup
 from dglzarr.stages.encode import encode
 from dglzarr.stages.enrich import enrich
@@ -26,7 +26,7 @@ from dglzarr.stages.ingest import SourceFile, SourceOptions, ingest_all, ingest_
 from dglzarr.stages.join import join
 from dglzarr.stages.normalize import normalize
 from dglzarr.stages.reconstruct import reconstruct
-from dglzarr.stages.score import ScoreOptions, score
+from dglzarr.stages.score import ScoreOptions, check_group_by, score
 from dglzarr.stages.select import select
 from dglzarr.stages.train import train
 from dglzarr.storage.cluster import client
@@ -45,6 +45,8 @@ from dglzarr.storage.study import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
     from dglzarr.settings import Settings
     from dglzarr.storage.claims import Claim
     from dglzarr.storage.options import Options
@@ -224,6 +226,11 @@ class Plan:
         wanted = {"group": self.settings.group.label, "enrich": self.settings.enrich.files()}
         return (self[name] for name in STEPS if wanted.get(name, True))
 
+    @property
+    def compares_by_scores(self) -> bool:
+        """Whether a compared selector reads DeepLIFT scores."""
+        return any(SELECTORS[name].uses_score for name in self.settings.compare.selectors)
+
     def scoring(self) -> list[Step]:
         """Return the steps from training to scores, in order."""
         weighs = ExplainOptions.of(self.settings.score).weighs_by_latent
@@ -301,7 +308,14 @@ class Plan:
             ),
             "candidates": (
                 candidates,
-                {**data, "panels": panels, "seed": self.seed, "options": settings.compare},
+                {
+                    **data,
+                    "scores": self.uri("scores") if self.compares_by_scores else None,
+                    "seed": self.seed,
+                    "options": CandidateOptions.of(
+                        settings.compare, settings.select, settings.evaluate
+                    ),
+                },
             ),
             "evaluate": (
                 evaluate,
@@ -532,6 +546,8 @@ def run_steps(
             done[step.name] = execute(step, run)
             if step.name == "join":
                 _check_panel_size(settings, open_store(step.writes).sizes["gene"])
+            if step.name == "normalize":
+                check_group_by(step.writes, settings.score.group_by)
     return done
 
 

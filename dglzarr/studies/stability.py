@@ -89,9 +89,12 @@ def _replicates(plan: Plan, place: str) -> list[tuple[str, Plan, list[Step]]]:
             root = f"{place}/{name}"
             samples = f"{root}/samples.zarr"
             arguments = {
-                "source": data["samples"], "target": samples, "normalized": data["normalized"],
-                "half": part, "seed": seed + i,
-            }  # fmt: skip
+                "source": data["samples"],
+                "target": samples,
+                "normalized": data["normalized"],
+                "half": part,
+                "seed": seed + i,
+            }
             places = {**data, "samples": samples, "model": f"{root}/model"}
             variant = plan.variant(root=root, places=places)
             found.append((name, variant, [Step("halve", halve, arguments, samples)]))

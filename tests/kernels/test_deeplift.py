@@ -1,6 +1,7 @@
 """DeepLIFT: published vectors, a loop over samples, exact slopes, completeness."""
 
 from decimal import Decimal, localcontext
+from typing import get_args
 
 import array_api_strict
 import numpy as np
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from dglzarr.kernels.deeplift import (
+    ACTIVATIONS,
     AGGREGATIONS,
+    Activation,
     _Work,
     aggregate_contributions,
     deeplift_contributions,
@@ -19,7 +22,9 @@ from dglzarr.kernels.deeplift import (
     rescale_slope,
 )
 
-ACTIVATIONS = ["linear", "relu", "elu", "softplus", "sigmoid", "tanh"]
+
+def test_activations__are_those_that_may_be_named():
+    assert set(ACTIVATIONS) == set(get_args(Activation))
 
 
 def network(seed=0, sizes=(12, 7, 4), activations=("sigmoid", "sigmoid"), dtype=np.float64):
@@ -223,7 +228,7 @@ def test_deeplift_contributions__pre_activation_makes_the_last_layer_linear():
 
 @given(
     seed=st.integers(0, 10_000),
-    activations=st.lists(st.sampled_from(ACTIVATIONS), min_size=1, max_size=3),
+    activations=st.lists(st.sampled_from(list(ACTIVATIONS)), min_size=1, max_size=3),
     scale=st.sampled_from([0.1, 1.0, 8.0]),
 )
 def test_deeplift_contributions__sum_to_the_change_of_the_output(seed, activations, scale):

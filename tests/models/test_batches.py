@@ -1,4 +1,3 @@
-import inspect
 from concurrent.futures import Future
 from itertools import chain
 
@@ -9,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dglzarr.errors import StoreError
-from dglzarr.models.batches import Batches, draw_order, enough_windows
+from dglzarr.models.batches import Batches, draw_order
+from dglzarr.models.options import BatchOptions
 from dglzarr.storage.rows import Rows
 from tests.arrays import InMemory
 
@@ -24,9 +24,11 @@ def labelled(n_samples, n_genes=3):
 
 
 def make(matrix, **settings):
+    """Batches of a matrix, of which every option of theirs may be given by name."""
     n_samples, n_genes = matrix.shape
     fixed = {"keep": np.ones(n_samples, bool), "mean": np.zeros(n_genes), "std": np.ones(n_genes)}
-    return Batches(matrix, **(fixed | settings))
+    options = {name: settings.pop(name) for name in BatchOptions.model_fields if name in settings}
+    return Batches(matrix, options=BatchOptions(**options), **(fixed | settings))
 
 
 def rows_of(batches, epoch=0):
@@ -163,9 +165,9 @@ def test_draw_order__batches_hold_series_nearly_as_a_full_shuffle_does(n_samples
         order = draw_order(np.ones(n_samples, bool), **sizes, rng=rng)
         return order.rows[order.seen]
 
-    window = inspect.signature(Batches).parameters["window"].default
+    window = BatchOptions().window
     full, largest = composition(rng.permutation(n_samples))
-    ours, ours_largest = composition(windows(window, enough_windows(batch_size)))
+    ours, ours_largest = composition(windows(window, BatchOptions(batch_size=batch_size).windows))
     few_large, _ = composition(windows(256, 8))
     _, unmixed_largest = composition(np.arange(n_samples))
     assert ours.mean() > 0.9 * full.mean() > 1.6 * few_large.mean()
@@ -179,6 +181,12 @@ def test_batches__as_many_windows_as_the_batch_wants(batch_size, windows):
     default = make(matrix, batch_size=batch_size).fingerprint
     assert default == make(matrix, batch_size=batch_size, windows_in_memory=windows).fingerprint
     assert default != make(matrix, batch_size=batch_size, windows_in_memory=windows - 1).fingerprint
+
+
+def test_batch_options__record_the_number_of_windows_and_not_the_cache():
+    recorded = BatchOptions(batch_size=300, cache="stream").recorded()
+    assert recorded == {"batch_size": 300, "window": 10, "windows_in_memory": 600}
+    assert BatchOptions(windows_in_memory=7).recorded()["windows_in_memory"] == 7
 
 
 @pytest.mark.parametrize("cache", CACHES)
@@ -342,8 +350,9 @@ def test_fingerprint__where_the_data_lie_does_not():
         pytest.param({"keep": np.zeros(20, bool)}, "at least one kept sample", id="none-kept"),
         pytest.param({"mean": np.zeros(4)}, "one value for each of 3 genes", id="mean"),
         pytest.param({"std": np.zeros((3, 1))}, "one value for each of 3 genes", id="std"),
-        pytest.param({"batch_size": 0}, "at least 1, got 0", id="batch_size"),
-        pytest.param({"window": -1}, "at least 1", id="window"),
+        pytest.param({"batch_size": 0}, "batch_size\n.* greater than 0", id="batch_size"),
+        pytest.param({"window": -1}, "window\n.* greater than 0", id="window"),
+        pytest.param({"windows_in_memory": 0}, "memory\n.* greater than 0", id="windows"),
     ],
 )
 def test_batches__refuses(change, message):

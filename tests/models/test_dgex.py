@@ -5,7 +5,8 @@ import pytest
 
 from dglzarr.errors import DglzarrError
 from dglzarr.models.dgex import Samples, _decay, build_dgex, train_dgex
-from dglzarr.models.files import DGexConfig, load_model
+from dglzarr.models.files import load_model
+from dglzarr.models.options import DGexOptions
 from dglzarr.stages.evaluate import evaluate
 from dglzarr.storage.schemas import NORMALIZED
 from dglzarr.storage.store import open_store
@@ -34,10 +35,10 @@ def samples(seed=0):
     return Samples(InMemory(values), np.zeros(7), np.ones(7), ~is_tune, is_tune)
 
 
-def train(folder, config, **options):
+def train(folder, options, **more):
     train_dgex(
-        folder, samples(), landmarks=LANDMARKS, targets=TARGETS, config=config, seed=3,
-        genes=list("abcdefg"), **options,
+        folder, samples(), landmarks=LANDMARKS, targets=TARGETS, options=options, seed=3,
+        genes=list("abcdefg"), **more,
     )  # fmt: skip
     return load_model(folder)
 
@@ -69,7 +70,7 @@ def test_dgex__learns_what_ridge_cannot(tmp_path):
 
 @pytest.mark.parametrize("n_layers", [1, 2, 3])
 def test_build_dgex__the_papers_network(n_layers):
-    model = build_dgex(DGexConfig(hidden=9, n_layers=n_layers), 7, LANDMARKS, TARGETS, seed=0)
+    model = build_dgex(DGexOptions(hidden=9, n_layers=n_layers), 7, LANDMARKS, TARGETS, seed=0)
     dense = [layer for layer in model.layers if type(layer).__name__ == "Dense"]
     shapes = [tuple(layer.kernel.shape) for layer in dense]
     assert shapes == [(3, 9), *[(9, 9)] * (n_layers - 1), (9, 4)]
@@ -80,7 +81,7 @@ def test_build_dgex__the_papers_network(n_layers):
 
 
 def test_build_dgex__sees_landmarks_alone_and_sums_squares_over_targets():
-    model = build_dgex(DGexConfig(hidden=9, dropout=0.0), 7, LANDMARKS, TARGETS, seed=0)
+    model = build_dgex(DGexOptions(hidden=9, dropout=0.0), 7, LANDMARKS, TARGETS, seed=0)
     z = samples().matrix.values[:16]
     other = z.copy()
     other[:, TARGETS] = 9
@@ -92,8 +93,8 @@ def test_build_dgex__sees_landmarks_alone_and_sums_squares_over_targets():
 
 
 def test_momentum__two_steps_by_hand():
-    config = DGexConfig(hidden=4, dropout=0.0, optimizer="momentum", learning_rate=0.01)
-    model = build_dgex(config, 7, LANDMARKS, TARGETS, seed=0)
+    options = DGexOptions(hidden=4, dropout=0.0, optimizer="momentum", learning_rate=0.01)
+    model = build_dgex(options, 7, LANDMARKS, TARGETS, seed=0)
     z = samples().matrix.values[:16]
     (w1, b1), (w2, b2) = (
         [np.asarray(v, dtype=np.float64) for v in (layer.kernel, layer.bias)]
@@ -125,8 +126,8 @@ def test_decay__steps_shorten_after_the_error_rose_and_never_under_the_floor():
         def epoch(self, _):
             yield np.full((2, 7), self.level, dtype=np.float32)
 
-    config = DGexConfig(hidden=4, optimizer="momentum", learning_rate=1.05e-5)
-    model = build_dgex(config, 7, LANDMARKS, TARGETS, seed=0)
+    options = DGexOptions(hidden=4, optimizer="momentum", learning_rate=1.05e-5)
+    model = build_dgex(options, 7, LANDMARKS, TARGETS, seed=0)
     model.optimizer.build(model.trainable_variables)
     probe = Probe()
     rule = _decay(probe, TARGETS)
@@ -139,16 +140,16 @@ def test_decay__steps_shorten_after_the_error_rose_and_never_under_the_floor():
 
 @pytest.mark.parametrize("optimizer", ["adam", "momentum"])
 def test_train_dgex__broken_and_run_again_changes_no_bit(tmp_path, optimizer):
-    config = DGexConfig(**SMALL, optimizer=optimizer)
-    whole = train(tmp_path / "whole", config)
+    options = DGexOptions(**SMALL, optimizer=optimizer)
+    whole = train(tmp_path / "whole", options)
 
     def stop(done, _):
         if done == 2:
             raise DglzarrError("stopped")
 
     with pytest.raises(DglzarrError, match="stopped"):
-        train(tmp_path / "broken", config, on_progress=stop)
-    again = train(tmp_path / "broken", config)
+        train(tmp_path / "broken", options, on_progress=stop)
+    again = train(tmp_path / "broken", options)
     assert again.genes == ["f", "c", "a"]
     assert not (tmp_path / "broken" / "checkpoint").exists()
     for a, b in zip(whole.layers, again.layers, strict=True):
@@ -157,13 +158,13 @@ def test_train_dgex__broken_and_run_again_changes_no_bit(tmp_path, optimizer):
 
 
 @pytest.mark.parametrize(
-    ("config", "step"),
+    ("options", "step"),
     [
-        (DGexConfig(), 1e-4),
-        (DGexConfig(optimizer="momentum"), 5e-4),
-        (DGexConfig(optimizer="momentum", n_layers=2), 3e-4),
-        (DGexConfig(learning_rate=0.5), 0.5),
+        (DGexOptions(), 1e-4),
+        (DGexOptions(optimizer="momentum"), 5e-4),
+        (DGexOptions(optimizer="momentum", n_layers=2), 3e-4),
+        (DGexOptions(learning_rate=0.5), 0.5),
     ],
 )
-def test_dgex_config__steps_of_the_paper(config, step):
-    assert config.step == step
+def test_dgex_options__steps_of_the_paper(options, step):
+    assert options.step == step

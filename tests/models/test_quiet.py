@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from dglzarr.models.quiet import quiet_stderr
+from dglzarr.models.quiet import loading_keras, quiet_stderr
 
 
 def test_quiet_stderr__holds_back_what_c_libraries_write(capfd):
@@ -25,14 +25,23 @@ def test_quiet_stderr__shows_it_where_a_call_fails(capfd):
     assert capfd.readouterr().err == "the reason\n"
 
 
+def test_loading_keras__takes_no_more_of_a_gpu_than_it_needs(monkeypatch):
+    monkeypatch.delenv("TF_FORCE_GPU_ALLOW_GROWTH", raising=False)
+    with loading_keras():
+        assert os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+    monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "false")
+    with loading_keras():
+        assert os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] == "false"
+
+
 @pytest.mark.slow
-def test_quiet_stderr__keras_loads_without_a_word():
+def test_loading_keras__without_a_word():
     code = (
-        "from dglzarr.models.quiet import quiet_stderr\n"
-        "with quiet_stderr():\n"
+        "from dglzarr.models.quiet import loading_keras\n"
+        "with loading_keras():\n"
         "    from dglzarr.models.autoencoder import build_autoencoder\n"
-        "    from dglzarr.models.files import AutoEncoderConfig\n"
-        "    build_autoencoder(AutoEncoderConfig(n_genes=4))\n"
+        "    from dglzarr.models.options import NetworkOptions\n"
+        "    build_autoencoder(4, NetworkOptions(), seed=0)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == ""

@@ -10,7 +10,8 @@ import pytest
 
 from dglzarr.errors import DglzarrError, StoreError
 from dglzarr.models.batches import Batches
-from dglzarr.models.files import DGexConfig, read_history
+from dglzarr.models.files import read_history
+from dglzarr.models.options import BatchOptions, DGexOptions, NetworkOptions
 from tests.arrays import InMemory
 
 pytestmark = pytest.mark.slow
@@ -34,20 +35,28 @@ def expression():
     return (matrix + 0.1 * rng.normal(size=matrix.shape)).astype(np.float32)
 
 
-def build(**changes):
-    from dglzarr.models.autoencoder import AutoEncoderConfig, build_autoencoder
+def build(*, seed=1, **changes):
+    from dglzarr.models.autoencoder import build_autoencoder
 
-    settings = {"n_genes": N_GENES, "hidden": 16, "n_latent": 4, "dropout": 0.2, "seed": 1}
-    return build_autoencoder(AutoEncoderConfig(**(settings | changes)))
+    options = NetworkOptions(**({"hidden": 16, "n_latent": 4, "dropout": 0.2} | changes))
+    return build_autoencoder(N_GENES, options, seed=seed)
 
 
-def batches(matrix, rows=slice(None), **changes):
+def batches(matrix, rows=slice(None), *, seed=3, **changes):
     keep = np.zeros(len(matrix), bool)
     keep[rows] = True
-    settings = {"batch_size": 16, "window": 8, "windows_in_memory": 4, "seed": 3}
+    options = {"batch_size": 16, "window": 8, "windows_in_memory": 4} | changes
     n_genes = matrix.shape[1]
     moments = {"mean": np.zeros(n_genes), "std": np.ones(n_genes)}
-    return Batches(InMemory(matrix), keep=keep, **moments, **(settings | changes))
+    return Batches(
+        InMemory(matrix), keep=keep, **moments, options=BatchOptions(**options), seed=seed
+    )
+
+
+def fit(model, given, *, epochs, learning_rate, patience=None, **more):
+    from dglzarr.models import train
+
+    return train.fit(model, given, train.Schedule(epochs, learning_rate, patience), **more)
 
 
 def test_on_device__the_same_batches(train, expression):
@@ -110,9 +119,9 @@ def stop_after(n_epochs):
     return on_progress
 
 
-def test_fit__learns(train, expression, tmp_path):
+def test_fit__learns(expression, tmp_path):
     model = build(dropout=0.0)
-    history = train.fit(
+    history = fit(
         model,
         batches(expression, slice(0, 70)),
         validation=batches(expression, slice(70, 90)),
@@ -126,11 +135,11 @@ def test_fit__learns(train, expression, tmp_path):
     assert history.loss[-1] < history.loss[0]
 
 
-def test_fit__history_is_the_loss_of_keras(train, expression, tmp_path):
+def test_fit__history_is_the_loss_of_keras(expression, tmp_path):
     """Without dropout or steps in size, the validation loss is MAE plus penalty, by hand."""
     model = build(dropout=0.0, l2=0.01)
     validation = batches(expression, slice(70, 90), batch_size=7)
-    history = train.fit(
+    history = fit(
         model,
         batches(expression, slice(0, 70)),
         validation=validation,
@@ -144,11 +153,11 @@ def test_fit__history_is_the_loss_of_keras(train, expression, tmp_path):
     assert history.val_loss[0] == pytest.approx(expected, rel=1e-5)
 
 
-def test_fit__model_and_best_checkpoint_hold_the_best_epoch(train, expression, tmp_path):
+def test_fit__model_and_best_checkpoint_hold_the_best_epoch(expression, tmp_path):
     val_losses = []
     model = build()
     checkpoint = tmp_path / "checkpoint"
-    history = train.fit(
+    history = fit(
         model,
         batches(expression, slice(0, 30)),
         validation=batches(expression, slice(70, 90)),
@@ -169,18 +178,16 @@ def test_fit__model_and_best_checkpoint_hold_the_best_epoch(train, expression, t
     }  # fmt: skip
     (checkpoint / "best.npz").unlink()
     with pytest.raises(StoreError, match=rf"checkpoint of epoch {best}, got none"):
-        train.fit(build(), batches(expression, slice(0, 30)), **again)
+        fit(build(), batches(expression, slice(0, 30)), **again)
     held_out = expression[70:]
     penalty = 1e-6 * sum((kernel.astype(float) ** 2).sum() for kernel in kernels(model))
     loss = np.abs(np.asarray(model(held_out)) - held_out).mean() + penalty
     assert loss == pytest.approx(history.val_loss.min(), rel=1e-5)
 
 
-def test_fit__same_seeds_same_bytes(train, expression, tmp_path):
+def test_fit__same_seeds_same_bytes(expression, tmp_path):
     for name in "ab":
-        train.fit(
-            build(), batches(expression), epochs=2, learning_rate=0.01, checkpoint=tmp_path / name
-        )
+        fit(build(), batches(expression), epochs=2, learning_rate=0.01, checkpoint=tmp_path / name)
     assert_same_state(state(tmp_path / "a"), state(tmp_path / "b"))
 
 
@@ -189,11 +196,11 @@ def test_fit__same_seeds_same_bytes(train, expression, tmp_path):
     [({"seed": 2}, {}, 0.01), ({}, {"seed": 4}, 0.01), ({}, {}, 0.02)],
     ids=["model-seed", "batch-seed", "learning-rate"],
 )
-def test_fit__each_setting_changes_the_weights(train, expression, tmp_path, model, order, rate):
+def test_fit__each_setting_changes_the_weights(expression, tmp_path, model, order, rate):
     plain, changed = build(), build(**model)
     common = {"epochs": 1}
-    train.fit(plain, batches(expression), learning_rate=0.01, checkpoint=tmp_path / "a", **common)
-    train.fit(
+    fit(plain, batches(expression), learning_rate=0.01, checkpoint=tmp_path / "a", **common)
+    fit(
         changed,
         batches(expression, **order),
         learning_rate=rate,
@@ -205,10 +212,10 @@ def test_fit__each_setting_changes_the_weights(train, expression, tmp_path, mode
 
 @pytest.mark.parametrize("n_epochs", [1, 3, 5])
 @pytest.mark.parametrize("cache", ["memory", "stream"])
-def test_fit__resumed_run_ends_with_the_same_bytes(train, expression, tmp_path, n_epochs, cache):
+def test_fit__resumed_run_ends_with_the_same_bytes(expression, tmp_path, n_epochs, cache):
     def run(folder, on_progress=None):
         model = build()
-        train.fit(
+        fit(
             model,
             batches(expression, slice(0, 70), cache=cache),
             validation=batches(expression, slice(70, 90)),
@@ -231,14 +238,14 @@ def test_fit__resumed_run_ends_with_the_same_bytes(train, expression, tmp_path, 
     np.testing.assert_array_equal(curves[0].val_loss, curves[1].val_loss)
 
 
-def test_fit__resume_needs_the_seed_states(train, expression, tmp_path):
+def test_fit__resume_needs_the_seed_states(expression, tmp_path):
     """The test above would notice a checkpoint that forgot the dropout's state."""
     checkpoint = tmp_path / "b"
     undisturbed = build()
     common = {"epochs": 4, "learning_rate": 0.05}
-    train.fit(undisturbed, batches(expression), checkpoint=tmp_path / "a", **common)
+    fit(undisturbed, batches(expression), checkpoint=tmp_path / "a", **common)
     with pytest.raises(StoppedError):
-        train.fit(
+        fit(
             build(),
             batches(expression),
             checkpoint=checkpoint,
@@ -255,7 +262,7 @@ def test_fit__resume_needs_the_seed_states(train, expression, tmp_path):
         stored[name] = stored[name][::-1]
     np.savez(checkpoint / "last.npz", **stored)
     resumed = build()
-    train.fit(resumed, batches(expression), checkpoint=checkpoint, **common)
+    fit(resumed, batches(expression), checkpoint=checkpoint, **common)
     assert not np.array_equal(kernels(undisturbed)[0], kernels(resumed)[0])
 
 
@@ -263,8 +270,7 @@ KILLED = textwrap.dedent("""
     import os, signal, sys
     from pathlib import Path
     import numpy as np
-    from tests_train import Wrapped, batches, build
-    from dglzarr.models import train
+    from tests_train import Wrapped, batches, build, fit
 
     matrix, checkpoint, victim = np.load(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 
@@ -273,13 +279,13 @@ KILLED = textwrap.dedent("""
             os.kill(os.getpid(), signal.SIGKILL)
         return batch
 
-    train.fit(
+    fit(
         build(), Wrapped(batches(matrix), kill), epochs=4, learning_rate=0.05, checkpoint=checkpoint
     )
 """)
 
 
-def test_fit__killed_in_an_epoch_and_resumed_ends_with_the_same_bytes(train, expression, tmp_path):
+def test_fit__killed_in_an_epoch_and_resumed_ends_with_the_same_bytes(expression, tmp_path):
     np.save(tmp_path / "x.npy", expression)
     (tmp_path / "tests_train.py").symlink_to(__file__)
 
@@ -290,37 +296,38 @@ def test_fit__killed_in_an_epoch_and_resumed_ends_with_the_same_bytes(train, exp
             command, env=os.environ | {"PYTHONPATH": path}, check=False
         ).returncode
 
-    train.fit(build(), batches(expression), epochs=4, learning_rate=0.05, checkpoint=tmp_path / "a")
+    fit(build(), batches(expression), epochs=4, learning_rate=0.05, checkpoint=tmp_path / "a")
     assert run("b", 2) == -signal.SIGKILL
     assert state(tmp_path / "b")["history_epoch"].tolist() == [1, 2]
-    (tmp_path / "b" / "last.npz.part").write_bytes(b"half a file")
+    (tmp_path / "b" / "last.npz.0.partial").write_bytes(b"half a file")
     assert run("b", -1) == 0
+    assert sorted(file.name for file in (tmp_path / "b").iterdir()) == ["best.npz", "last.npz"]
     assert_same_state(state(tmp_path / "a"), state(tmp_path / "b"))
 
 
-def test_fit__finished_run_trains_no_more(train, expression, tmp_path):
+def test_fit__finished_run_trains_no_more(expression, tmp_path):
     def forbidden(_epoch, _number, _batch):
         raise AssertionError
 
     first, again = build(), build()
     common = {"epochs": 3, "learning_rate": 0.01, "checkpoint": tmp_path / "checkpoint"}
-    train.fit(first, batches(expression), **common)
-    history = train.fit(again, Wrapped(batches(expression), forbidden), **common)
+    fit(first, batches(expression), **common)
+    history = fit(again, Wrapped(batches(expression), forbidden), **common)
     assert history.epoch.tolist() == [1, 2, 3]
     assert np.array_equal(kernels(first)[0], kernels(again)[0])
 
 
-def test_fit__more_epochs_go_on_from_the_last(train, expression, tmp_path):
+def test_fit__more_epochs_go_on_from_the_last(expression, tmp_path):
     common = {"learning_rate": 0.01}
-    train.fit(build(), batches(expression), epochs=4, checkpoint=tmp_path / "a", **common)
+    fit(build(), batches(expression), epochs=4, checkpoint=tmp_path / "a", **common)
     for epochs in (2, 4):
-        train.fit(build(), batches(expression), epochs=epochs, checkpoint=tmp_path / "b", **common)
+        fit(build(), batches(expression), epochs=epochs, checkpoint=tmp_path / "b", **common)
     assert_same_state(state(tmp_path / "a"), state(tmp_path / "b"))
 
 
-def test_fit__patience_stops_it(train, expression, tmp_path):
+def test_fit__patience_stops_it(expression, tmp_path):
     def run():
-        return train.fit(
+        return fit(
             build(),
             batches(expression, slice(0, 30)),
             validation=batches(expression, slice(70, 90)),
@@ -335,18 +342,18 @@ def test_fit__patience_stops_it(train, expression, tmp_path):
     assert len(run().epoch) == len(history.epoch)
 
 
-def test_fit__a_network_that_diverges(train, expression, tmp_path):
+def test_fit__a_network_that_diverges(expression, tmp_path):
     with pytest.raises(
         DglzarrError, match=r"got (nan|inf) in epoch \d+, batch \d+\. Lower learning_"
     ):
-        train.fit(
+        fit(
             build(activation="relu"), batches(expression), epochs=40, learning_rate=1e30,
             checkpoint=tmp_path / "checkpoint",
         )  # fmt: skip
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_fit__loss_that_is_not_finite_ends_it(train, expression, tmp_path, value):
+def test_fit__loss_that_is_not_finite_ends_it(expression, tmp_path, value):
     def spoil(epoch, number, batch):
         return np.full_like(batch, value) if (epoch, number) == (2, 1) else batch
 
@@ -354,10 +361,10 @@ def test_fit__loss_that_is_not_finite_ends_it(train, expression, tmp_path, value
     common = {"epochs": 4, "learning_rate": 0.01}
     message = r"got (nan|inf) in epoch 3, batch 2\. A value of the matrix is not finite; the check"
     with pytest.raises(DglzarrError, match=message):
-        train.fit(build(), Wrapped(batches(expression), spoil), checkpoint=checkpoint, **common)
+        fit(build(), Wrapped(batches(expression), spoil), checkpoint=checkpoint, **common)
     assert state(checkpoint)["history_epoch"].tolist() == [1, 2]
-    train.fit(build(), batches(expression), checkpoint=checkpoint, **common)
-    train.fit(build(), batches(expression), checkpoint=tmp_path / "a", **common)
+    fit(build(), batches(expression), checkpoint=checkpoint, **common)
+    fit(build(), batches(expression), checkpoint=tmp_path / "a", **common)
     assert_same_state(state(tmp_path / "a"), state(checkpoint))
 
 
@@ -366,12 +373,10 @@ def test_fit__loss_that_is_not_finite_ends_it(train, expression, tmp_path, value
     [({"n_latent": 5}, {}, 0.01), ({}, {"batch_size": 8}, 0.01), ({}, {}, 0.02)],
     ids=["model", "batches", "learning-rate"],
 )
-def test_fit__refuses_the_checkpoint_of_other_settings(
-    train, expression, tmp_path, model, order, rate
-):
-    train.fit(build(), batches(expression), epochs=1, learning_rate=0.01, checkpoint=tmp_path / "c")
+def test_fit__refuses_the_checkpoint_of_other_settings(expression, tmp_path, model, order, rate):
+    fit(build(), batches(expression), epochs=1, learning_rate=0.01, checkpoint=tmp_path / "c")
     with pytest.raises(StoreError, match=r"last\.npz: expected the checkpoint of this training"):
-        train.fit(
+        fit(
             build(**model),
             batches(expression, **order),
             epochs=2,
@@ -384,11 +389,11 @@ def test_fit__refuses_the_checkpoint_of_another_optimizer(train, expression, tmp
     import keras
 
     settings = {"learning_rate": 0.01, "checkpoint": tmp_path / "c"}
-    train.fit(build(), batches(expression), epochs=1, **settings)
+    fit(build(), batches(expression), epochs=1, **settings)
     model = build()
     model.compile(optimizer=keras.optimizers.Adam(0.01), loss=train.LOSS, jit_compile=False)
     with pytest.raises(StoreError, match=r"last\.npz: expected the checkpoint of this training"):
-        train.fit(model, batches(expression), epochs=2, **settings)
+        fit(model, batches(expression), epochs=2, **settings)
 
 
 def test_fit__compiles_no_step_where_there_is_a_gpu(train, expression, tmp_path, monkeypatch):
@@ -405,27 +410,25 @@ def test_fit__compiles_no_step_where_there_is_a_gpu(train, expression, tmp_path,
     by_default.compile(optimizer=keras.optimizers.Adam(0.01), loss=train.LOSS)
     assert by_default.jit_compile
     model = build()
-    train.fit(model, batches(expression), epochs=1, learning_rate=0.01, checkpoint=tmp_path / "c")
+    fit(model, batches(expression), epochs=1, learning_rate=0.01, checkpoint=tmp_path / "c")
     assert not model.jit_compile
-    network = build_dgex(DGexConfig(hidden=4), 7, np.arange(3), np.arange(3, 7), seed=0)
+    network = build_dgex(DGexOptions(hidden=4), 7, np.arange(3), np.arange(3, 7), seed=0)
     assert not network.jit_compile
 
 
 @pytest.mark.parametrize("content", [b"PK\x03\x04 cut short", b""], ids=["cut", "empty"])
-def test_fit__refuses_a_broken_checkpoint(train, expression, tmp_path, content):
+def test_fit__refuses_a_broken_checkpoint(expression, tmp_path, content):
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "last.npz").write_bytes(content)
     with pytest.raises(StoreError, match="expected a whole checkpoint"):
-        train.fit(
-            build(), batches(expression), epochs=1, learning_rate=0.01, checkpoint=tmp_path / "c"
-        )
+        fit(build(), batches(expression), epochs=1, learning_rate=0.01, checkpoint=tmp_path / "c")
 
 
 @pytest.mark.parametrize(("patience", "rows"), [(1, None), (0, slice(0, 9))], ids=["alone", "zero"])
-def test_fit__refuses_patience(train, expression, tmp_path, patience, rows):
+def test_fit__refuses_patience(expression, tmp_path, patience, rows):
     validation = None if rows is None else batches(expression, rows)
     with pytest.raises(ValueError, match="patience: expected at least 1 epoch and validation"):
-        train.fit(
+        fit(
             build(),
             batches(expression),
             validation=validation,
@@ -436,38 +439,36 @@ def test_fit__refuses_patience(train, expression, tmp_path, patience, rows):
         )
 
 
-def test_fit__writes_where_links_are_refused(train, expression, tmp_path, monkeypatch):
+def test_fit__writes_where_links_are_refused(expression, tmp_path, monkeypatch):
     def refuse(*_args):
         raise OSError("links not supported")
 
     monkeypatch.setattr(os, "link", refuse)
-    train.fit(build(), batches(expression), epochs=2, learning_rate=0.01, checkpoint=tmp_path / "c")
+    fit(build(), batches(expression), epochs=2, learning_rate=0.01, checkpoint=tmp_path / "c")
     assert_same_state(state(tmp_path / "c", "best.npz"), state(tmp_path / "c"))
 
 
 def test_fit__killed_before_the_best_is_kept_goes_on(train, expression, tmp_path, monkeypatch):
-    def fit(folder):
+    def run(folder):
         fed = {"validation": batches(expression), "learning_rate": 0.01, "checkpoint": folder}
-        return train.fit(build(), batches(expression), epochs=1, **fed)
+        return fit(build(), batches(expression), epochs=1, **fed)
 
     def killed(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train, "_link", killed)
     with pytest.raises(KeyboardInterrupt):
-        fit(tmp_path / "killed")
+        run(tmp_path / "killed")
     monkeypatch.undo()
     assert not (tmp_path / "killed" / "best.npz").exists()
-    fit(tmp_path / "killed")
-    fit(tmp_path / "whole")
+    run(tmp_path / "killed")
+    run(tmp_path / "whole")
     assert_same_state(state(tmp_path / "killed", "best.npz"), state(tmp_path / "whole", "best.npz"))
 
 
-def test_fit__logs_one_line_an_epoch(train, expression, tmp_path, caplog):
+def test_fit__logs_one_line_an_epoch(expression, tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="dglzarr.models.train"):
-        train.fit(
-            build(), batches(expression), epochs=3, learning_rate=0.01, checkpoint=tmp_path / "c"
-        )
+        fit(build(), batches(expression), epochs=3, learning_rate=0.01, checkpoint=tmp_path / "c")
     assert [record.getMessage()[:8] for record in caplog.records] == [
         f"epoch {epoch}:" for epoch in (1, 2, 3)
     ]

@@ -22,6 +22,7 @@ from dglzarr.report.paper import (
 
 RNG = np.random.default_rng(1)
 PANELS = ["mean", "mined", "l1000", "worse", "random-0", "random-1"]
+KINDS = ["baseline", "mined", "published", "published", "random", "random"]
 LEVEL = np.array([0.9, 0.5, 0.45, 0.8, 0.5, 0.6])
 N_GENES = 30
 
@@ -39,6 +40,7 @@ def evaluation(panels=PANELS, cohorts=("test", "gtex")):
     arrays["null_fraction"][4:] = np.nan
     ds = xr.Dataset({name: (dims, values) for name, values in arrays.items()})
     ds = ds.assign_coords(panel=PANELS, predictor=["ridge"], cohort=["test", "gtex"])
+    ds = ds.assign_coords(kind=("panel", KINDS))
     return ds.sel(panel=list(panels), cohort=list(cohorts))
 
 
@@ -54,6 +56,7 @@ def groups(reason=""):
         },
         coords={
             "representation": names,
+            "kind": ("representation", ["", "", "", "mined", "random", "random"]),
             "group": ("sample", [*"aabbcc"]),
             "series": ("sample", ["GSE1"] * 6),
         },
@@ -74,6 +77,7 @@ def enrichment():
     counts = {"n_tested": 3, "n_enriched": 1, "n_query": 60}
     return ds.assign_coords(
         panel=["mined", "random-0"],
+        kind=("panel", ["mined", "random"]),
         term=[*"abcd"],
         term_name=("term", ["first", "second", "third", "fourth"]),
     ).assign_attrs(details={"panels": {"mined": counts, "random-0": {**counts, "n_enriched": 0}}})
@@ -198,6 +202,7 @@ def test_overlaps__distinct_genes_and_chance():
         },
         coords={
             "panel": ["mined", "l1000", "random-0"],
+            "kind": ("panel", ["mined", "published", "random"]),
             "gene": [f"p{i}" for i in range(8)],
             "gene_symbol": ("gene", np.array(symbols, dtype=text)),
             "gene_id": ("gene", np.array([""] * 8, dtype=text)),

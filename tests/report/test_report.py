@@ -5,7 +5,6 @@ import csv
 import math
 import re
 import shutil
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,15 +19,14 @@ from dglzarr.report.panels import PanelRow, panel_rows, shown_rows, verdict
 from dglzarr.storage.declare import shard_samples
 from dglzarr.storage.schemas import SPECS
 from dglzarr.storage.store import (
-    claim_store,
     create_store,
     finish,
     open_store,
     read_attributes,
     regions,
-    store_input,
     write_region,
 )
+from tests.builders import claimed, text
 
 EVIL = "<script>alert('GSE666')</script>"
 N_TRAIN, N_TEST, N_GENES, N_LANDMARKS = 14, 6, 60, 8
@@ -39,6 +37,7 @@ N_MISSING = np.arange(N_SAMPLES, dtype="i4") * 100
 # landmarks of each panel (and the baseline) that the study, and the cohort, measure
 N_MEASURED = np.array([[8, 6], [7, 7], [7, 7], [7, 7], [7, 7], [7, 5], [0, 0]], "i4")
 PANELS = ["mined", "l1000", "random-0", "random-1", "random-2", "random-3"]
+KINDS = ["mined", "published", *["random"] * 4]
 
 
 class Page(HTMLParser):
@@ -84,15 +83,12 @@ class Page(HTMLParser):
         return next(rows for caption, rows in self.tables.items() if caption.startswith(start))
 
 
-def text(values):
-    return np.array(values, dtype=np.dtypes.StringDType())
-
-
 def write_store(folder, schema, created, *, finished=None, details=None, inputs=(), region=None):
     """Write one finished store through the store API, its matrices random."""
     spec, uri = SPECS[schema], str(folder / f"{schema}.zarr")
     parameters = {"seed": 3, "note": f"{schema} <b>made</b>"}
-    claim = claim_store(uri, spec, inputs=[store_input(i) for i in inputs], parameters=parameters)
+    named = {f"input {number}": uri for number, uri in enumerate(inputs)}
+    claim = claimed(uri, spec, inputs=named, parameters=parameters)
     n_samples = len(created["sample"]) if spec.region_arrays else 0
     length = shard_samples(n_samples) if spec.region_arrays else None
     create_store(claim, created, region_length=length)
@@ -102,7 +98,7 @@ def write_store(folder, schema, created, *, finished=None, details=None, inputs=
             write_region(
                 uri, part, {"expression": values[part.rows].astype("f4"), **(region or {})}
             )
-    finish(uri, started=time.monotonic(), arrays=finished, details=details)
+    finish(claim, arrays=finished, details=details)
     return uri
 
 
@@ -118,7 +114,7 @@ def study_coords(series):
         "platform": text([""] * N_SAMPLES),
         "split": split,
         "label": text(["tissue"]),
-        "sample_label": text([["skin"]] * N_SAMPLES),
+        "sample_label": text(["skin"] * N_SAMPLES).reshape(-1, 1),
     }
 
 
@@ -224,7 +220,7 @@ def study(tmp_path_factory):
         folder, "landmarks",
         {
             **gene_coords, "panel": text(PANELS), "position": np.arange(N_LANDMARKS, dtype="i4"),
-            "selector": text(["greedy", "published", *["random"] * 4]),
+            "kind": text(KINDS), "selector": text(["greedy", "published", *["random"] * 4]),
         },
         finished={
             "score": score, "rank": rank, "is_landmark": rank <= N_LANDMARKS,
@@ -237,7 +233,8 @@ def study(tmp_path_factory):
         folder, "evaluation",
         {
             "gene": coords["gene"], "gene_symbol": coords["gene_symbol"], "panel": text(panels),
-            "predictor": text(["ridge"]), "cohort": text(["test", "gtex"]),
+            "kind": text([*KINDS, "baseline"]), "predictor": text(["ridge"]),
+            "cohort": text(["test", "gtex"]),
             **judged_coords(),
         },
         finished=results, inputs=[landmarks],
@@ -536,6 +533,15 @@ def test_verdict__mined_without_result():
 def test_shown_rows__no_random_panels():
     rows = [row("mined", 0.5, "mined")]
     assert shown_rows(rows) == rows
+
+
+def test_panel_rows__kinds_are_read_and_not_told_from_names(study):
+    evaluation = open_store(study["stores"]["evaluation"])
+    kinds = ["published", "mined", "selector", *["random"] * 3, "baseline"]
+    evaluation = evaluation.assign_coords(kind=("panel", kinds))
+    rows = panel_rows(evaluation, open_store(study["stores"]["landmarks"]))
+    assert [r.panel for r in rows[:4]] == ["mean", "l1000", "random-0", "mined"]
+    assert [r.kind for r in rows[:4]] == ["baseline", "mined", "selector", "published"]
 
 
 def test_panel_rows__no_random_panels(study):

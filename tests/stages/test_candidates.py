@@ -4,7 +4,8 @@ import pytest
 from dglzarr.errors import ConfigError, SourceError, StoreError
 from dglzarr.kernels.panels import select_panel
 from dglzarr.kernels.sketch import GeneSketch
-from dglzarr.stages.candidates import line_up
+from dglzarr.stages.candidates import CandidateOptions, candidates
+from dglzarr.storage.options import Run
 from dglzarr.storage.schemas import NORMALIZED
 from dglzarr.storage.store import open_store
 from tests.builders import TRAIN, digests, simulate, splits, times, write_matrix, write_samples
@@ -26,10 +27,11 @@ def stores(tmp_path_factory):
 
 @pytest.fixture
 def run(stores, tmp_path):
-    def call(name="lineup", **options):
+    def call(name="candidates", *, overwrite=False, **options):
         target = str(tmp_path / name)
-        options = {"samples": stores[1], **OPTIONS, **options}
-        return line_up(stores[0], target, **options), target
+        options = CandidateOptions(**{**OPTIONS, **options})
+        run = Run(overwrite=overwrite)
+        return candidates(stores[0], target, samples=stores[1], options=options, run=run), target
 
     return call
 
@@ -47,7 +49,7 @@ def panels(target):
     return {str(name): [GENES.index(str(g)) for g in row if g] for name, row in rows}
 
 
-def test_line_up__selectors_see_kept_training_samples_alone(stores, run):
+def test_candidates__selectors_see_kept_training_samples_alone(stores, run):
     _, samples, values = stores
     _, target = run()
     found = panels(target)
@@ -61,7 +63,7 @@ def test_line_up__selectors_see_kept_training_samples_alone(stores, run):
             assert found[f"{name}/{size}"] == select_panel(name, sketch, size).tolist()
 
 
-def test_line_up__random_panels_of_each_size(run):
+def test_candidates__random_panels_of_each_size(run):
     ds = open_store(run()[1])
     found = panels(run()[1])
     for i in range(3):
@@ -72,7 +74,7 @@ def test_line_up__random_panels_of_each_size(run):
     assert ds["size"].values.tolist() == [4, 9] * 6
 
 
-def test_line_up__a_list_whole_and_in_random_subsets(run, listed):
+def test_candidates__a_list_whole_and_in_random_subsets(run, listed):
     summary, target = run(panels=listed)
     found = panels(target)
     assert found["paper/6"] == LISTED
@@ -82,9 +84,12 @@ def test_line_up__a_list_whole_and_in_random_subsets(run, listed):
     assert summary.details["missing"] == {"paper": ["nobody_at"]}
     ds = open_store(target)
     assert int(ds["n_missing"].sel(panel="paper/6")) == 1
+    kinds = ["selector"] * 6 + ["random"] * 6 + ["published"] + ["subset"] * 3
+    assert ds["kind"].values.tolist() == kinds
+    assert ds["family"].values.tolist()[-4:] == ["paper", *["random of paper"] * 3]
 
 
-def test_line_up__a_list_of_another_platform(run, tmp_path):
+def test_candidates__a_list_of_another_platform(run, tmp_path):
     path = tmp_path / "other.txt"
     path.write_text("\n".join([GENES[0], *(f"x{i}_at" for i in range(19))]))
     with pytest.raises(
@@ -93,7 +98,7 @@ def test_line_up__a_list_of_another_platform(run, tmp_path):
         run(panels={"paper": str(path)})
 
 
-def test_line_up__unknown_selector_and_impossible_sizes(run):
+def test_candidates__unknown_selector_and_impossible_sizes(run):
     with pytest.raises(ConfigError, match=r"expected names of top-score.*got \['best'\]"):
         run(selectors=("best",))
     for size in (0, N_GENES, N_GENES + 1):
@@ -109,11 +114,16 @@ def with_constant_genes(stores, tmp_path):
     return source, write_samples(tmp_path / "kept", source, keep=np.ones(N_SAMPLES, dtype=bool))
 
 
-def test_line_up__forced_excluded_and_constant_genes(with_constant_genes, tmp_path):
+def test_candidates__forced_excluded_and_constant_genes(with_constant_genes, tmp_path):
     source, samples = with_constant_genes
-    target, forced, excluded = str(tmp_path / "lineup"), ["007_AT", "030_at"], ["005_at"]
-    options = {**OPTIONS, "sizes": (4, 37), "forced": forced, "excluded": excluded}
-    line_up(source, target, samples=samples, **options)
+    target, forced, excluded = str(tmp_path / "candidates"), ["007_AT", "030_at"], ["005_at"]
+    rules = {**OPTIONS, "sizes": (4, 37), "forced": forced, "excluded": excluded}
+
+    def run(*, overwrite=False, **other):
+        options, how = CandidateOptions(**{**rules, **other}), Run(overwrite=overwrite)
+        return candidates(source, target, samples=samples, options=options, run=how)
+
+    run()
     found = panels(target)
     assert len(found) == 12
     for genes in found.values():
@@ -121,23 +131,24 @@ def test_line_up__forced_excluded_and_constant_genes(with_constant_genes, tmp_pa
         assert not {2, 5, 11} & set(genes)
     assert {len(set(genes)) for genes in found.values()} == {4, 37}
     with pytest.raises(ConfigError, match=r"--sizes: expected 2 to 37, got 38: of 40 genes 2 are"):
-        line_up(source, target, samples=samples, **{**options, "sizes": (38,)})
-    with pytest.raises(StoreError, match=r"excluded \['005_at'\] -> \[\]"):
-        line_up(source, target, samples=samples, **{**options, "excluded": ()})
+        run(sizes=(38,), overwrite=True)
+    assert panels(target) == found
+    with pytest.raises(StoreError, match=r"select\.excluded: \['005_at'\] -> none"):
+        run(excluded=())
 
 
 @pytest.mark.parametrize("name", ["mined", "mean", "random", "random-3", "greedy"])
-def test_line_up__names_that_are_taken(run, listed, name):
+def test_candidates__names_that_are_taken(run, listed, name):
     with pytest.raises(ConfigError, match=rf"evaluate.panels: .*got \['{name}'\]. Rename"):
         run(panels={name: listed["paper"]})
 
 
-def test_line_up__again_and_with_other_parameters(run, tmp_path):
+def test_candidates__again_and_with_other_parameters(run, tmp_path):
     _, target = run()
     before = times(tmp_path)
     assert run()[0].state == "unchanged"
     assert times(tmp_path) == before
-    with pytest.raises(StoreError, match="other parameters: n_random 3 -> 2"):
+    with pytest.raises(StoreError, match=r"other parameters: select\.n_random: 3 -> 2"):
         run(n_random=2)
     assert run(n_random=2, overwrite=True)[0].state == "new"
     assert digests(run("other", n_random=2)[1]) == digests(target)

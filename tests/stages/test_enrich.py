@@ -48,6 +48,7 @@ def test_enrich__probes_count_as_the_genes_they_measure(source, target, tmp_path
         ["T3", "third", "I", "NOWHERE"],
     )  # fmt: skip
     summary = run(source, target, gene_sets=sets, min_size=1)
+    assert open_store(target)["kind"].values.tolist() == ["mined", "random", "random"]
     ds = open_store(target).sel(panel="mined")
     assert ds["term_name"].values.tolist() == ["first", "second", "third"]
     np.testing.assert_array_equal(ds["n_genes"].values, [2, 4, 1])

@@ -8,23 +8,17 @@ from sklearn.neighbors import NearestNeighbors
 
 from dglzarr.errors import ConfigError, StoreError
 from dglzarr.evaluation.cohorts import HeldOut
-from dglzarr.evaluation.measures import judge
+from dglzarr.evaluation.measures import evaluate_predictor
 from dglzarr.evaluation.predictors import Training, fit_predictors
 from dglzarr.kernels.comparison import bootstrap_interval
 from dglzarr.kernels.metrics import mae_within_series, null_fraction
 from dglzarr.kernels.quantile import apply_quantile
 from dglzarr.stages import evaluate as stage
-from dglzarr.stages.evaluate import evaluate
+from dglzarr.stages.evaluate import EvaluateOptions, evaluate
+from dglzarr.storage.options import Run
 from dglzarr.storage.rows import read_array
-from dglzarr.storage.schemas import LANDMARKS, NORMALIZED, RAW
-from dglzarr.storage.store import (
-    claim_store,
-    create_store,
-    finish,
-    is_complete,
-    open_store,
-    store_input,
-)
+from dglzarr.storage.schemas import NORMALIZED, RAW
+from dglzarr.storage.store import is_complete, open_store, store_input
 from tests.builders import (
     TEST,
     TRAIN,
@@ -37,6 +31,7 @@ from tests.builders import (
     splits,
     text,
     times,
+    write_landmarks,
     write_matrix,
     write_samples,
 )
@@ -50,24 +45,7 @@ SYMBOLS[30] = ""
 PANELS = {"mined": [1, 3, 5, 7], "l1000": [3, 8], "random-0": [0, 2, 4, 6]}
 SHARED = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
 ALPHAS = (0.1, 10.0, 1000.0)
-
-
-def write_landmarks(uri, panels=PANELS):
-    labels = {"gene": text(GENES), "gene_symbol": text(SYMBOLS), "gene_id": text([""] * N_GENES)}
-    longest = max(map(len, panels.values()))
-    labels |= {"panel": text(list(panels)), "selector": text(["random"] * len(panels))}
-    labels["position"] = np.arange(longest, dtype=np.int32)
-    create_store(claim_store(str(uri), LANDMARKS, inputs=[], parameters={}), labels)
-    rows = [[GENES[i] for i in p] + [""] * (longest - len(p)) for p in panels.values()]
-    arrays = {
-        "score": np.zeros(N_GENES),
-        "rank": np.arange(1, N_GENES + 1),
-        "is_landmark": np.arange(N_GENES) < 4,
-        "panel_gene": text(np.ravel(rows)).reshape(len(panels), longest),
-        "n_missing": np.zeros(len(panels)),
-    }
-    finish(str(uri), started=0.0, arrays=arrays)
-    return str(uri)
+LABELS = {"gene": text(GENES), "gene_symbol": text(SYMBOLS), "gene_id": text([""] * N_GENES)}
 
 
 class Study:
@@ -84,17 +62,26 @@ class Study:
             split=self.split, shard=shard, genes=GENES, symbols=SYMBOLS, series=series,
         )  # fmt: skip
         self.samples = write_samples(folder / "samples", self.source, keep=self.keep)
-        self.landmarks = write_landmarks(folder / "landmarks", panels)
+        listed = {name: [GENES[i] for i in genes] for name, genes in panels.items()}
+        self.landmarks = write_landmarks(folder / "landmarks", listed, LABELS)
         self.target = str(folder / "evaluation")
 
-    def judged_at(self, folder):
+    def evaluated_at(self, folder):
         other = copy.copy(self)
         other.folder, other.target = folder, str(folder / "evaluation")
         return other
 
-    def evaluate(self, **options):
-        options = {"samples": self.samples, "landmarks": self.landmarks, **options}
-        return evaluate(self.source, self.target, **{"alphas": ALPHAS, **options})
+    def evaluate(self, *, overwrite=False, cohorts=(), seed=0, **options):
+        return evaluate(
+            self.source,
+            self.target,
+            samples=self.samples,
+            landmarks=self.landmarks,
+            cohorts=cohorts,
+            seed=seed,
+            options=EvaluateOptions(**{"alphas": ALPHAS, **options}),
+            run=Run(overwrite=overwrite),
+        )
 
     @property
     def z(self):
@@ -122,7 +109,7 @@ def made(tmp_path_factory, values):
 
 @pytest.fixture
 def study(made, tmp_path):
-    return made.judged_at(tmp_path)
+    return made.evaluated_at(tmp_path)
 
 
 def test_evaluate__targets_share_no_gene_with_any_panel(study):
@@ -256,7 +243,7 @@ def test_evaluate__a_gene_constant_in_training_has_no_z_units(tmp_path, values):
     assert summary.details["n_unjudged_targets"] == 1
 
 
-def test_evaluate__two_samples_are_judged_in_part_and_it_says_so(tmp_path, values):
+def test_evaluate__two_samples_are_evaluated_in_part_and_it_says_so(tmp_path, values):
     split = np.zeros(N_SAMPLES, dtype=np.int8)
     split[[4, 9]] = TEST
     study = Study(tmp_path, values, split=split, keep=np.ones(N_SAMPLES, dtype=bool))
@@ -269,7 +256,7 @@ def test_evaluate__two_samples_are_judged_in_part_and_it_says_so(tmp_path, value
 
 
 @pytest.mark.parametrize("slice_nbytes", [1, 700, 5000])
-def test_judge__slices_do_not_matter(study, slice_nbytes):
+def test_evaluate_predictor__slices_do_not_matter(study, slice_nbytes):
     targets = np.arange(10, N_GENES)
     training = Training(study.source, study.samples, np.where(study.keep, study.split, -1))
     options = {"alphas": ALPHAS, "neighbors": (2,)}
@@ -277,8 +264,8 @@ def test_judge__slices_do_not_matter(study, slice_nbytes):
     panel = np.array([7, 3, 5])
     fitted = fit_predictors(("ridge", "knn"), panel, targets, training, **options)
     for predictor in fitted.values():
-        whole = judge(predictor, cohort, landmarks=panel, targets=targets)
-        parts = judge(
+        whole = evaluate_predictor(predictor, cohort, landmarks=panel, targets=targets)
+        parts = evaluate_predictor(
             predictor, cohort, landmarks=panel, targets=targets, slice_nbytes=slice_nbytes
         )
         for a, b in zip(whole, parts, strict=True):
@@ -452,9 +439,9 @@ def test_evaluate__dropped_samples_take_no_part(tmp_path, values):
 
 
 def test_evaluate__fails_half_way_and_goes_on(tmp_path, study, monkeypatch):
-    whole = study.judged_at(tmp_path / "whole")
+    whole = study.evaluated_at(tmp_path / "whole")
     whole.evaluate()
-    for name, after in (("_judge", 2), ("finish", 0)):
+    for name, after in (("_evaluate_panel", 2), ("finish", 0)):
         with monkeypatch.context() as broken:
             broken.setattr(stage, name, Breaks(getattr(stage, name), after))
             with pytest.raises(BrokenError):
@@ -487,7 +474,8 @@ def test_evaluate__other_parameters(study):
     study.evaluate()
     others = {"alphas": (1.0,), "cohort_scale": "cohort", "predictors": ("knn",), "seed": 1}
     for name, value in others.items():
-        with pytest.raises(StoreError, match=f"other parameters: {name} "):
+        place = name if name == "seed" else f"evaluate\\.{name}"
+        with pytest.raises(StoreError, match=f"other parameters: {place}: .* -> "):
             study.evaluate(**{name: value})
     assert study.evaluate(alphas=(1.0,), overwrite=True).state == "new"
     assert set(read_array(study.target, "setting")[1:, 0]) == {1.0}
@@ -495,6 +483,29 @@ def test_evaluate__other_parameters(study):
 
 def test_evaluate__lineage(study):
     study.evaluate()
-    uris = [i["uri"] for i in open_store(study.target).attrs["inputs"]]
+    ds = open_store(study.target)
+    uris = [i["uri"] for i in ds.attrs["inputs"]]
     assert uris == [study.source, study.samples, study.landmarks]
-    assert store_input(study.source) in open_store(study.target).attrs["inputs"]
+    assert {"role": "source", **store_input(study.source)} in ds.attrs["inputs"]
+    assert ds.attrs["parameters"] == {
+        "predictors": ["ridge"],
+        "alphas": list(ALPHAS),
+        "neighbors": [1, 2, 5, 10, 20, 50],
+        "dgex": EvaluateOptions().recorded()["dgex"],
+        "target_rule": "gene",
+        "cohort_scale": "train",
+        "targets": "measured by no panel, sharing no gene with one",
+        "seed": 0,
+        "scale": "z",
+    }
+
+
+def test_evaluate__published_lists_are_no_input_of_its_own(study):
+    study.evaluate()
+    assert study.evaluate(panels={"l1000": "nowhere.txt"}).state == "unchanged"
+
+
+def test_evaluate__kinds_of_panels(study):
+    study.evaluate()
+    ds = open_store(study.target)
+    assert ds["kind"].values.tolist() == ["baseline", "mined", "published", "random"]

@@ -1,22 +1,25 @@
-import functools
-
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from dglzarr.errors import ConfigError, SourceError, StoreError
 from dglzarr.kernels.panels import RIDGE, SELECTORS
 from dglzarr.stages import select as stage
+from dglzarr.stages.select import SelectOptions
 from dglzarr.stages.select import select as any_select
+from dglzarr.storage.options import Run
 from dglzarr.storage.schemas import NORMALIZED, SCORES
-from dglzarr.storage.store import (
-    claim_store,
-    create_store,
-    finish,
-    is_complete,
-    open_store,
-    read_attributes,
+from dglzarr.storage.store import is_complete, open_store, read_attributes
+from tests.builders import (
+    Breaks,
+    BrokenError,
+    digests,
+    text,
+    times,
+    write_matrix,
+    write_samples,
+    write_store,
 )
-from tests.builders import Breaks, BrokenError, digests, text, times, write_matrix, write_samples
 
 SCORE = np.array([0.1, 0.9, 0.4, 0.9, 0.3, 0.0, 0.8, 0.4])
 GENES = [f"{i}_at" for i in range(8)]
@@ -26,13 +29,10 @@ IDS = ["10", "11", "11", "12", "", "13", "14", "15"]
 
 @pytest.fixture
 def source(tmp_path):
-    uri = str(tmp_path / "scores.zarr")
     labels = {"gene": text(GENES), "gene_symbol": text(SYMBOLS), "gene_id": text(IDS)}
     labels["latent"] = np.arange(2, dtype=np.int32)
-    create_store(claim_store(uri, SCORES, inputs=[], parameters={}), labels)
     arrays = {"score": SCORE, "latent_score": np.stack([SCORE, SCORE]).astype(np.float32)}
-    finish(uri, started=0.0, arrays=arrays)
-    return uri
+    return write_store(tmp_path / "scores.zarr", SCORES, {**labels, **arrays})
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,18 @@ def stores(tmp_path_factory):
 
 @pytest.fixture
 def select(stores):
-    """The stage on these stores, with the paper's selector alone unless asked."""
-    return functools.partial(any_select, **stores, selector="top-score", selectors=())
+    """The stage on these stores, with the paper's selector and a random panel unless asked."""
+
+    def call(source, target, *, normalized=None, samples=None, overwrite=False, **chosen):
+        places = {"normalized": normalized, "samples": samples}
+        places = {name: uri or stores[name] for name, uri in places.items()}
+        places |= {name: chosen.pop(name) for name in ("panels", "seed") if name in chosen}
+        options = {"selector": "top-score", "selectors": (), "n_random": 1, **chosen}
+        return any_select(
+            source, target, **places, options=SelectOptions(**options), run=Run(overwrite=overwrite)
+        )
+
+    return call
 
 
 @pytest.fixture
@@ -69,10 +79,15 @@ def panels(uri):
     return {str(name): [str(g) for g in row if g] for name, row in rows}
 
 
+def chosen(uri):
+    """The panels that are not drawn at random."""
+    return {name: genes for name, genes in panels(uri).items() if not name.startswith("random-")}
+
+
 def test_select__ranks_and_breaks_ties_by_order(select, source, target):
-    summary = select(source, target, n_landmarks=4, n_random=0)
+    summary = select(source, target, n_landmarks=4)
     ds = open_store(target)
-    assert panels(target) == {"mined": ["1_at", "3_at", "6_at", "2_at"]}
+    assert chosen(target) == {"mined": ["1_at", "3_at", "6_at", "2_at"]}
     np.testing.assert_array_equal(ds["rank"].values, [7, 1, 4, 2, 6, 8, 3, 5])
     np.testing.assert_array_equal(ds["is_landmark"].values, ds["rank"].values <= 4)
     np.testing.assert_array_equal(ds["score"].values, SCORE)
@@ -83,7 +98,7 @@ def test_select__ranks_and_breaks_ties_by_order(select, source, target):
 
 
 def test_select__unnamed_features_are_no_distinct_genes(select, source, target):
-    details = select(source, target, n_landmarks=7, n_random=0).details
+    details = select(source, target, n_landmarks=7).details
     assert (details["n_distinct_genes"], details["n_unnamed"]) == (5, 1)
 
 
@@ -119,16 +134,17 @@ def test_select__published_panel(select, tmp_path, source, target, content, gene
     assert list(panels(target)) == ["mined", "l1000", "random-0"]
     assert panels(target)["l1000"] == genes
     assert open_store(target)["n_missing"].values.tolist() == [0, len(missing), 0]
+    assert open_store(target)["kind"].values.tolist() == ["mined", "published", "random"]
     assert open_store(target).attrs["details"]["missing"] == {"l1000": missing}
 
 
 def test_select__published_panel_larger_than_the_mined_one(select, tmp_path, source, target):
     (tmp_path / "list.txt").write_text("\n".join(GENES[:6]))
-    select(source, target, n_landmarks=2, n_random=0, panels={"l": str(tmp_path / "list.txt")})
-    assert panels(target) == {"mined": ["1_at", "3_at"], "l": GENES[:6]}
+    select(source, target, n_landmarks=2, panels={"l": str(tmp_path / "list.txt")})
+    assert chosen(target) == {"mined": ["1_at", "3_at"], "l": GENES[:6]}
 
 
-@pytest.mark.parametrize("n_landmarks", [0, 8, 9, 943])
+@pytest.mark.parametrize("n_landmarks", [8, 9, 943])
 def test_select__impossible_size(select, source, target, n_landmarks):
     with pytest.raises(ConfigError, match=f"n_landmarks: expected 1 to 7, got {n_landmarks}"):
         select(source, target, n_landmarks=n_landmarks)
@@ -167,16 +183,25 @@ def test_select__second_run_touches_nothing(select, tmp_path, source, target):
 
 
 @pytest.mark.parametrize(
-    "changed",
-    [{"n_landmarks": 4}, {"n_random": 1}, {"seed": 1}, {"panels": {"l": "list.txt"}}],
-    ids=lambda changed: next(iter(changed)),
+    ("changed", "said"),
+    [
+        ({"n_landmarks": 4}, r"with other parameters: select\.n_landmarks: 3 -> 4\."),
+        ({"n_random": 2}, r"with other parameters: select\.n_random: 1 -> 2\."),
+        ({"seed": 1}, r"with other parameters: seed: 0 -> 1\."),
+        ({"panels": {"l": "list.txt"}}, r"inputs: evaluate\.panels\.l: none -> list\.txt\."),
+        (
+            {"forced": "list.txt"},
+            r"with other parameters: select\.forced: none -> list\.txt\.",
+        ),
+    ],
+    ids=lambda changed: next(iter(changed)) if isinstance(changed, dict) else "",
 )
-def test_select__other_parameters(select, tmp_path, source, target, changed, monkeypatch):
+def test_select__other_parameters(select, tmp_path, source, target, changed, said, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.txt").write_text("1_at\n")
     select(source, target, n_landmarks=3)
     options = {"n_landmarks": 3, **changed}
-    with pytest.raises(StoreError, match=f"other parameters: {next(iter(changed))} "):
+    with pytest.raises(StoreError, match=said):
         select(source, target, **options)
     assert select(source, target, **options, overwrite=True).state == "new"
 
@@ -186,7 +211,9 @@ def test_select__a_changed_list_is_another_input(select, tmp_path, source, targe
     file.write_text("1_at\n")
     select(source, target, n_landmarks=3, panels={"l": str(file)})
     file.write_text("2_at\n3_at\n")
-    with pytest.raises(StoreError, match="was made from other inputs"):
+    with pytest.raises(
+        StoreError, match=r"from other inputs: evaluate\.panels\.l: list.txt was changed"
+    ):
         select(source, target, n_landmarks=3, panels={"l": str(file)})
     select(source, target, n_landmarks=3, panels={"l": str(file)}, overwrite=True)
     assert panels(target)["l"] == ["2_at", "3_at"]
@@ -213,13 +240,14 @@ def test_select__every_selector_is_a_panel_of_its_own(select, source, target):
     ds, found = open_store(target), panels(target)
     assert list(found) == ["mined", *names, "random-0"]
     assert ds["selector"].values.tolist() == ["greedy", *names, "random"]
+    assert ds["kind"].values.tolist() == ["mined", *["selector"] * len(names), "random"]
     assert found["mined"] == found["greedy"]
     assert found["top-score"] == ["1_at", "3_at", "6_at"]
     assert all(len(set(genes)) == 3 for genes in found.values())
 
 
 def test_select__rank_is_the_panel_in_order_then_the_rest_by_score(select, source, target):
-    select(source, target, n_landmarks=3, n_random=0, selector="greedy")
+    select(source, target, n_landmarks=3, selector="greedy")
     ds = open_store(target)
     by_rank = [str(g) for g in ds["gene"].values[np.argsort(ds["rank"].values)]]
     assert by_rank[:3] == panels(target)["mined"]
@@ -232,7 +260,7 @@ def test_select__is_fitted_on_kept_training_samples(select, stores, source, tmp_
     kept = open_store(stores["normalized"])["expression"].values[:30]
     z = np.delete(kept, 3, axis=0)
     z = (z - z.mean(axis=0)) / z.std(axis=0)
-    select(source, str(tmp_path / "l.zarr"), n_landmarks=3, n_random=0, selector="greedy")
+    select(source, str(tmp_path / "l.zarr"), n_landmarks=3, selector="greedy")
     products = z.T @ z
     gain = (products**2).sum(axis=0) / (RIDGE * 29 + products.diagonal())
     assert panels(str(tmp_path / "l.zarr"))["mined"][0] == GENES[gain.argmax()]
@@ -250,7 +278,7 @@ def test_select__forced_and_excluded_by_any_name(select, source, target, selecto
 
 
 def test_select__excluded_symbol_with_all_its_features(select, source, target):
-    select(source, target, n_landmarks=5, n_random=0, excluded=["b"])
+    select(source, target, n_landmarks=5, excluded=["b"])
     assert panels(target)["mined"] == ["3_at", "6_at", "7_at", "4_at", "0_at"]
 
 
@@ -258,12 +286,12 @@ def test_select__lists_from_files(select, source, target, tmp_path):
     (tmp_path / "forced.txt").write_text("E\n0_at\n")
     (tmp_path / "excluded.txt").write_text("# not these\nC\n")
     files = {"forced": str(tmp_path / "forced.txt"), "excluded": str(tmp_path / "excluded.txt")}
-    summary = select(source, target, n_landmarks=3, n_random=0, **files)
+    summary = select(source, target, n_landmarks=3, **files)
     assert panels(target)["mined"] == ["6_at", "0_at", "1_at"]
     assert (summary.details["n_forced"], summary.details["n_excluded"]) == (2, 1)
     (tmp_path / "forced.txt").write_text("E\n")
-    with pytest.raises(StoreError, match="was made from other inputs"):
-        select(source, target, n_landmarks=3, n_random=0, **files)
+    with pytest.raises(StoreError, match=r"inputs: select\.forced: forced.txt was changed"):
+        select(source, target, n_landmarks=3, **files)
 
 
 @pytest.mark.parametrize(
@@ -273,14 +301,26 @@ def test_select__lists_from_files(select, source, target, tmp_path):
         ({"forced": ["A"], "excluded": ["10"]}, r"select.forced: \['A'\] stand in .* too"),
         ({"excluded": ["A", "B", "C"]}, "n_landmarks: expected 1 to 4, got 5: .* 4 excluded"),
         ({"forced": ["A", "C"], "n_landmarks": 1}, "n_landmarks: expected 2 to 7, got 1"),
-        ({"selector": "best"}, r"select.selector: expected any of .* got \['best'\]"),
-        ({"selectors": ["greedy", "x"]}, r"select.selectors: expected any of .* got \['x'\]"),
     ],
 )
 def test_select__impossible_rules(select, source, target, options, message):
     with pytest.raises(ConfigError, match=message):
         select(source, target, **{"n_landmarks": 5, **options})
     assert read_attributes(target) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"selector": "best"}, r"select.selector: expected any of .* got \['best'\]"),
+        ({"selectors": ["greedy", "x"]}, r"select.selectors: expected any of .* got \['x'\]"),
+        ({"n_landmarks": 0}, "n_landmarks\n.*greater than 0"),
+        ({"n_random": 0}, "n_random\n.*greater than 0"),
+    ],
+)
+def test_select_options__what_cannot_be(options, message):
+    with pytest.raises(ValidationError, match=message):
+        SelectOptions(**options)
 
 
 def test_select__genes_that_do_not_vary_are_never_chosen(select, source, target, tmp_path):

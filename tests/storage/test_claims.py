@@ -272,7 +272,7 @@ def test_check_claim__order_of_inputs_counts(study, tmp_path):
 
 def test_check_claim__damage_is_a_difference_of_a_complete_target(study):
     claim = asked(study.complete(), damage=lambda _: "weights changed")
-    assert (claim.state, str(claim.differences[0])) == ("refused", "damaged: weights changed")
+    assert (claim.state, str(claim.differences[0])) == ("refused", "weights changed")
     assert asked(study, damage=lambda _: "").state == "unchanged"
 
 
@@ -297,3 +297,21 @@ def test_as_now__a_lineage_of_the_first_release():
     assert got["parameters"] == {"shard_samples": 16}
     other = claims.as_now({**found, "inputs": [{"uri": "x.zarr", "store_id": "9"}]}, wanted)
     assert {i["role"] for i in other["inputs"]} == {"input 0", "model"}
+
+
+def test_as_now__inputs_that_the_first_release_did_not_record():
+    found = {"inputs": [{"uri": "n.zarr", "store_id": "1"}], "parameters": {"model_id": "m"}}
+    inputs = [
+        {"role": "source", "store_id": "1"},
+        {"role": "model", "store_id": "m"},
+        {"role": "frozen", "store_id": "2"},
+    ]
+    wanted = {"dglzarr_schema": "contributions", "inputs": inputs, "parameters": {}}
+    got = claims.as_now(found, wanted)
+    assert [(i["role"], i["store_id"]) for i in got["inputs"]] == [
+        ("source", "1"), ("model", "m"), ("frozen", "2"),
+    ]  # fmt: skip
+    got = claims.as_now(found, {**wanted, "dglzarr_schema": "latent", "inputs": inputs})
+    assert [i["role"] for i in got["inputs"]] == ["source", "model"]
+    got = claims.as_now(found, {**wanted, "inputs": inputs[:1]})
+    assert [i["role"] for i in got["inputs"]] == ["source"], "the model is told by an input"

@@ -159,6 +159,12 @@ def test_specs__are_consistent(spec):
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_specs__older_versions_are_read_of_stores_without_regions(spec):
+    assert all(version < spec.version for version in spec.upgrades)
+    assert not (spec.upgrades and spec.region_arrays)
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_specs__sizes_are_known_at_creation(spec):
     created = {d for a in spec.arrays if a.written == "create" for d in a.dims}
     assert {d for a in spec.region_arrays for d in a.dims} <= created

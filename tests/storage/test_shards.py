@@ -1,4 +1,3 @@
-import ctypes
 import errno
 import fcntl
 import os
@@ -207,8 +206,8 @@ def test_rows_take__chunks_of_other_genes_are_not_read(tmp_path, monkeypatch):
     uri, _ = create(tmp_path)
     values = values_of((70, 23))
     write(open_matrix(uri, "expression"), values)
-    read, calls = shards._preadv2, []
-    monkeypatch.setattr(shards, "_preadv2", lambda *a: calls.append(a) or read(*a))
+    read, calls = os.preadv, []
+    monkeypatch.setattr(os, "preadv", lambda *a: calls.append(a) or read(*a))
     rows, index = Rows(uri), np.array([69, 3, 4, 3])  # two runs of neighbours
     for genes, n_chunks in [([7, 22, 8, 7], 2), ([0], 1), ([-1, 12], 2), (list(range(23)), 4)]:
         calls.clear()
@@ -228,42 +227,49 @@ def test_matrix_take__more_shards_than_are_open_at_once(tmp_path, monkeypatch):
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="Linux alone tells what is cached")
-@pytest.mark.parametrize("answer", ["cached", "not cached", "cannot tell"])
-@pytest.mark.parametrize("gap", [143, 144])
+@pytest.mark.parametrize("answer", ["cached", "not cached", "cannot tell", "begin is cached"])
 def test_matrix_take__the_disk_is_asked_beforehand_for_what_is_not_cached(
-    tmp_path, monkeypatch, answer, gap
+    tmp_path, monkeypatch, answer
 ):
-    read, asked, n_read = shards._preadv2, [], []
+    read, asked, read_at, waited_at = os.preadv, [], [], []
 
-    def look(file, vectors, n_vectors, offset, flags):
-        if flags == os.RWF_NOWAIT and answer != "cached":
-            return 0 if answer == "not cached" else -1
-        n_read.append(flags == 0)
-        return read(file, vectors, n_vectors, offset, flags)
+    def look(file, memory, offset, flags):
+        is_cached = answer == "cached" or (answer == "begin is cached" and len(read_at) < 5)
+        if flags == os.RWF_NOWAIT and not is_cached:
+            raise OSError(errno.EOPNOTSUPP if answer == "cannot tell" else errno.EAGAIN, answer)
+        (read_at if flags else waited_at).append(offset)
+        return read(file, memory, offset, flags)
 
     def ask(_, offset, nbytes, advice):
         assert advice == os.POSIX_FADV_WILLNEED
-        assert not any(n_read)
+        assert not waited_at
         asked.append((offset, nbytes))
 
     uri, _ = create(tmp_path)
     matrix, values = open_matrix(uri, "expression"), values_of((70, 23))
     write(matrix, values)
-    monkeypatch.setattr(shards, "_preadv2", look)
+    monkeypatch.setattr(os, "preadv", look)
     monkeypatch.setattr(os, "posix_fadvise", ask)
-    monkeypatch.setattr(shards, "_GAP_NBYTES", gap)
-    index = [1, 2, 9, 33, 34, 41]  # two runs in each of two shards
+    index = [1, 2, *range(8, 16), 33, 34]  # a piece, whole chunks, a piece in another shard
     np.testing.assert_array_equal(taken(matrix, index), values[index])
     chunk, row = 8 * 6 * 4, 6 * 4
     pieces = [(n * chunk + row, 2 * row) for n in range(4)]
-    pieces += [((4 + n) * chunk + row, row) for n in range(4)]
-    over_gaps = [(row, 4 * chunk + row), *pieces[5:]]  # of 144, not of 168
-    assert asked == ([] if answer == "cached" else 2 * (pieces if gap < 144 else over_gaps))
+    expected = {
+        "cached": [],
+        "begin is cached": [(5 * chunk, 3 * chunk), *pieces],
+    }
+    assert asked == expected.get(answer, [*pieces, (4 * chunk, 4 * chunk), *pieces])
+    assert len(read_at) + len(waited_at) == 12
+    assert len(waited_at) == {"cached": 0, "begin is cached": 7}.get(answer, 12)
 
 
 def test_matrix_take__a_refused_hint_is_no_error(tmp_path, monkeypatch):
-    refused = []
+    read, refused = os.preadv, []
+
+    def look(file, memory, offset, flags):
+        if flags:
+            raise OSError(errno.EAGAIN, "not cached")
+        return read(file, memory, offset, flags)
 
     def refuse(*arguments):
         refused.append(arguments)
@@ -272,10 +278,24 @@ def test_matrix_take__a_refused_hint_is_no_error(tmp_path, monkeypatch):
     uri, _ = create(tmp_path)
     matrix, values = open_matrix(uri, "expression"), values_of((70, 23))
     write(matrix, values)
-    monkeypatch.setattr(shards, "_NOWAIT", -1)  # flags that are refused too
+    monkeypatch.setattr(os, "preadv", look)
     monkeypatch.setattr(os, "posix_fadvise", refuse)
     np.testing.assert_array_equal(taken(matrix, [1, 2, 9]), values[[1, 2, 9]])
     assert refused
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_matrix_take__from_the_disk(tmp_path, is_compiled):
+    uri, _ = create(tmp_path, **WIDE)
+    matrix, values = open_matrix(uri, "expression"), values_of(WIDE["shape"])
+    write(matrix, values)
+    for path in Path(uri).rglob("c/*/0"):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    index = [0, 3, 4, *range(8, 16), 31, 40]
+    found = taken(matrix, index, is_compiled=is_compiled)
+    np.testing.assert_array_equal(found, values[index])
 
 
 def test_matrix_take__missing_shard(tmp_path):
@@ -318,40 +338,41 @@ def test_matrix_take__a_piece_that_cannot_be_read_names_its_shard(
 ):
     def unreadable(self, opened, *where):
         pieces = find(self, opened, *where)
-        pieces.calls[-1, 1] = 8  # no memory that is ours: the call fails
+        pieces[-1, 1] = -(2**40)  # before the file begins
         return pieces
 
     uri, _ = create(tmp_path)
     matrix, find = open_matrix(uri, "expression"), shards.Matrix._pieces
     write(matrix, values_of((70, 23)))
     monkeypatch.setattr(shards.Matrix, "_pieces", unreadable)
-    with pytest.raises(StoreError, match=r"expression/c/1/0: cannot be read: Bad address\. Mend"):
+    message = r"expression/c/1/0: cannot be read: Invalid argument\. Mend"
+    with pytest.raises(StoreError, match=message):
         taken(matrix, [3, 33], is_compiled=is_compiled)
 
 
-@pytest.mark.parametrize("cut", ["by a signal", "short", "short for good"])
+@pytest.mark.parametrize("cut", ["refused", "short", "short for good"])
 def test_matrix_take__a_read_that_is_cut_short_is_made_again(tmp_path, monkeypatch, cut):
-    read, n_cut = shards._preadv2, []
-    n_times = {"by a signal": 3, "short": 1, "short for good": 9}[cut]
+    read, n_cut = os.preadv, []
 
-    def cut_short(file, vectors, n_vectors, offset, flags):
-        if offset == 0 and len(n_cut) < n_times:
-            n_cut.append(cut)
-            ctypes.set_errno(errno.EINTR)
-            return -1 if cut == "by a signal" else 5
-        return read(file, vectors, n_vectors, offset, flags)
+    def cut_short(file, memory, offset, flags):
+        if offset == 0 and len(n_cut) < (9 if cut == "short for good" else 2):
+            n_cut.append(flags)
+            if cut == "refused":
+                raise OSError(errno.EIO, "Input/output error")
+            return 5
+        return read(file, memory, offset, flags)
 
     uri, _ = create(tmp_path)
     matrix, values = open_matrix(uri, "expression"), values_of((70, 23))
     write(matrix, values)
-    monkeypatch.setattr(shards, "_NOWAIT", None)
-    monkeypatch.setattr(shards, "_preadv2", cut_short)
+    monkeypatch.setattr(os, "preadv", cut_short)
     if cut == "short for good":
         with pytest.raises(StoreError, match=r"c/0/0: cannot be read: Input/output error\. Mend"):
             taken(matrix, [0])
     else:
         np.testing.assert_array_equal(taken(matrix, [0]), values[[0]])
-    assert len(n_cut) == {"by a signal": 3, "short": 1, "short for good": 2}[cut]
+    assert n_cut == [os.RWF_NOWAIT, 0, 0][: len(n_cut)]
+    assert len(n_cut) == (3 if cut == "short for good" else 2)
 
 
 def test_matrix_take__longest_chunks_that_are_read_directly(tmp_path):
@@ -362,7 +383,8 @@ def test_matrix_take__longest_chunks_that_are_read_directly(tmp_path):
     np.testing.assert_array_equal(taken(open_matrix(uri, "expression"), range(600)), values)
 
 
-def test_matrix_take__chunk_beyond_the_end(tmp_path):
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_matrix_take__chunk_beyond_the_end(tmp_path, is_compiled):
     uri, _ = create(tmp_path)
     matrix = open_matrix(uri, "expression")
     matrix.write(0, [np.ones((32, 23))])
@@ -370,7 +392,7 @@ def test_matrix_take__chunk_beyond_the_end(tmp_path):
     tail = path.read_bytes()[-(16 * 16 + 4) :]
     path.write_bytes(tail)
     with pytest.raises(StoreError, match=r"expression/c/0/0: expected a whole shard"):
-        taken(matrix, [31])
+        taken(matrix, [31], is_compiled=is_compiled)
 
 
 @pytest.mark.parametrize(

@@ -316,7 +316,10 @@ def test_comparison_rows__equal_the_store(done, found):
 
 def row(family, size, mae, **more):
     known = dict.fromkeys(ComparisonRow.__dataclass_fields__, float("nan"))
+    known["kind"] = {"random": "random", "random of l1000": "subset"}.get(family, "selector")
     known |= {"n_panels": 1, "n_random": 0, "n_random_better": None, "predictor": "ridge"}
+    kinds = {"random": "random", "random of l1000": "subset"}
+    known["kind"] = kinds.get(family, "selector")
     return ComparisonRow(**{**known, "family": family, "size": size, "mae": mae, **more})
 
 

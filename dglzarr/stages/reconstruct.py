@@ -1,0 +1,119 @@
+"""Reconstruct: how well the model rebuilds each gene of the kept test samples.
+
+Reads ``latent.zarr`` for the sums that encoding left there, ``normalized.zarr``, ``samples.zarr``
+and a model; writes ``reconstruction.zarr``. One task holds the samples of the permutation test.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dglzarr.evaluation.cohorts import kept_samples
+from dglzarr.kernels.agreement import STATISTICS, finish_agreement
+from dglzarr.kernels.metrics import SIGNIFICANT, known_mean, null_fraction
+from dglzarr.kernels.moments import Standardizer
+from dglzarr.models.files import load_model, load_model_once, predict
+from dglzarr.storage.options import Run
+from dglzarr.storage.rows import Rows
+from dglzarr.storage.schemas import LATENT, NORMALIZED, RECONSTRUCTION
+from dglzarr.storage.stage import stage
+from dglzarr.storage.store import StoreSummary, create_store, finish, open_labels
+from dglzarr.storage.tasks import run_tasks
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from dglzarr.storage.claims import Claim
+
+N_NULL = 2048
+"""The permutation test takes at most so many test samples, evenly spaced."""
+
+
+@stage(
+    RECONSTRUCTION,
+    reads=("latent", "model"),  # the latent store's own inputs are the source and the samples
+    constants={"judged_on": "test and keep", "n_null": N_NULL},
+)
+def reconstruct(
+    claim: Claim,
+    source: str,
+    target: str,  # noqa: ARG001  (the claim's)
+    *,
+    samples: str,
+    latent: str,
+    model: str,
+    run: Run = Run(),
+) -> StoreSummary:
+    """Write the reconstruction of test samples, gene by gene, and summarize it.
+
+    Parameters
+    ----------
+    source, samples, latent
+        URIs of the normalized store, of the samples store, and of the latent store made from both.
+    target
+        URI of the reconstruction store.
+    model
+        Folder of the model.
+    run
+        How it is run.
+
+    Raises
+    ------
+    StoreError, SchemaError
+        When an input cannot be used.
+
+    Notes
+    -----
+    The permutation test takes at most 2,048 test samples, evenly spaced; errors and correlations
+    take them all.
+
+    References
+    ----------
+    Kong et al. 2021, doi:10.1186/s12859-021-03972-5: Figure 2A.
+    """
+    saved = load_model(Path(model))
+    parts, ds = open_labels(latent, LATENT), open_labels(source, NORMALIZED)
+    total = np.zeros((len(STATISTICS), ds.sizes["gene"]))  # (statistic, gene)
+    for region in range(parts.sizes["region"]):
+        total += parts["agreement_total"][region].values
+    mae, pcc = finish_agreement(total)
+    tested = np.flatnonzero(kept_samples(source, samples, "test"))
+    chosen = tested[np.linspace(0, len(tested) - 1, min(N_NULL, len(tested))).astype(int)]
+    task = (source, chosen, model, saved.model_id)
+    (null,) = run_tasks(
+        _null_fraction, [task], what="permutation test", on_progress=run.on_progress
+    )
+    if claim.state == "new":
+        create_store(claim, {n: ds[n].values for n in ("gene", "gene_id", "gene_symbol")})
+    return finish(
+        claim,
+        arrays={"mae": mae, "pcc": pcc, "null_fraction": null},
+        details={
+            "n_test": len(tested),
+            "n_null": len(chosen),
+            "mean_mae": _none_if_nan(known_mean(mae)),
+            "mean_pcc": _none_if_nan(known_mean(pcc)),
+            "n_significant": int((null < SIGNIFICANT).sum()),
+        },
+    )
+
+
+def _null_fraction(
+    source: str, chosen: NDArray[np.int64], model: str, model_id: str
+) -> NDArray[np.float64]:
+    """Return the permutation test of the reconstruction of some samples, (gene,)."""
+    saved = load_model_once(model, model_id)
+    block = Rows(source).take(chosen)  # (sample, gene)
+    is_missing = np.isnan(block)
+    z = Standardizer(saved.gene_mean, saved.gene_std)(block, block)
+    predicted = predict(saved, z)
+    z[is_missing] = np.nan
+    return null_fraction(z, predicted)
+
+
+def _none_if_nan(value: float) -> float | None:
+    return None if math.isnan(value) else value
