@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 Scale = Literal["raw", "log2"]
 
@@ -50,7 +51,8 @@ def detect_scale(quantiles: Sequence[float] | NDArray[np.float64]) -> Scale:
     Raises
     ------
     ValueError
-        If the values look median-centred or are mostly negative: neither scale can be restored. If
+        If the values look median-centred, like ratios or z-scores, or are mostly negative: neither
+        scale can be restored. If all lie between 0 and 1, as probabilities and methylation do. If
         they look like log2 values but for a few that span more than 50.
 
     References
@@ -70,13 +72,31 @@ def detect_scale(quantiles: Sequence[float] | NDArray[np.float64]) -> Scale:
             f"expression values: expected one scale, got log2 (99 % of the values up to {top:.3g}) "
             f"and others from {lowest:.3g} to {highest:.3g}. Take the outliers out of the file."
         )
-    if top > 100 or (highest - lowest > 50 and lower >= 0):
+    if lowest >= 0 and highest <= 1:
+        raise ValueError(
+            f"expression values: expected raw or log2 values, got all between 0 and 1 (median "
+            f"{median:.3g}), as probabilities of detection and methylation are. Use the file of "
+            "expression."
+        )
+    if top > 100 or (highest - lowest > 50 and lower >= 0 and lowest >= -top):
         return "raw"
+    if lowest < -50 and lower >= 0:
+        raise ValueError(
+            f"expression values: expected raw or log2 values, got values down to {lowest:.3g} and "
+            f"99 % up to {top:.3g}, which look like differences or z-scores. Use the series as "
+            "measured."
+        )
     if abs(median) < 0.5 and lower < 0 < upper:
         raise ValueError(
             f"expression values: expected raw or log2 values, got median {median:.3g} between "
             f"quartiles {lower:.3g} and {upper:.3g}, which look median-centred. "
             "Use the series before centring."
+        )
+    if lower < 0 <= upper and top < 6:
+        raise ValueError(
+            f"expression values: expected raw or log2 values, got quartiles {lower:.3g} and "
+            f"{upper:.3g} and 99 % up to {top:.3g}, which look like ratios to a reference. Use the "
+            "series as measured."
         )
     if upper < 0:
         raise ValueError(
@@ -115,3 +135,52 @@ def looks_like_counts(values: NDArray[np.floating]) -> bool:
     """
     known = values[~np.isnan(values)]
     return bool(known.size and known.min() == 0 and (known == np.floor(known)).all())
+
+
+def are_probabilities(values: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Return which samples of an array `(sample, gene)` hold fractions between 0 and 1 alone.
+
+    Fewer than 20 values tell nothing.
+
+    Examples
+    --------
+    >>> are_probabilities(np.array([np.linspace(0, 1, 30), np.linspace(0, 9, 30)]))
+    array([ True, False])
+    """
+    known = ~np.isnan(values)
+    is_within = ~known | ((values >= 0) & (values <= 1))
+    n_parts = (known & (values > 0) & (values < 1)).sum(axis=1)
+    n_known = known.sum(axis=1)
+    return np.asarray(is_within.all(axis=1) & (n_known >= 20) & (n_parts >= 0.1 * n_known))
+
+
+def unlike_the_rest(values: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Return which samples of an array `(sample, gene)` are not measured as the others are.
+
+    Such a sample ranks the genes unlike the median sample, though most samples rank them alike; or
+    all its values are below, or above, what half of the values lie between. So does a column that
+    is no sample.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> values = rng.normal(size=(1, 200)) + rng.normal(0, 0.3, size=(6, 200))
+    >>> values[4] = rng.normal(size=200)
+    >>> np.flatnonzero(unlike_the_rest(values))
+    array([4])
+    """
+    n_samples, n_genes = values.shape
+    if n_samples < 4 or n_genes < 50:
+        return np.zeros(n_samples, np.bool_)
+    known = ~np.isnan(values)
+    filled = np.where(known, values, np.nanmedian(values)) if not known.all() else values
+    ranks = rankdata(filled, axis=1)
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    middle = np.median(ranks, axis=0)
+    middle -= middle.mean()
+    lengths = np.linalg.norm(ranks, axis=1) * np.linalg.norm(middle)
+    alike = np.divide(ranks @ middle, lengths, out=np.zeros(n_samples), where=lengths > 0)
+    low, high = np.quantile(filled, (0.25, 0.75))
+    is_apart = (filled.max(axis=1) < low) | (filled.min(axis=1) > high)
+    is_other = (alike < 0.3) & (np.median(alike) > 0.6)
+    return np.asarray(is_other | is_apart)

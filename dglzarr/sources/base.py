@@ -4,21 +4,23 @@ Reads no file. Every matrix is `(sample, gene)`; GEO and GCT files are turned wh
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dglzarr.kernels.slices import copy_block
+from dglzarr.sources.identifiers import excel_dates, has_name
 
 SourceFormat = Literal["series-matrix", "soft", "gct", "gctx", "table"]
 
 _ACCESSION = re.compile(r"GSE\d+")
 _SUFFIXES = re.compile(r"(\.(gz|txt|tsv|csv|tab|gct|gctx|soft))+$", re.IGNORECASE)
 _PARTS = re.compile(r"_(series_matrix|family|expr)$")
+_N_SHOWN = 3
 
 
 class Values(Protocol):
@@ -35,11 +37,46 @@ class Values(Protocol):
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Columns, rows or samples of a file that are no expression, and why."""
+
+    what: Literal["columns", "rows", "samples"]
+    reason: str
+    names: tuple[str, ...]
+
+    @classmethod
+    def group(
+        cls, what: Literal["columns", "rows", "samples"], found: Iterable[tuple[str, str]]
+    ) -> tuple[Self, ...]:
+        """Return what was left out, one entry a reason, from (reason, name)."""
+        names: dict[str, list[str]] = {}
+        for reason, name in found:
+            names.setdefault(reason, []).append(name)
+        return tuple(cls(what, reason, tuple(those)) for reason, those in names.items())
+
+    def __str__(self) -> str:
+        what = self.what.removesuffix("s") if len(self.names) == 1 else self.what
+        more = ", ..." if len(self.names) > _N_SHOWN else ""
+        shown = ", ".join(map(repr, self.names[:_N_SHOWN]))
+        return f"{len(self.names)} {what} left out: {self.reason} ({shown}{more})"
+
+    def as_details(self) -> dict[str, Any]:
+        """Return it for the details of a store: its number and the first names."""
+        return {
+            "what": self.what,
+            "reason": self.reason,
+            "n": len(self.names),
+            "names": list(self.names[:_N_SHOWN]),
+        }
+
+
+@dataclass(frozen=True)
 class Source:
     """One opened file: labels in memory, values read by slices of samples.
 
     `platform` is "" where unknown, missing labels are "", missing values NaN. `gene_symbol` is
-    None where the file names none.
+    None where the file names none, `sample_series` where all samples are of `series`. `left_out`
+    and `notes` tell what a user should know of the file.
     """
 
     path: Path
@@ -51,6 +88,9 @@ class Source:
     values: Values
     gene_symbol: list[str] | None = None
     labels: dict[str, list[str]] = field(default_factory=dict)
+    sample_series: list[str] | None = None
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return the values `(sample, gene)` of the samples from start up to stop.
@@ -91,11 +131,30 @@ def series_name(path: str | Path, declared: str = "") -> str:
 
 
 def symbols_or_none(symbols: Sequence[str], genes: Sequence[str]) -> list[str] | None:
-    """Return the symbols, or None where they are all empty or only repeat the ids."""
-    says_something = any(
-        symbol and symbol != gene for symbol, gene in zip(symbols, genes, strict=True)
-    )
-    return list(symbols) if says_something else None
+    """Return the symbols, "" for none, or None where they only repeat the ids or are titles.
+
+    A column of which a fifth has blanks within holds titles, as many GCT 1.2 do.
+
+    Examples
+    --------
+    >>> symbols_or_none(["TP53", "NULL"], ["1_at", "2_at"])
+    ['TP53', '']
+    >>> symbols_or_none(["tumor protein p53", "NULL"], ["1_at", "2_at"])
+    """
+    known = [symbol if has_name(symbol) else "" for symbol in symbols]
+    named = [symbol for symbol in known if symbol]
+    n_titles = sum(" " in symbol.replace(" /// ", "") for symbol in named)
+    is_new = any(symbol and symbol != gene for symbol, gene in zip(known, genes, strict=True))
+    return known if is_new and n_titles < 0.2 * len(named) else None
+
+
+def name_notes(genes: Sequence[str], symbols: Sequence[str] | None) -> tuple[str, ...]:
+    """Return what a user should know of names of genes: those that Excel made dates of."""
+    dates = excel_dates([*genes, *(symbols or ())])
+    if not dates:
+        return ()
+    what = f"{len(dates)} names of genes are dates, as Excel makes them of MARCH1 or SEPT2"
+    return (f"{what} (such as {dates[0]!r}): they are taken for no symbol",)
 
 
 def first_repeat(names: Sequence[str]) -> str | None:

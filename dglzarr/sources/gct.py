@@ -4,7 +4,8 @@ GCT is parsed into memory and turned; a GCTX matrix is `(sample, gene)` on disk 
 read by slices of samples.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,29 +14,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dglzarr.errors import SourceError
-from dglzarr.sources.base import Source, first_repeat, series_name, symbols_or_none
+from dglzarr.sources.base import Source, first_repeat, name_notes, series_name, symbols_or_none
+from dglzarr.sources.columns import RESERVED_ROWS, check_ids, find_symbols, sort_columns
 from dglzarr.sources.matrix import Layout, check_samples, read_matrix, require_rows
-from dglzarr.sources.table import symbol_column
-from dglzarr.sources.text import TextStream, decode, header_cells, split_cells
+from dglzarr.sources.text import (
+    MAX_EXPANSION,
+    MIN_EXPANDED_NBYTES,
+    TextStream,
+    decode,
+    header_cells,
+    split_cells,
+)
 
 MISSING_METADATA = ("-666", "-666.0", "NA", "na", "NaN", "nan")
 """Metadata cells that mean nothing is known."""
 
 _MATRIX = "0/DATA/0/matrix"
+_IDS = ("0/META/ROW/id", "0/META/COL/id")
+_DAMAGED = (
+    *(OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError),
+    *(AttributeError, MemoryError, SystemError),
+)
 
 
-@dataclass(frozen=True)
-class _Head:
-    """Dimensions and columns of a GCT file."""
-
-    n_rows: int
-    columns: list[str]
-    n_lead: int
-    symbols: int | None
-
-
-def read_gct(stream: TextStream, *, scratch: Path | None = None) -> Source:
+def read_gct(
+    stream: TextStream, *, scratch: Path | None = None, value_columns: Sequence[str] = ()
+) -> Source:
     """Return a GCT 1.2 or 1.3 file; its column metadata become labels.
+
+    Parameters
+    ----------
+    stream
+        Text that stands on the version.
+    scratch
+        Folder for the values of more than one shard of samples.
+    value_columns
+        Patterns of the columns that are samples, whatever their names say.
 
     Raises
     ------
@@ -46,27 +60,26 @@ def read_gct(stream: TextStream, *, scratch: Path | None = None) -> Source:
     if version not in ("#1.2", "#1.3"):
         raise stream.error(f"expected GCT version '#1.2' or '#1.3', got {version!r}.", line=1)
     n_rows, n_samples, n_row_meta, n_column_meta = _dimensions(stream, is_old=version == "#1.2")
-    header = split_cells(stream.readline() or "", "\t")
     n_lead = 1 + n_row_meta
-    columns = header[: n_lead + n_samples]
-    if any(header[n_lead + n_samples :]) or len(columns) < n_lead + n_samples:
-        got = len(header_cells("\t".join(header), "\t"))
-        raise stream.error(
-            f"expected {n_lead + n_samples} columns as line 2 says, got {got}.", line=3
-        )
-    samples = columns[n_lead:]
+    columns = _header(stream, n_lead + n_samples)
+    found = sort_columns(f"{stream.name}, line 3", columns, value_columns, n_lead=n_lead)
+    samples = [columns[place] for place in found.samples]
     check_samples(stream, samples, line=3)
-    labels = _column_metadata(stream, columns, n_lead, n_column_meta)
-    symbols = 1 if version == "#1.2" else symbol_column(columns[:n_lead])
+    labels = _column_metadata(stream, columns, found.samples, n_column_meta)
+    symbols = 1 if version == "#1.2" else find_symbols(columns[:n_lead])
     text = (0,) if symbols is None else (0, symbols)
-    layout = Layout(columns, "\t", text, range(n_lead, len(columns)))
-    matrix = read_matrix(stream, layout, scratch=scratch)
+    matrix = read_matrix(stream, Layout(columns, "\t", text, found.samples), scratch=scratch)
     require_rows(stream, matrix)
-    genes = matrix.text[0]
-    if len(genes) != n_rows:
+    genes, left_out = matrix.text[0], (*found.left_out, *matrix.left_out)
+    n_found = len(genes) + sum(len(one.names) for one in matrix.left_out)
+    if n_found != n_rows:
+        under = f" under {n_column_meta} of labels" if n_column_meta else ""
         raise stream.error(
-            f"expected {n_rows} rows as line 2 says, got {len(genes)}. The file may be cut off."
+            f"expected {n_rows} rows{under} as line 2 says, got {n_found}. The file may be cut off."
         )
+    if not value_columns:
+        check_ids(stream.name, genes, samples)
+    names = symbols_or_none(matrix.text[1], genes) if symbols else None
     return Source(
         path=stream.path,
         format="gct",
@@ -75,9 +88,21 @@ def read_gct(stream: TextStream, *, scratch: Path | None = None) -> Source:
         series=series_name(stream.path),
         platform=[""] * len(samples),
         values=matrix.values,
-        gene_symbol=symbols_or_none(_known(matrix.text[1]), genes) if symbols else None,
+        gene_symbol=names,
         labels=labels,
+        left_out=left_out,
+        notes=name_notes(genes, names),
     )
+
+
+def _header(stream: TextStream, n_columns: int) -> list[str]:
+    """Return the names of the columns, which are as many as line 2 says."""
+    header = split_cells(stream.readline() or "", "\t")
+    columns = header[:n_columns]
+    if any(header[n_columns:]) or len(columns) < n_columns:
+        got = len(header_cells("\t".join(header), "\t"))
+        raise stream.error(f"expected {n_columns} columns as line 2 says, got {got}.", line=3)
+    return columns
 
 
 def _dimensions(stream: TextStream, *, is_old: bool) -> tuple[int, int, int, int]:
@@ -93,7 +118,7 @@ def _dimensions(stream: TextStream, *, is_old: bool) -> tuple[int, int, int, int
 
 
 def _column_metadata(
-    stream: TextStream, columns: list[str], n_lead: int, n_rows: int
+    stream: TextStream, columns: list[str], samples: Sequence[int], n_rows: int
 ) -> dict[str, list[str]]:
     """Return the metadata rows under a GCT 1.3 header as labels."""
     labels = {}
@@ -102,7 +127,7 @@ def _column_metadata(
         cells = split_cells(stream.readline() or "", "\t")
         if len(cells) < len(columns) or any(cells[len(columns) :]):
             raise stream.error(f"expected {len(columns)} columns, got {len(cells)}.", line=line)
-        labels[cells[0]] = _known(cells[n_lead : len(columns)])
+        labels[cells[0]] = _known([cells[place] for place in samples])
     return labels
 
 
@@ -126,14 +151,8 @@ class GctxValues:
         SourceError
             If the file is damaged or a value is infinite.
         """
-        try:
-            with h5py.File(self.path) as file:
-                block = np.asarray(file[_MATRIX][samples])
-        except OSError as error:
-            raise SourceError(
-                f"{self.path.name}: expected a readable GCTX matrix, got {error}. "
-                "Download it again."
-            ) from error
+        with _told(self.path, "a readable GCTX matrix"), h5py.File(self.path) as file:
+            block = np.asarray(file[_MATRIX][samples])
         with np.errstate(over="ignore"):
             values = block.astype(np.float32, copy=False)
         if np.isinf(values).any():
@@ -146,42 +165,73 @@ class GctxValues:
         return values
 
 
+@contextmanager
+def _told(path: Path, expected: str) -> Iterator[None]:
+    """Tell whatever h5py raises of a damaged file in one line."""
+    try:
+        yield
+    except SourceError:
+        raise
+    except _DAMAGED as error:
+        got = " ".join(str(error).split()) or type(error).__name__
+        raise SourceError(
+            f"{path.name}: expected {expected}, got a damaged one ({got}). Download it again."
+        ) from error
+
+
 def read_gctx(path: Path) -> Source:
     """Return a GCTX 1.0 file; values stay on disk.
+
+    Ids may be of any type, also in one column; groups among the metadata are no labels.
 
     Raises
     ------
     SourceError
         If the file is no HDF5, lacks a part of GCTX, or its parts do not fit each other.
     """
-    try:
-        with h5py.File(path) as file:
-            return _open_gctx(path, file)
-    except OSError as error:
-        raise SourceError(
-            f"{path.name}: expected a complete HDF5 file, got a damaged one ({error}). "
-            "Download it again."
-        ) from error
+    with _told(path, "a complete HDF5 file"), h5py.File(path) as file:
+        return _open_gctx(path, file)
+
+
+def gctx_shape(path: Path) -> tuple[int, int]:
+    """Return how many samples and genes a GCTX file holds.
+
+    Raises
+    ------
+    SourceError
+        If the file is no GCTX.
+    """
+    with _told(path, "a complete HDF5 file"), h5py.File(path) as file:
+        n_samples, n_genes = _dataset(path, file, _MATRIX).shape
+        return int(n_samples), int(n_genes)
+
+
+def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
+    """Return a part of a GCTX file, or refuse a file without it."""
+    found = file.get(name)
+    if not isinstance(found, h5py.Dataset):
+        raise SourceError(f"{path.name}: expected a dataset '/{name}' of GCTX 1.0, got none.")
+    return found
 
 
 def _open_gctx(path: Path, file: h5py.File) -> Source:
     """Return the labels of an open GCTX file and its values by path."""
-    for part in (_MATRIX, "0/META/ROW/id", "0/META/COL/id"):
-        if not isinstance(file.get(part), h5py.Dataset):
-            raise SourceError(f"{path.name}: expected a dataset '/{part}' of GCTX 1.0, got none.")
-    matrix = file[_MATRIX]
+    matrix, *ids = (_dataset(path, file, name) for name in (_MATRIX, *_IDS))
+    genes, samples = map(_strings, ids)
     row, column = file["0/META/ROW"], file["0/META/COL"]
-    genes, samples = _strings(row["id"]), _strings(column["id"])
     if matrix.shape != (len(samples), len(genes)) or matrix.dtype.kind not in "fiu":
         raise SourceError(
             f"{path.name}: expected a numeric matrix of {len(samples)} samples x {len(genes)} "
             f"genes, got {matrix.dtype} {matrix.shape}."
         )
-    for kind, ids in (("sample", samples), ("gene", genes)):
-        _check_ids(path, kind, ids)
-    symbols = next(
-        (name for name in ("pr_gene_symbol", "gene_symbol", "symbol") if name in row), ""
-    )
+    for kind, names in (("sample", samples), ("gene", genes)):
+        _check_ids(path, kind, names)
+    check_ids(path.name, genes, samples)
+    fields = _fields(row, len(genes))
+    place = find_symbols(["id", *fields])
+    symbols = None
+    if place is not None:
+        symbols = symbols_or_none(_strings(row[[*fields][place - 1]]), genes)
     return Source(
         path=path,
         format="gctx",
@@ -190,19 +240,41 @@ def _open_gctx(path: Path, file: h5py.File) -> Source:
         series=series_name(path),
         platform=[""] * len(samples),
         values=GctxValues(path, (len(samples), len(genes))),
-        gene_symbol=symbols_or_none(_known(_strings(row[symbols])), genes) if symbols else None,
+        gene_symbol=symbols,
         labels={
-            name: _known(_strings(values))
-            for name, values in column.items()
-            if name != "id" and values.shape == (len(samples),)
+            name: _known(_strings(values)) for name, values in _fields(column, len(samples)).items()
         },
+        notes=name_notes(genes, symbols),
     )
+
+
+def _fields(group: h5py.Group, n: int) -> dict[str, h5py.Dataset]:
+    """Return the metadata that have one value an id, without the ids; groups have none.
+
+    Raises
+    ------
+    ValueError
+        If one of them cannot be opened.
+    """
+    found = dict(group.items())
+    if lost := [name for name, values in found.items() if values is None]:
+        raise ValueError(f"nothing behind {group.name}/{lost[0]}")
+    return {
+        name: values
+        for name, values in found.items()
+        if name != "id" and isinstance(values, h5py.Dataset) and values.size == n
+    }
 
 
 def _check_ids(path: Path, kind: str, ids: Sequence[str]) -> None:
     """Refuse an empty table, empty ids and repeated ids."""
     if not ids:
         raise SourceError(f"{path.name}: expected at least one {kind}, got none.")
+    if counters := [name for name in ids if name in RESERVED_ROWS]:
+        raise SourceError(
+            f"{path.name}: expected a gene, got {counters[0]!r}, one of the "
+            f"{RESERVED_ROWS[counters[0]]}. Take it out of the file."
+        )
     if "" in ids:
         raise SourceError(f"{path.name}: expected a {kind} id, got ''.")
     if (repeated := first_repeat(ids)) is not None:
@@ -210,9 +282,17 @@ def _check_ids(path: Path, kind: str, ids: Sequence[str]) -> None:
 
 
 def _strings(dataset: h5py.Dataset) -> list[str]:
-    """Return a metadata dataset as text; whole numbers have no decimals."""
-    values = dataset[()].tolist()
-    return [_text(value) for value in (values if isinstance(values, list) else [values])]
+    """Return a metadata dataset of any shape as text; whole numbers have no decimals.
+
+    Raises
+    ------
+    ValueError
+        If it says that it is far larger than its file.
+    """
+    nbytes, limit = dataset.size * dataset.dtype.itemsize, MIN_EXPANDED_NBYTES
+    if nbytes > max(limit, MAX_EXPANSION * dataset.id.get_storage_size()):
+        raise ValueError(f"{dataset.name} of {nbytes} bytes")
+    return [_text(value) for value in np.ravel(dataset[()]).tolist()]
 
 
 def _text(value: bytes | str | float) -> str:

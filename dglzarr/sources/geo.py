@@ -4,6 +4,8 @@ Streams the text; a family's samples are joined on ID_REF in the order of the fi
 """
 
 import logging
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dglzarr.sources.base import Source, series_name, symbols_or_none
+from dglzarr.errors import SourceError
+from dglzarr.sources.base import LeftOut, Source, name_notes, series_name, symbols_or_none
 from dglzarr.sources.matrix import Layout, check_samples, read_matrix, require_rows
 from dglzarr.sources.text import TextStream, header_cells, unquote
 
@@ -24,6 +27,8 @@ RNA_SEQ_REMEDY = (
 _BEGIN = "!series_matrix_table_begin"
 _END = "!series_matrix_table_end"
 _ENTITY = (b"!", b"^")
+_SAMPLE = re.compile(r"GSM\d+")
+_MOST = 0.9
 
 
 def read_series_matrix(stream: TextStream, *, scratch: Path | None = None) -> Source:
@@ -56,6 +61,8 @@ def read_series_matrix(stream: TextStream, *, scratch: Path | None = None) -> So
         platform=platforms,
         values=matrix.values,
         labels=_series_labels(stream, fields, samples),
+        left_out=matrix.left_out,
+        notes=name_notes(matrix.text[0], None),
     )
 
 
@@ -159,6 +166,7 @@ class _Sample:
     platform: str = ""
     fields: list[tuple[str, str]] = field(default_factory=list)
     row: NDArray[np.float32] | None = None
+    complaint: SourceError | None = None
 
 
 @dataclass
@@ -197,11 +205,12 @@ class RowValues:
 def read_soft(stream: TextStream, *, scratch: Path | None = None) -> Source:
     """Return a SOFT file: a family, a single sample or a data set (GDS).
 
+    A sample without values, or of another platform than nine tenths of a family, is left out.
+
     Raises
     ------
     SourceError
-        If there is no sample table, a table is wrong or empty, or samples are of several
-        platforms.
+        If no sample has values, a table is wrong, or samples are of several platforms.
     """
     family = _Family()
     while (text := stream.readline()) is not None:
@@ -256,16 +265,25 @@ def _read_sample(stream: TextStream, family: _Family) -> None:
     line = stream.line
     columns = header_cells(stream.readline() or "", "\t")
     if columns[:1] != ["ID_REF"] or "VALUE" not in columns:
-        raise stream.error(
+        sample.complaint = stream.error(
             f"expected columns 'ID_REF' and 'VALUE' of sample {sample.name!r}, got "
             f"{', '.join(map(repr, columns[:5]))}.",
             line=line,
         )
+        for _ in stream.blocks(_ENTITY):
+            pass
+        _expect_end(stream, ("!sample_table_end",))
+        return
     place = columns.index("VALUE")
     layout = Layout(columns, "\t", (0,), range(place, place + 1))
     matrix = read_matrix(stream, layout, stop=_ENTITY)
-    require_rows(stream, matrix, f"Sample {sample.name!r} has none.")
+    try:
+        require_rows(stream, matrix, f"Sample {sample.name!r} has none.")
+    except SourceError as error:
+        sample.complaint = error
     _expect_end(stream, ("!sample_table_end",))
+    if sample.complaint:
+        return
     ids, row = matrix.text[0], matrix.values[0]
     if ids != family.genes[: len(ids)]:
         new = [name for name in ids if name not in family.gene_at]
@@ -282,34 +300,47 @@ def _read_sample(stream: TextStream, family: _Family) -> None:
 def _join_samples(stream: TextStream, family: _Family) -> Source:
     """Return the samples that have a table, joined on ID_REF."""
     samples = [sample for sample in family.samples if sample.row is not None]
+    complaints = [sample.complaint for sample in family.samples if sample.complaint]
+    if not samples and complaints:
+        raise complaints[0]
     if not samples:
         raise stream.error(
             f"expected at least one sample table, got none in {len(family.samples)} samples. "
             f"{RNA_SEQ_REMEDY}"
         )
-    if len(samples) < len(family.samples):
-        logger.warning(
-            "%s: %d of %d samples have no table and are left out",
-            stream.name,
-            len(family.samples) - len(samples),
-            len(family.samples),
-        )
-    check_samples(stream, [sample.name for sample in samples], line=samples[-1].line)
-    platforms = sorted({sample.platform for sample in samples})
-    if len(platforms) > 1:
+    without = [("no table of values", s.name) for s in family.samples if s.row is None]
+    common, n_common = Counter(sample.platform for sample in samples).most_common(1)[0]
+    if n_common < _MOST * len(samples):
+        platforms = sorted({sample.platform for sample in samples})
         raise stream.error(
             f"expected samples of one platform, got {', '.join(platforms[:5])}. "
             "Give the series matrix of each platform instead."
         )
+    other = [
+        (f"of another platform than {common}", s.name) for s in samples if s.platform != common
+    ]
+    samples = [sample for sample in samples if sample.platform == common]
+    left_out = LeftOut.group("samples", [*without, *other])
+    for one in left_out:
+        logger.warning("%s: %s", stream.name, one)
+    check_samples(stream, [sample.name for sample in samples], line=samples[-1].line)
+    rows = [sample.row for sample in samples if sample.row is not None]
+    genes = family.genes
+    if other:  # whose genes go with them
+        values = RowValues(rows, len(genes))[:]
+        kept = np.flatnonzero(~np.isnan(values).all(axis=0))
+        genes, rows = [genes[place] for place in kept], list(values[:, kept])
     return Source(
         path=stream.path,
         format="soft",
         samples=[sample.name for sample in samples],
-        genes=family.genes,
+        genes=genes,
         series=series_name(stream.path, family.declared),
         platform=[sample.platform for sample in samples],
-        values=RowValues([s.row for s in samples if s.row is not None], len(family.genes)),
+        values=RowValues(rows, len(genes)),
         labels=_soft_labels(samples),
+        left_out=left_out,
+        notes=name_notes(genes, None),
     )
 
 
@@ -326,17 +357,23 @@ def _soft_labels(samples: Sequence[_Sample]) -> dict[str, list[str]]:
 
 
 def _read_dataset(stream: TextStream, family: _Family, scratch: Path | None) -> Source:
-    """Return the table of a GEO data set; its subsets become labels."""
+    """Return the table of a GEO data set; its subsets become labels.
+
+    A full data set has columns of annotation behind those of the samples.
+    """
     line = stream.line
     columns = header_cells(stream.readline() or "", "\t")
     if columns[:2] != ["ID_REF", "IDENTIFIER"]:
         raise stream.error(
             f"expected the header 'ID_REF', 'IDENTIFIER', got {columns[:2]}.", line=line
         )
-    samples = columns[2:]
+    places = [place for place, name in enumerate(columns) if _SAMPLE.fullmatch(name)]
+    places = places or list(range(2, len(columns)))
+    samples = [columns[place] for place in places]
     check_samples(stream, samples, line=line)
-    layout = Layout(columns, "\t", (0, 1), range(2, len(columns)))
-    matrix = read_matrix(stream, layout, stop=_ENTITY, scratch=scratch)
+    matrix = read_matrix(
+        stream, Layout(columns, "\t", (0, 1), places), stop=_ENTITY, scratch=scratch
+    )
     require_rows(stream, matrix)
     _expect_end(stream, ("!dataset_table_end",))
     stream.drain()
@@ -346,6 +383,8 @@ def _read_dataset(stream: TextStream, family: _Family, scratch: Path | None) -> 
         for place in (samples.index(name) for name in members if name in samples):
             kind = subset.get("!subset_type", "subset")
             labels.add(place, kind, subset.get("!subset_description", ""))
+    others = [("annotation", name) for name in columns[2:] if name not in samples]
+    symbols = symbols_or_none(matrix.text[1], matrix.text[0])
     return Source(
         path=stream.path,
         format="soft",
@@ -354,6 +393,8 @@ def _read_dataset(stream: TextStream, family: _Family, scratch: Path | None) -> 
         series=series_name(stream.path, family.declared),
         platform=[family.platform] * len(samples),
         values=matrix.values,
-        gene_symbol=symbols_or_none(matrix.text[1], matrix.text[0]),
+        gene_symbol=symbols,
         labels=labels.values,
+        left_out=(*LeftOut.group("columns", others), *matrix.left_out),
+        notes=name_notes(matrix.text[0], symbols),
     )

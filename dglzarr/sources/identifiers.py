@@ -4,12 +4,10 @@ Reads small text files whole; writes no store. Whether a study is of probes or o
 setting of ingest.
 """
 
-import csv
-import gzip
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Literal
@@ -18,12 +16,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dglzarr.errors import SourceError
+from dglzarr.sources.text import TextStream, read_rows
 
 FeatureKind = Literal["probe", "gene"]
 """What a study's genes are: features by label, or gene symbols, by which platforms are joined."""
 
-SYMBOL_COLUMNS = ("symbol", "genesymbol", "genesym", "hgncsymbol", "prgenesymbol")
-"""Headers of a column of gene symbols: lower case, letters and digits only."""
+SYMBOL_COLUMNS = (
+    "genesymbol",
+    "symbol",
+    "hgncsymbol",
+    "hugosymbol",
+    "approvedsymbol",
+    "prgenesymbol",
+    "genesym",
+    "symbols",
+    "identifier",
+    "geneshortname",
+    "externalgenename",
+    "genename",
+    "gene",
+)
+"""Headers of a column of gene symbols, the surest first: lower case, letters and digits only."""
 
 GENE_ID_COLUMNS = (
     "geneid",
@@ -31,54 +44,140 @@ GENE_ID_COLUMNS = (
     "entrezgene",
     "entrezid",
     "entrez",
+    "ncbigeneid",
+    "ncbigeneformerlyentrezgeneid",
+    "locuslinkid",
     "ensembl",
+    "ensemblid",
+    "ensemblgene",
     "ensemblgeneid",
+    "genestableid",
+    "genestableidversion",
     "prgeneid",
 )
 """Headers of a column of Entrez or Ensembl gene ids, in the same form."""
 
-_PANEL_HEADERS = frozenset(
+ASSIGNMENT_COLUMN = "geneassignment"
+"""Header of Affymetrix' column of `accession // symbol // title // band // Entrez id`."""
+
+NO_NAME = frozenset(
+    ("", "-", "--", "---", "?", ".", "na", "n/a", "#n/a", "nan", "null", "none", "-666", "-666.0")
+)
+"""Words, in lower case, that mean a feature has no symbol or id."""
+
+_LIST_HEADERS = frozenset(
     (
         *SYMBOL_COLUMNS,
         *GENE_ID_COLUMNS,
-        "id",
-        "idref",
-        "gene",
-        "probe",
-        "probeid",
-        "probeset",
-        "name",
+        *("id", "ids", "idref", "name", "names", "genes", "landmark", "landmarks"),
+        *("probe", "probes", "probeid", "probeids", "probeset", "probesetid", "feature"),
     )
 )
-_ENSEMBL_VERSION = re.compile(r"^(ENS[A-Z]*\d+)\.\d+(_PAR_Y)?$")
-_MULTIPLE = re.compile(r"\s*/{2,}\s*")
+_ENSEMBL = re.compile(r"(ENS[A-Z]*?)(R?)(\d+)(\.\d+)?(_PAR_Y)?")
+_WHOLE = re.compile(r"^(\d+)\.0+$")
+_POWER = re.compile(r"^\d(\.\d+)?[eE]\+?\d{1,2}$")
+_MULTIPLE = re.compile(r"\s*(?:/{2,}|[;|])\s*")
+_MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|m\u00e4r|mrz|mai|okt|dez)"
+_DATE = re.compile(
+    rf"\d{{1,2}}[-.]{_MONTH}([-.]\d{{2,4}})?|{_MONTH}-\d{{1,2}}|"
+    r"(19|20)\d\d-\d\d-\d\d( 00:00:00)?|\d{1,2}/\d{1,2}/(19|20)?\d\d",
+    re.IGNORECASE,
+)
 
 
 def strip_version(gene_id: str) -> str:
-    """Return an Ensembl id without its version; other ids as they are.
+    """Return an Ensembl id without its version and mark of chromosome Y; other ids as they are.
 
     Examples
     --------
     >>> strip_version("ENSG00000223972.4"), strip_version("AC012345.1")
     ('ENSG00000223972', 'AC012345.1')
+    >>> strip_version("ENSG00000182378.8_PAR_Y"), strip_version("ENSGR0000182378.8")
+    ('ENSG00000182378', 'ENSG00000182378')
     """
-    return _ENSEMBL_VERSION.sub(r"\1", gene_id)
+    found = _ENSEMBL.fullmatch(gene_id)
+    if found is None:
+        return gene_id
+    prefix, is_copy, digits, *_ = found.groups()
+    return f"{prefix}0{digits}" if is_copy else prefix + digits
 
 
-def first_symbol(symbols: str) -> str:
-    """Return the first of several symbols joined by `///`; "" for none.
+def clean_id(gene_id: str) -> str:
+    """Return a gene id without what a table of floats made of it.
 
     Examples
     --------
-    >>> first_symbol("DDR1 /// MIR4640"), first_symbol("---")
-    ('DDR1', '')
+    >>> clean_id("7157.0"), clean_id("1e+05"), clean_id("AC012345.1")
+    ('7157', '100000', 'AC012345.1')
     """
-    first = _MULTIPLE.split(symbols.strip(), maxsplit=1)[0].strip()
-    return "" if first in ("---", "NA", "-666") else first
+    if found := _WHOLE.match(gene_id):
+        return found.group(1)
+    if _POWER.match(gene_id) and (number := float(gene_id)).is_integer():
+        return str(int(number))
+    return gene_id
+
+
+def has_name(name: str) -> bool:
+    """Return whether a cell names something, instead of saying that nothing is known.
+
+    Examples
+    --------
+    >>> has_name("TP53"), has_name("NULL"), has_name("n/a")
+    (True, False, False)
+    """
+    return name.strip().lower() not in NO_NAME
+
+
+def excel_dates(names: Iterable[str]) -> list[str]:
+    """Return the names that a spreadsheet made dates of.
+
+    Examples
+    --------
+    >>> excel_dates(["TP53", "1-Mar", "Sep-02", "2001-12-01"])
+    ['1-Mar', 'Sep-02', '2001-12-01']
+    """
+    return [name for name in names if name[:1].isalnum() and _DATE.fullmatch(name)]
+
+
+def first_symbol(symbols: str) -> str:
+    """Return the first of several symbols joined by `///`, `;` or `|`; "" for none and for a date.
+
+    Examples
+    --------
+    >>> first_symbol("DDR1 /// MIR4640"), first_symbol("---"), first_symbol("A1BG|1")
+    ('DDR1', '', 'A1BG')
+    """
+    first = _MULTIPLE.split(symbols.strip(), maxsplit=1)[0]
+    return "" if not has_name(first) or excel_dates((first,)) else first
+
+
+def second_copies(labels: Sequence[str]) -> set[int]:
+    """Return where copies of genes on chromosome Y stand whose first copy is there too.
+
+    Genes of the pseudoautosomal regions have a copy, counted as 0, in GENCODE's lists.
+
+    Examples
+    --------
+    >>> second_copies(["ENSG00000182378.8", "ENSG00000182378.8_PAR_Y", "ENSGR0000178605.8"])
+    {1}
+    """
+    copies = [place for place, label in enumerate(labels) if _is_second_copy(label)]
+    if not copies:
+        return set()
+    first = {_key(label) for label in labels if not _is_second_copy(label)}
+    return {place for place in copies if _key(labels[place]) in first}
+
+
+def _is_second_copy(label: str) -> bool:
+    """Return whether an Ensembl id is that of a copy on chromosome Y, in GENCODE's ways."""
+    found = label.startswith("ENS") and _ENSEMBL.fullmatch(label)
+    return bool(found and (found[2] or found[5]))
 
 
 def read_gene_list(path: str | Path) -> list[str]:
     """Return the ids of a file with one id a line; blank lines and # comments are left out.
+
+    A first line that only says what the others are (`probe`, `gene symbol`, R's `x`) is no id.
 
     Raises
     ------
@@ -87,20 +186,25 @@ def read_gene_list(path: str | Path) -> list[str]:
     """
     path = Path(path)
     line_of: dict[str, int] = {}
+    is_first = True
     for line, text in _lines(path):
         name = re.sub(r"(^|\s)#.*", "", text).strip().strip('"')
         if not name:
             continue
-        if "\t" in name:
+        if "\t" in name or '","' in name:
             raise SourceError(
                 f"{path.name}, line {line}: expected one id a line, got several cells."
             )
+        if is_first and _is_header([name]):
+            name = ""
+        is_first = False
         if name in line_of:
             raise SourceError(
                 f"{path.name}, line {line}: expected each id once, got {name!r} of line "
                 f"{line_of[name]} again. Drop the repeat."
             )
-        line_of[name] = line
+        if name:
+            line_of[name] = line
     if not line_of:
         raise SourceError(f"{path.name}: expected at least one id, got none.")
     return list(line_of)
@@ -113,38 +217,97 @@ class Annotation:
     symbol: dict[str, str]
     gene_id: dict[str, str]
 
+    @cached_property
+    def _probe_of(self) -> dict[str, str]:
+        """The probe of each key, the first where several share one."""
+        return {_key(probe): probe for probe in reversed([*self.gene_id, *self.symbol])}
+
+    def symbol_of(self, label: str) -> str:
+        """Return the symbol of a probe, an Ensembl id of whatever version; "" for none."""
+        return self.symbol.get(label) or self.symbol.get(self._probe_of.get(_key(label), ""), "")
+
+    def gene_id_of(self, label: str) -> str:
+        """Return the gene id of a probe, an Ensembl id of whatever version; "" for none."""
+        return self.gene_id.get(label) or self.gene_id.get(self._probe_of.get(_key(label), ""), "")
+
 
 def read_annotation_table(path: str | Path) -> Annotation:
     """Return gene symbols and gene ids by probe from a table with a header.
 
-    The first column holds the probe ids. Of several symbols (`A /// B`) the first is taken; of
-    several rows of a probe the first that says something. GEO platform files (GPL, `.annot`)
-    are read between their table markers.
+    The first column holds the probe ids; where its header says that they are gene ids and there
+    is no other column of those, they are these too. Of several symbols (`A /// B`) the first is
+    taken; of several rows of a probe the first that says something. GEO platform files (GPL,
+    `.annot`) are read between their table markers.
 
     Raises
     ------
     SourceError
-        If the file is missing, no table, or has neither column; names the columns found.
+        If the file is missing, no table, has neither column, or a row has more cells than the
+        header; names file and line.
     """
     path = Path(path)
-    rows = _platform_rows(path)
-    line, header = next(rows, (1, []))
-    names = [_plain(name) for name in header]
-    key = 1 if names[:1] == [""] and "id" in "".join(names[1:2]) else 0
-    symbol = _find(names, SYMBOL_COLUMNS, key)
-    gene_id = _find(names, GENE_ID_COLUMNS, key)
-    if symbol is None and gene_id is None:
+    rows = list(_platform_rows(path))
+    line, header = rows[0] if rows else (1, [])
+    if len(rows) > 1 and len(rows[1][1]) == len(header) + 1 and rows[1][1][-1]:
+        header = ["", *header]  # as R writes row names
+    places = _find_columns(path, line, header)
+    annotation = Annotation({}, {})
+    for line, row in rows[1:]:
+        if any(row[len(header) :]):
+            raise SourceError(
+                f"{path.name}, line {line}: expected {len(header)} cells as in the header, got "
+                f"{len(row)}. Correct the line."
+            )
+        cells = row + [""] * (len(header) - len(row))
+        _add_names(annotation, cells, places)
+    return annotation
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where an annotation table has the probe and what it measures."""
+
+    key: int
+    symbol: int | None
+    gene_id: int | None
+    assignment: int | None
+
+
+def _find_columns(path: Path, line: int, header: Sequence[str]) -> _Places:
+    """Return where an annotation table has its columns, or refuse one that has none."""
+    names = [plain(name) for name in header]
+    is_numbered = names[:1] == [""] and ("id" in "".join(names[1:2]))
+    key = 1 if is_numbered else 0
+    symbol = find_column(names, SYMBOL_COLUMNS, skip=key)
+    gene_id = find_column(names, GENE_ID_COLUMNS, skip=key)
+    assignment = find_column(names, (ASSIGNMENT_COLUMN,), skip=key)
+    if symbol is None and gene_id is None and assignment is None:
         raise SourceError(
             f"{path.name}, line {line}: expected a column 'Gene Symbol' or 'Gene ID', got "
             f"{', '.join(map(repr, header[:5]))}. Give a table with a header."
         )
-    annotation = Annotation({}, {})
-    for _, row in rows:
-        cells = row + [""] * (len(header) - len(row))
-        for place, target in ((symbol, annotation.symbol), (gene_id, annotation.gene_id)):
-            if place is not None and not target.get(cells[key]):
-                target[cells[key]] = first_symbol(cells[place])
-    return annotation
+    if gene_id is None and assignment is None and names[key] in GENE_ID_COLUMNS:
+        gene_id = key
+    return _Places(key, symbol, gene_id, assignment)
+
+
+def _add_names(annotation: Annotation, cells: Sequence[str], places: _Places) -> None:
+    """Take in what one row says of its probe, where no row before has said it."""
+    probe = cells[places.key]
+    assigned = ["", ""]
+    if places.assignment is not None:
+        first = re.split(r"\s+///\s+", cells[places.assignment])[0]
+        parts = [*re.split(r"\s+//\s+", first), *[""] * 5]
+        assigned = [parts[1], parts[4]]
+    symbol = cells[places.symbol] if places.symbol is not None else assigned[0]
+    gene_id = cells[places.gene_id] if places.gene_id is not None else assigned[1]
+    for told, value, target in (
+        (places.symbol, first_symbol(symbol), annotation.symbol),
+        (places.gene_id, clean_id(first_symbol(gene_id)), annotation.gene_id),
+    ):
+        is_told = told is not None or places.assignment is not None
+        if is_told and not target.get(probe):
+            target[probe] = value
 
 
 def feature_symbols(
@@ -152,8 +315,9 @@ def feature_symbols(
 ) -> list[str]:
     """Return the gene symbol of each feature of a source, "" where it is unknown.
 
-    The annotation's by label; else the source's own; else the annotation's by Ensembl or Entrez
-    id. A source of which no symbol is known has its labels taken for symbols.
+    The annotation's by label, Ensembl versions ignored; else the source's own; else the
+    annotation's by Ensembl or Entrez id. A source of which no symbol is known has its labels taken
+    for symbols. A gene's second copy on chromosome Y has none.
 
     Parameters
     ----------
@@ -172,10 +336,14 @@ def feature_symbols(
     known = annotation or Annotation({}, {})
     by_id = {_key(i): known.symbol.get(p, "") for p, i in known.gene_id.items() if i}
     found = [
-        known.symbol.get(label) or first_symbol(own) or by_id.get(_key(label), "")
+        known.symbol_of(label) or first_symbol(own) or by_id.get(_key(label), "")
         for label, own in zip(labels, symbols, strict=True)
     ]
-    return found if any(found) else [first_symbol(label) for label in labels]
+    if not any(found):
+        found = [first_symbol(label) for label in labels]
+    for place in second_copies(labels):
+        found[place] = ""
+    return found
 
 
 def same_spelling(*lists: Sequence[str]) -> list[list[str]]:
@@ -301,12 +469,30 @@ def name_genes(
         id_of = {s.upper(): known.gene_id.get(p, "") for p, s in known.symbol.items()}
         return genes, [id_of.get(gene.upper(), "") for gene in genes]
     if annotation is not None:
-        symbol, gene_id = annotation.symbol, annotation.gene_id
-        return [symbol.get(g, "") for g in genes], [gene_id.get(g, "") for g in genes]
+        return list(map(annotation.symbol_of, genes)), list(map(annotation.gene_id_of, genes))
     symbols: dict[str, str] = {}
     for labels, own in sources:
         symbols |= {str(g): str(s) for g, s in zip(labels, own, strict=True) if s}
     return [symbols.get(g, "") for g in genes], [""] * len(genes)
+
+
+def refuse_unmeasured(
+    path: str | Path, listed: Iterable[str], genes_of: Iterable[Sequence[str]]
+) -> None:
+    """Refuse a list of genes of which some are measured by no source.
+
+    Raises
+    ------
+    SourceError
+        Naming the first of them.
+    """
+    measured = set().union(*genes_of)
+    if absent := [name for name in listed if name not in measured]:
+        more = ", ..." if len(absent) > 5 else ""
+        raise SourceError(
+            f"{Path(path).name}: expected probes that a source measures, got {len(absent)} that "
+            f"none does: {', '.join(map(repr, absent[:5]))}{more}. Take them out of the list."
+        )
 
 
 @dataclass(frozen=True)
@@ -349,8 +535,9 @@ def read_panel(
         If the file is missing or no column names a gene of the study.
     """
     path = Path(path)
-    rows = [row for _, row in _rows(path)]
-    if rows and any(_plain(cell) in _PANEL_HEADERS for cell in rows[0]):
+    rows = [row for _, row in read_rows(path.name, _lines(path))]
+    example = ", ".join(map(repr, (rows[0] if rows else [])[:5]))
+    if rows and _is_header(rows[0]):
         rows = rows[1:]
     lookups = [_first_label(names, genes) for names in (genes, symbols, gene_ids) if names]
     best: tuple[int, list[str], dict[str, str]] = (0, [], {})
@@ -362,7 +549,6 @@ def read_panel(
             best = (n_found, entries, lookup)
     _, entries, lookup = best
     if not entries:
-        example = ", ".join(map(repr, (rows[0] if rows else [])[:5]))
         raise SourceError(
             f"{path.name}: expected ids or symbols of the study's genes such as {genes[0]!r}, got "
             f"{example or 'no rows'}. Give ingest.annotation to match by symbol."
@@ -471,7 +657,8 @@ def match_genes(
 
     Each study gene takes the first of these that finds cohort genes: equal labels; labels equal
     without Ensembl versions; the study's gene id; its symbol (or label) among the cohort's
-    symbols, or ids where the cohort has none. Letter case is ignored.
+    symbols, or ids where the cohort has none. Letter case is ignored, and so is a gene's second
+    copy on chromosome Y.
 
     Parameters
     ----------
@@ -481,10 +668,11 @@ def match_genes(
         Labels, symbols and Entrez or Ensembl ids of the study's genes.
     """
     exact = _places(query_ids, str)
-    stripped = _places(query_ids, _key)
+    copies = second_copies(query_ids)
+    stripped = _places(query_ids, _key, without=copies)
     by_symbol = stripped
     if query_symbols is not None:
-        by_symbol = _places([first_symbol(name) for name in query_symbols], _key)
+        by_symbol = _places([first_symbol(name) for name in query_symbols], _key, without=copies)
     study: list[int] = []
     query: list[int] = []
     for place, label in enumerate(gene_labels):
@@ -503,11 +691,14 @@ def match_genes(
     return GeneMatch(np.array(study, np.int64), np.array(query, np.int64), len(gene_labels))
 
 
-def _places(names: Sequence[str], key: Callable[[str], str]) -> dict[str, list[int]]:
-    """Return where each non-empty name stands, by its key."""
+def _places(
+    names: Sequence[str], key: Callable[[str], str], *, without: Iterable[int] = ()
+) -> dict[str, list[int]]:
+    """Return where each name stands, by its key; words for none have no place."""
     places: dict[str, list[int]] = {}
+    skipped = set(without)
     for place, name in enumerate(names):
-        if first_symbol(name):
+        if has_name(name) and place not in skipped:
             places.setdefault(key(name), []).append(place)
     return places
 
@@ -522,8 +713,14 @@ def _first_label(names: Sequence[str], genes: Sequence[str]) -> dict[str, str]:
 
 
 def _key(name: str) -> str:
-    """Return a name as it is compared: no Ensembl version, upper case."""
-    return strip_version(name).upper()
+    """Return a name as it is compared: no Ensembl version, no decimals, upper case."""
+    return strip_version(clean_id(name)).upper()
+
+
+def _is_header(row: Sequence[str]) -> bool:
+    """Return whether the first row of a list only says what the others are, as R's `x` does."""
+    alone = [cell.lower() for cell in row if cell]
+    return alone in (["x"], ["v1"]) or any(plain(cell) in _LIST_HEADERS for cell in row)
 
 
 def _entries(rows: Iterable[Sequence[str]], column: int) -> Iterator[str]:
@@ -533,48 +730,46 @@ def _entries(rows: Iterable[Sequence[str]], column: int) -> Iterator[str]:
             yield from filter(None, (part.strip() for part in row[column].split(",")))
 
 
-def _find(names: Sequence[str], wanted: Sequence[str], key: int) -> int | None:
-    """Return the place of the first wanted column beside the key, or None."""
+def find_column(names: Sequence[str], wanted: Sequence[str], *, skip: int) -> int | None:
+    """Return the place of the first wanted name beside that of the key, or None.
+
+    Examples
+    --------
+    >>> find_column(["id", "gene", "symbol"], ["symbol", "gene"], skip=0)
+    2
+    """
     places = [names.index(name) for name in wanted if name in names]
-    return next((place for place in places if place != key), None)
+    return next((place for place in places if place != skip), None)
 
 
-def _plain(name: str) -> str:
-    """Return a header in lower case, letters and digits only."""
+def plain(name: str) -> str:
+    """Return a header in lower case, letters and digits only.
+
+    Examples
+    --------
+    >>> plain("Gene_Symbol ")
+    'genesymbol'
+    """
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _platform_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows of a table; of a GEO platform file those between the markers."""
-    rows = list(_rows(path))
-    begin = [i for i, (_, row) in enumerate(rows) if row[0].lower() == "!platform_table_begin"]
-    for line, row in rows[begin[0] + 1 if begin else 0 :]:
-        if row[0].lower().startswith(("!platform_table_end", "!sample_table_end")):
-            return
-        if not row[0].startswith(("#", "!", "^")):
-            yield line, row
-
-
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line, cells) of the non-blank lines; tabs separate where any line has one."""
-    lines = [(line, text) for line, text in _lines(path) if text.strip()]
-    is_tab = any("\t" in text for _, text in lines)
+    lines = list(_lines(path))
+    marks = [text.strip().strip('"').lower() for _, text in lines if text[:2].strip('"') == "!"]
+    is_open = "!platform_table_begin" not in marks
+    kept = []
     for line, text in lines:
-        cells = text.split("\t") if is_tab else next(csv.reader([text]))
-        yield line, [cell.strip().strip('"') for cell in cells]
+        bare = text.lstrip().lstrip('"')
+        if bare.lower().startswith(("!platform_table_end", "!sample_table_end")) and is_open:
+            break
+        if is_open and not bare.startswith(("#", "!", "^")):
+            kept.append((line, text))
+        is_open = is_open or bare.lower().startswith("!platform_table_begin")
+    yield from read_rows(path.name, kept)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (number, text) of the lines of a plain or gzip file, UTF-8 or else latin-1."""
-    try:
-        raw = path.read_bytes()
-        raw = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
-    except (OSError, EOFError, zlib.error) as error:
-        raise SourceError(f"{path}: expected a readable text file, got {error}.") from error
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")
-    if "\0" in text[:4096]:
-        raise SourceError(f"{path.name}: expected text, got binary data.")
-    yield from enumerate(re.split(r"\r\n|\n|\r", text), start=1)
+    """Yield (number, text) of the lines of a plain or gzip file."""
+    with TextStream(path) as stream:
+        yield from stream.lines()

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from dglzarr.errors import SourceError, StoreError
 from dglzarr.kernels.decimals import parse_decimals
 from dglzarr.kernels.slices import iter_slices
-from dglzarr.sources.base import first_repeat
+from dglzarr.sources.base import LeftOut, first_repeat
+from dglzarr.sources.columns import RESERVED_ROWS
 from dglzarr.sources.text import TextStream, decode, split_cells, unquote
 
 WIDE_COLUMNS = 128
@@ -58,21 +59,22 @@ class Layout:
     columns: list[str]
     separator: str
     text: tuple[int, ...]
-    values: range
+    values: Sequence[int]
 
     @property
     def is_wide(self) -> bool:
         """Whether the cells of a line after its text form one run worth parsing at once."""
-        ends_with_values = self.values.stop == len(self.columns)
-        return ends_with_values and len(self.values) >= WIDE_COLUMNS
+        n = len(self.values)
+        return n >= WIDE_COLUMNS and self.values[0] == len(self.columns) - n
 
 
 @dataclass(frozen=True)
 class TextMatrix:
-    """A parsed table: text columns (id first) and values `(sample, gene)`."""
+    """A parsed table: text columns (id first), values `(sample, gene)`, rows that are no genes."""
 
     text: list[list[str]]
     values: Values
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,8 @@ def read_matrix(
     Returns
     -------
     TextMatrix
-        Values `(sample, gene)` are a view of a gene-major array: 4 bytes a cell.
+        Values `(sample, gene)` are a view of a gene-major array: 4 bytes a cell. Counters of
+        reads are left out.
 
     Raises
     ------
@@ -179,15 +182,26 @@ def read_matrix(
     """
     text: list[list[str]] = [[] for _ in layout.text]
     seen: set[str] = set()
+    counters: list[tuple[str, str]] = []
     shortest = len(layout.columns)  # a separator a column
     n_expected = stream.expect_lines(shortest=shortest) if layout.is_wide else 0
     with closing(_Rows(len(layout.values), scratch, n_expected=n_expected)) as rows:
         for block in _iter_parsed(stream, layout, stop):
             _check_ids(stream, block, seen)
+            if not RESERVED_ROWS.keys().isdisjoint(block.text[0]):
+                counters += [(RESERVED_ROWS[i], i) for i in block.text[0] if i in RESERVED_ROWS]
+                block = _without_counters(block)
             rows.append(block.values)
             for column, cells in zip(text, block.text, strict=True):
                 column.extend(cells)
-        return TextMatrix(text, rows.finish())
+        return TextMatrix(text, rows.finish(), LeftOut.group("rows", counters))
+
+
+def _without_counters(block: _Block) -> _Block:
+    """Return a block without the rows that count reads of no gene."""
+    kept = [row for row, name in enumerate(block.text[0]) if name not in RESERVED_ROWS]
+    text = [[column[row] for row in kept] for column in block.text]
+    return _Block(text, block.values[kept], [block.lines[row] for row in kept])
 
 
 def _iter_parsed(stream: TextStream, layout: Layout, stop: tuple[bytes, ...]) -> Iterator[_Block]:
@@ -236,7 +250,10 @@ def _parse_block(stream: TextStream, layout: Layout, raw: bytes, first_line: int
 
 
 def _count_regular(raw: bytes, layout: Layout) -> int:
-    """Return the number of lines if each has one separator less than columns, else 0."""
+    """Return the number of lines if each has one separator less than columns, else 0.
+
+    A quote around a separator or a line end makes a block irregular.
+    """
     data = np.frombuffer(raw, np.uint8)
     ends = np.flatnonzero(data == ord("\n"))
     is_separator = data == ord(layout.separator)
@@ -247,8 +264,14 @@ def _count_regular(raw: bytes, layout: Layout) -> int:
         is_regular = all(count == n_separators for count in counts)
     else:
         expected = np.arange(1, len(ends) + 1) * n_separators
-        found = np.searchsorted(np.flatnonzero(is_separator), ends)
+        separators = np.flatnonzero(is_separator)
+        found = np.searchsorted(separators, ends)
         is_regular = np.array_equal(found, expected)
+        if is_regular and b'"' in raw:
+            quotes = np.flatnonzero(data == ord('"'))
+            is_regular = not any(
+                (np.searchsorted(quotes, at) & 1).any() for at in (separators, ends)
+            )
     return len(ends) if is_regular and b"\r" not in raw else 0
 
 
@@ -278,7 +301,7 @@ def _parse_frame(raw: bytes, layout: Layout) -> tuple[list[list[str]], Values]:
 def _parse_wide(raw: bytes, layout: Layout) -> tuple[list[list[str]], Values]:
     """Return text columns and values `(row, column)`, cells parsed as one long column."""
     separator = layout.separator.encode()
-    n_lead = layout.values.start
+    n_lead = layout.values[0]
     heads, cells = [], []
     for line in raw[:-1].split(b"\n"):
         *head, rest = line.split(separator, n_lead)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import gzip
 import os
+import zlib
 from pathlib import Path
 
 import h5py
+
+from dglzarr.errors import SourceError
+from dglzarr.sources.gct import gctx_shape
+from dglzarr.sources.text import GZIP_MAGIC
 
 _HEAD_NBYTES = 1 << 22
 
@@ -22,13 +27,19 @@ def peek_size(path: str | Path) -> tuple[int, int]:
     ------
     OSError
         When the file cannot be read.
+    SourceError
+        When it is damaged.
     """
     path = Path(path)
     if h5py.is_hdf5(path):
-        with h5py.File(path) as file:
-            n_samples, n_genes = file["/0/DATA/0/matrix"].shape
-        return int(n_samples), int(n_genes)
-    head, n_bytes = _head(path)
+        return gctx_shape(path)
+    try:
+        head, n_bytes = _head(path)
+    except (EOFError, zlib.error) as error:
+        raise SourceError(
+            f"{path.name}: expected a complete gzip file, got a damaged one ({error}). "
+            "Download it again."
+        ) from error
     lines = head.splitlines()[:-1] or [head]
     separator = b"\t" if b"\t" in head else b","
     widest = max(lines, key=lambda line: line.count(separator))
@@ -41,14 +52,23 @@ def peek_size(path: str | Path) -> tuple[int, int]:
 
 
 def _head(path: Path) -> tuple[bytes, int]:
-    """Return the first bytes of a text and its whole length."""
+    """Return the first bytes of a text and about its whole length.
+
+    A gzip file tells the length of its last member only, and that without what is over 4 GiB. So
+    the length is taken from how far the head was packed, and that of the file where both agree.
+    """
+    n_packed = path.stat().st_size
     with path.open("rb") as file:
-        is_gzip = file.read(2) == b"\x1f\x8b"
-        if is_gzip:
-            file.seek(-4, os.SEEK_END)
-            n_bytes = int.from_bytes(file.read(4), "little")
-    if not is_gzip:
-        with path.open("rb") as file:
-            return file.read(_HEAD_NBYTES), path.stat().st_size
-    with gzip.open(path) as file:
-        return file.read(_HEAD_NBYTES), n_bytes
+        if file.read(2) != GZIP_MAGIC:
+            file.seek(0)
+            return file.read(_HEAD_NBYTES), n_packed
+        file.seek(-4, os.SEEK_END)
+        told = int.from_bytes(file.read(4), "little")
+        file.seek(0)
+        with gzip.open(file) as text:
+            head = text.read(_HEAD_NBYTES)
+            if not text.read(1):
+                return head, len(head)
+            expected = int(len(head) / file.tell() * n_packed)
+    told += (expected - told + (1 << 31) >> 32) * (1 << 32)
+    return head, told if abs(told - expected) < 0.2 * expected else expected

@@ -1,25 +1,41 @@
 """The scale and the unit of a source: as stated, or as its values show."""
 
+import re
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dglzarr.errors import SourceError
-from dglzarr.kernels.scale import Scale, Unit, detect_scale, looks_like_counts, value_quantiles
+from dglzarr.kernels.scale import (
+    Scale,
+    Unit,
+    detect_scale,
+    looks_like_counts,
+    unlike_the_rest,
+    value_quantiles,
+)
 from dglzarr.sources.base import Source
 
 LARGEST_LOG2 = 50
 _SCALE_WINDOWS, _SCALE_WINDOW = 16, 8
+_GENES_LOOKED_AT = 1000
+_LOW_LOG2 = 6
+_METHYLATION = re.compile(r"cg\d{6,}|ch\.\w+\.\d+")
+_OVERRULE = "To take the values as they are, state what they are, such as unit = 'log2'."
 
 
 class Scaled(NamedTuple):
-    """A source, the quantiles of its values, their scale and, where it is known, their unit."""
+    """A source, the quantiles of its values, their scale and, where it is known, their unit.
+
+    `notes` tell what a user should know of the values.
+    """
 
     table: Source
     quantiles: dict[str, float]
     scale: Scale
     unit: Unit | None
+    notes: tuple[str, ...] = ()
 
 
 def find_scale(table: Source, unit: Unit | None) -> Scaled:
@@ -27,6 +43,11 @@ def find_scale(table: Source, unit: Unit | None) -> Scaled:
 
     Of a large source a few windows of samples are looked at, spread evenly: a row alone costs as
     much as its whole chunk where the file is compressed.
+
+    Raises
+    ------
+    SourceError
+        If the values are on no known scale, or not on the stated one.
     """
     n = len(table.samples)
     starts = np.linspace(0, max(0, n - _SCALE_WINDOW), _SCALE_WINDOWS).astype(int)
@@ -35,13 +56,58 @@ def find_scale(table: Source, unit: Unit | None) -> Scaled:
     values = np.concatenate([table.read(*window) for window in windows])
     try:
         quantiles = value_quantiles(values)
-        scale = _stated_scale(unit, quantiles) or detect_scale(quantiles)
+        scale = _stated_scale(unit, quantiles) or _seen_scale(table, quantiles)
     except ValueError as error:
         raise SourceError(f"{table.path.name}: {error}") from error
     if unit is None and (scale == "log2" or looks_like_counts(values)):
         unit = "log2" if scale == "log2" else "counts"
     names = ("min", "q25", "median", "q75", "q99", "max")
-    return Scaled(table, dict(zip(names, (float(q) for q in quantiles), strict=True)), scale, unit)
+    samples = [name for start, stop in windows for name in table.samples[start:stop]]
+    return Scaled(
+        table,
+        dict(zip(names, (float(q) for q in quantiles), strict=True)),
+        scale,
+        unit,
+        (*_doubts(samples, values), *_low_values(scale, quantiles)),
+    )
+
+
+def _seen_scale(table: Source, quantiles: NDArray[np.float64]) -> Scale:
+    """Return the scale that values show.
+
+    Raises
+    ------
+    ValueError
+        When they show none, or the ids are those of methylation; says which setting overrules.
+    """
+    try:
+        scale = detect_scale(quantiles)
+    except ValueError as error:
+        raise ValueError(f"{error} {_OVERRULE}") from error
+    looked_at = table.genes[:: max(1, len(table.genes) // 1000)]
+    if sum(_METHYLATION.match(gene) is not None for gene in looked_at) > 0.5 * len(looked_at):
+        raise ValueError(
+            f"gene ids: expected genes or probes of expression, got those of methylation such as "
+            f"{table.genes[0]!r}. Use the file of expression. {_OVERRULE}"
+        )
+    return scale
+
+
+def _doubts(samples: list[str], values: NDArray[np.float32]) -> tuple[str, ...]:
+    """Return a note on the samples that look measured otherwise than the rest."""
+    odd = np.flatnonzero(unlike_the_rest(values[:, :: max(1, values.shape[1] // _GENES_LOOKED_AT)]))
+    if not odd.size:
+        return ()
+    shown = ", ".join(repr(samples[place]) for place in odd[:3]) + (", ..." if odd.size > 3 else "")
+    remedy = "a failed measurement, or a column that is no sample, which value_columns leaves out"
+    return (f"{odd.size} of {len(samples)} samples seen are unlike the rest ({shown}): {remedy}",)
+
+
+def _low_values(scale: Scale, quantiles: NDArray[np.float64]) -> tuple[str, ...]:
+    """Return a note on log2 values that reach no further than logarithms taken twice do."""
+    if scale == "raw" or quantiles[0] < 0 or quantiles[-1] > _LOW_LOG2:
+        return ()
+    return (f"the values reach only {quantiles[-1]:.3g}: log10, or log2 taken twice, is not log2",)
 
 
 def _stated_scale(unit: Unit | None, quantiles: NDArray[np.float64]) -> Scale | None:

@@ -1,37 +1,44 @@
 """Expression tables (TSV or CSV, genes in rows) and sample sheets.
 
 A table has ids in its first column and one column a sample; a column of gene symbols may stand
-anywhere. A sheet has one row a sample and joins on the column that covers the samples.
+anywhere, and columns that `columns` names are left out. A sheet has one row a sample and joins on
+the column that covers the samples.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from dglzarr.errors import SourceError
-from dglzarr.sources.base import Source, series_name, symbols_or_none
-from dglzarr.sources.matrix import Layout, check_samples, read_matrix, require_rows
-from dglzarr.sources.text import TextStream, header_cells, split_cells
+import numpy as np
 
-SYMBOL_COLUMNS = ("gene symbol", "symbol", "identifier", "hgnc symbol", "pr gene symbol")
-"""Headers of a column of gene symbols, in lower case, `_` read as a blank."""
+from dglzarr.errors import SourceError
+from dglzarr.kernels.scale import are_probabilities
+from dglzarr.sources.base import Source, name_notes, series_name, symbols_or_none
+from dglzarr.sources.columns import Columns, check_header, check_ids, sort_columns
+from dglzarr.sources.matrix import Layout, TextMatrix, check_samples, read_matrix, require_rows
+from dglzarr.sources.text import TextStream, header_cells, read_rows, split_cells
 
 PLATFORM_COLUMNS = ("platform", "platform_id")
 """Columns of a sample sheet that name the platform."""
 
-_DECIMAL = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
+SERIES_COLUMNS = ("series_id", "series", "gse")
+"""Columns of a sample sheet, and labels of a file without a series, that name the study."""
+
+_N_LOOKED_AT = 2000
 
 
-def symbol_column(columns: Sequence[str]) -> int | None:
-    """Return the place of the column that holds gene symbols, or None."""
-    for place, column in enumerate(columns):
-        if column.lower().replace("_", " ") in SYMBOL_COLUMNS and place:
-            return place
-    return None
-
-
-def read_table(stream: TextStream, *, scratch: Path | None = None) -> Source:
+def read_table(
+    stream: TextStream, *, scratch: Path | None = None, value_columns: Sequence[str] = ()
+) -> Source:
     """Return an expression table: ids in the first column, one column a sample.
+
+    Parameters
+    ----------
+    stream
+        Text that stands on the header, or on comments before it.
+    scratch
+        Folder for the values of more than one shard of samples.
+    value_columns
+        Patterns of the columns that are samples; what their names and values say is not doubted.
 
     Raises
     ------
@@ -40,49 +47,80 @@ def read_table(stream: TextStream, *, scratch: Path | None = None) -> Source:
     """
     while (stream.peek() or "").startswith("#"):
         stream.readline()
-    line = stream.line
+    line, place = stream.line, f"{stream.name}, line {stream.line}"
     header = stream.readline() or ""
     separator = "\t" if "\t" in header else ","
-    columns = _columns(stream, header_cells(header, separator), separator)
+    columns = _columns(stream, header, separator, line=line)
     if len(columns) < 2:
         raise stream.error(
             "expected a series matrix, SOFT, GCT, GCTX or a tab- or comma-separated table with "
             f"sample columns, got {header[:60]!r}.",
             line=line,
         )
-    symbols = symbol_column(columns)
-    if symbols not in (None, 1, len(columns) - 1):
-        raise stream.error(
-            f"expected {columns[symbols or 0]!r} as second or last column, got it as column "
-            f"{(symbols or 0) + 1}. Move it.",
-            line=line,
-        )
-    values = range(2 if symbols == 1 else 1, len(columns) - (symbols == len(columns) - 1 > 1))
-    samples = [columns[place] for place in values]
+    found = sort_columns(place, columns, value_columns)
+    samples = [columns[at] for at in found.samples]
+    if not value_columns:
+        check_header(place, columns, samples)
+    if not samples and found.left_out:
+        told = "; ".join(map(str, found.left_out))
+        raise stream.error(f"expected at least one sample column, got none: {told}.", line=line)
     check_samples(stream, samples, line=line)
-    if any(map(_DECIMAL.fullmatch, samples)):
-        raise stream.error("expected a header of sample ids, got numbers. Add a header.", line=line)
-    text = (0,) if symbols is None else (0, symbols)
-    matrix = read_matrix(stream, Layout(columns, separator, text, values), scratch=scratch)
+    text = (0,) if found.symbols is None else (0, found.symbols)
+    matrix = read_matrix(stream, Layout(columns, separator, text, found.samples), scratch=scratch)
     require_rows(stream, matrix)
+    if not value_columns:
+        check_ids(stream.name, matrix.text[0], samples)
+        _refuse_probabilities(stream.name, matrix, samples)
+    return _as_source(stream.path, matrix, found, samples)
+
+
+def _as_source(path: Path, matrix: TextMatrix, found: Columns, samples: list[str]) -> Source:
+    """Return a parsed table as a source."""
     genes = matrix.text[0]
+    symbols = symbols_or_none(matrix.text[1], genes) if found.symbols is not None else None
     return Source(
-        path=stream.path,
+        path=path,
         format="table",
         samples=samples,
         genes=genes,
-        series=series_name(stream.path),
+        series=series_name(path),
         platform=[""] * len(samples),
         values=matrix.values,
-        gene_symbol=symbols_or_none(matrix.text[1], genes) if symbols is not None else None,
+        gene_symbol=symbols,
+        left_out=(*found.left_out, *matrix.left_out),
+        notes=name_notes(genes, symbols),
     )
 
 
-def _columns(stream: TextStream, columns: list[str], separator: str) -> list[str]:
+def _columns(stream: TextStream, header: str, separator: str, *, line: int) -> list[str]:
     """Return the header, with an id column added where rows have one cell more (R's way)."""
     stream.skip_blank()
-    row = split_cells(stream.peek() or "", separator)
-    return ["", *columns] if len(row) == len(columns) + 1 and row[-1] else columns
+    named, row = header_cells(header, separator), split_cells(stream.peek() or "", separator)
+    n_header, n_row = len(split_cells(header, separator)), len(row)
+    filled = header_cells(stream.peek() or "", separator)
+    if len(filled) == len(named) + 1 and n_row > n_header:
+        return ["", *named]
+    if len(named) < len(filled) <= n_header:
+        raise stream.error(
+            f"expected a name for column {len(named) + 1}, which holds {filled[len(named)]!r}, got "
+            "none. Name it or take it out.",
+            line=line,
+        )
+    return named
+
+
+def _refuse_probabilities(name: str, matrix: TextMatrix, samples: Sequence[str]) -> None:
+    """Refuse columns of probabilities among others of expression."""
+    step = max(1, len(matrix.text[0]) // _N_LOOKED_AT)
+    found = np.flatnonzero(are_probabilities(matrix.values[:, ::step]))
+    if found.size and found.size < len(samples):
+        shown = ", ".join(repr(samples[place]) for place in found[:3])
+        more = ", ..." if found.size > 3 else ""
+        raise SourceError(
+            f"{name}: expected one kind of values, got {found.size} of {len(samples)} columns "
+            f"between 0 and 1, as p-values are: {shown}{more}. Name the columns of expression as "
+            "value_columns."
+        )
 
 
 def read_sample_sheet(
@@ -129,22 +167,25 @@ def read_sample_sheet(
 
 def _sheet_rows(stream: TextStream) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of a sheet, cut or padded to the header."""
-    stream.skip_blank()
-    line = stream.readline() or ""
-    separator = "\t" if "\t" in line else ","
-    header = header_cells(line, separator)
+    lines = read_rows(stream.name, stream.lines())
+    line, header = next(lines)
+    header = _cut(header)
     if len(set(header)) < len(header):
-        raise stream.error("expected each column once, got a repeated one.", line=1)
+        raise stream.error("expected each column once, got a repeated one.", line=line)
     rows = []
-    while (text := stream.readline()) is not None:
-        if text.strip():
-            cells = header_cells(text, separator)
-            if len(cells) > len(header):
-                raise stream.error(
-                    f"expected {len(header)} columns, got {len(cells)}.", line=stream.line - 1
-                )
-            rows.append(cells + [""] * (len(header) - len(cells)))
+    for line, row in lines:
+        cells = _cut(row)
+        if len(cells) > len(header):
+            raise stream.error(f"expected {len(header)} columns, got {len(cells)}.", line=line)
+        rows.append(cells + [""] * (len(header) - len(cells)))
     return header, rows
+
+
+def _cut(cells: list[str]) -> list[str]:
+    """Return cells without the empty ones that pad their end."""
+    while cells and not cells[-1]:
+        cells.pop()
+    return cells
 
 
 def _labels(

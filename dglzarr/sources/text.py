@@ -8,7 +8,9 @@ import csv
 import gzip
 import os
 import zlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, cast
@@ -23,6 +25,9 @@ MAX_LINE_NBYTES = 64 << 20
 
 MAX_EXPANSION = 200
 """Most bytes of text one byte of gzip may hold; expression tables stay under 20."""
+
+MAX_CELL_LINES = 100
+"""A quoted cell of more lines is taken for one whose quote never closes."""
 
 MIN_EXPANDED_NBYTES = 64 << 20
 """Text up to this size is read whatever its expansion."""
@@ -73,6 +78,99 @@ def header_cells(line: str, separator: str) -> list[str]:
     while cells and not cells[-1]:
         cells.pop()
     return cells
+
+
+def find_separator(line: str) -> str:
+    """Return what separates the cells of a header: tabs, else commas, else semicolons.
+
+    Examples
+    --------
+    >>> find_separator("id,note"), find_separator("id;note")
+    (',', ';')
+    """
+    bare = "".join(line.split('"')[::2])
+    return next((one for one in "\t,;" if one in bare), ",")
+
+
+def read_rows(
+    name: str, lines: Iterable[tuple[int, str]], *, separator: str = ""
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield (number of its first line, cells) of every row that is not blank.
+
+    A quoted cell may hold separators and line ends. A quote that stands for itself, as in
+    ``5" arm``, is part of its cell where its line has as many cells as the first row.
+
+    Parameters
+    ----------
+    name
+        File that errors name.
+    lines
+        Number and text of each line.
+    separator
+        Between the cells; found in the first row where it is not given.
+
+    Raises
+    ------
+    SourceError
+        If a quote does not close and its line is no row without it.
+    """
+    rest = iter(lines)
+    ahead: deque[tuple[int, str]] = deque()
+    n_cells = 0
+    while ahead or (ahead := deque(islice(rest, 1))):
+        line, text = ahead[0]
+        if not text.strip():
+            ahead.popleft()
+            continue
+        separator = separator or find_separator(text)
+        n_lines, cells = 1, text.split(separator)
+        if '"' in text:
+            ahead.extend(islice(rest, max(0, 2 - len(ahead))))
+            is_plain = _are_rows(ahead, separator, n_cells)
+            is_open = text.count('"') % 2 == 1
+            quoted = None if is_plain and is_open else _quoted_row(ahead, rest, separator, n_cells)
+            if quoted is None and not is_plain:
+                raise SourceError(
+                    f"{name}, line {line}: expected quotes that close, got {text[:60]!r}. "
+                    "Correct the quotes."
+                )
+            n_lines, cells = quoted or (1, [unquote(cell) for cell in cells])
+        for _ in range(n_lines):
+            ahead.popleft()
+        n_cells = n_cells or len(cells)
+        yield line, [cell.strip() for cell in cells]
+
+
+def _are_rows(ahead: deque[tuple[int, str]], separator: str, n_cells: int) -> bool:
+    """Return whether a line, and the next one if any, are rows with quotes that mean nothing."""
+    lines = [text for _, text in islice(ahead, 2)]
+    return all(not text.strip() or len(text.split(separator)) == n_cells for text in lines)
+
+
+def _quoted_row(
+    ahead: deque[tuple[int, str]], rest: Iterator[tuple[int, str]], separator: str, n_cells: int
+) -> tuple[int, list[str]] | None:
+    """Return how many of the lines ahead are the next row, and its cells; None if no quote closes.
+
+    A row of several lines has as many cells as the first one.
+    """
+    for n_lines in range(1, MAX_CELL_LINES + 1):
+        ahead.extend(islice(rest, max(0, n_lines - len(ahead))))
+        lines = [text for _, text in islice(ahead, n_lines)]
+        if len(lines) < n_lines:
+            return None
+        if n_lines > 1 and '"' not in lines[-1]:
+            continue
+        try:
+            (cells,) = csv.reader(
+                ["\n".join(lines)], delimiter=separator, strict=True, skipinitialspace=True
+            )
+        except csv.Error as error:
+            if "end of data" in str(error):
+                continue
+            return None
+        return (n_lines, cells) if n_lines == 1 or not n_cells or len(cells) == n_cells else None
+    return None
 
 
 class TextStream:
@@ -157,6 +255,11 @@ class TextStream:
             return 0
         n_left = max(0, os.fstat(self._file.fileno()).st_size - self._n_read + n_ahead)
         return int(n_left / max(n_ahead / n_lines, shortest)) + 1
+
+    def lines(self) -> Iterator[tuple[int, str]]:
+        """Yield (number, text) of the lines that are left."""
+        while (text := self.readline()) is not None:
+            yield self.line - 1, text
 
     def skip_blank(self) -> None:
         """Read on to the next line that is not blank."""

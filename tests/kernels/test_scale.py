@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from dglzarr.kernels.scale import detect_scale, to_log2, value_quantiles
+from dglzarr.kernels.scale import (
+    are_probabilities,
+    detect_scale,
+    to_log2,
+    unlike_the_rest,
+    value_quantiles,
+)
 from tests.strategies import matrices
 
 
@@ -49,7 +55,7 @@ def test_value_quantiles__refused(values, message):
         pytest.param([2.1, 4.1, 6.2, 8.0, 12.9, 15.1], "log2", id="log2"),
         pytest.param([-30, -1, 6, 8, 14, 25], "log2", id="wide log2 with a negative quartile"),
         pytest.param([0, 0, 0, 3, 9, 14], "log2", id="log2 counts"),
-        pytest.param([-9, -6, -3, 1, 4, 8], "log2", id="median well below 0"),
+        pytest.param([-9, -6, -3, 1, 7, 11], "log2", id="median well below 0"),
         pytest.param([0, 1, 2, 3, 100, 50], "log2", id="on both limits"),
         pytest.param([0, 1, 2, 3, 100.1, 101], "raw", id="just above 100"),
         pytest.param([0, 1, 2, 3, 10, 50.1], "raw", id="spans just above 50"),
@@ -68,10 +74,52 @@ def test_detect_scale__centred_refused(quantiles):
 
 
 @pytest.mark.parametrize(
-    "quantiles", [[-9, -1, 0.5, 1, 4, 8], [-9, 0, 0.4, 1, 4, 8], [-9, -1, -0.4, 0, 4, 8]]
+    "quantiles", [[-9, -1, 0.5, 1, 6, 8], [-9, 0, 0.4, 1, 4, 8], [-9, -1, -0.4, 0, 6, 8]]
 )
 def test_detect_scale__not_quite_centred(quantiles):
     assert detect_scale(quantiles) == "log2"
+
+
+@pytest.mark.parametrize(
+    ("quantiles", "message"),
+    [
+        ([0, 0.2, 0.4, 0.7, 0.98, 1], r"all between 0 and 1 .*probabilities.* Use the file of exp"),
+        ([-53, 0.2, 0.9, 1.5, 8.5, 28], r"down to -53 and 99 % up to 8.5, which look like diff"),
+        ([-13, -3.2, -1.4, 0.4, 3.3, 5], r"quartiles -3.2 and 0.4 .* look like ratios to a ref"),
+    ],
+    ids=["fractions", "z-scores", "ratios"],
+)
+def test_detect_scale__no_expression_refused(quantiles, message):
+    with pytest.raises(ValueError, match=message):
+        detect_scale(quantiles)
+
+
+def test_are_probabilities__whole_numbers_and_few_values_are_none():
+    fractions = np.linspace(0, 1, 40)
+    values = np.array([fractions, np.where(fractions > 0.5, np.nan, fractions), fractions.round()])
+    assert are_probabilities(values).tolist() == [True, True, False]
+    assert not are_probabilities(values[:, :10]).any()
+
+
+@pytest.mark.parametrize("column", ["random", "below", "above", "constant"])
+def test_unlike_the_rest__finds_the_column_that_is_no_sample(rng, column):
+    values = rng.normal(8, 2, 300) + rng.normal(0, 0.4, (9, 300))
+    values[0, :5] = np.nan
+    assert not unlike_the_rest(values).any()
+    lowest, highest = values[1].min(), values[1].max()
+    values[3] = {
+        "random": rng.permutation(values[1]),
+        "below": np.sort(values[1]) - highest,
+        "above": values[1] + highest - lowest,
+        "constant": np.full(300, 7.0),
+    }[column]
+    assert np.flatnonzero(unlike_the_rest(values)).tolist() == [3]
+    assert not unlike_the_rest(values[:3]).any()
+    assert not unlike_the_rest(values[:, :40]).any()
+
+
+def test_unlike_the_rest__samples_without_a_common_order_are_all_alike(rng):
+    assert not unlike_the_rest(rng.normal(8, 2, (9, 300))).any()
 
 
 def test_to_log2__raw():

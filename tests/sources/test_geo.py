@@ -187,9 +187,7 @@ p1\tDDR1
 !platform_table_end
 """
 FAMILY = PLATFORM + SAMPLE + SECOND
-FIRST = "ID_REF\tVALUE\tABS_CALL\np1"
 SAMPLE_END = "!sample_table_end\n"
-NO_VALUE = "line 20: expected columns 'ID_REF' and 'VALUE' of sample 'GSM1', got "
 NO_SAMPLE_END = "expected '!sample_table_end' after the table"
 
 
@@ -227,15 +225,37 @@ def test_read_soft__samples_without_a_table_are_named_in_the_log(tmp_path, caplo
     bare = SECOND[: SECOND.index("!sample_table_begin")].replace("GPL96", "GPL999")
     source = read_source(write(tmp_path, SAMPLE + bare, "x.soft"))
     assert source.samples == ["GSM1"]
-    assert "x.soft: 1 of 2 samples have no table and are left out" in caplog.text
+    assert "x.soft: 1 sample left out: no table of values ('GSM2')" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("VALUE\t", "SIGNAL\t"), ("ID_REF\t", "SPOT\t"), ("p3\t3\tP\np2\t4\tA\n", "")],
+    ids=["no-value", "no-id", "empty"],
+)
+def test_read_soft__an_odd_sample_does_not_refuse_a_family(tmp_path, old, new):
+    third = SAMPLE.replace("GSM1", "GSM3")
+    odd = SECOND.replace(old, new)
+    assert odd != SECOND
+    source = read_source(write(tmp_path, SAMPLE + odd + third, "x.soft"))
+    assert (source.samples, source.genes) == (["GSM1", "GSM3"], ["p1", "p2"])
+    (left_out,) = source.left_out
+    assert (left_out.what, left_out.names) == ("samples", ("GSM2",))
+
+
+def test_read_soft__a_sample_of_another_platform_goes_with_its_genes(tmp_path):
+    many = "".join(SAMPLE.replace("GSM1", f"GSM{i}") for i in range(10, 19))
+    source = read_source(write(tmp_path, many + SECOND.replace("GPL96", "GPL97"), "x.soft"))
+    assert (len(source.samples), source.genes) == (9, ["p1", "p2"])
+    assert [str(one) for one in source.left_out] == [
+        "1 sample left out: of another platform than GPL96 ('GSM2')"
+    ]
+    np.testing.assert_array_equal(source.read(0, 9), [[1, 2]] * 9)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (FIRST, FIRST.replace("VALUE", "SIGNAL"), NO_VALUE + r"'ID_REF', 'SIGNAL', 'ABS_CALL'\."),
-        (FIRST, FIRST.replace("ID_REF", "SPOT"), NO_VALUE + r"'SPOT', 'VALUE', 'ABS_CALL'\."),
-        ("p1\t1\tP\np2\t2\tA\n", "", r"line 21: expected rows of.*'GSM1' has none"),
         (f"p2\t2\tA\n{SAMPLE_END}", "p2\t2\tA\n", rf"line 23: {NO_SAMPLE_END}, got '\^SAM"),
         (f"p2\t4\tA\n{SAMPLE_END}", "p2\t4\tA\n", rf"{NO_SAMPLE_END}, got the end of the file"),
         ("p2\t2\tA", "p2\t2", r"line 22: expected 3 columns, got 2\."),
@@ -245,8 +265,7 @@ def test_read_soft__samples_without_a_table_are_named_in_the_log(tmp_path, caplo
         (SECOND, SECOND.replace("GPL96", "GPL97"), r"samples of one platform, got GPL96, GPL97"),
     ],
     ids=[
-        "no-value", "no-id", "empty", "no-end", "cut", "short-row", "word", "repeated-probe",
-        "repeated-sample", "platforms",
+        "no-end", "cut", "short-row", "word", "repeated-probe", "repeated-sample", "platforms",
     ],
 )  # fmt: skip
 def test_read_soft__refuses(tmp_path, old, new, message):
@@ -270,8 +289,17 @@ def test_read_soft__refuses(tmp_path, old, new, message):
             SAMPLE[SAMPLE.index("!sample_table_begin") :],
             r"expected '\^SAMPLE' before a sample table",
         ),
+        (
+            SAMPLE.replace("VALUE\t", "SIGNAL\t"),
+            r"line 11: expected columns 'ID_REF' and 'VALUE' of sample 'GSM1', got 'ID_REF', 'SIG",
+        ),
+        (
+            SAMPLE.replace("ID_REF\t", "SPOT\t"),
+            r"line 11: expected columns 'ID_REF' and 'VALUE' of sample 'GSM1', got 'SPOT', 'VALU",
+        ),
+        (SAMPLE.replace("p1\t1\tP\np2\t2\tA\n", ""), r"line 12: expected rows of.*'GSM1' has no"),
     ],
-    ids=["no-samples", "no-table", "no-sample-line"],
+    ids=["no-samples", "no-table", "no-sample-line", "no-value", "no-id", "empty"],
 )
 def test_read_soft__without_tables(tmp_path, text, message):
     with pytest.raises(SourceError, match=message):
@@ -307,6 +335,17 @@ def test_read_soft__data_set(tmp_path):
     assert source.platform == ["GPL97", "GPL97"]
     assert source.labels == {"disease state": ["tumour", "normal"]}
     np.testing.assert_array_equal(source.read(0, 2), [[1, 3], [NAN, 4]])
+
+
+def test_read_soft__full_data_set_has_annotation_behind_its_samples(tmp_path):
+    text = DATASET.replace("\tGSM2\n", "\tGSM2\tGene title\tGene ID\tChromosome location\n")
+    text = text.replace("1\tnull", "1\tnull\ta title\t780\t6p21.3").replace(
+        "3\t4", "3\t4\t\t7849\t"
+    )
+    source = read_source(write(tmp_path, text, "GDS1_full.soft.gz"))
+    assert (source.samples, source.gene_symbol) == (["GSM1", "GSM2"], ["DDR1", "PAX8"])
+    np.testing.assert_array_equal(source.read(0, 2), [[1, 3], [NAN, 4]])
+    assert source.left_out[0].names == ("Gene title", "Gene ID", "Chromosome location")
 
 
 @pytest.mark.parametrize(

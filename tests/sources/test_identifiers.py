@@ -68,12 +68,12 @@ def test_read_gene_list__comments_and_blanks(tmp_path, name):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", r"a\.txt: expected at least one id, got none\."),
+        ("", r"a\.txt: expected a table, got an empty file\."),
         ("# only a comment\n", r"a\.txt: expected at least one id, got none\."),
         ("p1\np2\n\np1\n", r"a\.txt, line 4: expected each id once, got 'p1' of line 1 again"),
         ("p1\tDDR1\n", r"a\.txt, line 1: expected one id a line, got several cells\."),
-        (b"\x89HDF\0", r"a\.txt: expected text, got binary data"),
-        (gzip.compress(b"p1\n" * 99)[:-9], r"a\.txt: expected a readable text file, got"),
+        (b"\x89PNG\0", r"a\.txt: expected plain or gzip text, got binary data"),
+        (gzip.compress(b"p1\n" * 99)[:-9], r"a\.txt, line \d+: expected a complete gzip file, got"),
     ],
     ids=["empty", "comment", "repeat", "table", "binary", "cut"],
 )
@@ -86,9 +86,7 @@ def test_read_gene_list__refuses(tmp_path, content, message):
     "read", [read_gene_list, read_annotation_table], ids=["list", "annotation"]
 )
 def test_read__missing_file(tmp_path, read):
-    with pytest.raises(
-        SourceError, match=r"none\.txt: expected a readable text file, got.*No such"
-    ):
+    with pytest.raises(SourceError, match=r"none\.txt: expected a readable file, got No such"):
         read(tmp_path / "none.txt")
 
 
@@ -148,7 +146,7 @@ def test_read_annotation_table__latin_1(tmp_path):
             "p1\tDDR1\np2\tA\n",
             r"a\.txt, line 1: expected a column 'Gene Symbol' or 'Gene ID', got 'p1', ",
         ),
-        ("", r"a\.txt, line 1: expected a column 'Gene Symbol'"),
+        ("", r"a\.txt: expected a table, got an empty file"),
     ],
     ids=["no-header", "empty"],
 )
@@ -200,7 +198,7 @@ def test_read_panel__ensembl_versions(tmp_path):
             "x\ty\nz\tw\n",
             r"a\.txt: expected ids or symbols of the study's genes such as 'p1', got 'x', 'y'",
         ),
-        ("", r"a\.txt: expected ids or symbols of the study's genes such as 'p1', got no rows"),
+        ("", r"a\.txt: expected a table, got an empty file"),
     ],
     ids=["foreign", "empty"],
 )
@@ -220,7 +218,7 @@ def pairs(match):
         ((["E.2"], None), (["E.1"], None), []),
         ((["ENSG1.2"], None), (["ENSG1.7"], None), [(0, 0)]),
         ((["ENSG1.2", "ENSG1.7"], None), (["ENSG1.7"], None), [(0, 1)]),
-        ((["ENSG1.2", "ENSG1.2_PAR_Y"], None), (["ENSG1"], None), [(0, 0), (0, 1)]),
+        ((["ENSG1.2", "ENSG1.2_PAR_Y"], None), (["ENSG1"], None), [(0, 0)]),
         ((["E1", "E2", "E3"], ["A", "B", "a"]), (["p1", "p2"], ["A /// X", ""]), [(0, 0), (0, 2)]),
         ((["E1", "E2"], ["B", "A /// B"]), (["p1", "p2"], ["A", "B"]), [(0, 1), (1, 0)]),
         ((["E1"], ["A"]), (["p1", "p2"], ["A", "A"]), [(0, 0), (1, 0)]),
@@ -230,7 +228,7 @@ def pairs(match):
         (([], []), (["p1"], ["A"]), []),
     ],
     ids=[
-        "labels", "no-version", "version", "exact-first", "stripped-group", "symbol-group",
+        "labels", "no-version", "version", "exact-first", "second-copy", "symbol-group",
         "first-of-several",
         "shared", "ids-are-symbols", "label-is-symbol", "no-symbols", "empty",
     ],

@@ -1,0 +1,260 @@
+"""What the columns and rows of a table hold, told by their names: one list for all readers.
+
+Whatever parses as a number is not yet expression: p-values, gene lengths, positions, Entrez ids
+and counters of reads are told by these names, left out and counted. Reads no file.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from dglzarr.errors import SourceError
+from dglzarr.sources.base import LeftOut
+from dglzarr.sources.identifiers import GENE_ID_COLUMNS, SYMBOL_COLUMNS, find_column, plain
+
+
+def _by_name(listed: Mapping[str, str]) -> dict[str, str]:
+    """Return the reason of each name from the names of each reason."""
+    return {name: reason for reason, names in listed.items() for name in names.split()}
+
+
+RESERVED_COLUMNS = _by_name(
+    {
+        "p-values and detection calls": """
+            pvalue pval pvalues fdr qvalue qval padj adjpval adjpvalue abscall detection""",
+        "statistics of beads": """
+            narrays nbeads avgnbeads arraystdev arraystderr beadstdev beadstderr""",
+        "lengths of genes": """
+            length len genelength transcriptlength exonlength efflength effectivelength width
+            bplength lengthbp lengthkb genesize exonsize totalexonlength mergedexonlength""",
+        "positions on the genome": """
+            chr chrom chromosome chromosomename chromosomescaffoldname seqname seqnames start end
+            stop genestart geneend genestartbp geneendbp startposition endposition txstart txend
+            cdsstart cdsend transcriptionstartsitetss tss strand band cytoband karyotypeband
+            maplocation chromosomelocation genomiclocation position locus coordinates reference
+            rangestart rangeend rangestrand rangegb""",
+        "results of a test": """
+            logfc log2fc log2foldchange foldchange basemean lfcse stat aveexpr""",
+        "other identifiers": """
+            transcriptid transcriptids transcript accession accnum gbacc genbank genbankaccession
+            gblist gi refseq refseqid refseqtranscriptid refseqmrna unigene unigeneid uniprot
+            uniprotid swissprot hgncid probeid idref probesetid probe probeset reporterid spotid
+            ilmnid ilmngene arrayaddressid orf clone cloneid tssid nearestrefid""",
+        "annotation": """
+            biotype genebiotype genetype transcripttype transcriptbiotype description
+            genedescription genetitle genetitles definition species organism speciesscientificname
+            source category class classcode gccontent gc percentagegccontent genegccontent
+            targetdescription sequencetype sequence representativepublicid genechiparray
+            annotationdate sequencesource mrnaassignment geneassignment ontologycomponent
+            ontologyprocess ontologyfunction genefamily""",
+        "identifiers of genes": " ".join((*GENE_ID_COLUMNS, *SYMBOL_COLUMNS)),
+    }
+)
+"""Why a column of this name is no sample; in lower case, letters and digits only."""
+
+RESERVED_ENDS = {
+    "p-values and detection calls": r"detection|detection[ ._-]*(p|call|score)|fdr|abs[ ._-]*call|"
+    r"(detection|det|adj)?[ ._-]*p[ ._-]*val(ue)?s?|p[ ._-]*adj|q[ ._-]*val(ue)?",
+    "statistics of beads": r"(avg[ ._-]*)?n?beads|narrays|(array|bead)[ ._-]*std(ev|err)",
+    "methylation": r"avg[ ._-]*beta|(un)?methylated[ ._-]*signal",
+}
+"""Why a column of a sample whose name ends so is not its expression."""
+
+RESERVED_ROWS = _by_name(
+    {
+        "counters of htseq-count": """
+            __no_feature __ambiguous __too_low_aQual __not_aligned __alignment_not_unique
+            no_feature ambiguous too_low_aQual not_aligned alignment_not_unique""",
+        "counters of STAR": "N_unmapped N_multimapping N_noFeature N_ambiguous",
+        "counters of featureCounts": """
+            Assigned Unassigned_Unmapped Unassigned_Read_Type Unassigned_Singleton
+            Unassigned_MappingQuality Unassigned_Chimera Unassigned_FragmentLength
+            Unassigned_Duplicate Unassigned_MultiMapping Unassigned_Secondary Unassigned_NonSplit
+            Unassigned_NoFeatures Unassigned_Overlapping_Length Unassigned_Ambiguity""",
+    }
+)
+"""Why a row of this id is no gene."""
+
+_MEASURES = frozenset(
+    (
+        *("tpm", "fpkm", "rpkm", "cpm", "count", "counts", "rawcount", "expectedcount", "isopct"),
+        *("estcounts", "numreads", "readcount", "reads", "coverage", "cov"),
+        *("fpkmconflo", "fpkmconfhi", "fpkmstatus"),
+    )
+)
+_HEADER_WORDS = frozenset(
+    (
+        *("id", "ids", "idref", "ref", "name", "names", "row", "rows", "rownames", "index", "x"),
+        *("target", "locus", "hugo", "hgnc", "tracking", "accession", "reporter", "identifier"),
+    )
+)
+_HEADER_STEMS = (
+    *("gene", "probe", "symbol", "entrez"),
+    *("ensembl", "feature", "transcript", "unnamed"),
+)
+_KNOWN_GENES = frozenset(
+    (
+        *("ACTB", "GAPDH", "B2M", "TBP", "HPRT1", "PGK1", "RPLP0", "TP53", "EGFR", "MYC", "KRAS"),
+        *("BRCA1", "BRCA2", "PTEN", "VEGFA", "TNF", "IL6", "IL1B", "CD4", "CD8A", "CD44", "STAT3"),
+        *("JUN", "FOS", "AKT1", "MAPK1", "ESR1", "ERBB2", "CDKN1A", "VIM"),
+    )
+)
+_INTEGER = re.compile(r"[+-]?\d+")
+_DECIMAL = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
+_SAMPLE_ID = re.compile(r"(GSM\d+|[SED]RR\d+|TCGA-\w\w-\w{4}.*|GTEX-.+)")
+_GENE_ID = re.compile(r"(ENS[A-Z]*\d{8,}(\.\d+)?|\S*\d\S*_at|ILMN_\d+|[NX][MR]_\d+(\.\d+)?)")
+_END = {
+    reason: re.compile(rf"(.*[ ._-])?({ends})([ ._-]*\d+)?", re.IGNORECASE)
+    for reason, ends in RESERVED_ENDS.items()
+}
+_MOST = 0.9
+_REMEDY = "Where the columns are samples as they are, state value_columns = ['*']."
+
+
+class Columns(NamedTuple):
+    """Which columns of a table hold what: places of gene symbols and samples, what is left out."""
+
+    symbols: int | None
+    samples: tuple[int, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def sort_columns(
+    name: str, columns: Sequence[str], chosen: Sequence[str] = (), *, n_lead: int = 1
+) -> Columns:
+    """Return what the columns of a table hold, by their names.
+
+    Parameters
+    ----------
+    name
+        File, and line of the header, that an error names.
+    columns
+        The header; its first ``n_lead`` names are those of ids and annotation.
+    chosen
+        Patterns of the columns that are samples, whatever their names say.
+
+    Raises
+    ------
+    SourceError
+        If a pattern fits no column.
+
+    Examples
+    --------
+    >>> sort_columns("a.txt, line 1", ["ID", "S1", "S1 Detection Pval", "Symbol"]).samples
+    (1,)
+    """
+    symbols = find_symbols(columns)
+    places = [place for place in range(n_lead, len(columns)) if place != symbols]
+    if chosen:
+        for pattern in chosen:
+            if not any(fnmatchcase(columns[place], pattern) for place in places):
+                shown = ", ".join(repr(columns[place]) for place in places[:5])
+                raise SourceError(
+                    f"{name}: expected columns like {pattern!r} as value_columns say, got {shown}. "
+                    "Correct the pattern."
+                )
+        reasons = {p: "not among value_columns" for p in places if not _is_any(columns[p], chosen)}
+    else:
+        reasons = {p: why for p in places if (why := reserved_column(columns[p]))}
+    left_out = LeftOut.group("columns", ((why, columns[place]) for place, why in reasons.items()))
+    return Columns(symbols, tuple(place for place in places if place not in reasons), left_out)
+
+
+def _is_any(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def find_symbols(columns: Sequence[str]) -> int | None:
+    """Return the place of the column of gene symbols behind the first one, or None.
+
+    Examples
+    --------
+    >>> find_symbols(["gene_id", "gene_name", "S1"]), find_symbols(["Gene Symbol", "S1"])
+    (1, None)
+    """
+    names = [plain(column) for column in columns]
+    if names[:2] == ["name", "description"]:
+        return 1
+    return find_column(names, SYMBOL_COLUMNS, skip=0)
+
+
+def reserved_column(name: str) -> str:
+    """Return why a column of this name is no sample, "" where it may be one.
+
+    Examples
+    --------
+    >>> reserved_column("GSM1.Detection Pval"), reserved_column("Entrez_Gene_Id")
+    ('p-values and detection calls', 'identifiers of genes')
+    >>> reserved_column("GSM1.AVG_Signal")
+    ''
+    """
+    found = RESERVED_COLUMNS.get(plain(name), "")
+    return found or next((why for why, end in _END.items() if end.fullmatch(name)), "")
+
+
+def check_header(name: str, columns: Sequence[str], samples: Sequence[str]) -> None:
+    """Refuse a first row of values, and a header that is one sample's results or genes.
+
+    Parameters
+    ----------
+    name
+        File, and line of the header, that an error names.
+    columns, samples
+        The header, and those of its names that are samples.
+
+    Raises
+    ------
+    SourceError
+        Saying which.
+    """
+    is_data = samples and columns[0] and not _is_header(columns[0])
+    if any(map(_DECIMAL.fullmatch, samples)) or (is_data and all(map(_is_value, samples))):
+        raise SourceError(
+            f"{name}: expected a header of sample ids, got numbers. Add a header. {_REMEDY}"
+        )
+    if len(samples) > 1 and all(plain(sample) in _MEASURES for sample in samples):
+        raise SourceError(
+            f"{name}: expected one column a sample, got {', '.join(map(repr, samples[:5]))} of one "
+            f"sample. Join one of them of all samples into a table of genes. {_REMEDY}"
+        )
+    if _mostly(_GENE_ID, samples):
+        raise _turned(name, samples[0])
+
+
+def check_ids(name: str, ids: Sequence[str], samples: Sequence[str]) -> None:
+    """Refuse a table with samples in rows.
+
+    Raises
+    ------
+    SourceError
+        If most of the ids are those of samples, or sample ids are symbols of genes.
+    """
+    genes = _KNOWN_GENES.intersection(sample.upper() for sample in samples)
+    if _mostly(_SAMPLE_ID, ids) or (len(genes) > 2 and not _KNOWN_GENES.intersection(ids)):
+        raise _turned(name, samples[0])
+
+
+def _turned(name: str, sample: str) -> SourceError:
+    return SourceError(
+        f"{name}: expected genes in rows and samples in columns, got a column {sample!r} and "
+        f"samples in rows. Turn the table. {_REMEDY}"
+    )
+
+
+def _is_header(cell: str) -> bool:
+    """Return whether a cell says what a column of ids holds."""
+    words = re.split(r"[^a-z0-9]+", cell.lower())
+    named = [word for word in words if word in _HEADER_WORDS or word.startswith(_HEADER_STEMS)]
+    return bool(named) and (words[0] == "unnamed" or all(word.isalpha() for word in named))
+
+
+def _is_value(cell: str) -> bool:
+    return _INTEGER.fullmatch(cell) is not None or cell in ("NA", "NaN", "nan", "null", "NULL")
+
+
+def _mostly(pattern: re.Pattern[str], names: Sequence[str]) -> bool:
+    """Return whether most of the names, of which some are looked at, fit a pattern."""
+    looked_at = names[:: max(1, len(names) // 1000)]
+    n_found = sum(pattern.fullmatch(name) is not None for name in looked_at)
+    return bool(looked_at) and n_found >= _MOST * len(looked_at)
