@@ -415,7 +415,7 @@ def test_join__other_parameters(sources, target):
         "feature_kind": "gene",
     }
     for name, value in others.items():
-        message = rf"other parameters: ingest\.{name}: .* -> {value!r}\."
+        message = rf"other parameters: (ingest\.)?{name}: .* -> {value!r}\."
         with pytest.raises(StoreError, match=message):
             ingest_and_join(sources, target, **{"seed": SEED, name: value})
     assert read_attributes(target)["store_id"] == before
