@@ -161,7 +161,7 @@ MUTANTS = (
     ),
     _store(
         "one array of a region is enough",
-        "if not all(is_written(a, r)", "if not any(is_written(a, r)",
+        "if not all(is_whole(object_of(array", "if not any(is_whole(object_of(array",
         "missing_regions__object_of_any_array",
     ),
     _store(

@@ -15,6 +15,7 @@ import pytest
 from dglzarr.cli import main
 from dglzarr.storage.rows import read_array
 from dglzarr.storage.store import is_complete
+from dglzarr.storage.study import create_study
 from dglzarr.testing import write_gct, write_gctx, write_series_matrix, write_soft, write_table
 from tests.builders import digests
 
@@ -495,6 +496,7 @@ def test_query__unknown_label(study, option):
 
 
 def test_store__other_files_in_its_place(study):
+    create_study(str(study.root))
     place = study.root / "segments/0000/expression.zarr"
     place.mkdir(parents=True)
     (place / "diary.txt").write_text("mine")

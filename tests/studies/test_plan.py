@@ -63,11 +63,12 @@ class Mined:
 
     def __init__(self, folder):
         path = write_study(folder)
-        self.settings = load_settings(path, ('cluster.kind="none"',))
-        self.results = mine(self.settings)
-        self.study = pipeline.open_study(self.settings.root)
         self.truth = json.loads((folder / "truth.json").read_text())
         self.hubs = set(self.truth["hubs"])
+        as_many = f"select.n_landmarks={len(self.hubs)}"
+        self.settings = load_settings(path, ('cluster.kind="none"', as_many))
+        self.results = mine(self.settings)
+        self.study = pipeline.open_study(self.settings.root)
 
     def open(self, name):
         return open_store(self.study.uris(name)[-1])
@@ -285,6 +286,8 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
     "select.forced": ("list.txt", "select", "@: none -> "),
     "select.excluded": ("list.txt", "select", "@: none -> "),
     "select.n_landmarks": (4, "select", "@: 5 -> 4"),
+    "select.exclude_controls": (True, "select", "@: False -> True"),
+    "select.exclude_unnamed": (True, "select", "@: False -> True"),
     "select.n_random": (1, "select", "@: 2 -> 1"),
     "evaluate.panels": ({"l": "list.txt"}, "select", "panels"),
     "evaluate.predictors": (("ridge", "knn"), "evaluate", "predictors"),
@@ -309,7 +312,15 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
     "enrich.ontology": ("other.obo", "enrich", "other inputs"),
     "enrich.associations": ("other.gaf", "enrich", "other inputs"),
 }
-ELSEWHERE = {"train.cache", "train.device", "score.device", "root", "title", "enrich.gene_sets"}
+ELSEWHERE = {
+    "verify_on_read",
+    "train.cache",
+    "train.device",
+    "score.device",
+    "root",
+    "title",
+    "enrich.gene_sets",
+}
 NOT_OF_MINE = {
     "compare.selectors", "compare.sizes", "compare.predictors", "compare.n_folds",
     "stability.n_seeds", "stability.n_halves",
