@@ -8,11 +8,13 @@ there, so that a ratio over 1 is what it gains by it.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +27,7 @@ import zarr
 from common import Bench, Case, Timed, main, run_here, simulated_rows
 
 from dglzarr.kernels.slices import iter_slices
-from dglzarr.models.batches import Batches, draw_order
+from dglzarr.models.batches import Batches, BatchOptions, draw_order
 from dglzarr.storage import shards
 from dglzarr.storage.declare import layout, shard_samples
 from dglzarr.storage.schemas import NORMALIZED
@@ -252,7 +254,8 @@ def feeding(case: Case, name: str, *, is_cold: bool = False) -> Timed:
             read(index, out, places)
 
     mean, std = np.zeros(case.n_genes), np.ones(case.n_genes)
-    batches = Batches(Rows(), keep=is_kept, mean=mean, std=std, cache="stream")
+    options = BatchOptions(cache="stream")
+    batches = Batches(Rows(), keep=is_kept, mean=mean, std=std, options=options)
 
     def epoch(number: int) -> None:
         for _ in batches.epoch(number):
@@ -272,18 +275,26 @@ def set_page_cache(case: Case, *, is_cold: bool) -> None:
                     pass
                 continue
             os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            for offset in range(0, path.stat().st_size, 2**21):
-                if is_cached(file.fileno(), offset):
-                    raise OSError(f"{path}: the page cache keeps it")
+            for _ in range(100):  # what is still being read stays
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                if not n_cached(file.fileno()):
+                    break
+                time.sleep(0.05)
+            else:
+                raise OSError(f"{path}: the page cache keeps it")
 
 
-def is_cached(file: int, offset: int) -> bool:
-    """Return whether a byte can be read without the disk."""
-    try:
-        return bool(os.preadv(file, [bytearray(1)], offset, os.RWF_NOWAIT))
-    except BlockingIOError:
-        return False
+def n_cached(file: int) -> int:
+    """Return how many pages of a file are in the page cache."""
+    with closing(mmap.mmap(file, 0, prot=mmap.PROT_READ)) as memory:
+        found = np.empty(-(-len(memory) // mmap.PAGESIZE), np.uint8)
+        view = np.frombuffer(memory, np.uint8)
+        call = ctypes.CDLL(None).mincore
+        call.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
+        if call(view.ctypes.data, len(memory), found.ctypes.data):
+            raise OSError("mincore")
+        del view
+        return int((found & 1).sum())
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The command line: help that is enough, exit statuses, one-line errors, output for machines."""
 
+import gzip
 import json
 import logging
 import os
@@ -397,6 +398,43 @@ def test_dry_run__tells_other_settings(mined, run, override, first):
     (reason,) = (line for line in shown.lines if line.startswith(f"{first}: made with other"))
     assert re.search(rf"{re.escape(key)}: .* -> '?{re.escape(value)}", reason)
     assert shown.lines[-1] == "Run with --overwrite to replace what was made otherwise."
+
+
+def test_dry_run__names_a_changed_source_and_mine_says_the_same(tmp_path, mined, run):
+    """One cell of a file after a run: it was told as done, and then refused."""
+    file = shutil.copytree(mined.parent, tmp_path / "copy") / mined.name
+    first = min((file.parent / "data").glob("*_series_matrix.txt.gz"))
+    lines = gzip.decompress(first.read_bytes()).decode().splitlines()
+    at = lines.index("!series_matrix_table_begin") + 2
+    name, _, *cells = lines[at].split("\t")
+    lines[at] = "\t".join([name, "9.5", *cells])
+    first.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode()))
+    before = times(file.parent)
+    shown = run("mine", file, "--dry-run", *OVERRIDES)
+    assert times(file.parent) == before
+    told = [line for line in shown.lines if ": made with other" in line]
+    assert told == [f"ingest: made with other inputs: sources: {first.name} was changed"]
+    states = {line.split()[0]: line.split("  ")[1].strip() for line in shown.lines[1:5]}
+    assert states["normalize"] != "done"
+    result = run("mine", file, *OVERRIDES)
+    assert result.status == 1
+    assert f"was made from other inputs: sources: {first.name} was changed" in result.err
+    assert times(file.parent / "study" / "segments") == {
+        n.removeprefix("study/segments/"): t
+        for n, t in before.items()
+        if n.startswith("study/segments/")
+    }
+
+
+def test_dry_run__names_a_setting_that_is_gone(tmp_path, mined, run):
+    """Of a list of probes that is no longer named, and not of the stores that follow."""
+    file = shutil.copytree(mined.parent, tmp_path / "copy") / mined.name
+    text = file.read_text()
+    (line,) = (line for line in text.splitlines() if line.startswith("annotation = "))
+    file.write_text(text.replace(line, ""))
+    shown = run("mine", file, "--dry-run", *OVERRIDES)
+    told = [line for line in shown.lines if ": made with other" in line]
+    assert told == ["join: made with other inputs: ingest.annotation: annotation.txt -> none"]
 
 
 def test_dry_run__disk_is_right_within_a_factor(mined):

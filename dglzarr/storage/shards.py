@@ -379,7 +379,8 @@ def _read(
         When a piece cannot be read, or its file ends before it does.
     """
     pieces = pieces[read(pieces, os.RWF_NOWAIT) :]
-    _ask(pieces, memory.nbytes)
+    if len(pieces):
+        _ask(pieces, memory.nbytes)
     while len(pieces := pieces[read(pieces, 0) :]):
         _read_again(pieces[0].tolist(), opened, memory)
         pieces = pieces[1:]
