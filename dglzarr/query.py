@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from dglzarr.errors import DglzarrError, StoreError
-from dglzarr.models.files import MODEL, load_model
+from dglzarr.models.files import MODEL, WEIGHTS, load_model
 from dglzarr.storage.files import open_filesystem, store_nbytes
 from dglzarr.storage.objects import (
     array_of,
@@ -273,9 +273,10 @@ def verify_study(root: str, *, on_progress: Progress | None = None) -> list[dict
         except DglzarrError as error:
             nothing = {"uri": uri, "schema": "?", "objects": "-", "n_missing": 0}
             found.append({**nothing, "problems": [str(error)]})
-    return found + [
-        _verify_model(path.parent) for path in sorted(Path(root).glob(f"models/*/{MODEL}"))
-    ]
+    folders = {
+        path.parent for name in (MODEL, WEIGHTS) for path in Path(root).glob(f"models/*/{name}")
+    }
+    return found + [_verify_model(folder) for folder in sorted(folders)]
 
 
 def _verify_model(folder: Path) -> dict[str, Any]:

@@ -682,9 +682,10 @@ def check_matrices(uri: str, *, on_progress: Progress | None = None) -> None:
     """
     filesystem, path = open_filesystem(uri)
     found = read_attributes(uri) if filesystem.exists(f"{path}/{GROUP}") else None
-    if not found or found["dglzarr_schema"] not in SPECS:  # a file, or a model
+    if not found or found.get("dglzarr_schema") not in SPECS:  # a file, or a model
         return
     spec, record = SPECS[found["dglzarr_schema"]], read_record(uri, found) or {}
+    _check_whole(uri, spec, found)
     fixed = _without_regions(spec, record)
     todo = [(uri, name, wanted) for name, wanted in record.items() if name not in fixed]
     if todo:
