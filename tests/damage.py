@@ -256,12 +256,13 @@ def try_place(
     kinds: Sequence[str] = KINDS,
     names: Iterable[str] = (),
     report: Callable[[], Any] | None = None,
+    reported: set[tuple[str, str]] | None = None,
     seed: int = 0,
 ) -> None:
     """Damage objects of one store in every way, one after another, and tell who notices."""
     rng = np.random.default_rng(seed)
     expected = {path: read() for path, read in place.reads.items()}
-    reported: set[tuple[str, str]] = set()
+    reported = set() if reported is None else reported
     contents = {name: Path(place.uri, name).read_bytes() for name in place.whats}
     for name in names or place.whats:
         others = [c for n, c in contents.items() if n != name and c != contents[name]]
@@ -329,9 +330,10 @@ def main() -> int:
     try:
         with dask.config.set(scheduler="synchronous"):
             settings = prepare(folder)
+            reported: set[tuple[str, str]] = set()  # once a kind of object and of damage
             for place in places(settings):
                 sys.stderr.write(f"{place.uri}\n")
-                try_place(place, tally, report=lambda: rewrite_report(settings))
+                try_place(place, tally, report=lambda: rewrite_report(settings), reported=reported)
     finally:
         if not arguments.keep:
             shutil.rmtree(folder)

@@ -436,7 +436,7 @@ def regions(uri: str) -> list[Region]:
     """Return the regions of a store, in order."""
     attributes = read_attributes(uri) or {}
     length, store_id = int(attributes["region_length"]), str(attributes["store_id"])
-    n_samples = zarr.open_group(uri, mode="r")["sample"].shape[0]  # type: ignore[union-attr]
+    n_samples = zarr.open_array(open_checked(uri), path="sample", mode="r").shape[0]
     starts = range(0, n_samples, length)
     return [Region(s, min(s + length, n_samples), i, store_id) for i, s in enumerate(starts)]
 
