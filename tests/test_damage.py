@@ -1,4 +1,4 @@
-"""Damage to one object of each kind in some stores: `verify` finds it, nobody reads it in silence."""
+"""Damage to one object of each kind in some stores: `verify` finds it, nobody reads it silently."""
 
 import dask
 import pytest
