@@ -7,7 +7,7 @@ segments of a study's store.
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from dglzarr.errors import DglzarrError, StoreError, hint
-from dglzarr.models.files import MODEL, load_model
+from dglzarr.models.files import MODEL, WEIGHTS, load_model
 from dglzarr.storage.files import open_filesystem, store_nbytes
 from dglzarr.storage.objects import (
     array_of,
@@ -177,10 +177,11 @@ def _verify(uri: str, told: _Told) -> dict[str, Any]:
         record = read_record(uri, attributes)
     spec = SPECS[attributes["dglzarr_schema"]]
     problems: list[str] = []
-    if spec.region_arrays and (missing := missing_regions(uri)):
-        shown = ", ".join(str(r.index) for r in missing[:5])
-        problems.append(f"{len(missing)} regions are missing: {shown}. Run its stage again")
-    wrong = _object_problems(uri, record, told)
+    with suppress(StoreError):  # where labels are damaged the objects tell
+        if spec.region_arrays and (missing := missing_regions(uri)):
+            shown = ", ".join(str(r.index) for r in missing[:5])
+            problems.append(f"{len(missing)} regions are missing: {shown}. Run its stage again")
+    wrong = _object_problems(uri, spec, record, told)
     by = attributes["dglzarr_version"]
     found: dict[str, Any] = {
         "uri": uri,
@@ -201,18 +202,22 @@ def _verify(uri: str, told: _Told) -> dict[str, Any]:
     return found
 
 
-def _object_problems(uri: str, record: Record | None, told: _Told) -> dict[str, str]:
+def _object_problems(
+    uri: str, spec: StoreSpec, record: Record | None, told: _Told
+) -> dict[str, str]:
     """Return what is wrong with objects of a store, by object: all are read."""
     found = list_objects(uri)
     if record is None:
         told(sum(found.values()))
         return {}
     filesystem, path = open_filesystem(uri)
-    where = {
-        object_of(array, region.index): f"{array.name}, samples {region.start}:{region.stop}"
-        for array in SPECS[checked_attributes(uri)["dglzarr_schema"]].region_arrays
-        for region in regions(uri)
-    }
+    where: dict[str, str] = {}
+    with suppress(StoreError):
+        where = {
+            object_of(array, region.index): f"{array.name}, samples {region.start}:{region.stop}"
+            for array in spec.region_arrays
+            for region in regions(uri)
+        }
     wrong = changed(record, found)
     for name, wanted in record.items():
         if name not in wrong and (got := measure(filesystem, f"{path}/{name}")) != wanted:
@@ -232,6 +237,7 @@ def _value_problems(
     """Return how many values are missing, and what is wrong with values whose objects are not."""
     problems: list[str] = []
     n_missing = 0
+    sound = ds.drop_vars({name for name in map(array_of, wrong) if name in ds.variables})
     for array in (array for array in spec.arrays if array.is_matrix):
         name = array.name
         rows = Rows(uri, name)
@@ -245,8 +251,7 @@ def _value_problems(
                 problems.append(f"{where}: {error}")
                 continue
             n_missing += int(np.isnan(block).sum())
-            problems += _block_problems(ds, name, block, region)
-    sound = ds.drop_vars([n for n in map(array_of, wrong) if n in ds.variables])
+            problems += _block_problems(sound, name, block, region)
     return n_missing, problems + _vector_problems(sound)
 
 
@@ -273,9 +278,10 @@ def verify_study(root: str, *, on_progress: Progress | None = None) -> list[dict
         except DglzarrError as error:
             nothing = {"uri": uri, "schema": "?", "objects": "-", "n_missing": 0}
             found.append({**nothing, "problems": [str(error)]})
-    return found + [
-        _verify_model(path.parent) for path in sorted(Path(root).glob(f"models/*/{MODEL}"))
-    ]
+    folders = {
+        path.parent for name in (MODEL, WEIGHTS) for path in Path(root).glob(f"models/*/{name}")
+    }
+    return found + [_verify_model(folder) for folder in sorted(folders)]
 
 
 def _verify_model(folder: Path) -> dict[str, Any]:

@@ -436,7 +436,7 @@ def regions(uri: str) -> list[Region]:
     """Return the regions of a store, in order."""
     attributes = read_attributes(uri) or {}
     length, store_id = int(attributes["region_length"]), str(attributes["store_id"])
-    n_samples = zarr.open_group(uri, mode="r")["sample"].shape[0]  # type: ignore[union-attr]
+    n_samples = zarr.open_array(open_checked(uri), path="sample", mode="r").shape[0]
     starts = range(0, n_samples, length)
     return [Region(s, min(s + length, n_samples), i, store_id) for i, s in enumerate(starts)]
 
@@ -682,9 +682,10 @@ def check_matrices(uri: str, *, on_progress: Progress | None = None) -> None:
     """
     filesystem, path = open_filesystem(uri)
     found = read_attributes(uri) if filesystem.exists(f"{path}/{GROUP}") else None
-    if not found or found["dglzarr_schema"] not in SPECS:  # a file, or a model
+    if not found or found.get("dglzarr_schema") not in SPECS:  # a file, or a model
         return
     spec, record = SPECS[found["dglzarr_schema"]], read_record(uri, found) or {}
+    _check_whole(uri, spec, found)
     fixed = _without_regions(spec, record)
     todo = [(uri, name, wanted) for name, wanted in record.items() if name not in fixed]
     if todo:
