@@ -214,7 +214,7 @@ def test_main__is_a_program(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"Report: {tmp_path}/tiny/study/report.html"
     assert (tmp_path / "tiny" / "study" / "report.html").is_file()
-    assert "Planted hub genes found: " in done.stdout
+    assert "Planted hub genes: " in done.stdout
     assert "Traceback" not in done.stderr
     assert re.search(r"'normalize-\w+' - normalize: .*/normalized\.zarr new", done.stderr)
 

@@ -394,7 +394,7 @@ def test_write_study__settings_load(study):
     content = tomllib.loads(study.read_text())
     assert content["root"] == "study"
     assert settings.seed == 3
-    assert settings.select.n_landmarks == 4
+    assert settings.select.n_landmarks == 2
     assert [s.role for s in settings.sources] == ["train", "train", "cohort"]
 
 
