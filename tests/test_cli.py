@@ -18,6 +18,7 @@ import typer.main
 
 from dglzarr.cli import STAGES, app, guarded
 from dglzarr.errors import ConfigError, SourceError, StoreError
+from dglzarr.report.panels import CHANCE, panel_rows
 from dglzarr.settings import load_settings
 from dglzarr.storage.store import open_store
 from dglzarr.storage.study import open_study
@@ -465,19 +466,21 @@ def test_report__ends_with_what_was_found(mined, run):
     result = run("report", mined, *OVERRIDES)
     assert result.status == 0
     assert result.lines[-1] == f"Report: {mined.parent}/study/report.html"
-    evaluation = open_store(open_study(str(mined.parent / "study")).uri("evaluation"))
+    study = open_study(str(mined.parent / "study"))
+    evaluation, landmarks = open_store(study.uri("evaluation")), study.uri("landmarks")
     error = evaluation.attrs["details"]["mean_mae"]
-    said = "\n".join(result.lines)
-    assert f"  mean            {error['mean']:.4f}" in said
-    assert f"  mined           {error['mined']:.4f}" in said
+    found = panel_rows(evaluation, open_store(landmarks))
+    rows = {row.panel: row for row in found if row.cohort == "test"}
+    assert f"  mean            {error['mean']:.4f}  {rows['mean'].word}" in result.lines
+    assert f"  mined           {error['mined']:.4f}" in result.lines
     random = [e for name, e in error.items() if name.startswith("random-")]
-    n_worse = len([e for e in random if e > error["mined"]])
+    n_above = len([e for e in random if e > error["mined"]])
     assert len(random) == 2
-    assert re.search(
-        rf"  2 random        {statistics.mean(random):.4f}  .*\({min(random):.4f} to "
-        rf"{max(random):.4f}; {n_worse} of them above the mined panel\)",
-        said,
-    )
+    assert (
+        f"  2 random        {statistics.mean(random):.4f}  {rows[CHANCE].word} "
+        f"({min(random):.4f} to {max(random):.4f}; {n_above} of them above the mined panel)"
+    ) in result.lines
+    assert result.lines.index("Cautions:") < result.lines.index("Sources:")
 
 
 def test_simulate__names_the_next_command(tmp_path, run):

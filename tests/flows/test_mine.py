@@ -91,11 +91,12 @@ def test_mine_flow__a_task_for_every_stage(finished, client):
 def test_mine_flow__table_of_landmarks(finished, client, settings):
     assert finished.is_completed()
     rows = json.loads(artifact(client, "landmarks").data)
-    best = table(f"{settings.root}#landmarks", top=50)
-    assert [row["rank"] for row in rows] == list(range(1, 51))
+    n_landmarks = settings.select.n_landmarks
+    best = table(f"{settings.root}#landmarks", top=n_landmarks)
+    assert [row["rank"] for row in rows] == list(range(1, n_landmarks + 1))
     assert [row["gene"] for row in rows] == best.index.tolist()
     assert [row["score"] for row in rows] == pytest.approx(best["score"].tolist())
-    assert set(rows[0]) == {"rank", "gene", "gene_symbol", "score"}
+    assert set(rows[0]) == {"rank", "gene", "gene_symbol", "score", "is_forced"}
 
 
 def test_mine_flow__link_to_the_report(finished, client):
@@ -214,7 +215,7 @@ def test_main__is_a_program(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"Report: {tmp_path}/tiny/study/report.html"
     assert (tmp_path / "tiny" / "study" / "report.html").is_file()
-    assert "Planted hub genes found: " in done.stdout
+    assert "Planted hub genes: " in done.stdout
     assert "Traceback" not in done.stderr
     assert re.search(r"'normalize-\w+' - normalize: .*/normalized\.zarr new", done.stderr)
 

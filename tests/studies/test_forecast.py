@@ -126,6 +126,7 @@ def test_estimate__times_as_measured(tmp_path, monkeypatch, what, n_samples, sec
     kind, _, stage = what.rpartition(": ")
     path = write_source(tmp_path, 20, is_gctx=kind != "text")
     monkeypatch.setattr("dglzarr.studies.forecast.peek_size", lambda _: (n_samples, 22_268))
+    monkeypatch.setattr("dglzarr.studies.forecast.check_sources", lambda *_, **__: None)
     select = {"n_landmarks": 943, "n_random": 20, "selectors": []}
     found = forecast(tmp_path, {"uri": path.name}, select=select)
     expected = sum(found[name].seconds for name in stage.split())
