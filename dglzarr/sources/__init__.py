@@ -23,6 +23,7 @@ from dglzarr.sources.text import TextStream
 
 __all__ = ["Source", "read_source", "source_name"]
 
+_WITH_COLUMNS = ("table", "gct")
 _WITH_SERIES = ("series-matrix", "soft")  # one GEO series: a characteristic "series" is no other
 
 
@@ -66,6 +67,11 @@ def read_source(
             f"{path}: expected a file, got {'a folder' if path.exists() else 'none'}."
         )
     source = read_gctx(path) if h5py.is_hdf5(path) else _read_text(path, scratch, value_columns)
+    if value_columns and source.format not in _WITH_COLUMNS:
+        raise SourceError(
+            f"{path.name}: expected a table or GCT to choose value_columns of, got "
+            f"{source.format}. Remove the setting."
+        )
     if source.format not in _WITH_SERIES:
         source = replace(source, sample_series=_series(source.labels))
     if sample_sheet is None:

@@ -476,25 +476,6 @@ def name_genes(
     return [symbols.get(g, "") for g in genes], [""] * len(genes)
 
 
-def refuse_unmeasured(
-    path: str | Path, listed: Iterable[str], genes_of: Iterable[Sequence[str]]
-) -> None:
-    """Refuse a list of genes of which some are measured by no source.
-
-    Raises
-    ------
-    SourceError
-        Naming the first of them.
-    """
-    measured = set().union(*genes_of)
-    if absent := [name for name in listed if name not in measured]:
-        more = ", ..." if len(absent) > 5 else ""
-        raise SourceError(
-            f"{Path(path).name}: expected probes that a source measures, got {len(absent)} that "
-            f"none does: {', '.join(map(repr, absent[:5]))}{more}. Take them out of the list."
-        )
-
-
 @dataclass(frozen=True)
 class PanelMatch:
     """A published panel in a study: labels found, in the file's order, and entries missing."""

@@ -10,10 +10,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import h5py
 import numpy as np
+from pydantic import Field
 
 from dglzarr.kernels.scale import Scale, Unit
 from dglzarr.sources import read_source
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
 
 Role = Literal["train", "cohort"]
 
-SERIES_LABELS = ("series_id", "series", "gse")  # name the study of each sample, where given
-
 
 class SourceOptions(Options):
     """What a source file is for and what is known of it."""
@@ -60,6 +59,9 @@ class SourceOptions(Options):
     )
     join_column: str | None = choice(
         None, "column of the sheet with the sample ids; without it the first that covers them"
+    )
+    value_columns: Annotated[tuple[str, ...], Field(strict=False)] | None = choice(
+        None, "patterns of a table's columns that are samples; without them by their names"
     )
 
 
@@ -168,6 +170,8 @@ def ingest(
         "format": opened.table.format,
         "role": options.role,
         "path": source,
+        "left_out": [one.as_details() for one in opened.table.left_out],
+        "notes": [*opened.table.notes, *opened.notes],
     }
     if spec is RAW:
         details |= _copy_values(opened.table, target, opened.scale)
@@ -189,6 +193,7 @@ def _open_source(claim: Claim, source: str, options: SourceOptions) -> Scaled:
             source,
             sample_sheet=options.sample_sheet,
             sample_column=options.join_column,
+            value_columns=options.value_columns or (),
             scratch=str(scratch),
         )
         scaled = find_scale(table, options.unit)
@@ -219,7 +224,7 @@ def raw_labels(table: Source) -> dict[str, NDArray[Any]]:
     """Return the labels of a source as its raw store holds them."""
     names = sorted(table.labels)
     n = len(table.samples)
-    series = next((table.labels[name] for name in SERIES_LABELS if name in table.labels), [""] * n)
+    series = table.sample_series or [""] * n
     label_values = _text([table.labels[name] for name in names]).reshape(len(names), n)
     return {
         "sample": _text(table.samples),

@@ -6,6 +6,7 @@ own genes until it is evaluated.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
@@ -57,6 +58,9 @@ if TYPE_CHECKING:
     from dglzarr.sources import Source
     from dglzarr.storage.claims import Claim
 
+logger = logging.getLogger(__name__)
+
+_N_SHOWN = 5
 _LARGEST_LOG2 = 150  # float32 holds 2 ** -149 to 2 ** 128
 _GENE_COORDS = ("gene", "gene_symbol", "gene_id")
 
@@ -353,10 +357,13 @@ def _annotation(parts: _Parts) -> Annotation | None:
 
 def _join_details(parts: _Parts) -> dict[str, Any]:
     split = read_array(parts.target, "split")
+    genes = read_array(parts.target, "gene")
+    is_measured = np.zeros(genes.size, np.bool_)
     per_source = []
     for raw, raw_id in parts.raws:
         match, n_samples, scale = _matched(raw, raw_id, parts)
         table = open_labels(raw)
+        is_measured |= match.found
         per_source.append(
             {
                 "source": raw_name(raw),
@@ -368,8 +375,17 @@ def _join_details(parts: _Parts) -> dict[str, Any]:
                 "n_negative": table.attrs["details"]["n_negative"],
             }
         )
+    absent = [str(gene) for gene in genes[~is_measured]]
+    if absent:
+        shown = ", ".join(map(repr, absent[:_N_SHOWN]))
+        logger.warning(
+            "%s: no source measures %d of %d genes (%s%s)",
+            parts.target, len(absent), genes.size, shown, ", ..." * (len(absent) > _N_SHOWN),
+        )  # fmt: skip
     return {
         "per_source": per_source,
+        "n_unmeasured": len(absent),
+        "unmeasured": absent[:_N_SHOWN],
         "n_missing": int(read_array(parts.target, "n_missing").sum()),
         "split_counts": {name: int((split == i).sum()) for i, name in enumerate(SPLITS)},
     }

@@ -7,6 +7,7 @@ command line leaves as a plain call and the Prefect flow wraps into a task.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -426,9 +427,13 @@ def source_files(settings: Settings, study: Study) -> list[SourceFile]:
                     f"sources.{i}.uri: expected files, got the folder {source.uri}. "
                     "Add a pattern, such as /*_series_matrix.txt.gz."
                 )
+<<<<<<< HEAD
             raise ConfigError(
                 f"sources.{i}.uri: no such file: {source.uri}{_file_hint(source.uri)}."
             )
+=======
+            raise ConfigError(f"sources.{i}.uri: no such file: {source.uri}.{_fetched(source.uri)}")
+>>>>>>> i18files
         for path in paths:
             name = source_name(path)
             if name in found:
@@ -468,11 +473,25 @@ def _file_hint(path: str) -> str:
 
 
 def _matching(pattern: str) -> list[Path]:
-    """Return the files that a pattern, or a plain path, stands for."""
+    """Return the files that a pattern, or a plain path, stands for; hidden ones if it says so."""
     path = Path(pattern)
     if path.is_file():
         return [path]
-    return [p for p in path.parent.glob(path.name) if p.is_file()]
+    is_hidden = path.name.startswith(".")
+    found = path.parent.glob(path.name)
+    return [p for p in found if p.is_file() and (is_hidden or not p.name.startswith("."))]
+
+
+def _fetched(uri: str) -> str:
+    """Return where the file of an accession of GEO stands, "" for another name."""
+    name = Path(uri).name.upper()
+    if not re.fullmatch(r"GSE\d+", name):
+        return ""
+    matrix = f"series/{name[:-3] if len(name) > 6 else 'GSE'}nnn/{name}/matrix"
+    return (
+        f" An accession is not fetched: download {name}_series_matrix.txt.gz from "
+        f"https://ftp.ncbi.nlm.nih.gov/geo/{matrix}/ and name the file."
+    )
 
 
 # ---------------------------------------------------------------- runs

@@ -122,7 +122,7 @@ def test_join__common_probes(tmp_path, target, rng):
     assert ds.attrs["details"]["gene_space"] == "intersection"
 
 
-def test_join__listed_probes_keep_their_order_and_missing_is_nan(tmp_path, target, rng):
+def test_join__listed_probes_keep_their_order_and_missing_is_nan(tmp_path, target, rng, caplog):
     values = draw(rng)
     listed = ["5_at", "absent_at", *[f"{i}_at" for i in range(11) if i != 5]]
     (tmp_path / "probes.txt").write_text("\n".join(listed) + "\n")
@@ -141,6 +141,8 @@ def test_join__listed_probes_keep_their_order_and_missing_is_nan(tmp_path, targe
     assert details["n_missing"] == 9
     assert details["per_source"][0]["coverage"] == pytest.approx(11 / 12)
     assert details["per_source"][0]["n_missing_genes"] == 1
+    assert (details["n_unmeasured"], details["unmeasured"]) == (1, ["absent_at"])
+    assert "no source measures 1 of 12 genes ('absent_at')" in caplog.text
 
 
 def test_join__cohorts_stay_raw(tmp_path, sources, target, simulated, rng):

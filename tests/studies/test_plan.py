@@ -257,6 +257,7 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
     "sources.unit": ("log2", "ingest", "@: none -> 'log2'"),
     "sources.sample_sheet": ("sheet.tsv", "ingest", "other inputs"),
     "sources.join_column": ("Sample", "ingest", "@: none -> 'Sample'"),
+    "sources.value_columns": (["*"], "ingest", "@: none -> ['*']"),
     "ingest.feature_kind": ("gene", "ingest", "@: 'probe' -> 'gene'"),
     "ingest.probes": ("probes.txt", "ingest", "@: none -> probes.txt"),
     "ingest.annotation": ("annotation.txt", "ingest", "other inputs"),
