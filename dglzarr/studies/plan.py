@@ -427,13 +427,9 @@ def source_files(settings: Settings, study: Study) -> list[SourceFile]:
                     f"sources.{i}.uri: expected files, got the folder {source.uri}. "
                     "Add a pattern, such as /*_series_matrix.txt.gz."
                 )
-<<<<<<< HEAD
-            raise ConfigError(
-                f"sources.{i}.uri: no such file: {source.uri}{_file_hint(source.uri)}."
-            )
-=======
-            raise ConfigError(f"sources.{i}.uri: no such file: {source.uri}.{_fetched(source.uri)}")
->>>>>>> i18files
+            advice = _fetched(source.uri)
+            told = f".{advice}" if advice else f"{_file_hint(source.uri)}."
+            raise ConfigError(f"sources.{i}.uri: no such file: {source.uri}{told}")
         for path in paths:
             name = source_name(path)
             if name in found:

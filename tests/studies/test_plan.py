@@ -299,8 +299,6 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
     "select.exclude_controls": (True, "select", "@: none -> True"),
     "select.exclude_unnamed": (True, "select", "@: none -> True"),
     "select.n_landmarks": (4, "select", "@: 5 -> 4"),
-    "select.exclude_controls": (True, "select", "@: False -> True"),
-    "select.exclude_unnamed": (True, "select", "@: False -> True"),
     "select.n_random": (1, "select", "@: 2 -> 1"),
     "evaluate.panels": ({"l": "list.txt"}, "select", "panels"),
     "evaluate.predictors": (("ridge", "knn"), "evaluate", "predictors"),
