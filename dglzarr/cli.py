@@ -248,8 +248,9 @@ def _show_estimates(settings: Settings, *, as_json: bool) -> None:
     typer.echo(f"Still to do: {nbytes / 1e6:.1f} MB on disk, about {seconds / 60:.1f} minutes.")
     for line in lines:
         for reason in line.reasons:
-            typer.echo(f"{line.name}: made with {line.state}: {reason}")
-    if any(line.reasons for line in lines):
+            how = f"made with {line.state}: " if line.state.startswith("other") else ""
+            typer.echo(f"{line.name}: {how}{reason}")
+    if any(line.reasons and line.state != "blocked" for line in lines):
         typer.echo("Run with --overwrite to replace what was made otherwise.")
 
 

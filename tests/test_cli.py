@@ -26,7 +26,7 @@ from dglzarr.studies import progress
 from dglzarr.studies.forecast import estimate
 from dglzarr.studies.plan import OPTIONAL, STEPS, Plan
 from dglzarr.testing import write_study
-from tests.builders import remove_regions, times, write_model
+from tests.builders import remove_regions, set_attributes, times, write_model
 
 ALWAYS = tuple(name for name in STEPS if name not in OPTIONAL)
 COMMANDS = typer.main.get_command(app).commands
@@ -605,3 +605,75 @@ def test_dry_run__disk_of_the_demo_is_right_within_a_factor(tmp_path, run):
     given = [part for override in overrides for part in ("--set", override)]
     assert run("mine", file, *given).status == 0
     check_sizes(estimates, tmp_path / "study")
+
+
+@pytest.mark.parametrize(
+    ("damage", "settings", "told"),
+    [
+        (
+            lambda study: incomplete(study / "segments/0000/normalized.zarr"),
+            ["normalize.ties=dgex"],
+            "normalize: made with other settings: normalize.ties: 'midrank' -> 'dgex'",
+        ),
+        (
+            lambda study: (study / "models/seed-0/model.json").write_text("{"),
+            [],
+            "train: .*seed-0: cannot be read: model.json: .*",
+        ),
+        (
+            lambda study: (study / "models/seed-0/weights.npz").write_bytes(b"PK"),
+            [],
+            "train: .*weights.npz: expected the weights that model.json names.*",
+        ),
+        (
+            lambda study: (study / "scores.zarr/zarr.json").write_text("{"),
+            [],
+            "score: .*scores.zarr: cannot be read: zarr.json: .*",
+        ),
+        (
+            lambda _: None,
+            ["seed=1"],
+            "join: made with other settings: seed: 0 -> 1",
+        ),
+    ],
+    ids=["begun", "record of a model", "weights", "record of a store", "seed"],
+)
+def test_dry_run__and_mine_give_the_same_reason(tmp_path, mined, run, damage, settings, told):
+    """Whatever stands at the places of a study; what follows is no reason of its own."""
+    file = shutil.copytree(mined.parent, tmp_path / "copy") / mined.name
+    damage(file.parent / "study")
+    given = [part for setting in settings for part in ("--set", setting)]
+    before = times(file.parent)
+    shown = run("mine", file, "--dry-run", *OVERRIDES, *given)
+    assert (shown.status, times(file.parent)) == (0, before)
+    (first,) = [line for line in shown.lines if re.match(r"[a-z]+: ", line)]
+    assert re.fullmatch(told, first)
+    result = run("mine", file, *OVERRIDES, *given)
+    assert result.status == 1
+    reason = first.partition(": ")[2].partition("settings: ")[2] or first.partition(": ")[2]
+    assert reason.rstrip(".") in result.err
+    assert "--overwrite" in result.err
+
+
+def incomplete(store):
+    set_attributes(store, complete=False)
+
+
+def test_dry_run__a_new_title_is_a_new_report(mined, run):
+    result = run("mine", mined, "--dry-run", "--json", *OVERRIDES, "--set", "title=Another")
+    states = {line["name"]: line["state"] for line in json.loads(result.out)}
+    assert states.pop("report") == "to do"
+    assert set(states.values()) == {"done"}
+
+
+def test_dry_run__a_foreign_folder_blocks_one_step_alone(tmp_path, mined, run):
+    file = shutil.copytree(mined.parent, tmp_path / "copy") / mined.name
+    place = file.parent / "study" / "landmarks.zarr"
+    shutil.rmtree(place)
+    place.mkdir()
+    (place / "thesis.txt").write_text("mine")
+    shown = run("mine", file, "--dry-run", *OVERRIDES)
+    assert shown.status == 0
+    assert sum("got other files" in line for line in shown.lines) == 1
+    states = {line.split()[0]: line.split()[1] for line in shown.lines[1:13]}
+    assert (states["score"], states["select"], states["evaluate"]) == ("done", "blocked", "to")

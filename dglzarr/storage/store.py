@@ -125,9 +125,7 @@ def read_attributes(uri: str) -> dict[str, Any] | None:
         try:
             return attributes_of(filesystem.cat_file(name))
         except (ValueError, AttributeError, TypeError) as error:
-            raise StoreError(
-                f"{uri}: cannot be read: {file}: {error}. Remove it and run its stage again."
-            ) from error
+            raise StoreError(f"{uri}: cannot be read: {file}: {error}.{_REMOVE}") from error
     return None
 
 
@@ -165,11 +163,15 @@ def _of_training(written: bytes) -> dict[str, Any]:
 
 _RECORDS = {GROUP: group_attributes, MODEL_FILE: _of_model, BEGUN_FILE: _of_training}
 _FOUND_IN_TRAINING = ("n_genes", "trained_on")
+_REMOVE = " Remove it and run its stage again."
 
 
 def is_complete(uri: str) -> bool:
-    """Return whether a finished dglzarr store stands at ``uri``."""
-    return bool((read_attributes(uri) or {}).get("complete"))
+    """Return whether a finished dglzarr store stands at ``uri``, one that can be read."""
+    try:
+        return bool((read_attributes(uri) or {}).get("complete"))
+    except StoreError:
+        return False
 
 
 # ---------------------------------------------------------------- create
@@ -203,8 +205,8 @@ def check_claim(
         What the settings call a parameter or a file, as in ``ingest.annotation``.
     damage
         Returns what is wrong with a complete target, "" where nothing is; by default whether labels
-        or results are damaged, for lost regions are made again. With it, a record that cannot be
-        read is damage too.
+        or results are damaged, for lost regions are made again. A record that cannot be read is
+        damage too.
 
     Raises
     ------
@@ -217,9 +219,8 @@ def check_claim(
     try:
         found = read_attributes(uri)
     except StoreError as error:
-        if damage is None:
-            raise
-        known, reasons = {"created": "before"}, (Difference(str(error), is_damage=True),)
+        told_alone = str(error).removesuffix(_REMOVE)
+        known, reasons = {"created": "before"}, (Difference(told_alone, is_damage=True),)
         return Claim(uri, tuple(specs), "refused", partial(find, known={}), reasons, known=known)
     filesystem, path = open_filesystem(uri)
     if found is None and has_other_files(filesystem, path):
@@ -347,8 +348,10 @@ def _clear(claim: Claim) -> None:
 def _remove_store(uri: str, filesystem: Any, path: str) -> None:  # noqa: ANN401
     """Remove a store or model; killed half-way it is half-created, not a folder of other files."""
     record = "zarr.json" if filesystem.exists(f"{path}/zarr.json") else BEGUN_FILE
-    if record == "zarr.json":
-        set_attributes(uri, created="", complete=False)
+    if record == "zarr.json":  # which need not be readable
+        begun = {"dglzarr_schema": "", "created": "", "complete": False}
+        nothing = {"zarr_format": 3, "node_type": "group", "attributes": begun}
+        put(f"{uri}/{record}", json.dumps(nothing).encode())
     else:
         nothing = {"dglzarr_schema": MODEL.name, "created": ""}
         put(f"{uri}/{BEGUN_FILE}", json.dumps(nothing).encode())

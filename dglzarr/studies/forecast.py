@@ -287,5 +287,7 @@ def _reads(step: Step) -> str:
         return f"{len(step.arguments.get('sources', step.arguments.get('source', ())))} sources"
     if step.name == "report":
         return "all stores"
-    names = ("source", "samples", "model", "landmarks")
-    return " ".join(Path(step.arguments[n]).name for n in names if n in step.arguments)
+    names = ("source", "normalized", "samples", "latent", "model", "landmarks")
+    cohorts = len(step.arguments.get("cohorts", ()))
+    read = [Path(step.arguments[n]).name for n in names if step.arguments.get(n)]
+    return " ".join([*read, *([f"{cohorts} cohorts"] if cohorts else [])])

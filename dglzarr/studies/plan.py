@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from dglzarr.errors import ConfigError, StoreError, hint
+from dglzarr.errors import ConfigError, DglzarrError, StoreError, hint
 from dglzarr.kernels.panels import SELECTORS
 from dglzarr.report.page import write_report
 from dglzarr.sources import source_name
@@ -50,12 +51,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from dglzarr.settings import Settings
-    from dglzarr.storage.claims import Claim
+    from dglzarr.storage.claims import Claim, Difference
     from dglzarr.storage.options import Options
 
     Execute = Callable[["Step", Run], Any]
 
-StepState = Literal["done", "to do", "other settings", "other inputs"]
+StepState = Literal["done", "to do", "other settings", "other inputs", "damaged", "blocked"]
 
 OPTIONAL = ("group", "enrich")
 """Steps that a study has only where its settings ask for them."""
@@ -195,7 +196,15 @@ class Plan:
             As the attributes; ``places`` adds to those of the plan.
         options
             Of a stage, by section, as in ``evaluate=EvaluateOptions(...)``.
+
+        Raises
+        ------
+        TypeError
+            When there is no such section, or the options are another's.
         """
+        for name, value in options.items():
+            if not isinstance(value, type(getattr(self.settings, name, None))):
+                raise TypeError(f"{name}: expected options of that section, got {value!r}")
         return replace(
             self,
             settings=self.settings.model_copy(update=options),
@@ -214,7 +223,15 @@ class Plan:
         return Study(self.study.root, self.study.segments[:1]).uri(name)
 
     def __getitem__(self, name: str) -> Step:
-        """Return a step by name."""
+        """Return a step by name.
+
+        Raises
+        ------
+        KeyError
+            When there is no such step.
+        """
+        if name not in {*STEPS, *_WRITES}:
+            raise KeyError(f"no step {name!r}: expected one of {', '.join(STEPS)}")
         if name == "ingest":
             return Step(name, ingest_all, {"sources": self.sources}, f"{self.study.root}/raw")
         if name == "report":
@@ -360,46 +377,68 @@ class Plan:
     def standings(self) -> dict[str, Standing]:
         """Return how each step stands before anything is done; nothing is changed.
 
-        Raises
-        ------
-        DglzarrError
-            When a source cannot be read, or something that is not dglzarr's stands at a place.
+        Of a step in whose way something stands, whatever it is, the reasons tell.
         """
         found: dict[str, Standing] = {}
         pending: dict[str, str] = {}
         for step in self:
-            standing = _standing(step, pending)
-            is_behind = any(one.state.startswith("other") for one in found.values())
             if step.name == "report":
-                is_behind = any(one.state != "done" for one in found.values())
-            if standing.state == "done" and is_behind:
-                standing = Standing("to do")
-            found[step.name] = standing
+                is_behind = any(standing.state != "done" for standing in found.values())
+                found["report"] = Standing("to do") if is_behind else _report_standing(step)
+            else:
+                standing = _standing(step, pending)
+                told = {reason for other in found.values() for reason in other.reasons}
+                is_told = standing.reasons and set(standing.reasons) <= told
+                found[step.name] = Standing("to do") if is_told else standing
         return found
 
 
 def _standing(step: Step, pending: dict[str, str]) -> Standing:
     """Return how one step stands.
 
-    ``pending`` are the stores that steps before it will make anew or go on with; its own are added.
+    ``pending`` are the stores that steps before it will make anew ("new"), go on with ("resumed")
+    or may not replace ("refused"); its own are added.
     """
-    if step.name == "report":
-        return Standing("done" if Path(step.writes).exists() else "to do")
-    awaited = sorted(uri for uri in step.reads() if uri in pending)
-    if awaited:
-        anew = [Path(uri).name for uri in awaited if pending[uri] == "new"]
-        pending[step.writes] = "new" if anew else "resumed"
-        if anew and is_complete(step.writes):
-            return Standing("other inputs", tuple(f"{name} will be made anew" for name in anew))
-        return Standing("to do")
-    claims = step.claims()
-    pending |= {one.uri: one.state for one in claims if one.state in ("new", "resumed")}
+    awaited = {pending[uri]: Path(uri).name for uri in sorted(step.reads()) if uri in pending}
+    try:
+        claims = step.claims()
+    except DglzarrError as error:
+        if not awaited:  # something else is in its way
+            pending[step.writes] = "refused"
+            return Standing("blocked", (str(error),))
+        claims = []
     differences = [difference for claim in claims for difference in claim.differences]
+    if awaited:  # its inputs will be others
+        differences = [d for d in differences if not d.is_input]
     if differences:
-        of_inputs = all(difference.is_input for difference in differences)
-        reasons = tuple(dict.fromkeys(map(str, differences)))
-        return Standing("other inputs" if of_inputs else "other settings", reasons)
-    return Standing("done" if all(one.state == "unchanged" for one in claims) else "to do")
+        pending |= {claim.uri: "refused" for claim in claims}
+        return Standing(_state_of(differences), tuple(dict.fromkeys(map(str, differences))))
+    if not awaited:
+        pending |= {one.uri: one.state for one in claims if one.state in ("new", "resumed")}
+        return Standing("done" if all(one.state == "unchanged" for one in claims) else "to do")
+    pending[step.writes] = next(s for s in ("refused", "new", "resumed") if s in awaited)
+    if pending[step.writes] == "new" and any(claim.state != "new" for claim in claims):
+        return Standing("other inputs", (f"{awaited['new']} will be made anew",))
+    return Standing("to do")
+
+
+def _state_of(differences: Sequence[Difference]) -> StepState:
+    if any(difference.is_damage for difference in differences):
+        return "damaged"
+    is_input = all(difference.is_input for difference in differences)
+    return "other inputs" if is_input else "other settings"
+
+
+def _report_standing(step: Step) -> Standing:
+    """Return whether the page is of this title and younger than all stores it tells of."""
+    page = Path(step.writes)
+    if not page.exists():
+        return Standing("to do")
+    stores = [uri for uris in step.arguments["stores"].values() for uri in uris]
+    records = [Path(uri, "zarr.json") for uri in stores]
+    made = max((record.stat().st_mtime for record in records if record.exists()), default=0.0)
+    is_titled = escape(step.arguments["title"]) in page.read_text(encoding="utf-8")
+    return Standing("done" if is_titled and page.stat().st_mtime >= made else "to do")
 
 
 def _write_report(*, run: Run, **arguments: Any) -> str:  # noqa: ANN401
