@@ -75,9 +75,7 @@ def test_case__accession_as_uri(tmp_path, accession, folder):
     study = tmp_path / "study.toml"
     study.write_text(f'root = "study"\n[[sources]]\nuri = "{accession}"\n')
     settings = load_settings(study)
-    with pytest.raises(
-        ConfigError, match=rf"no such file: .*geo/series/{folder}/matrix/ and name"
-    ):
+    with pytest.raises(ConfigError, match=rf"no such file: .*geo/series/{folder}/matrix/ and name"):
         Plan.of(settings)
 
 
