@@ -7,12 +7,11 @@ from dglzarr.errors import DglzarrError
 from dglzarr.models.dgex import Samples, _decay, build_dgex, train_dgex
 from dglzarr.models.files import load_model
 from dglzarr.models.options import DGexOptions
-from dglzarr.stages.evaluate import evaluate
+from dglzarr.stages.evaluate import EvaluateOptions, evaluate
 from dglzarr.storage.schemas import NORMALIZED
 from dglzarr.storage.store import open_store
 from tests.arrays import InMemory
-from tests.builders import write_matrix, write_samples
-from tests.stages.test_evaluate import write_landmarks
+from tests.builders import text, write_landmarks, write_matrix, write_samples
 
 pytestmark = pytest.mark.slow
 
@@ -50,19 +49,17 @@ def test_dgex__learns_what_ridge_cannot(tmp_path):
     genes = [f"{i:03d}_at" for i in range(40)]
     source = write_matrix(tmp_path / "normalized", NORMALIZED, values, split=split, genes=genes)
     kept = write_samples(tmp_path / "samples", source, keep=np.ones(400, dtype=bool))
-    panels = write_landmarks(tmp_path / "landmarks", {"mined": list(range(6))})
-    dgex = {"hidden": 64, "learning_rate": 1e-2, "epochs": 50, "batch_size": 32, "dropout": 0.0}
-    evaluate(
-        source, str(tmp_path / "evaluation"), samples=kept, landmarks=panels,
-        predictors=("ridge", "dgex"), dgex=dgex,
-    )  # fmt: skip
+    labels = {"gene": text(genes), "gene_id": text([""] * 40), "gene_symbol": text([""] * 40)}
+    panels = write_landmarks(tmp_path / "landmarks", {"mined": genes[:6]}, labels)
+    dgex = DGexOptions(hidden=64, learning_rate=1e-2, epochs=50, batch_size=32, dropout=0.0)
+    chosen = EvaluateOptions(predictors=("ridge", "dgex"), dgex=dgex)
+    target = str(tmp_path / "evaluation")
+    evaluate(source, target, samples=kept, landmarks=panels, options=chosen)
     error = open_store(str(tmp_path / "evaluation"))["mean_mae"].sel(panel="mined", cohort="test")
     assert float(error.sel(predictor="ridge")) > 0.4
     assert float(error.sel(predictor="dgex")) < 0.6 * float(error.sel(predictor="ridge"))
-    evaluate(
-        source, str(tmp_path / "short"), samples=kept, landmarks=panels, predictors=("dgex",),
-        dgex={**dgex, "epochs": 1},
-    )  # fmt: skip
+    once = EvaluateOptions(predictors=("dgex",), dgex=dgex.model_copy(update={"epochs": 1}))
+    evaluate(source, str(tmp_path / "short"), samples=kept, landmarks=panels, options=once)
     short = open_store(str(tmp_path / "short"))["mean_mae"].sel(panel="mined", cohort="test")
     assert float(short.sel(predictor="dgex")) > 1.2 * float(error.sel(predictor="dgex"))
     assert not list(tmp_path.glob("*networks*"))

@@ -247,7 +247,7 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
     "sources.sample_sheet": ("sheet.tsv", "ingest", "other inputs"),
     "sources.join_column": ("Sample", "ingest", "@: none -> 'Sample'"),
     "ingest.feature_kind": ("gene", "ingest", "@: 'probe' -> 'gene'"),
-    "ingest.probes": ("probes.txt", "ingest", "@: 'intersection' -> 'list'"),
+    "ingest.probes": ("probes.txt", "ingest", "@: none -> probes.txt"),
     "ingest.annotation": ("annotation.txt", "ingest", "other inputs"),
     "ingest.split_by": ("series", "ingest", "@: 'sample' -> 'series'"),
     "ingest.test_fraction": (0.3, "ingest", "@: 0.2 -> 0.3"),
