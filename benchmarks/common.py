@@ -86,7 +86,7 @@ class Timed:
 class Bench(NamedTuple):
     """One comparison: dglzarr's engine first, then peers and limits.
 
-    Where it ``is_quick`` the engines take turns in one process, each run beginning with another.
+    Where it ``is_quick`` the engines take turns in one process, in an order of its own each time.
     """
 
     stage: str
@@ -129,8 +129,9 @@ def _lines(script: str, bench: Bench, case: Case, repeats: int) -> list[dict[str
     names = list(bench.engines)
     runs = []
     for repeat in range(repeats):
-        first = repeat % len(names) if bench.is_quick else 0
-        order = [*names[first:], *names[:first]]
+        order = names
+        if bench.is_quick:
+            order = list(np.random.default_rng(repeat).permutation(names))
         runs.append({name: _run(script, bench, name, case) for name in order})
     return [
         _line(bench, case, name, [(run[names[0]], run[name]) for run in runs])

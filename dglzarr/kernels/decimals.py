@@ -1,5 +1,7 @@
 """Owns the reading of plain decimal numbers from text, many at once.
 
+What it gains over pandas' parser is in docs/reproduce.md (Decimals), by ``bench_decimals.py``.
+
 References
 ----------
 Clinger (1990), doi 10.1145/93542.93557: when one division of exact numbers is correctly rounded.

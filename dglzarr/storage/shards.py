@@ -396,14 +396,17 @@ def _read(
 
 
 def _ask(pieces: Index, nbytes: int) -> None:
-    """Ask the disk for pieces, neighbours at once; a hint, and no error."""
+    """Ask the disk for pieces, neighbours at once; a hint, and no error.
+
+    Where all are neighbours, reading them in order does as much.
+    """
     file, begin, end = pieces[:, 0], pieces[:, 1], pieces[:, 1] + pieces[:, 3] * nbytes
     is_first = np.ones(len(pieces), np.bool_)
     is_first[1:] = (file[1:] != file[:-1]) | (begin[1:] != end[:-1])
     is_last = np.roll(is_first, -1)  # before the first of the next, and the very last
     stretches = np.stack([file[is_first], begin[is_first], end[is_last] - begin[is_first]], axis=1)
     with suppress(OSError):
-        for descriptor, offset, length in stretches.tolist():
+        for descriptor, offset, length in stretches.tolist() if len(stretches) > 1 else ():
             os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_WILLNEED)
 
 

@@ -263,13 +263,27 @@ def test_matrix_take__the_disk_is_asked_beforehand_for_what_is_not_cached(
     assert len(waited_at) == {"cached": 0, "begin is cached": 7}.get(answer, 12)
 
 
-def test_matrix_take__a_refused_hint_is_no_error(tmp_path, monkeypatch):
-    read, refused = os.preadv, []
-
+def empty_page_cache(monkeypatch):
     def look(file, memory, offset, flags):
         if flags:
             raise OSError(errno.EAGAIN, "not cached")
         return read(file, memory, offset, flags)
+
+    read = os.preadv
+    monkeypatch.setattr(os, "preadv", look)
+
+
+def test_matrix_take__the_disk_is_not_asked_for_neighbours_alone(tmp_path, monkeypatch):
+    uri, _ = create(tmp_path)
+    matrix, values = open_matrix(uri, "expression"), values_of((70, 23))
+    write(matrix, values)
+    empty_page_cache(monkeypatch)
+    monkeypatch.setattr(os, "posix_fadvise", lambda *_: pytest.fail("asked"))
+    np.testing.assert_array_equal(taken(matrix, range(8, 24)), values[8:24])
+
+
+def test_matrix_take__a_refused_hint_is_no_error(tmp_path, monkeypatch):
+    refused = []
 
     def refuse(*arguments):
         refused.append(arguments)
@@ -278,7 +292,7 @@ def test_matrix_take__a_refused_hint_is_no_error(tmp_path, monkeypatch):
     uri, _ = create(tmp_path)
     matrix, values = open_matrix(uri, "expression"), values_of((70, 23))
     write(matrix, values)
-    monkeypatch.setattr(os, "preadv", look)
+    empty_page_cache(monkeypatch)
     monkeypatch.setattr(os, "posix_fadvise", refuse)
     np.testing.assert_array_equal(taken(matrix, [1, 2, 9]), values[[1, 2, 9]])
     assert refused
