@@ -33,8 +33,8 @@ def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     settings = write_study(folder / "demo", n_samples=120, n_genes=160)
     text = settings.read_text(encoding="utf-8")
-    assert "epochs = 80\n" in text
-    settings.write_text(text.replace("epochs = 80\n", "epochs = 2\n"), encoding="utf-8")
+    assert "epochs = 300\n" in text
+    settings.write_text(text.replace("epochs = 300\n", "epochs = 2\n"), encoding="utf-8")
     return folder, {shlex.join(words): run(folder, words) for words in commands()}
 
 

@@ -380,8 +380,12 @@ def _join_details(parts: _Parts) -> dict[str, Any]:
         shown = ", ".join(map(repr, absent[:_N_SHOWN]))
         logger.warning(
             "%s: no source measures %d of %d genes (%s%s)",
-            parts.target, len(absent), genes.size, shown, ", ..." * (len(absent) > _N_SHOWN),
-        )  # fmt: skip
+            parts.target,
+            len(absent),
+            genes.size,
+            shown,
+            ", ..." * (len(absent) > _N_SHOWN),
+        )
     return {
         "per_source": per_source,
         "n_unmeasured": len(absent),

@@ -133,7 +133,7 @@ def joined(tmp_path_factory, data_dir):
         },
         name="joint", folder=Path(data_dir),
     )  # fmt: skip
-    mine(settings, only=("ingest", "normalize"))
+    mine(settings, only=("ingest", "join", "normalize"))
     return folder / "study" / "segments" / "0000"
 
 
