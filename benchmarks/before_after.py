@@ -78,7 +78,10 @@ def main() -> int:
     both = [asked.before.resolve(), asked.after.resolve()]
     slower = []
     for script in asked.scripts:
-        for stage, engine in json.loads(run(both[1], "-c", _LIST, f"bench_{script}")):
+        if not (both[0] / f"benchmarks/bench_{script}.py").exists():
+            continue
+        known, listed = (json.loads(run(one, "-c", _LIST, f"bench_{script}")) for one in both)
+        for stage, engine in (pair for pair in listed if pair in known):  # what both have
             with tempfile.TemporaryDirectory(dir=asked.scratch) as asked.folder:
                 ratios, peaks = _paired(both, script, stage, engine, asked)
             low, high = interval(ratios)
