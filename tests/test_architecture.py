@@ -28,8 +28,8 @@ FLOWS = sorted((REPO / "flows").rglob("*.py"))
 LINT = Path(sys.executable).with_name("lint-imports")
 # Whatever is loaded only where it belongs.
 IMPORTERS = {
-    "dask": {"dglzarr/storage/tasks.py", "dglzarr/storage/cluster.py"},
-    "distributed": {"dglzarr/storage/tasks.py", "dglzarr/storage/cluster.py"},
+    "dask": {f"dglzarr/storage/{name}.py" for name in ("cluster", "tasks", "workers")},
+    "distributed": {f"dglzarr/storage/{name}.py" for name in ("cluster", "tasks", "workers")},
     "keras": {"dglzarr/models/"},
     "matplotlib": {"dglzarr/report/"},
     "numba": {"dglzarr/kernels/compiled.py"},

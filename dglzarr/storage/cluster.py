@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import dask
@@ -13,9 +13,10 @@ from pydantic import Field, model_validator
 
 from dglzarr.errors import ConfigError
 from dglzarr.storage.options import Options, choice
+from dglzarr.storage.workers import WAIT_LIMIT, Watch, issued, kept
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
 _BYTES = r"^(\d+(\.\d+)? *[kMGT]i?B|auto)$"
 
@@ -36,6 +37,11 @@ class ClusterOptions(Options):
     address: str | None = choice(
         None, "of the running scheduler; without it DASK_SCHEDULER_ADDRESS in the environment"
     )
+    wait_limit: Count = choice(
+        WAIT_LIMIT,
+        "seconds that a run waits while no worker works (there is none, or all are paused at "
+        "their memory limit) before it ends; told after 60",
+    )
 
     @model_validator(mode="after")
     def _address_goes_with_kind(self) -> ClusterOptions:
@@ -50,34 +56,90 @@ class ClusterOptions(Options):
 
 
 @contextmanager
-def client(options: ClusterOptions = ClusterOptions()) -> Iterator[Any]:
+def client(
+    options: ClusterOptions = ClusterOptions(),
+    *,
+    root: str = "",
+    files: Sequence[str] = (),
+    needs: Mapping[str, float] | None = None,
+) -> Iterator[Any]:
     """Yield a Dask client, closed at the end; None for kind ``"none"`` (work in this process).
+
+    Parameters
+    ----------
+    options
+        Where Dask runs.
+    root
+        A folder that all workers must see as this process does; without it they are not asked.
+    files
+        What they must see beside it.
+    needs
+        Bytes of memory that a worker needs, by stage.
 
     Raises
     ------
     ConfigError
-        When no scheduler answers at the address.
+        When no scheduler answers at the address, or Dask has no certificates for it.
+    DglzarrError
+        When a worker does not see the root or a file, or has other packages.
     """
     if options.kind == "none":
         with dask.config.set(scheduler="synchronous"):
             yield None
         return
-    from distributed import Client, LocalCluster  # noqa: PLC0415  (takes a second to import)
-
     for name in ("distributed", "distributed.client", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # an error that matters is raised
 
-    if options.kind == "address":
-        where = options.scheduler
-        try:
-            opened = Client(where, timeout="20s")
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"cluster.address: no Dask scheduler answers at {where!r}: {error}."
-            ) from error
-        with dask.config.set(scheduler="distributed"), opened as connected:
-            yield connected
-        return
+    opened = _at_address(options.scheduler) if options.kind == "address" else _local(options)
+    with opened as connected, ExitStack() as stack:
+        ticket = stack.enter_context(issued(root)) if root else None
+        watch = Watch(connected, options.wait_limit, ticket)
+        stack.enter_context(kept(watch))
+        watch.greet(files, needs)
+        yield connected
+
+
+@contextmanager
+def _at_address(address: str) -> Iterator[Any]:
+    """Yield a client of a scheduler that runs already."""
+    from distributed import Client  # noqa: PLC0415  (takes a second to import)
+
+    if address.startswith("tls://"):
+        _check_certificates(address)
+    try:
+        opened = Client(address, timeout="20s")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cluster.address: no Dask scheduler answers at {address!r}: {error}."
+        ) from error
+    with dask.config.set(scheduler="distributed"), opened as connected:
+        yield connected
+
+
+def _check_certificates(address: str) -> None:
+    """Refuse a TLS address where Dask is not told of certificates, or cannot read them."""
+    from distributed.security import Security  # noqa: PLC0415  (takes a second to import)
+
+    keys = "distributed.comm.tls.ca-file, .client.cert and .client.key of Dask's configuration"
+    try:
+        found = Security().get_connection_args("client")["ssl_context"]
+    except (OSError, ValueError) as error:  # ssl's errors are the former
+        raise ConfigError(
+            f"cluster.address: {address!r} needs certificates, but they cannot be read: {error}. "
+            f"Correct {keys}."
+        ) from error
+    if found is None:
+        raise ConfigError(
+            f"cluster.address: {address!r} needs certificates, but Dask is told of none. Set {keys}"
+            " (in the environment DASK_DISTRIBUTED__COMM__TLS__CA_FILE and so on)."
+        )
+
+
+@contextmanager
+def _local(options: ClusterOptions) -> Iterator[Any]:
+    """Yield a client of workers of its own."""
+    from distributed import Client, LocalCluster  # noqa: PLC0415  (takes a second to import)
+
     with (
         _environment_restored(),
         _main_module_hidden(),

@@ -11,6 +11,7 @@ import numpy as np
 from dask.callbacks import Callback
 
 from dglzarr.errors import DglzarrError
+from dglzarr.storage.workers import Ticket, Watch, check_ticket, watch_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,7 +40,8 @@ def run_tasks(
     Raises
     ------
     DglzarrError
-        When the scheduler is gone, or a task ends one worker after another.
+        When the scheduler is gone, a worker may not work (`Ticket`), a task ends one worker after
+        another, or nobody works for as long as the client's `Watch` allows.
     """
     report = on_progress or _no_progress
     report(what, 0, len(tasks))
@@ -49,11 +51,12 @@ def run_tasks(
         graph = [dask.delayed(func, pure=False)(*task, **shared) for task in tasks]
         with _Count(lambda done: report(what, done, len(tasks))):
             return list(dask.compute(*graph))
-    graph = [dask.delayed(_attempt, pure=False)(func, *task, **shared) for task in tasks]
-    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "4 GiB"}):
-        futures = client.compute(graph, retries=_RETRIES, sync=False)
+    watch = watch_of(client)
+    attempt = dask.delayed(_attempt, pure=False)
+    graph = [attempt(func, watch.ticket, *task, **shared) for task in tasks]
+    futures = _sent(client, graph, what)
     results = dict.fromkeys(future.key for future in futures)
-    for done, (key, result) in enumerate(_as_completed(client, futures, what), start=1):
+    for done, (key, result) in enumerate(_as_completed(watch, futures, what), start=1):
         if isinstance(result, DglzarrError):
             raise result
         results[key] = result
@@ -61,9 +64,29 @@ def run_tasks(
     return list(results.values())
 
 
-def _attempt(func: Callable[..., Any], *task: Any, **arguments: Any) -> Any:  # noqa: ANN401
+def _sent(client: Any, graph: Sequence[Any], what: str) -> list[Any]:  # noqa: ANN401
+    """Return the futures of a graph that the scheduler has been given."""
+    from distributed.client import ClosedClientError  # noqa: PLC0415  (takes a second to import)
+
+    try:
+        if client.status != "running":
+            raise _gone(what)
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "4 GiB"}):
+            return list(client.compute(graph, retries=_RETRIES, sync=False))
+    except (ClosedClientError, OSError) as error:
+        raise _gone(what) from error
+
+
+def _attempt(
+    func: Callable[..., Any],
+    ticket: Ticket | None,
+    *task: Any,  # noqa: ANN401
+    **arguments: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
     """Return what a task returns, or the error a user caused: it is neither logged nor retried."""
     try:
+        if ticket is not None:
+            check_ticket(ticket)
         return func(*task, **arguments)
     except DglzarrError as error:
         return error
@@ -112,7 +135,7 @@ def _gone(what: str) -> DglzarrError:
     )
 
 
-def _as_completed(client: Any, futures: Iterable[Any], what: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+def _as_completed(watch: Watch, futures: Iterable[Any], what: str) -> Iterator[tuple[str, Any]]:
     """Yield key and result of each future as it ends.
 
     A future is let go with its result, so that it is not computed again when its worker dies. An
@@ -121,6 +144,7 @@ def _as_completed(client: Any, futures: Iterable[Any], what: str) -> Iterator[tu
     from distributed import KilledWorker, as_completed  # noqa: PLC0415
 
     waiting = as_completed(futures, with_results=True)
+    watch.progressed()
     try:
         while not waiting.is_empty():
             if waiting.has_ready():
@@ -129,10 +153,15 @@ def _as_completed(client: Any, futures: Iterable[Any], what: str) -> Iterator[tu
                     raise _gone(what)
                 yield future.key, result
                 future.release()
-            elif client.status != "running":
+                watch.progressed()
+            elif watch.client.status != "running":
                 raise _gone(what)
             else:
+                watch.wait(what)
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
+    except (ImportError, AttributeError):
+        watch.check()  # a worker that came later may lack what it takes
+        raise
     except KilledWorker as error:
         raise DglzarrError(
             f"{what}: expected workers to live, but a task ended several of them. Give each more "
