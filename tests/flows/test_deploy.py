@@ -20,18 +20,19 @@ DEPLOYMENTS = {d["name"]: d for d in DECLARED["deployments"]}
 PLACE = "{{ $DGLZARR_FLOWS }}"
 
 
-def test_deploy__both_flows_with_a_nightly_ingest():
-    assert set(DEPLOYMENTS) == {"mine", "ingest"}
-    (nightly,) = DEPLOYMENTS["ingest"]["schedules"]
-    assert nightly["timezone"] == "UTC"
-    assert DEPLOYMENTS["mine"]["schedules"] == []
+def test_deploy__schedules_have_a_time_zone_and_wait_for_an_operator():
+    schedules = {name: d["schedules"] for name, d in DEPLOYMENTS.items()}
+    assert schedules.pop("ingest") == []
+    assert set(schedules) == {"mine", "grow", "compare", "stability", "scrub"}
+    for (schedule,) in schedules.values():
+        assert schedule["timezone"] == "UTC"
+        assert schedule["active"] is False
     assert {d["work_pool"]["name"] for d in DEPLOYMENTS.values()} == {"dglzarr"}
 
 
 def test_deploy__one_run_at_a_time():
-    limits = {name: d["concurrency_limit"] for name, d in DEPLOYMENTS.items()}
-    assert {limit["limit"] for limit in limits.values()} == {1}
-    assert limits["ingest"]["collision_strategy"] == "CANCEL_NEW"
+    limits = [d["concurrency_limit"] for d in DEPLOYMENTS.values()]
+    assert limits == [{"limit": 1, "collision_strategy": "CANCEL_NEW"}] * len(DEPLOYMENTS)
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
