@@ -498,6 +498,33 @@ def query_command(
 
 
 @app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder with expression files.")],
+    output: Annotated[Path, typer.Option(help="The settings file to write.")] = Path("study.toml"),
+) -> None:
+    """Look at the files of a folder and write settings for them, commented: what each file is.
+
+    Nothing is fetched or mined. A settings file that exists is not replaced.
+    """
+    from dglzarr.storage.files import ChangedError, put, told
+    from dglzarr.studies.draft import draft_settings
+    from dglzarr.studies.progress import Bars
+
+    taken = ConfigError(f"{output}: exists. Remove it, or choose another place with --output.")
+    if output.exists():
+        raise taken
+    with Bars() as bars:
+        text = draft_settings(folder, base=output.parent, on_progress=bars)
+    with told(str(output), remedy="Choose a writable folder with --output."):
+        try:
+            put(output, text.encode(), if_absent=True)
+        except ChangedError as error:
+            raise taken from error
+    typer.echo(text.partition("\n")[0].removeprefix("# "))
+    typer.echo(f"Written: {output}. Look at it, then run: dglzarr mine {output}")
+
+
+@app.command()
 def simulate(
     target: Annotated[
         Path, typer.Argument(help="Folder of a study to write; or a .gctx file, a compendium.")

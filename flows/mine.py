@@ -1,28 +1,38 @@
-"""The stages as Prefect flows: all of them, ``python flows/mine.py study.toml``, or ingest alone.
+"""What is done with a study, as Prefect flows: ``python flows/mine.py study.toml`` mines it.
 
-Order comes from ``dglzarr.studies``, parallelism from Dask; this file adds tasks, artifacts and
-progress. It stands alone: any folder and any copy of it will do where dglzarr[flows] is installed.
-Without a configured server Prefect starts a temporary one of its own.
+``--flow`` names another: grow, compare, stability, scrub or ingest. Order comes from
+``dglzarr.studies``, parallelism from Dask; this file adds tasks, artifacts, progress, one run a
+root and logs. It stands alone: any folder and any copy of it will do where dglzarr[flows] is
+installed. Without a configured server Prefect starts a temporary one of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from prefect import flow, get_run_logger, task
+from prefect import Flow, flow, get_run_logger, task
 from prefect.artifacts import (
     create_link_artifact,
+    create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
+from prefect.client.base import ServerType
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State  # noqa: TC002  (prefect reads annotations)
+from prefect.concurrency.sync import concurrency
+from prefect.logging.handlers import APILogHandler
+from prefect.runtime import deployment, flow_run
 from prefect.settings import (
     PREFECT_SERVER_ANALYTICS_ENABLED,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
@@ -31,54 +41,244 @@ from prefect.settings import (
 from prefect.states import Failed
 
 from dglzarr.cli import guarded
-from dglzarr.errors import DglzarrError
-from dglzarr.report.text import headline, top_landmarks
+from dglzarr.errors import DglzarrError, StoreError
+from dglzarr.query import verify_study
+from dglzarr.report.comparison import comparison_rows, comparison_verdict
+from dglzarr.report.text import growth_lines, headline, stability_lines, top_landmarks
 from dglzarr.settings import Settings, load_settings
 from dglzarr.storage.options import Run
+from dglzarr.studies.cross_validate import cross_validate
 from dglzarr.studies.early import check_absolute
+from dglzarr.studies.grow import grow
 from dglzarr.studies.plan import VERBS, Step, mine
 from dglzarr.studies.progress import rate_and_time_left
+from dglzarr.studies.stability import replicate
 from dglzarr.studies.stopping import end
 from dglzarr.testing import write_study
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
     from uuid import UUID
 
     from dglzarr.storage.store import StoreSummary
 
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
 
-@flow(name="mine", flow_run_name="{settings.title}", persist_result=False)
-def mine_flow(settings: Settings, overwrite: bool = False) -> str | State[str]:
-    """Mine a study; return the path of its report."""
+_WAIT_SECONDS, _LEASE_SECONDS = 24 * 3600, 120
+_DAY = 24 * 3600
+
+
+def study_flow(name: str, *, timeout_seconds: float) -> Callable[[Callable[P, R]], Flow[P, R]]:
+    """Return a decorator that makes a flow named as its study; it does not run for ever."""
+    return flow(
+        name=name,
+        flow_run_name="{settings.title}",
+        persist_result=False,
+        timeout_seconds=timeout_seconds,
+    )
+
+
+@study_flow("mine", timeout_seconds=7 * _DAY)
+def mine_flow(
+    settings: Settings, overwrite: bool = False, report_url: str = ""
+) -> str | State[str]:
+    """Mine a study; return the path of its report.
+
+    ``report_url`` is where others read the report: the link that the run leaves. Without it the
+    link is to the file, which opens on this machine alone.
+    """
+
+    def work() -> str:
+        results = mine(settings, run=Run(overwrite), execute=as_task)
+        show_study(settings, report_url)
+        return str(results["report"])
+
+    return finished(settings, work)
+
+
+@study_flow("ingest", timeout_seconds=_DAY)
+def ingest_flow(settings: Settings, overwrite: bool = False) -> str | State[str]:
+    """Read the sources of a study that is not mined yet; return the URI of its expression store."""
+
+    def work() -> str:
+        results = mine(settings, only=VERBS["ingest"], run=Run(overwrite), execute=as_task)
+        summary: StoreSummary = results["join"]
+        return summary.uri
+
+    return finished(settings, work)
+
+
+@study_flow("grow", timeout_seconds=_DAY)
+def grow_flow(settings: Settings, report_url: str = "") -> list[str] | State[list[str]]:
+    """Add the files that are new to a mined study; return what was added, in words.
+
+    Without new files nothing is done, so that it can run every night.
+    """
+
+    def work() -> list[str]:
+        added = grow(settings, execute=as_task)
+        lines = growth_lines(settings.root) if added else ["Nothing to add: no new files."]
+        create_markdown_artifact(as_list(lines), key="growth", description="What was added.")
+        if added:
+            show_study(settings, report_url)
+        return lines
+
+    return finished(settings, work)
+
+
+@study_flow("compare", timeout_seconds=7 * _DAY)
+def compare_flow(settings: Settings, report_url: str = "") -> list[str] | State[list[str]]:
+    """Cross-validate panels over whole series; return the verdict, in words."""
+
+    def work() -> list[str]:
+        step = Step("compare", cross_validate, {"settings": settings}, settings.root)
+        summary: StoreSummary = as_task(step, Run())
+        lines = comparison_verdict(comparison_rows(summary.uri))
+        create_markdown_artifact(as_list(lines), key="comparison", description="Panels compared.")
+        link_report(settings, report_url)
+        return lines
+
+    return finished(settings, work)
+
+
+@study_flow("stability", timeout_seconds=7 * _DAY)
+def stability_flow(settings: Settings, report_url: str = "") -> list[str] | State[list[str]]:
+    """Train and score replicates of a study; return how far they agree, in words."""
+
+    def work() -> list[str]:
+        lines = stability_lines(replicate(settings, execute=as_task).uri)
+        create_markdown_artifact(as_list(lines), key="stability", description="Chance in a panel.")
+        link_report(settings, report_url)
+        return lines
+
+    return finished(settings, work)
+
+
+@study_flow("scrub", timeout_seconds=7 * _DAY)
+def scrub_flow(settings: Settings) -> int | State[int]:
+    """Compare every object of a study with its digest; return how many stores and models were read.
+
+    It fails where one is damaged, and names each fault.
+    """
+
+    def work() -> int:
+        step = Step("scrub", scrub, {"root": settings.root}, settings.root)
+        results: list[dict[str, Any]] = as_task(step, Run())
+        wrong = [f"{found['uri']}: {problem}" for found in results for problem in found["problems"]]
+        lines = wrong or [f"{len(results)} stores and models are as they were written."]
+        create_markdown_artifact(as_list(lines), key="scrub", description="Faults of the study.")
+        if wrong:
+            more = f" ({len(wrong)} faults in all; artifact scrub)" if len(wrong) > 1 else ""
+            raise StoreError(f"{wrong[0]}{more}")
+        return len(results)
+
+    return finished(settings, work)
+
+
+FLOWS: dict[str, Flow[..., Any]] = {
+    "mine": mine_flow,
+    "ingest": ingest_flow,
+    "grow": grow_flow,
+    "compare": compare_flow,
+    "stability": stability_flow,
+    "scrub": scrub_flow,
+}
+
+
+# ---------------------------------------------------------------- a run of a flow
+
+
+def finished(settings: Settings, work: Callable[[], T]) -> T | State[T]:
+    """Return what work returns, done by one run a root; or a failure with a line that tells it."""
     try:
         check_absolute(settings)
-        results = mine(settings, run=Run(overwrite), execute=as_task)
+        with one_run(settings.root), logged():
+            return work()
     except DglzarrError as error:
-        return Failed(message=str(error), data=error)
+        stage = "".join(f"{note}: " for note in getattr(error, "__notes__", []))
+        return Failed(message=f"{stage}{error} {_resume()}", data=error)
+
+
+def _resume() -> str:
+    name = f"{flow_run.flow_name}/{deployment.name}" if deployment.name else ""
+    how = f"prefect deployment run '{name}'" if name else "run it again"
+    return f"To go on: {how}; finished work is kept."
+
+
+@contextmanager
+def one_run(root: str) -> Iterator[None]:
+    """Wait until no other run of any flow works on a root, and hold it.
+
+    A server's limit named by the root; a run that dies frees it within minutes. A temporary server
+    knows no other run: there the study's lock refuses a second one.
+    """
+    with get_client(sync_client=True) as client:
+        if client.server_type == ServerType.EPHEMERAL:
+            yield
+            return
+        name = f"dglzarr-{sha256(root.encode()).hexdigest()[:12]}"
+        client.upsert_global_concurrency_limit_by_name(name, 1)
+        if client.read_global_concurrency_limit_by_name(name).active_slots:
+            get_run_logger().info("%s: another run is at work here; this one waits for it", root)
+    try:
+        slot = ExitStack()
+        slot.enter_context(
+            concurrency(
+                name, strict=True, timeout_seconds=_WAIT_SECONDS, lease_duration=_LEASE_SECONDS
+            )
+        )
+    except TimeoutError as error:
+        raise StoreError(
+            f"{root}: another run has held it for {_WAIT_SECONDS // 3600} hours ({name})."
+        ) from error
+    with slot:
+        yield
+
+
+@contextmanager
+def logged() -> Iterator[None]:
+    """Send what dglzarr logs to the log of the run."""
+    logger, handler = logging.getLogger("dglzarr"), APILogHandler()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(min(before or logging.INFO, logging.INFO))
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
+
+
+def show_study(settings: Settings, report_url: str) -> None:
+    """Leave the panel, what a run found, cautions first, and a link to the report."""
     create_table_artifact(
         top_landmarks(settings.root),
         key="landmarks",
         description="The genes of the panel, of a longer one the first 50.",
     )
-    report = Path(results["report"]).resolve()
-    create_link_artifact(report.as_uri(), link_text="Report", key="report")
-    return str(report)
+    create_markdown_artifact(
+        as_list(headline(settings.root)), key="headline", description="Cautions and findings."
+    )
+    link_report(settings, report_url)
 
 
-@flow(name="ingest", flow_run_name="{settings.title}", persist_result=False)
-def ingest_flow(settings: Settings, overwrite: bool = False) -> str | State[str]:
-    """Ingest the sources of a study; return the URI of its expression store.
+def link_report(settings: Settings, report_url: str) -> None:
+    """Leave a link to the report, where there is one."""
+    report = Path(settings.root, "report.html").resolve()
+    if report.is_file():
+        create_link_artifact(report_url or report.as_uri(), link_text="Report", key="report")
 
-    Files that were read before cost nothing, so that it can run on a schedule.
-    """
-    try:
-        check_absolute(settings)
-        results = mine(settings, only=VERBS["ingest"], run=Run(overwrite), execute=as_task)
-    except DglzarrError as error:
-        return Failed(message=str(error), data=error)
-    summary: StoreSummary = results["join"]
-    return summary.uri
+
+def as_list(lines: Sequence[str]) -> str:
+    """Return lines as Markdown shows them, a line each, whatever is in them."""
+    return "\n".join(f"    {line}" for line in lines)
+
+
+def scrub(*, root: str, run: Run) -> list[dict[str, Any]]:
+    """Return what a full read of each store and model of a study found."""
+    return verify_study(root, on_progress=run.on_progress)
 
 
 def as_task(step: Step, run: Run) -> Any:  # noqa: ANN401
@@ -96,8 +296,9 @@ def as_task(step: Step, run: Run) -> Any:  # noqa: ANN401
         try:
             result = step(replace(run, on_progress=report))
         except DglzarrError as error:
+            error.add_note(step.name)
             return Failed(message=str(error), data=error)
-        state = "written" if isinstance(result, str) else result.state
+        state = getattr(result, "state", "written")
         update_progress_artifact(artifact, progress=100.0, description=state)
         get_run_logger().info("%s: %s %s", step.name, step.writes, state)
         return result
@@ -127,10 +328,13 @@ def main() -> None:
     """Run the flow on a settings file, or on the demo study."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("settings", help="settings file of a study; or 'demo': simulate one first")
+    parser.add_argument("--flow", choices=FLOWS, default="mine", help="what is done; default mine")
     parser.add_argument("--set", action="append", default=[], help="section.key=value")
     parser.add_argument("--folder", help="folder of relative paths, root too")
     parser.add_argument("--overwrite", action="store_true", help="replace stores made otherwise")
     options = parser.parse_args()
+    if options.overwrite and options.flow not in ("mine", "ingest"):
+        parser.error(f"--overwrite: expected with flow mine or ingest, got {options.flow}")
     end(guarded(lambda: _run(options)))
 
 
@@ -145,11 +349,12 @@ def _run(options: argparse.Namespace) -> None:
             PREFECT_SERVER_ANALYTICS_ENABLED: False,
         }
     ):
-        mine_flow(settings, overwrite=options.overwrite)
-    sys.stdout.write(
-        "\n".join(["", *headline(settings.root, truth=Path(file).with_name("truth.json"))])
-    )
-    sys.stdout.write("\n")
+        given = {"overwrite": True} if options.overwrite else {}
+        done: Any = FLOWS[options.flow](settings, **given)
+    lines = done if isinstance(done, list) else [str(done)]
+    if options.flow == "mine":
+        lines = headline(settings.root, truth=Path(file).with_name("truth.json"))
+    sys.stdout.write("\n".join(["", *lines, ""]))
 
 
 if __name__ == "__main__":

@@ -135,7 +135,8 @@ def broken(settings, tmp_path):
 def test_mine_flow__a_failing_source_fails_it_in_one_line(flows, settings, tmp_path, log):
     state = flows.mine_flow(broken(settings, tmp_path), return_state=True)
     assert state.is_failed()
-    assert state.message.startswith("GSE1_series_matrix.txt")
+    assert state.message.startswith("ingest: GSE1_series_matrix.txt")
+    assert state.message.endswith("To go on: run it again; finished work is kept.")
     assert "\n" not in state.message
     assert isinstance(state.result(raise_on_failure=False), SourceError)
     assert state.message in log.text

@@ -1,0 +1,163 @@
+"""What all flows share, and those beside mine: grow, compare, stability, scrub."""
+
+import logging
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from dglzarr.errors import StoreError
+from dglzarr.settings import load_settings
+from dglzarr.storage.study import open_study
+from dglzarr.studies.plan import mine
+from dglzarr.testing import write_study
+
+pytestmark = pytest.mark.slow
+
+SMALL = (
+    "cluster.kind=none", "train.epochs=1", "train.hidden=8", "train.n_latent=3",
+    "select.n_random=2", "compare.n_folds=2", "compare.sizes=[3]", "stability.n_seeds=2",
+    "stability.n_halves=0", 'sources=[{uri="data/GSE*_series_matrix.txt.gz"}]',
+)  # fmt: skip
+LAST = "GSE900017_series_matrix.txt.gz"
+
+
+@pytest.fixture(scope="module")
+def mined(tmp_path_factory):
+    """A mined study of all series but the last, which waits beside it."""
+    folder = tmp_path_factory.mktemp("flows")
+    file = write_study(folder, n_samples=120, n_genes=80)
+    shutil.move(folder / "data" / LAST, folder / LAST)
+    mine(load_settings(file, SMALL))
+    return file
+
+
+@pytest.fixture
+def study(mined, tmp_path):
+    shutil.copytree(mined.parent, tmp_path / "copy")
+    return load_settings(tmp_path / "copy" / mined.name, SMALL)
+
+
+@pytest.fixture
+def client(flows):  # noqa: ARG001
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as opened:
+        yield opened
+
+
+def artifact(client, key):
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+    found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
+    return max(found, key=lambda a: a.created).data
+
+
+def test_grow_flow__adds_what_is_new_and_nothing_twice(flows, study, client):
+    assert flows.grow_flow(study) == ["Nothing to add: no new files."]
+    folder = Path(study.root).parent
+    shutil.move(folder / LAST, folder / "data" / LAST)
+    told = flows.grow_flow(study, report_url="https://example.org/report.html")
+    assert told[0].startswith("Added as segment 0001: ")
+    assert open_study(study.root).segments == ("0000", "0001")
+    assert "Added as segment 0001" in artifact(client, "growth")
+    assert "Drift of segment 0001" in artifact(client, "growth")
+    assert "Cautions:" in artifact(client, "headline")
+    assert "https://example.org/report.html" in artifact(client, "report")
+    assert flows.grow_flow(study) == ["Nothing to add: no new files."]
+
+
+def test_compare_flow__returns_the_verdict(flows, study, client):
+    told = flows.compare_flow(study)
+    assert told
+    assert all(line in artifact(client, "comparison") for line in told)
+    assert (Path(study.root) / "comparison.zarr").is_dir()
+
+
+def test_stability_flow__says_what_is_chance(flows, study, client):
+    told = flows.stability_flow(study)
+    assert told[0].startswith("By chance, two panels of ")
+    assert told[0] in artifact(client, "stability")
+
+
+def test_scrub_flow__reads_all_and_names_the_first_fault(flows, study, client):
+    assert flows.scrub_flow(study) > 9
+    shard = Path(study.root, "segments", "0000", "normalized.zarr", "expression", "c", "0", "0")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 3] ^= 1
+    shard.write_bytes(content)
+    state = flows.scrub_flow(study, return_state=True)
+    assert state.is_failed()
+    assert "normalized.zarr" in state.message
+    assert "expression" in state.message
+    assert state.message.endswith("To go on: run it again; finished work is kept.")
+    assert isinstance(state.result(raise_on_failure=False), StoreError)
+    assert "normalized.zarr" in artifact(client, "scrub")
+
+
+def test_flows__of_a_study_that_is_not_there_fail_in_one_line(flows, study, tmp_path):
+    gone = study.model_copy(update={"root": str(tmp_path / "none")})
+    for run in (flows.grow_flow, flows.stability_flow, flows.scrub_flow):
+        state = run(gone, return_state=True)
+        assert state.is_failed()
+        assert "no study here" in state.message
+        assert "\n" not in state.message
+    assert not (tmp_path / "none").exists()
+
+
+def test_one_run__others_wait_for_a_root_but_not_for_another(flows, tmp_path):
+    from prefect import flow
+
+    told = []
+
+    def hold(root, name, seconds):
+        @flow(name="holding", persist_result=False)
+        def work():
+            with flows.one_run(root):
+                told.append(f"{name} begins")
+                time.sleep(seconds)
+                told.append(f"{name} ends")
+
+        return threading.Thread(target=work)
+
+    first = hold(str(tmp_path), "first", 4)
+    first.start()
+    while "first begins" not in told:
+        time.sleep(0.1)
+    others = [hold(str(tmp_path), "second", 0), hold(f"{tmp_path}/other", "other", 0)]
+    for thread in others:
+        thread.start()
+    for thread in (first, *others):
+        thread.join()
+    assert told.index("other ends") < told.index("second begins")
+    assert told.index("first ends") < told.index("second begins")
+
+
+def test_one_run__an_error_frees_the_root(flows, study, tmp_path):
+    gone = study.model_copy(update={"root": str(tmp_path / "none")})
+    started = time.monotonic()
+    for _ in range(2):
+        assert flows.grow_flow(gone, return_state=True).is_failed()
+    assert time.monotonic() - started < 60
+
+
+def test_logged__what_dglzarr_logs_is_in_the_log_of_the_run(flows, client):
+    from prefect import flow
+    from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+
+    @flow(name="logging", persist_result=False)
+    def work():
+        with flows.logged():
+            logging.getLogger("dglzarr.stages").info("a line of ours")
+
+    state = work(return_state=True)
+    logging.getLogger("dglzarr.stages").info("no line of the run")
+    asked = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[state.state_details.flow_run_id]))
+    deadline = time.monotonic() + 60
+    while not (said := [line.message for line in client.read_logs(log_filter=asked)]):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert "a line of ours" in said
+    assert "no line of the run" not in said
