@@ -139,7 +139,7 @@ class Processes:
         self.scheduler = self._spawn("scheduler", "--port", "0", "--host", "127.0.0.1", *where)
         options = ["--nthreads", "1", "--memory-limit", "3GiB", "--host", "127.0.0.1"]
         local = ["--local-directory", str(self.folder / "dask")]
-        _wait(place.exists)
+        _wait(lambda: place.exists() and place.stat().st_size > 0)
         self.nannies = [
             self._spawn("worker", *where, *options, *local) for _ in range(self.n_workers)
         ]

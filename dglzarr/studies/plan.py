@@ -171,8 +171,11 @@ class Plan:
         Raises
         ------
         ConfigError
-            When a source matches no file, two sources have one name, or a named file is absent.
+            When a source matches no file, two sources have one name, or a named file is absent;
+            when a path is relative but workers are elsewhere.
         """
+        if settings.cluster.kind == "address":
+            check_absolute(settings)
         study = study or planned_study(settings.root)
         grown = sources_of(study.uris("expression")[1:])
         sources = tuple(s for s in source_files(settings, study) if s.name not in grown)

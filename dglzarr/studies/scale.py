@@ -176,6 +176,8 @@ def needs(settings: Settings, steps: Sequence[Step]) -> dict[str, Need]:
     try:
         scale = _scale(settings, steps)
     except (DglzarrError, OSError):  # which a step tells of
+        scale = None
+    if scale is None:
         return {}
     nbytes = memory_of(scale)
     found = {}
@@ -185,12 +187,12 @@ def needs(settings: Settings, steps: Sequence[Step]) -> dict[str, Need]:
     return found
 
 
-def _scale(settings: Settings, steps: Sequence[Step]) -> Scale:
+def _scale(settings: Settings, steps: Sequence[Step]) -> Scale | None:
     """Return the scale of some steps, by a matrix that they read or else by the sources."""
     for step in steps:
         source = step.arguments.get("normalized", step.arguments.get("source"))
         if isinstance(source, str) and is_complete(source):
             sizes = open_labels(source).sizes
             return Scale(settings, (), {}, sizes["sample"], sizes["gene"])
-    ingest = next(step for step in steps if step.name == "ingest")
-    return Scale.of(settings, ingest.arguments["sources"])
+    ingest = next((step for step in steps if step.name == "ingest"), None)
+    return None if ingest is None else Scale.of(settings, ingest.arguments["sources"])
