@@ -12,6 +12,7 @@ import numpy as np
 from dglzarr.evaluation.cohorts import kept_samples
 from dglzarr.kernels.moments import standardize
 from dglzarr.kernels.sketch import GeneSketch, fold_samples, share_rows
+from dglzarr.kernels.split import inner_folds
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.store import Region, reduce_regions, regions
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from dglzarr.storage.options import Progress
 
 SKETCH_ROWS = 2048
+INNER_FOLDS = 5
+"""Parts of the training series on which the selectors choose what they leave open."""
 
 
 def sketch_training(
@@ -42,12 +45,17 @@ def sketch_training(
     seed, on_progress
         As in `sketch_samples`.
     """
+    chosen = kept_samples(source, samples)
+    group = np.zeros(chosen.size, dtype=np.int64)
+    series = [str(name) for name in read_array(source, "series")[chosen]]
+    group[chosen] = inner_folds(series, n_folds=INNER_FOLDS, seed=seed)
     return sketch_samples(
         source,
-        kept_samples(source, samples),
+        chosen,
         mean=read_array(samples, "gene_mean"),
         std=read_array(samples, "gene_std"),
         score=score,
+        group=group,
         seed=seed,
         on_progress=on_progress,
     )
@@ -60,6 +68,7 @@ def sketch_samples(
     mean: NDArray[np.float64],
     std: NDArray[np.float64],
     score: NDArray[np.float64],
+    group: NDArray[np.int64] | None = None,
     seed: int = 0,
     n_rows: int = SKETCH_ROWS,
     on_progress: Progress | None = None,
@@ -77,6 +86,8 @@ def sketch_samples(
         Per-gene moments of these samples, (gene,).
     score
         DeepLIFT scores learned from these samples, (gene,); NaN where there are none.
+    group
+        Inner fold of each sample, (sample,); samples of different ones are not folded together.
     seed
         Of the signs with which samples are folded together.
     n_rows
@@ -88,19 +99,26 @@ def sketch_samples(
     -----
     The same for any number of workers. A task holds a region and its rows of the sketch.
     """
-    counts = np.array([int(chosen[region.rows].sum()) for region in regions(source)])
+    of = np.zeros(chosen.size, dtype=np.int64) if group is None else group
+    n_groups = 1 + int(of[chosen].max(initial=0))
+    counts = np.array(
+        [np.bincount(of[r.rows][chosen[r.rows]], minlength=n_groups) for r in regions(source)]
+    )  # (region, group)
     parts = reduce_regions(
         _fold_region,
         source,
         chosen=chosen,
+        group=of,
         mean=mean,
         std=std,
-        n_rows=share_rows(counts, n_rows),
+        n_rows=share_rows(counts.ravel(), n_rows).reshape(counts.shape),
         seed=seed,
         what="sketching samples",
         on_progress=on_progress,
     )
-    return GeneSketch(np.concatenate(parts), std, score, int(counts.sum()))
+    rows, groups = (np.concatenate(part) for part in zip(*parts, strict=True))
+    n_samples = int(counts.sum())
+    return GeneSketch(rows, std, score, n_samples, None if group is None else groups)
 
 
 def _fold_region(
@@ -108,14 +126,20 @@ def _fold_region(
     region: Region,
     *,
     chosen: NDArray[np.bool_],
+    group: NDArray[np.int64],
     mean: NDArray[np.float64],
     std: NDArray[np.float64],
     n_rows: NDArray[np.int64],
     seed: int,
-) -> NDArray[np.float32]:
-    """Return a region's rows of the sketch."""
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return a region's rows of the sketch, and the group of each."""
     is_chosen = chosen[region.rows]
+    own, n_own = group[region.rows][is_chosen], n_rows[region.index]
     if not is_chosen.any():
-        return np.empty((0, mean.size), dtype=np.float32)
+        return np.empty((0, mean.size), dtype=np.float32), own
     z = standardize(Rows(uri)[region.rows][is_chosen], mean, std)
-    return fold_samples(z, int(n_rows[region.index]), np.random.default_rng([seed, region.start]))
+    if n_own.sum() >= len(z):
+        return z, own
+    rng, present = np.random.default_rng([seed, region.start]), np.flatnonzero(n_own)
+    folded = [fold_samples(z[own == k], int(n_own[k]), rng) for k in present]
+    return np.concatenate(folded), np.repeat(present, [len(rows) for rows in folded])
