@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 Index = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 
+_BLOCK = 64
+"""Genes that are known beforehand are taken off together: one product instead of many."""
+
 
 def greedy_order(
     rows: NDArray[np.floating],
@@ -60,13 +63,12 @@ def greedy_order(
     if not ridge > 0:
         raise ValueError(f"ridge: expected over 0, got {ridge!r}.")
     state = _Deflation(rows, ridge, importance, n + len(forced))
-    for gene in forced:
-        state.add(int(gene))
+    state.add(forced)
     chosen = np.empty(n, dtype=np.int64)
     for i in range(n):
         chosen[i] = np.where(is_open, state.gain, -np.inf).argmax()
         is_open[chosen[i]] = False
-        state.add(int(chosen[i]))
+        state.add(chosen[i : i + 1])
     return chosen
 
 
@@ -90,18 +92,23 @@ class _Deflation:
         """By how much each gene would lower the error, (gene,)."""
         return np.asarray(np.maximum(self._reach, 0) / (self._ridge + np.maximum(self._norms, 0)))
 
-    def add(self, gene: int) -> None:
-        """Take off what one more gene explains."""
-        left = self._project(self._rows[:, gene].astype(np.float64))
-        norm = self._ridge + float(self._rows[:, gene] @ left)
-        direction = left / np.sqrt(norm)
-        spread = self._project(self._products @ direction)
-        both = np.stack([direction, spread]).astype(self._rows.dtype) @ self._rows
-        along, reached = both.astype(np.float64)
-        self._reach += (float(direction @ self._products @ direction) * along - 2 * reached) * along
-        self._norms -= along**2
-        self._removed[self._n_removed] = direction
-        self._n_removed += 1
+    def add(self, genes: Index) -> None:
+        """Take off what some more genes explain, one after another."""
+        for start in range(0, len(genes), _BLOCK):
+            pairs, lengths = [], []
+            for gene in genes[start : start + _BLOCK]:
+                left = self._project(self._rows[:, gene].astype(np.float64))
+                norm = self._ridge + float(self._rows[:, gene] @ left)
+                direction = left / np.sqrt(norm)
+                pairs += [direction, self._project(self._products @ direction)]
+                lengths.append(float(direction @ self._products @ direction))
+                self._removed[self._n_removed] = direction
+                self._n_removed += 1
+            both = np.stack(pairs).astype(self._rows.dtype) @ self._rows
+            for along, reached, length in zip(both[::2], both[1::2], lengths, strict=True):
+                one = along.astype(np.float64)
+                self._reach += (length * one - 2 * reached) * one
+                self._norms -= one**2
 
     def _project(self, values: Float64) -> Float64:
         """Return C values, C = I - sum of v v'."""

@@ -11,6 +11,7 @@ Stone (1974), doi 10.1111/j.2517-6161.1974.tb00994.x: choice by cross-validation
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -32,11 +33,9 @@ if TYPE_CHECKING:
 ENDS = (50, 100, 200, 470, 943)
 """Sizes of a panel at which its penalty may grow; from the last on, every doubling of it."""
 
-FIRST = (1.0, 2.0, 4.0)
-"""Penalties of the first stretch, in numbers of samples."""
-
-GROWTH = (1.0, 2.0, 4.0)
-"""By how much that of a stretch may grow upon the one before."""
+TRIED = (1.0, 2.0, 4.0)
+"""Penalties of the first stretch, in numbers of samples; later ones grow as the root of the size:
+docs/reproduce.md says why."""
 
 ALPHAS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Penalties of the ridge regression by which panels are judged, in numbers of samples."""
@@ -151,7 +150,7 @@ def choose_path(
             on_progress("choosing penalties", done, len(ends))
         if end <= len(forced):
             continue
-        tried = [step * path[-1].penalty for step in GROWTH] if path else list(FIRST)
+        tried = [penalty * sqrt(end / ENDS[0]) for penalty in TRIED]
         best = None
         if 2 * end <= genes.size:
             best = _best_of(folds, end, tried, targets)
@@ -180,6 +179,7 @@ class _Fold:
         nothing = np.empty(genes.size)
         self._own = type(sketch)(rows, nothing, nothing, max(1, n_samples))
         self._allowed = allowed[genes]
+        self.n_held = len(self._held)
         self.panel = np.arange(len(forced))
 
     def extended(self, end: int, penalties: Sequence[float]) -> Iterator[Index]:
@@ -205,13 +205,38 @@ def _best_of(
     None where no gene is left to judge on.
     """
     panels = [list(fold.extended(end, tried)) for fold in folds]
-    errors = np.zeros((len(tried), len(ALPHAS)))
-    for fold, own in zip(folds, panels, strict=True):
+    errors, n_rows = np.zeros((len(folds), len(tried), len(ALPHAS))), np.zeros(len(folds))
+    for k, (fold, own) in enumerate(zip(folds, panels, strict=True)):
         targets = order[~np.isin(order, np.concatenate(own))][:N_TARGETS]
         if not targets.size:
             return None
-        errors += [fold.errors(panel, targets) / targets.size for panel in own]
-    best = int(errors.min(axis=1).argmin())
+        errors[k] = [fold.errors(panel, targets) / targets.size for panel in own]
+        n_rows[k] = fold.n_held
+    alpha = errors.sum(axis=0).argmin(axis=1)
+    per_row = errors[:, np.arange(len(tried)), alpha] / n_rows[:, None]
+    best = smallest_alike(per_row, n_rows)
     for fold, own in zip(folds, panels, strict=True):
         fold.panel = own[best]
     return best
+
+
+def smallest_alike(errors: Float64, weight: Float64) -> int:
+    """Return the first column whose weighted mean is the lowest but for one standard error.
+
+    Parameters
+    ----------
+    errors : (fold, column)
+    weight : (fold,), how much a fold counts
+
+    Examples
+    --------
+    >>> errors = np.array([[1.0, 0.9, 0.8], [1.0, 1.1, 0.8], [1.0, 1.0, 0.8]])
+    >>> smallest_alike(errors, np.ones(3)), smallest_alike(errors[:, :2], np.ones(3))
+    (2, 0)
+    """
+    share = weight / weight.sum()
+    best = int((share @ errors).argmin())
+    more = errors - errors[:, [best]]
+    mean = share @ more
+    deviation = np.sqrt(share @ (more - mean) ** 2 / max(1, len(errors) - 1))
+    return int(np.flatnonzero(mean <= deviation)[0])
