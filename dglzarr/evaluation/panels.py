@@ -15,7 +15,8 @@ import pandas as pd
 from pydantic import AfterValidator, Field
 
 from dglzarr.errors import ConfigError, SourceError, hint
-from dglzarr.kernels.panels import SELECTORS, select_panel
+from dglzarr.kernels.panels import CONSTANT, RIDGE, SELECTORS, allowed_genes, select_panel
+from dglzarr.kernels.penalties import Stretch, choose_path
 from dglzarr.sources.identifiers import find_genes, read_gene_list, read_panel
 from dglzarr.storage.options import Options, choice
 
@@ -73,10 +74,23 @@ class PanelOptions(Options):
     exclude_unnamed: bool = choice(
         False, "choose no feature without a symbol and a gene ID, unless it is forced"
     )
+    penalty: Annotated[float, Field(gt=0)] | Literal["chosen"] = choice(
+        "chosen",
+        "of the greedy selectors, in numbers of samples: one for all sizes, or chosen on inner "
+        "folds of the training series, growing with the panel",
+    )
 
     def recorded(self) -> dict[str, Any]:
-        """Return the values that belong to the lineage; what is left in is left out of it."""
+        """Return the values that belong to the lineage; what is left in is left out of it.
+
+        So is the penalty that was the only one before it could be chosen, and one that no selector
+        has.
+        """
         unset = [n for n in ("exclude_controls", "exclude_unnamed") if not getattr(self, n)]
+        named = {getattr(self, "selector", None), *getattr(self, "selectors", ())} - {None}
+        is_used = any(SELECTORS[name].is_greedy for name in named if name in SELECTORS)
+        if self.penalty == RIDGE or not is_used:
+            unset.append("penalty")
         return {name: v for name, v in super().recorded().items() if name not in unset}
 
 
@@ -133,10 +147,14 @@ class Panel:
 
 
 class Rules(NamedTuple):
-    """What holds for every panel that is chosen: features it must hold, and must not."""
+    """What holds for every panel that is chosen: features it must hold, and must not.
+
+    ``path`` is how the penalty of greedy selectors grows along a panel.
+    """
 
     forced: list[int]
     excluded: list[int]
+    path: Sequence[Stretch] = CONSTANT
 
 
 class PublishedList(NamedTuple):
@@ -226,6 +244,36 @@ def find_rules(
             f"{int((~(std > 0)).sum())} do not vary."
         )
     return Rules(must, never)
+
+
+def with_penalties(
+    rules: Rules,
+    sketch: GeneSketch,
+    options: PanelOptions,
+    *,
+    selectors: Sequence[str],
+    n: int,
+    seed: int,
+    on_progress: Progress | None = None,
+) -> Rules:
+    """Return the rules with the penalties of greedy panels of up to n genes.
+
+    They are chosen on inner folds once, for all greedy selectors: by the errors of all genes alike.
+    """
+    if not any(SELECTORS[name].is_greedy for name in selectors):
+        return rules
+    if not isinstance(options.penalty, str):
+        return rules._replace(path=(Stretch(1, options.penalty),))
+    path = choose_path(
+        sketch,
+        n,
+        forced=np.array(rules.forced, dtype=np.int64),
+        allowed=allowed_genes("greedy", sketch, rules.forced, rules.excluded),
+        default=RIDGE,
+        seed=seed,
+        on_progress=on_progress,
+    )
+    return rules._replace(path=tuple(path))
 
 
 def _gene_hint(ds: xr.Dataset, name: str) -> str:

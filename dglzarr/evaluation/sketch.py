@@ -46,16 +46,15 @@ def sketch_training(
         As in `sketch_samples`.
     """
     chosen = kept_samples(source, samples)
-    group = np.zeros(chosen.size, dtype=np.int64)
+    group = np.full(chosen.size, -1)
     series = [str(name) for name in read_array(source, "series")[chosen]]
     group[chosen] = inner_folds(series, n_folds=INNER_FOLDS, seed=seed)
     return sketch_samples(
         source,
-        chosen,
+        group,
         mean=read_array(samples, "gene_mean"),
         std=read_array(samples, "gene_std"),
         score=score,
-        group=group,
         seed=seed,
         on_progress=on_progress,
     )
@@ -63,12 +62,11 @@ def sketch_training(
 
 def sketch_samples(
     source: str,
-    chosen: NDArray[np.bool_],
+    chosen: NDArray[np.bool_] | NDArray[np.int64],
     *,
     mean: NDArray[np.float64],
     std: NDArray[np.float64],
     score: NDArray[np.float64],
-    group: NDArray[np.int64] | None = None,
     seed: int = 0,
     n_rows: int = SKETCH_ROWS,
     on_progress: Progress | None = None,
@@ -81,13 +79,12 @@ def sketch_samples(
         URI of the normalized store.
     chosen
         Which samples are fitted on, (sample,): of the kept training samples all, or those of a
-        fold.
+        fold. Or the inner fold of each sample, -1 of one that is not: samples of different inner
+        folds are not folded together.
     mean, std
         Per-gene moments of these samples, (gene,).
     score
         DeepLIFT scores learned from these samples, (gene,); NaN where there are none.
-    group
-        Inner fold of each sample, (sample,); samples of different ones are not folded together.
     seed
         Of the signs with which samples are folded together.
     n_rows
@@ -99,16 +96,15 @@ def sketch_samples(
     -----
     The same for any number of workers. A task holds a region and its rows of the sketch.
     """
-    of = np.zeros(chosen.size, dtype=np.int64) if group is None else group
-    n_groups = 1 + int(of[chosen].max(initial=0))
+    group = np.where(chosen, 0, -1) if chosen.dtype == bool else chosen
+    n_groups = 1 + int(group.max(initial=0))
     counts = np.array(
-        [np.bincount(of[r.rows][chosen[r.rows]], minlength=n_groups) for r in regions(source)]
+        [np.bincount(1 + group[r.rows], minlength=1 + n_groups)[1:] for r in regions(source)]
     )  # (region, group)
     parts = reduce_regions(
         _fold_region,
         source,
-        chosen=chosen,
-        group=of,
+        group=group,
         mean=mean,
         std=std,
         n_rows=share_rows(counts.ravel(), n_rows).reshape(counts.shape),
@@ -118,14 +114,13 @@ def sketch_samples(
     )
     rows, groups = (np.concatenate(part) for part in zip(*parts, strict=True))
     n_samples = int(counts.sum())
-    return GeneSketch(rows, std, score, n_samples, None if group is None else groups)
+    return GeneSketch(rows, std, score, n_samples, None if chosen.dtype == bool else groups)
 
 
 def _fold_region(
     uri: str,
     region: Region,
     *,
-    chosen: NDArray[np.bool_],
     group: NDArray[np.int64],
     mean: NDArray[np.float64],
     std: NDArray[np.float64],
@@ -133,7 +128,7 @@ def _fold_region(
     seed: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return a region's rows of the sketch, and the group of each."""
-    is_chosen = chosen[region.rows]
+    is_chosen = group[region.rows] >= 0
     own, n_own = group[region.rows][is_chosen], n_rows[region.index]
     if not is_chosen.any():
         return np.empty((0, mean.size), dtype=np.float32), own

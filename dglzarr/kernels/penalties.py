@@ -197,9 +197,7 @@ class _Fold:
         return np.array([np.abs(p - truth).sum(dtype=np.float64) for p in predicted])
 
 
-def _best_of(
-    folds: Sequence[_Fold], end: int, tried: Sequence[float], order: Index
-) -> int | None:
+def _best_of(folds: Sequence[_Fold], end: int, tried: Sequence[float], order: Index) -> int | None:
     """Extend the panel of every fold by the best of some penalties, and return which that is.
 
     None where no gene is left to judge on.

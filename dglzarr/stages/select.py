@@ -28,6 +28,7 @@ from dglzarr.evaluation.panels import (
     panel_labels,
     positions,
     read_lists,
+    with_penalties,
 )
 from dglzarr.evaluation.sketch import sketch_training
 from dglzarr.kernels.panels import SELECTORS
@@ -130,9 +131,19 @@ def select(  # noqa: PLR0913  (eight, and the claim)
     sketch = sketch_training(
         normalized, samples, ds["score"].values, seed=seed, on_progress=run.on_progress
     )
+    selectors = list(dict.fromkeys((options.selector, *options.selectors)))
+    rules = with_penalties(
+        rules,
+        sketch,
+        options,
+        selectors=selectors,
+        n=n,
+        seed=seed,
+        on_progress=run.on_progress,
+    )
     found = candidate_panels(
         sketch,
-        list(dict.fromkeys((options.selector, *options.selectors))),
+        selectors,
         [n],
         rules=rules,
         lists=lists,
@@ -155,6 +166,7 @@ def select(  # noqa: PLR0913  (eight, and the claim)
         "n_forced": len(rules.forced),
         "n_excluded": len(rules.excluded),
         "n_sketch_rows": len(sketch.rows),
+        "penalties": [list(stretch) for stretch in rules.path],
         "missing": {name: listed.missing for name, listed in lists.items()},
     }
     return finish(claim, arrays=arrays, details=details)
