@@ -276,6 +276,11 @@ def with_penalties(
     return rules._replace(path=tuple(path))
 
 
+def told_penalties(rules: Rules) -> list[list[float]]:
+    """Return how the penalty grows, as a store keeps it: none where no selector has one."""
+    return [] if rules.path is CONSTANT else [list(stretch) for stretch in rules.path]
+
+
 def _gene_hint(ds: xr.Dataset, name: str) -> str:
     """Return the gene of a store that is most like a name."""
     return hint(name, (str(value) for of in ("gene", "gene_symbol") for value in ds[of].values))

@@ -24,6 +24,7 @@ from dglzarr.evaluation.panels import (
     panel_labels,
     positions,
     read_lists,
+    told_penalties,
     with_penalties,
 )
 from dglzarr.evaluation.sketch import sketch_training
@@ -118,7 +119,7 @@ def candidates(
     return finish(
         claim,
         arrays=panel_arrays(panels, ds["gene"].values),
-        details={"missing": missing, "penalties": [list(stretch) for stretch in rules.path]},
+        details={"missing": missing, "penalties": told_penalties(rules)},
     )
 
 

@@ -28,6 +28,7 @@ from dglzarr.evaluation.panels import (
     panel_labels,
     positions,
     read_lists,
+    told_penalties,
     with_penalties,
 )
 from dglzarr.evaluation.sketch import sketch_training
@@ -166,7 +167,7 @@ def select(  # noqa: PLR0913  (eight, and the claim)
         "n_forced": len(rules.forced),
         "n_excluded": len(rules.excluded),
         "n_sketch_rows": len(sketch.rows),
-        "penalties": [list(stretch) for stretch in rules.path],
+        "penalties": told_penalties(rules),
         "missing": {name: listed.missing for name, listed in lists.items()},
     }
     return finish(claim, arrays=arrays, details=details)
