@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from dglzarr.kernels.greedy import Limits
     from dglzarr.kernels.sketch import GeneSketch
 
     Index = NDArray[np.int64]
@@ -73,6 +74,7 @@ def greedy_path(
     forced: Index,
     allowed: Mask,
     importance: Float64 | None = None,
+    limits: Limits | None = None,
 ) -> Index:
     """Return a panel of n genes, forced ones first, each stretch selected with its penalty.
 
@@ -84,6 +86,7 @@ def greedy_path(
     forced : genes that stand first, in order
     allowed : (gene,), which genes may be selected
     importance : (gene,), weights of the genes as targets
+    limits : what the panel may cost and must hold; it may end early then
 
     Raises
     ------
@@ -101,9 +104,23 @@ def greedy_path(
                 forced=panel,
                 allowed=allowed,
                 importance=importance,
+                limits=limits,
             )
+            if more.size < stop - panel.size:
+                return np.concatenate([panel, more])
             panel = np.concatenate([panel, more])
     return panel
+
+
+def penalty_at(path: Sequence[Stretch], size: int) -> float:
+    """Return the penalty of the stretch that a panel of some genes ends in.
+
+    Examples
+    --------
+    >>> [penalty_at([Stretch(50, 1.0), Stretch(100, 4.0)], size) for size in (50, 51, 200)]
+    [1.0, 4.0, 4.0]
+    """
+    return next((s.penalty for s in path if s.end >= size), path[-1].penalty)
 
 
 def choose_path(
