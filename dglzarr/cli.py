@@ -344,6 +344,70 @@ def compare_command(  # noqa: PLR0913  (every option is an argument)
     typer.echo(f"Written: {summary.uri}")
 
 
+@app.command("panel")
+def panel_command(  # noqa: PLR0913  (every option is an argument)
+    study: Annotated[str, typer.Argument(help="The folder of a finished study.")],
+    size: Annotated[int, typer.Option(help="Genes of the panel.", min=1)] = 200,
+    include: Annotated[
+        str, typer.Option(help="Genes that it holds: joined by commas, or a file of them.")
+    ] = "",
+    exclude: Annotated[str, typer.Option(help="Genes that it must not hold: the same.")] = "",
+    exclude_controls: Annotated[bool, typer.Option(help="No control probe.")] = False,
+    exclude_unnamed: Annotated[
+        bool, typer.Option(help="No feature without a symbol and an ID.")
+    ] = False,
+    min_mean: Annotated[float | None, typer.Option(help="Least mean expression, log2.")] = None,
+    max_mean: Annotated[float | None, typer.Option(help="Largest mean expression, log2.")] = None,
+    feasible: Annotated[
+        str, typer.Option(help="File: gene, and yes or no, whether a probe can be made.")
+    ] = "",
+    sets: Annotated[str, typer.Option(help="GMT file of sets that must be on the panel.")] = "",
+    at_least: Annotated[int, typer.Option(help="Genes of each of these sets.", min=1)] = 1,
+    costs: Annotated[str, typer.Option(help="File: gene, and its cost; 1 for others.")] = "",
+    budget: Annotated[float | None, typer.Option(help="What all may cost together.")] = None,
+    start: Annotated[
+        str, typer.Option(help="A file of genes, or 'mined': extended or made smaller to the size.")
+    ] = "",
+    each: Annotated[bool, typer.Option("--each", help="Price each condition alone, too.")] = False,
+    why: Annotated[list[str] | None, typer.Option(help="Tell of a gene; repeatable.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the order sheet, a TSV.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Choose a panel within conditions from a finished study, and tell what they cost in error.
+
+    Nothing is mined anew. The order sheet has a row a gene: names and IDs, why it is on the panel,
+    its share of what the panel explains, the genes it serves, and what can be had instead, with
+    what is gained or lost by the exchange.
+    """
+    from dglzarr.evaluation.order import Conditions, PanelMaker, write_sheet
+    from dglzarr.report.text import order_lines
+
+    asked = Conditions(
+        size, _genes(include), _genes(exclude), exclude_controls, exclude_unnamed, min_mean,
+        max_mean, feasible, sets, at_least, costs, budget, start,
+    )  # fmt: skip
+    maker = PanelMaker(study)
+    made = maker.order(asked, each=each)
+    told = [line for gene in why or () for line in maker.why(made, gene)]
+    if output is not None:
+        write_sheet(made, output)
+    if as_json:
+        prices = {name: asdict(price) for name, price in made.price.items()}
+        genes = made.table.to_dict(orient="records")
+        _print_json({"price": prices, "cost": made.cost, "notes": made.notes, "genes": genes})
+        return
+    typer.echo("\n".join([*order_lines(made), *told]))
+    if output is not None:
+        typer.echo(f"Written: {output}")
+
+
+def _genes(text: str) -> tuple[str, ...] | str:
+    """Return names joined by commas, or the file that is named."""
+    if Path(text).is_file():
+        return text
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def _list(text: str) -> str:
     """Return names joined by commas as a list of TOML."""
     names = [part.strip() for part in text.split(",") if part.strip()]

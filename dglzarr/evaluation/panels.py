@@ -315,7 +315,7 @@ def is_unnamed(ds: xr.Dataset) -> NDArray[np.bool_]:
 def _features(ds: xr.Dataset, names: str | Sequence[str]) -> dict[str, list[int]]:
     """Return the features that measure each gene of a list, or of a file."""
     listed = read_gene_list(names) if isinstance(names, str) else list(names)
-    return dict(zip(listed, find_genes(listed, **_names(ds)), strict=True))
+    return dict(zip(listed, find_genes(listed, **feature_names(ds)), strict=True))
 
 
 def read_lists(ds: xr.Dataset, files: Mapping[str, str]) -> dict[str, PublishedList]:
@@ -330,7 +330,7 @@ def read_lists(ds: xr.Dataset, files: Mapping[str, str]) -> dict[str, PublishedL
 
 
 def _read_list(ds: xr.Dataset, name: str, path: str) -> PublishedList:
-    match = read_panel(path, **_names(ds))
+    match = read_panel(path, **feature_names(ds))
     n_listed = len(match.genes) + len(match.missing)
     if len(match.genes) < MIN_FOUND * n_listed:
         shown = ", ".join(match.missing[:N_SHOWN])
@@ -343,7 +343,7 @@ def _read_list(ds: xr.Dataset, name: str, path: str) -> PublishedList:
     return PublishedList(genes.astype(np.int64), list(match.missing))
 
 
-def _names(ds: xr.Dataset) -> dict[str, list[str]]:
+def feature_names(ds: xr.Dataset) -> dict[str, list[str]]:
     """Return labels, symbols and ids of the genes, as they are looked up."""
     names = (("genes", "gene"), ("symbols", "gene_symbol"), ("gene_ids", "gene_id"))
     return {key: [str(value) for value in ds[name].values] for key, name in names}
