@@ -8,7 +8,9 @@ of these samples, medoids where asked for, and random ones. Ridge regression, it
 the fold's validation series, predicts the genes of the series that are held out. Differences are
 paired, sample by sample, over the genes that none of the compared panels measures; intervals are
 95 %, over series. ``genome`` is the error over all genes, a panel's own counting as measured
-exactly. Errors of a fold are kept in the root, so that a killed run goes on.
+exactly. Errors of a fold, and its penalties, are kept in the root, so that a killed run goes on.
+The grid of ridge regression's penalties is of half decades: with the decades of `evaluate`, the
+validation series of one fold move the error of one panel by as much as there is to tell.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
+import hashlib
 import json
 import sys
 from dataclasses import dataclass
@@ -31,10 +34,10 @@ from dglzarr.evaluation.sketch import sketch_training
 from dglzarr.kernels.comparison import bootstrap_interval
 from dglzarr.kernels.moments import standardize
 from dglzarr.kernels.panels import CONSTANT, select_panel
+from dglzarr.kernels.penalties import Stretch
 from dglzarr.kernels.split import SPLITS
 from dglzarr.query import gene_keys
 from dglzarr.settings import Settings, load_settings
-from dglzarr.stages.evaluate import EvaluateOptions
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.schemas import NORMALIZED, SAMPLES
 from dglzarr.storage.store import open_store
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
 
 REAL = Path(__file__).parents[1] / "deploy" / "settings" / "real.toml"
 DATA = ("real", "genes", "rnaseq", "simulated")
+ALPHAS = tuple(float(10 ** (half / 2)) for half in range(9))
 LOSS = 0.003
 """What the interval of a panel's loss to random ones must exclude."""
 
@@ -185,8 +189,14 @@ def select_panels(
     """Return the panels of every way at the largest size, or of each; and the penalties chosen."""
     n_genes = read_array(samples, "gene_std").size
     sketch = sketch_training(normalized, samples, np.full(n_genes, np.nan), seed=0)
-    options, n = PanelOptions(), max(sizes)
-    rules = with_penalties(Rules([], []), sketch, options, selectors=["greedy"], n=n, seed=0)
+    n, kept = max(sizes), Path(normalized).parent / f"penalties-{max(sizes)}.json"
+    rules = Rules([], [])
+    if kept.exists():
+        path = json.loads(kept.read_text(encoding="utf-8"))
+        rules = rules._replace(path=[Stretch(*stretch) for stretch in path])
+    else:
+        rules = with_penalties(rules, sketch, PanelOptions(), selectors=["greedy"], n=n, seed=0)
+        kept.write_text(json.dumps([list(s) for s in rules.path]), encoding="utf-8")
     panels = {
         "old": [select_panel("greedy", sketch, n, path=CONSTANT)],
         "greedy": [select_panel("greedy", sketch, n, path=rules.path)],
@@ -200,14 +210,19 @@ def select_panels(
 
 
 def judge_fold(
-    normalized: str, samples: str, sizes: Sequence[int], n_random: int, others: Sequence[str]
+    normalized: str,
+    samples: str,
+    sizes: Sequence[int],
+    n_random: int,
+    others: Sequence[str],
+    alphas: Sequence[float],
 ) -> dict[str, Any]:
     """Return errors of a fold: (sample,) by way, size and what it is compared over."""
     fold = read_fold(normalized, samples)
     panels, penalties = select_panels(normalized, samples, sizes, n_random, others)
-    judge = Judge(fold, EvaluateOptions().alphas)
+    judge = Judge(fold, alphas)
     found: dict[str, Any] = {"series": [str(s) for s in fold.series], "penalties": penalties}
-    doubled = {size: 2 * size for size in sizes if 2 * size <= 2 * sorted(sizes)[2]}
+    doubled = {size: 2 * size for size in sizes if size <= 200}
     ways = [name for name in panels if name != "random"]
     kept: dict[tuple[str, int], Matrix] = {}
     used: dict[tuple[str, int], NDArray[np.bool_]] = {}
@@ -300,7 +315,13 @@ def _say(what: str) -> None:
 
 
 def judge_data(
-    settings: Settings, sizes: Sequence[int], n_random: int, others: Sequence[str], n_folds: int
+    settings: Settings,
+    sizes: Sequence[int],
+    *,
+    n_random: int,
+    others: Sequence[str],
+    alphas: Sequence[float],
+    n_folds: int,
 ) -> list[dict[str, Any]]:
     """Return the errors of all folds of a study; those that stand there already are read."""
     asked = settings.compare.model_copy(update={"selectors": ("greedy",), "n_folds": n_folds})
@@ -309,14 +330,15 @@ def judge_data(
     create_study(settings.root)
     found = []
     for k in range(n_folds):
-        kept = Path(settings.root) / f"errors-{k}.json"
+        what = hashlib.sha256(repr((sizes, n_random, others, alphas)).encode()).hexdigest()[:8]
+        kept = Path(settings.root) / f"errors-{k}-{what}.json"
         if not kept.exists():
             fold = fold_plan(study, k)
             create_study(fold.study.root)
             for name in ("ingest", "join", "normalize", "dedup"):
                 fold[name]()
             uris = fold.uri("normalized"), fold.uri("samples")
-            errors = judge_fold(*uris, sizes, n_random, others)
+            errors = judge_fold(*uris, sizes, n_random, others, alphas)
             kept.write_text(json.dumps(errors), encoding="utf-8")
             _say(f"{settings.root}: fold {k + 1} of {n_folds}")
         found.append(json.loads(kept.read_text(encoding="utf-8")))
@@ -333,12 +355,20 @@ def main() -> None:
     parser.add_argument("--others", nargs="*", default=[], help="further selectors: medoids")
     parser.add_argument("--n-random", type=int, default=20)
     parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--alphas", type=float, nargs="+", default=list(ALPHAS))
     asked = parser.parse_args()
     titles = ("MAE", "random", "minus random", "95 %", "bar", "genome", "95 %")
     _row("data", "size", "panel", *titles, "minus random of twice", "95 %")
     for name in asked.data:
         settings = settings_of(name, asked.folder.absolute(), asked.root.absolute())
-        folds = judge_data(settings, asked.sizes, asked.n_random, asked.others, asked.folds)
+        folds = judge_data(
+            settings,
+            asked.sizes,
+            n_random=asked.n_random,
+            others=asked.others,
+            alphas=asked.alphas,
+            n_folds=asked.folds,
+        )
         show(name, folds, asked.sizes)
 
 

@@ -243,7 +243,7 @@ class PanelMaker:
             When the study has no such gene.
         """
         rules = self._rules(Conditions(1, include=(name,)))
-        gene = str(self._ds["gene"].values[rules.forced[0]])
+        gene = self._names["genes"][rules.forced[0]]
         row = ordered.table[ordered.table["gene"] == gene]
         if len(row):
             one = row.iloc[0]
@@ -463,12 +463,12 @@ class PanelMaker:
         ridge = penalty_at(self._path, panel.size) * self._sketch.n_samples
         roles = panel_roles(self._sketch.rows, panel, ridge=ridge, allowed=allowed)
         share = 100 * roles.loss / max(roles.loss.sum(), np.finfo(float).tiny)
-        names = {name: self._ds[name].values[panel] for name in ("gene", "gene_symbol", "gene_id")}
+        columns = {"gene": "genes", "gene_symbol": "symbols", "gene_id": "gene_ids"}
         of_panel = set(panel.tolist())
         return pd.DataFrame(
             {
                 "position": np.arange(1, panel.size + 1),
-                **{name: values.astype(object) for name, values in names.items()},
+                **{n: [self._names[of][g] for g in panel] for n, of in columns.items()},
                 "why": why,
                 "share": share,
                 "mean": self._mean[panel],
@@ -494,8 +494,7 @@ class PanelMaker:
         return ", ".join(self._label(gene) for gene in genes[:5])
 
     def _label(self, gene: int) -> str:
-        symbol, label = (str(self._ds[n].values[gene]) for n in ("gene_symbol", "gene"))
-        return symbol or label
+        return self._names["symbols"][gene] or self._names["genes"][gene]
 
 
 class _HeldRows:

@@ -88,7 +88,12 @@ def panel_roles(
 
 def _largest(values: Float64, n: int) -> Index:
     """Return the n largest of each row, the largest first."""
-    return np.argsort(-values, axis=1, kind="stable")[:, :n]
+    if n < values.shape[1]:
+        some = np.argpartition(-values, n, axis=1)[:, :n]
+    else:
+        some = np.tile(np.arange(values.shape[1]), (len(values), 1))
+    order = np.argsort(-np.take_along_axis(values, some, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(some, order, axis=1)
 
 
 def shrink_order(
