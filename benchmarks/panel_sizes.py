@@ -121,7 +121,10 @@ def _simulated(place: Path, *, n_samples: int = 1024, n_genes: int = 8192) -> Se
     """Return the settings of a simulated compendium of 16 series with 100 planted hubs."""
     path = place / "compendium.gctx"
     if not path.exists():
-        found = simulate_expression(n_samples, n_genes, n_hubs=100, n_programs=20, n_series=16)
+        n_hubs = min(100, n_genes // 8)
+        found = simulate_expression(
+            n_samples, n_genes, n_hubs=n_hubs, n_programs=n_hubs // 5, n_series=16
+        )
         labels = {"series_id": found.series}
         write_gctx(path, found.expression, samples=found.samples, genes=found.genes, labels=labels)
     return Settings.model_validate({"root": str(place), "sources": [{"uri": str(path)}]})
