@@ -9,6 +9,7 @@ the fold's validation series, predicts the genes of the series that are held out
 paired, sample by sample, over the genes that none of the compared panels measures; intervals are
 95 %, over series. ``genome`` is the error over all genes, a panel's own counting as measured
 exactly. Errors of a fold, and its penalties, are kept in the root, so that a killed run goes on.
+Panels are selected among all genes, and judged on all or on 4096 drawn ones.
 The grid of ridge regression's penalties is of half decades: with the decades of `evaluate`, the
 validation series of one fold move the error of one panel by as much as there is to tell.
 """
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 REAL = Path(__file__).parents[1] / "deploy" / "settings" / "real.toml"
 DATA = ("real", "genes", "rnaseq", "simulated")
 ALPHAS = tuple(float(10 ** (half / 2)) for half in range(9))
+N_JUDGED = 4096
 LOSS = 0.003
 """What the interval of a panel's loss to random ones must exclude."""
 
@@ -161,29 +163,31 @@ def read_fold(normalized: str, samples: str) -> Fold:
 class Judge:
     """Predicts all genes of the held-out samples by ridge regression, solved over samples."""
 
-    def __init__(self, fold: Fold, alphas: Sequence[float]) -> None:
+    def __init__(self, fold: Fold, alphas: Sequence[float], genes: Index | None = None) -> None:
         self._fold, self._alphas = fold, alphas
+        self.genes = np.arange(fold.varies.size) if genes is None else genes
         self._mean = fold.fit.mean(axis=0)
         self._centred = fold.fit - self._mean
 
     def errors(self, panel: Index) -> Matrix:
-        """Return the absolute errors, (sample, gene)."""
+        """Return the absolute errors, (sample, judged gene)."""
         x, fold = self._centred[:, panel], self._fold
         spread, axes = scipy.linalg.eigh((x @ x.T).astype(np.float64))
-        turned = axes.T.astype(np.float32) @ self._centred
+        judged = self.genes
+        turned = axes.T.astype(np.float32) @ self._centred[:, judged]
         tune, held = (
             ((part[:, panel] - self._mean[panel]) @ x.T) @ axes.astype(np.float32)
             for part in (fold.tune, fold.held)
         )
-        some = slice(None, None, max(1, self._mean.size // 4096))
 
-        def predicted(rows: Matrix, alpha: float, genes: slice) -> Matrix:
+        def predicted(rows: Matrix, alpha: float) -> Matrix:
             shrunk = rows / (np.maximum(spread, 0) + alpha).astype(np.float32)
-            return np.asarray(shrunk @ turned[:, genes] + self._mean[genes])
+            return np.asarray(shrunk @ turned + self._mean[judged])
 
-        found = [np.abs(predicted(tune, a, some) - fold.tune[:, some]).mean() for a in self._alphas]
+        truth = fold.tune[:, judged]
+        found = [np.abs(predicted(tune, alpha) - truth).mean() for alpha in self._alphas]
         best = self._alphas[int(np.argmin(found))]
-        return np.abs(predicted(held, best, slice(None)) - fold.held)
+        return np.abs(predicted(held, best) - fold.held[:, judged])
 
 
 def select_panels(
@@ -223,7 +227,8 @@ def judge_fold(
     """Return errors of a fold: (sample,) by way, size and what it is compared over."""
     fold = read_fold(normalized, samples)
     panels, penalties = select_panels(normalized, samples, sizes, n_random, others)
-    judge = Judge(fold, alphas)
+    some = np.random.default_rng(0).permutation(np.flatnonzero(fold.varies))[:N_JUDGED]
+    judge = Judge(fold, alphas, np.sort(some))
     found: dict[str, Any] = {"series": [str(s) for s in fold.series], "penalties": penalties}
     doubled = {size: 2 * size for size in sizes if size <= 200}
     ways = [name for name in panels if name != "random"]
@@ -231,42 +236,43 @@ def judge_fold(
     used: dict[tuple[str, int], NDArray[np.bool_]] = {}
     for size in sorted({*sizes, *doubled.values()}):
         draws = [p[:size] for p in panels["random"]]
-        total = np.zeros_like(fold.held)
+        total = np.zeros((len(fold.held), judge.genes.size), dtype=np.float32)
         genome = np.zeros(len(fold.held))
         for panel in draws:
             errors = judge.errors(panel)
             total += errors
-            errors[:, panel] = 0
-            genome += errors[:, fold.varies].mean(axis=1)
+            errors[:, np.isin(judge.genes, panel)] = 0
+            genome += errors.mean(axis=1)
         kept["random", size] = total / len(draws)
-        used["random", size] = _measured(fold, np.unique(np.concatenate(draws)))
+        used["random", size] = _measured(fold, judge, np.unique(np.concatenate(draws)))
         found[f"random/{size}/genome"] = (genome / len(draws)).tolist()
         _say(f"random panels of {size}")
     for way in ways:
         for i, size in enumerate(sizes):
             panel = panels[way][i] if len(panels[way]) > 1 else panels[way][0][:size]
             kept[way, size] = judge.errors(panel)
-            used[way, size] = _measured(fold, panel)
+            used[way, size] = _measured(fold, judge, panel)
             own = kept[way, size].copy()
-            own[:, panel] = 0
-            found[f"{way}/{size}/genome"] = own[:, fold.varies].mean(axis=1).tolist()
+            own[:, np.isin(judge.genes, panel)] = 0
+            found[f"{way}/{size}/genome"] = own.mean(axis=1).tolist()
     for size in sizes:
-        is_target = fold.varies & ~used["random", size]
+        is_target = ~used["random", size]
         for way in ways:
             is_target &= ~used[way, size]
         for way in (*ways, "random"):
             found[f"{way}/{size}"] = kept[way, size][:, is_target].mean(axis=1).tolist()
         found[f"n_targets/{size}"] = int(is_target.sum())
         if size in doubled:
-            both = fold.varies & ~used["random", doubled[size]] & ~used["greedy", size]
+            both = ~used["random", doubled[size]] & ~used["greedy", size]
             for way, n in (("greedy", size), ("random", doubled[size])):
                 found[f"{way}/{size}/doubled"] = kept[way, n][:, both].mean(axis=1).tolist()
     return found
 
 
-def _measured(fold: Fold, panel: Index) -> NDArray[np.bool_]:
-    """Return which features measure a gene of a panel."""
-    return np.isin(fold.keys, list(set(fold.keys[panel])))
+def _measured(fold: Fold, judge: Judge, panel: Index) -> NDArray[np.bool_]:
+    """Return which judged features measure a gene of a panel."""
+    measured = set(fold.keys[panel])
+    return np.array([key in measured for key in fold.keys[judge.genes]])
 
 
 # ---------------------------------------------------------------- the table
@@ -325,6 +331,7 @@ def judge_data(
     others: Sequence[str],
     alphas: Sequence[float],
     n_folds: int,
+    only: Sequence[int] = (),
 ) -> list[dict[str, Any]]:
     """Return the errors of all folds of a study; those that stand there already are read."""
     asked = settings.compare.model_copy(update={"selectors": ("greedy",), "n_folds": n_folds})
@@ -332,7 +339,7 @@ def judge_data(
     study = Plan.of(settings, study=Study(settings.root, FIRST_SEGMENTS))
     create_study(settings.root)
     found = []
-    for k in range(n_folds):
+    for k in only or range(n_folds):
         what = hashlib.sha256(repr((sizes, n_random, others, alphas)).encode()).hexdigest()[:8]
         kept = Path(settings.root) / f"errors-{k}-{what}.json"
         if not kept.exists():
@@ -358,6 +365,7 @@ def main() -> None:
     parser.add_argument("--others", nargs="*", default=[], help="further selectors: medoids")
     parser.add_argument("--n-random", type=int, default=20)
     parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--only", type=int, nargs="+", default=[], help="folds: make, show none")
     parser.add_argument("--alphas", type=float, nargs="+", default=list(ALPHAS))
     asked = parser.parse_args()
     titles = ("MAE", "random", "minus random", "95 %", "bar", "genome", "95 %")
@@ -371,8 +379,10 @@ def main() -> None:
             others=asked.others,
             alphas=asked.alphas,
             n_folds=asked.folds,
+            only=asked.only,
         )
-        show(name, folds, asked.sizes)
+        if not asked.only:
+            show(name, folds, asked.sizes)
 
 
 if __name__ == "__main__":

@@ -38,10 +38,13 @@ TRIED = (1.0, 2.0, 4.0)
 """Penalties of the first stretch, in numbers of samples; later ones grow as the root of the size:
 docs/reproduce.md says why."""
 
+DEFAULT = 1
+"""Which of them is kept unless another is better by more than one standard error over folds."""
+
 ALPHAS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Penalties of the ridge regression by which panels are judged, in numbers of samples."""
 
-N_GENES, N_TARGETS = 8192, 2048
+N_GENES, N_TARGETS = 4096, 1024
 """Genes at most that inner folds choose from, and that their panels are judged on."""
 
 
@@ -150,9 +153,9 @@ def choose_path(
     For each stretch in turn, each inner fold's panel is extended on the rows of all other folds
     with the penalty of the stretch before and with larger ones, and each of these panels predicts
     the fold's rows by ridge regression. The penalty of the lowest mean absolute error over the
-    genes that none of these panels holds is kept, the smallest of equal ones. A path for fewer
-    genes is the beginning of one for more. Cost: about ``3 x folds`` greedy selections among 8192
-    genes at most.
+    genes that none of these panels holds is kept, where it is lower than that of the middle one
+    by more than a standard error over folds. A path for fewer genes is the beginning of one for
+    more. Cost: about ``3 x folds`` greedy selections among 4096 genes at most.
     """
     ends = stretch_ends(n)
     group = sketch.group
@@ -229,29 +232,30 @@ def _best_of(folds: Sequence[_Fold], end: int, tried: Sequence[float], order: In
         n_rows[k] = fold.n_held
     alpha = errors.sum(axis=0).argmin(axis=1)
     per_row = errors[:, np.arange(len(tried)), alpha] / n_rows[:, None]
-    best = smallest_alike(per_row, n_rows)
+    best = best_unless_alike(per_row, n_rows, DEFAULT)
     for fold, own in zip(folds, panels, strict=True):
         fold.panel = own[best]
     return best
 
 
-def smallest_alike(errors: Float64, weight: Float64) -> int:
-    """Return the first column whose weighted mean is the lowest but for one standard error.
+def best_unless_alike(errors: Float64, weight: Float64, default: int) -> int:
+    """Return the column of the lowest weighted mean; the default within one standard error of it.
 
     Parameters
     ----------
     errors : (fold, column)
     weight : (fold,), how much a fold counts
+    default : the column that is kept unless another is better by more
 
     Examples
     --------
-    >>> errors = np.array([[1.0, 0.9, 0.8], [1.0, 1.1, 0.8], [1.0, 1.0, 0.8]])
-    >>> smallest_alike(errors, np.ones(3)), smallest_alike(errors[:, :2], np.ones(3))
-    (2, 0)
+    >>> errors = np.array([[0.8, 1.0, 0.9], [0.8, 1.0, 1.1], [0.8, 1.0, 1.0]])
+    >>> best_unless_alike(errors, np.ones(3), 1), best_unless_alike(errors[:, 1:], np.ones(3), 0)
+    (0, 0)
     """
     share = weight / weight.sum()
     best = int((share @ errors).argmin())
-    more = errors - errors[:, [best]]
-    mean = share @ more
+    more = errors[:, default] - errors[:, best]
+    mean = float(share @ more)
     deviation = np.sqrt(share @ (more - mean) ** 2 / max(1, len(errors) - 1))
-    return int(np.flatnonzero(mean <= deviation)[0])
+    return default if mean <= deviation else best

@@ -14,9 +14,9 @@ from dglzarr.kernels.penalties import (
     ALPHAS,
     TRIED,
     Stretch,
+    best_unless_alike,
     choose_path,
     greedy_path,
-    smallest_alike,
     stretch_ends,
 )
 from dglzarr.kernels.sketch import GeneSketch
@@ -119,7 +119,7 @@ def chosen_by_brute_force(known, n, ends, targets_of):
         )
         best_alpha = sums.sum(axis=0).argmin(axis=1)
         means = sums[:, range(3), best_alpha] / np.array(counts)[:, None]
-        best = smallest_alike(means, np.array(counts, dtype=float))
+        best = best_unless_alike(means, np.array(counts, dtype=float), 1)
         found.append(Stretch(end, tried[best]))
         panels = {k: extended[k][best] for k in panels}
         if end >= n:
@@ -194,8 +194,9 @@ def test_choose_path__more_forced_than_a_stretch_holds(monkeypatch):
     [
         ([[1.0, 0.9], [1.0, 0.9], [1.0, 0.9]], [1, 1, 1], 1),
         ([[1.0, 0.5], [1.0, 1.3], [1.0, 1.1]], [1, 1, 1], 0),
-        ([[1.0, 0.9, 0.9]], [1], 1),
+        ([[1.0, 1.1], [1.0, 0.5], [1.0, 0.6]], [9, 1, 0], 0),
+        ([[1.0, 0.9, 0.8]], [1], 2),
     ],
 )
-def test_smallest_alike(errors, weight, column):
-    assert smallest_alike(np.array(errors), np.array(weight, dtype=float)) == column
+def test_best_unless_alike(errors, weight, column):
+    assert best_unless_alike(np.array(errors), np.array(weight, dtype=float), 0) == column
