@@ -179,23 +179,24 @@ class PanelMaker:
         mask = open_store(self._samples, SAMPLES)
         self._std, self._mean = mask["gene_std"].values, mask["gene_mean"].values
         self._landmarks = study.uri("landmarks")
-        seed, self._path = self._chosen_before()
+        known = self._made_before()
+        penalties = known.get("details", {}).get("penalties") or []
+        path = [Stretch(int(end), float(penalty)) for end, penalty in penalties]
+        self._path: Sequence[Stretch] = path or CONSTANT
+        self._parameters = known.get("parameters", {})
+        seed = int(self._parameters.get("seed", 0))
         nothing = np.full(self._std.size, np.nan)
         self._sketch = sketch_training(self._source, self._samples, nothing, seed=seed)
         self._names = feature_names(self._ds)
         self._held = _HeldRows(self._source, self._samples)
         self._free: dict[int, Index] = {}
 
-    def _chosen_before(self) -> tuple[int, Sequence[Stretch]]:
-        """Return the seed and the penalties of the panels that the study has."""
+    def _made_before(self) -> dict[str, Any]:
+        """Return what the study's panels were made with; nothing where it has none."""
         try:
-            known = read_attributes(self._landmarks) or {}
+            return read_attributes(self._landmarks) or {}
         except StoreError:
-            known = {}
-        penalties = known.get("details", {}).get("penalties") or []
-        seed = known.get("parameters", {}).get("seed", 0)
-        path = [Stretch(int(end), float(penalty)) for end, penalty in penalties]
-        return int(seed), path or CONSTANT
+            return {}
 
     def order(self, asked: Conditions, *, each: bool = False) -> Ordered:
         """Return a panel within conditions, and what they cost.
@@ -334,9 +335,20 @@ class PanelMaker:
         return panel, why, allowed, cost
 
     def _without_conditions(self, size: int) -> Index:
+        """Return the greedy panel of a size: the beginning of the study's own, where it is one."""
         if size not in self._free:
-            self._free[size] = self._choose(Conditions(size), [])[0]
+            known = self._parameters
+            rules = ("forced", "excluded", "exclude_controls", "exclude_unnamed")
+            is_free = known.get("selector") == "greedy" and not any(map(known.get, rules))
+            is_free &= not {"forced", "excluded"} & self._files_of_rules()
+            mined = self._start("mined") if is_free else np.empty(0, dtype=np.int64)
+            is_known = mined.size >= size
+            self._free[size] = mined[:size] if is_known else self._choose(Conditions(size), [])[0]
         return self._free[size]
+
+    def _files_of_rules(self) -> set[str]:
+        """Return which choices of the study's panels were files."""
+        return {str(entry.get("role")) for entry in self._made_before().get("inputs", [])}
 
     def _start(self, start: str) -> Index:
         """Return the genes of a panel that exists."""

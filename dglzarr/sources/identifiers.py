@@ -588,6 +588,8 @@ def find_genes(
     >>> find_genes(["B", "2", "c"], genes=["a", "b"], symbols=["C", "C"], gene_ids=["1", "2"])
     [[1], [1], [0, 1]]
     """
+    if not names:
+        return []
     places = [_places([first_symbol(n) for n in of], _key) for of in (genes, symbols, gene_ids)]
     return [next((p[_key(name)] for p in places if _key(name) in p), []) for name in names]
 

@@ -1,5 +1,6 @@
 """A panel that can be ordered: every condition holds, its price is told, what is wrong is named."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +10,21 @@ import pytest
 from dglzarr.errors import ConfigError, SourceError
 from dglzarr.evaluation.order import Conditions, PanelMaker, write_sheet
 from dglzarr.evaluation.panels import PanelOptions
+from dglzarr.kernels.panels import select_panel
+from dglzarr.kernels.penalties import Stretch
 from dglzarr.report.text import order_lines
 from dglzarr.stages.candidates import CandidateOptions, candidates
-from dglzarr.storage.schemas import NORMALIZED
+from dglzarr.stages.select import SelectOptions, select
+from dglzarr.storage.schemas import NORMALIZED, SCORES
 from dglzarr.storage.store import open_store
-from tests.builders import simulate, splits, write_manifest, write_matrix, write_samples
+from tests.builders import (
+    simulate,
+    splits,
+    write_manifest,
+    write_matrix,
+    write_samples,
+    write_store,
+)
 
 N_SAMPLES, N_GENES = 120, 60
 SYMBOLS = [f"G{i}" if i % 5 else "" for i in range(N_GENES)]
@@ -204,3 +215,32 @@ def test_panel_options__penalty_is_recorded_where_it_is_used():
     assert CandidateOptions(selectors=("greedy",), penalty=2.0).recorded()["penalty"] == 2.0
     with pytest.raises(ValueError, match="penalty"):
         PanelOptions(penalty=0.0)
+
+
+@pytest.mark.parametrize("excluded", [(), ("G7", "G8")])
+def test_order__of_a_study_with_panels_begins_them_and_takes_their_penalties(
+    root, maker, tmp_path, excluded
+):
+    place = tmp_path / "study"
+    shutil.copytree(root, place)
+    ds = open_store(f"{place}/segments/0000/normalized.zarr")
+    labels = {name: ds[name].values for name in ("gene", "gene_symbol", "gene_id")}
+    scores = {"score": np.ones(N_GENES), "latent_score": np.ones((1, N_GENES), np.float32)}
+    source = write_store(
+        place / "scores.zarr", SCORES, {**labels, "latent": np.zeros(1, np.int32), **scores}
+    )
+    options = SelectOptions(
+        n_landmarks=20, selectors=(), n_random=1, penalty=0.5, excluded=excluded
+    )
+    stores = {n: f"{place}/segments/0000/{n}.zarr" for n in ("normalized", "samples")}
+    select(source, str(place / "landmarks.zarr"), **stores, options=options)
+    found = PanelMaker(str(place))
+    mined = found._start("mined")
+    own, others = found.order(FREE), maker.order(FREE)
+    expected = select_panel("greedy", found._sketch, 12, path=[Stretch(1, 0.5)])
+    assert genes_of(own) == [found._names["genes"][g] for g in expected]
+    assert genes_of(own) != genes_of(others)
+    assert (expected == mined[:12]).all() == (not excluded)
+    np.testing.assert_array_equal(found._without_conditions(12), expected)
+    smaller = found.order(Conditions(5, start="mined"))
+    assert set(genes_of(smaller)) <= {found._names["genes"][g] for g in mined}
