@@ -344,32 +344,47 @@ def compare_command(  # noqa: PLR0913  (every option is an argument)
     typer.echo(f"Written: {summary.uri}")
 
 
+Include = Annotated[
+    str, typer.Option(help="Genes that it holds: joined by commas, or a file of them.")
+]
+Exclude = Annotated[str, typer.Option(help="Genes that it must not hold: the same.")]
+NoControls = Annotated[bool, typer.Option("--exclude-controls", help="No control probe.")]
+NoUnnamed = Annotated[
+    bool, typer.Option("--exclude-unnamed", help="No feature without a symbol and an ID.")
+]
+Least = Annotated[float | None, typer.Option(help="Least mean expression, log2.")]
+Most = Annotated[float | None, typer.Option(help="Largest mean expression, log2.")]
+Feasible = Annotated[
+    str, typer.Option(help="File: gene, and yes or no, whether a probe can be made.")
+]
+GeneSets = Annotated[str, typer.Option(help="GMT file of sets that must be on the panel.")]
+AtLeast = Annotated[int, typer.Option(help="Genes of each of these sets.", min=1)]
+Costs = Annotated[str, typer.Option(help="File: gene, and its cost; 1 for others.")]
+Budget = Annotated[float | None, typer.Option(help="What all may cost together.")]
+Start = Annotated[
+    str, typer.Option(help="A file of genes, or 'mined': extended or made smaller to the size.")
+]
+Why = Annotated[list[str] | None, typer.Option(help="Tell of a gene; repeatable.")]
+
+
 @app.command("panel")
 def panel_command(  # noqa: PLR0913  (every option is an argument)
     study: Annotated[str, typer.Argument(help="The folder of a finished study.")],
     size: Annotated[int, typer.Option(help="Genes of the panel.", min=1)] = 200,
-    include: Annotated[
-        str, typer.Option(help="Genes that it holds: joined by commas, or a file of them.")
-    ] = "",
-    exclude: Annotated[str, typer.Option(help="Genes that it must not hold: the same.")] = "",
-    exclude_controls: Annotated[bool, typer.Option(help="No control probe.")] = False,
-    exclude_unnamed: Annotated[
-        bool, typer.Option(help="No feature without a symbol and an ID.")
-    ] = False,
-    min_mean: Annotated[float | None, typer.Option(help="Least mean expression, log2.")] = None,
-    max_mean: Annotated[float | None, typer.Option(help="Largest mean expression, log2.")] = None,
-    feasible: Annotated[
-        str, typer.Option(help="File: gene, and yes or no, whether a probe can be made.")
-    ] = "",
-    sets: Annotated[str, typer.Option(help="GMT file of sets that must be on the panel.")] = "",
-    at_least: Annotated[int, typer.Option(help="Genes of each of these sets.", min=1)] = 1,
-    costs: Annotated[str, typer.Option(help="File: gene, and its cost; 1 for others.")] = "",
-    budget: Annotated[float | None, typer.Option(help="What all may cost together.")] = None,
-    start: Annotated[
-        str, typer.Option(help="A file of genes, or 'mined': extended or made smaller to the size.")
-    ] = "",
+    include: Include = "",
+    exclude: Exclude = "",
+    exclude_controls: NoControls = False,
+    exclude_unnamed: NoUnnamed = False,
+    min_mean: Least = None,
+    max_mean: Most = None,
+    feasible: Feasible = "",
+    sets: GeneSets = "",
+    at_least: AtLeast = 1,
+    costs: Costs = "",
+    budget: Budget = None,
+    start: Start = "",
     each: Annotated[bool, typer.Option("--each", help="Price each condition alone, too.")] = False,
-    why: Annotated[list[str] | None, typer.Option(help="Tell of a gene; repeatable.")] = None,
+    why: Why = None,
     output: Annotated[Path | None, typer.Option(help="Write the order sheet, a TSV.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -395,10 +410,9 @@ def panel_command(  # noqa: PLR0913  (every option is an argument)
         prices = {name: asdict(price) for name, price in made.price.items()}
         genes = made.table.to_dict(orient="records")
         _print_json({"price": prices, "cost": made.cost, "notes": made.notes, "genes": genes})
-        return
-    typer.echo("\n".join([*order_lines(made), *told]))
-    if output is not None:
-        typer.echo(f"Written: {output}")
+    else:
+        written = [] if output is None else [f"Written: {output}"]
+        typer.echo("\n".join([*order_lines(made), *told, *written]))
 
 
 def _genes(text: str) -> tuple[str, ...] | str:

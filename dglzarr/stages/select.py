@@ -133,23 +133,12 @@ def select(  # noqa: PLR0913  (eight, and the claim)
         normalized, samples, ds["score"].values, seed=seed, on_progress=run.on_progress
     )
     selectors = list(dict.fromkeys((options.selector, *options.selectors)))
+    tell, draws = run.on_progress, Draws(options.n_random, seed)
     rules = with_penalties(
-        rules,
-        sketch,
-        options,
-        selectors=selectors,
-        n=n,
-        seed=seed,
-        on_progress=run.on_progress,
+        rules, sketch, options, selectors=selectors, n=n, seed=seed, on_progress=tell
     )
     found = candidate_panels(
-        sketch,
-        selectors,
-        [n],
-        rules=rules,
-        lists=lists,
-        draws=Draws(options.n_random, seed),
-        on_progress=run.on_progress,
+        sketch, selectors, [n], rules=rules, lists=lists, draws=draws, on_progress=tell
     )
     chosen = _with_mined(found, options)
     if claim.state == "new":
