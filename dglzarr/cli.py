@@ -398,9 +398,20 @@ def panel_command(  # noqa: PLR0913  (every option is an argument)
     from dglzarr.report.text import order_lines
 
     asked = Conditions(
-        size, _genes(include), _genes(exclude), exclude_controls, exclude_unnamed, min_mean,
-        max_mean, feasible, sets, at_least, costs, budget, start,
-    )  # fmt: skip
+        size=size,
+        include=_genes(include),
+        exclude=_genes(exclude),
+        exclude_controls=exclude_controls,
+        exclude_unnamed=exclude_unnamed,
+        min_mean=min_mean,
+        max_mean=max_mean,
+        feasible=feasible,
+        sets=sets,
+        at_least=at_least,
+        costs=costs,
+        budget=budget,
+        start=start,
+    )
     maker = PanelMaker(study)
     made = maker.order(asked, each=each)
     told = [line for gene in why or () for line in maker.why(made, gene)]
