@@ -344,6 +344,95 @@ def compare_command(  # noqa: PLR0913  (every option is an argument)
     typer.echo(f"Written: {summary.uri}")
 
 
+Include = Annotated[
+    str, typer.Option(help="Genes that it holds: joined by commas, or a file of them.")
+]
+Exclude = Annotated[str, typer.Option(help="Genes that it must not hold: the same.")]
+NoControls = Annotated[bool, typer.Option("--exclude-controls", help="No control probe.")]
+NoUnnamed = Annotated[
+    bool, typer.Option("--exclude-unnamed", help="No feature without a symbol and an ID.")
+]
+Least = Annotated[float | None, typer.Option(help="Least mean expression, log2.")]
+Most = Annotated[float | None, typer.Option(help="Largest mean expression, log2.")]
+Feasible = Annotated[
+    str, typer.Option(help="File: gene, and yes or no, whether a probe can be made.")
+]
+GeneSets = Annotated[str, typer.Option(help="GMT file of sets that must be on the panel.")]
+AtLeast = Annotated[int, typer.Option(help="Genes of each of these sets.", min=1)]
+Costs = Annotated[str, typer.Option(help="File: gene, and its cost; 1 for others.")]
+Budget = Annotated[float | None, typer.Option(help="What all may cost together.")]
+Start = Annotated[
+    str, typer.Option(help="A file of genes, or 'mined': extended or made smaller to the size.")
+]
+Why = Annotated[list[str] | None, typer.Option(help="Tell of a gene; repeatable.")]
+
+
+@app.command("panel")
+def panel_command(  # noqa: PLR0913  (every option is an argument)
+    study: Annotated[str, typer.Argument(help="The folder of a finished study.")],
+    size: Annotated[int, typer.Option(help="Genes of the panel.", min=1)] = 200,
+    include: Include = "",
+    exclude: Exclude = "",
+    exclude_controls: NoControls = False,
+    exclude_unnamed: NoUnnamed = False,
+    min_mean: Least = None,
+    max_mean: Most = None,
+    feasible: Feasible = "",
+    sets: GeneSets = "",
+    at_least: AtLeast = 1,
+    costs: Costs = "",
+    budget: Budget = None,
+    start: Start = "",
+    each: Annotated[bool, typer.Option("--each", help="Price each condition alone, too.")] = False,
+    why: Why = None,
+    output: Annotated[Path | None, typer.Option(help="Write the order sheet, a TSV.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Choose a panel within conditions from a finished study, and tell what they cost in error.
+
+    Nothing is mined anew. The order sheet has a row a gene: names and IDs, why it is on the panel,
+    its share of what the panel explains, the genes it serves, and what can be had instead, with
+    what is gained or lost by the exchange.
+    """
+    from dglzarr.evaluation.order import Conditions, PanelMaker, write_sheet
+    from dglzarr.report.text import order_lines
+
+    asked = Conditions(
+        size=size,
+        include=_genes(include),
+        exclude=_genes(exclude),
+        exclude_controls=exclude_controls,
+        exclude_unnamed=exclude_unnamed,
+        min_mean=min_mean,
+        max_mean=max_mean,
+        feasible=feasible,
+        sets=sets,
+        at_least=at_least,
+        costs=costs,
+        budget=budget,
+        start=start,
+    )
+    maker = PanelMaker(study)
+    made = maker.order(asked, each=each)
+    told = [line for gene in why or () for line in maker.why(made, gene)]
+    if output is not None:
+        write_sheet(made, output)
+    if as_json:
+        prices = {name: asdict(price) for name, price in made.price.items()}
+        genes = made.table.to_dict(orient="records")
+        _print_json({"price": prices, "cost": made.cost, "notes": made.notes, "genes": genes})
+    else:
+        written = [] if output is None else [f"Written: {output}"]
+        typer.echo("\n".join([*order_lines(made), *told, *written]))
+
+
+def _genes(text: str) -> tuple[str, ...] | str:
+    """Return names joined by commas, or the file that is named."""
+    if Path(text).is_file():
+        return text
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def _list(text: str) -> str:
     """Return names joined by commas as a list of TOML."""
     names = [part.strip() for part in text.split(",") if part.strip()]

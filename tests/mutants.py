@@ -133,11 +133,11 @@ MUTANTS = (
     ),
     _kernel(
         "greedy", "what is explained is not taken off",
-        "self._norms -= along**2", "self._norms -= 0",
+        "self._norms -= one**2", "self._norms -= 0",
     ),
     _kernel(
         "greedy", "a forced gene explains nothing",
-        "for gene in forced:", "for gene in forced[:0]:",
+        "state.add(forced)", "state.add(forced[:0])",
     ),
     _kernel(
         "sketch", "samples enter with one sign",

@@ -372,3 +372,34 @@ def test_scripts__wrong_settings_are_told_in_one_line(tmp_path):
     status, _, said = run_script("grow_real.py", "--folder", tmp_path, "--root", root)
     assert (status, len(said)) == (2, 1), said
     assert "no such file" in said[0]
+
+
+def test_panel_sizes__judges_by_the_ridge_of_the_package(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(REPO / "benchmarks"))
+    import panel_sizes
+
+    from dglzarr.kernels.linear import predict_ridge, ridge_partial, ridge_path
+
+    rng = np.random.default_rng(0)
+    values = (rng.standard_normal((30, 4)) @ rng.standard_normal((4, 25))).astype(np.float32)
+    values += rng.standard_normal(values.shape).astype(np.float32)
+    fit, tune, held = values[:20], values[20:24], values[24:]
+    keys = np.arange(25).astype(str).astype(object)
+    fold = panel_sizes.Fold(fit, tune, held, np.zeros(6), keys, np.ones(25, dtype=bool))
+    panel, alphas = np.array([3, 8, 20]), (0.5, 5.0, 50.0)
+    path = ridge_path(ridge_partial(fit[:, panel], fit))
+    tried = [np.abs(p - tune).mean() for p in predict_ridge(path, tune[:, panel], alphas)]
+    expected = predict_ridge(path, held[:, panel], [alphas[int(np.argmin(tried))]])[0]
+    found = panel_sizes.Judge(fold, alphas).errors(panel)
+    np.testing.assert_allclose(found, np.abs(expected - held), atol=1e-5)
+
+    settings = panel_sizes._simulated(tmp_path, n_samples=96, n_genes=200)
+    asked = {"n_random": 2, "others": ["medoids"], "alphas": alphas, "n_folds": 2}
+    folds = panel_sizes.judge_data(settings, [5, 10], **asked)
+    panel_sizes.show("simulated", folds, [5, 10])
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert [row.split(" | ")[2] for row in rows] == ["old", "greedy", "medoids"] * 2
+    for fold in folds:
+        error = np.subtract(fold["greedy/10"], fold["random/10"])
+        assert error.size == len(fold["series"])
+    assert panel_sizes.judge_data(settings, [5, 10], **asked) == folds

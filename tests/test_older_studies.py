@@ -162,7 +162,7 @@ def test_older_study__panels_count_as_chosen_and_evaluated(folder, study):
     made, lists = open_study(study), {"published": str(folder / "data" / "published.txt")}
     source, samples = (made.uris(name)[0] for name in ("normalized", "samples"))
     landmarks, cohorts = made.uri("landmarks"), [made.raw("cohort")]
-    chosen = SelectOptions(n_landmarks=5, selectors=("top-score",), n_random=1)
+    chosen = SelectOptions(n_landmarks=5, selectors=("top-score",), n_random=1, penalty=3.0)
     sets = EnrichOptions(gene_sets=str(folder / "data" / "sets.gmt"), min_size=2)
     given = {"normalized": source, "samples": samples, "panels": lists, "seed": 6}
     data = {"samples": samples, "landmarks": landmarks, "cohorts": cohorts}
@@ -175,6 +175,9 @@ def test_older_study__panels_count_as_chosen_and_evaluated(folder, study):
         enrich.claim(landmarks, made.uri("enrichment"), options=sets),
     ]
     assert [claim.state for claim in claims] == ["unchanged"] * 4
+    now = chosen.model_copy(update={"penalty": "chosen"})
+    claim = select.claim(made.uri("scores"), landmarks, **given, options=now)
+    assert [str(d) for d in claim.differences] == ["select.penalty: none -> 'chosen'"]
     del given["panels"]
     other = select.claim(made.uri("scores"), landmarks, **given, options=chosen)
     assert "published.txt -> none" in other.refusal()
@@ -182,8 +185,9 @@ def test_older_study__panels_count_as_chosen_and_evaluated(folder, study):
 
 @pytest.mark.slow
 def test_older_study__mined_again_is_done(folder):
-    """The files have moved since; they are known by what is in them."""
+    """The files have moved since; they are known by what is in them. The penalty was this one."""
     command = [sys.executable, "-c", "from dglzarr.cli import main; main()", "mine", "--json"]
+    command += ["--set", "select.penalty=3.0"]
     done = subprocess.run(
         [*command, folder / "settings.toml"], check=True, stdout=subprocess.PIPE, text=True
     )

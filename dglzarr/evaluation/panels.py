@@ -15,7 +15,8 @@ import pandas as pd
 from pydantic import AfterValidator, Field
 
 from dglzarr.errors import ConfigError, SourceError, hint
-from dglzarr.kernels.panels import SELECTORS, select_panel
+from dglzarr.kernels.panels import CONSTANT, RIDGE, SELECTORS, allowed_genes, select_panel
+from dglzarr.kernels.penalties import Stretch, choose_path
 from dglzarr.sources.identifiers import find_genes, read_gene_list, read_panel
 from dglzarr.storage.options import Options, choice
 
@@ -73,10 +74,23 @@ class PanelOptions(Options):
     exclude_unnamed: bool = choice(
         False, "choose no feature without a symbol and a gene ID, unless it is forced"
     )
+    penalty: Annotated[float, Field(gt=0)] | Literal["chosen"] = choice(
+        "chosen",
+        "of the greedy selectors, in numbers of samples: one for all sizes, or chosen on inner "
+        "folds of the training series, growing with the panel",
+    )
 
     def recorded(self) -> dict[str, Any]:
-        """Return the values that belong to the lineage; what is left in is left out of it."""
+        """Return the values that belong to the lineage; what is left in is left out of it.
+
+        So is the penalty that was the only one before it could be chosen, and one that no selector
+        has.
+        """
         unset = [n for n in ("exclude_controls", "exclude_unnamed") if not getattr(self, n)]
+        named = {getattr(self, "selector", None), *getattr(self, "selectors", ())} - {None}
+        is_used = any(SELECTORS[name].is_greedy for name in named if name in SELECTORS)
+        if self.penalty == RIDGE or not is_used:
+            unset.append("penalty")
         return {name: v for name, v in super().recorded().items() if name not in unset}
 
 
@@ -133,10 +147,14 @@ class Panel:
 
 
 class Rules(NamedTuple):
-    """What holds for every panel that is chosen: features it must hold, and must not."""
+    """What holds for every panel that is chosen: features it must hold, and must not.
+
+    ``path`` is how the penalty of greedy selectors grows along a panel.
+    """
 
     forced: list[int]
     excluded: list[int]
+    path: Sequence[Stretch] = CONSTANT
 
 
 class PublishedList(NamedTuple):
@@ -228,6 +246,41 @@ def find_rules(
     return Rules(must, never)
 
 
+def with_penalties(
+    rules: Rules,
+    sketch: GeneSketch,
+    options: PanelOptions,
+    *,
+    selectors: Sequence[str],
+    n: int,
+    seed: int,
+    on_progress: Progress | None = None,
+) -> Rules:
+    """Return the rules with the penalties of greedy panels of up to n genes.
+
+    They are chosen on inner folds once, for all greedy selectors: by the errors of all genes alike.
+    """
+    if not any(SELECTORS[name].is_greedy for name in selectors):
+        return rules
+    if not isinstance(options.penalty, str):
+        return rules._replace(path=(Stretch(1, options.penalty),))
+    path = choose_path(
+        sketch,
+        n,
+        forced=np.array(rules.forced, dtype=np.int64),
+        allowed=allowed_genes("greedy", sketch, rules.forced, rules.excluded),
+        default=RIDGE,
+        seed=seed,
+        on_progress=on_progress,
+    )
+    return rules._replace(path=tuple(path))
+
+
+def told_penalties(rules: Rules) -> list[list[float]]:
+    """Return how the penalty grows, as a store keeps it: none where no selector has one."""
+    return [] if rules.path is CONSTANT else [list(stretch) for stretch in rules.path]
+
+
 def _gene_hint(ds: xr.Dataset, name: str) -> str:
     """Return the gene of a store that is most like a name."""
     return hint(name, (str(value) for of in ("gene", "gene_symbol") for value in ds[of].values))
@@ -262,7 +315,7 @@ def is_unnamed(ds: xr.Dataset) -> NDArray[np.bool_]:
 def _features(ds: xr.Dataset, names: str | Sequence[str]) -> dict[str, list[int]]:
     """Return the features that measure each gene of a list, or of a file."""
     listed = read_gene_list(names) if isinstance(names, str) else list(names)
-    return dict(zip(listed, find_genes(listed, **_names(ds)), strict=True))
+    return dict(zip(listed, find_genes(listed, **feature_names(ds)), strict=True))
 
 
 def read_lists(ds: xr.Dataset, files: Mapping[str, str]) -> dict[str, PublishedList]:
@@ -277,7 +330,7 @@ def read_lists(ds: xr.Dataset, files: Mapping[str, str]) -> dict[str, PublishedL
 
 
 def _read_list(ds: xr.Dataset, name: str, path: str) -> PublishedList:
-    match = read_panel(path, **_names(ds))
+    match = read_panel(path, **feature_names(ds))
     n_listed = len(match.genes) + len(match.missing)
     if len(match.genes) < MIN_FOUND * n_listed:
         shown = ", ".join(match.missing[:N_SHOWN])
@@ -290,7 +343,7 @@ def _read_list(ds: xr.Dataset, name: str, path: str) -> PublishedList:
     return PublishedList(genes.astype(np.int64), list(match.missing))
 
 
-def _names(ds: xr.Dataset) -> dict[str, list[str]]:
+def feature_names(ds: xr.Dataset) -> dict[str, list[str]]:
     """Return labels, symbols and ids of the genes, as they are looked up."""
     names = (("genes", "gene"), ("symbols", "gene_symbol"), ("gene_ids", "gene_id"))
     return {key: [str(value) for value in ds[name].values] for key, name in names}

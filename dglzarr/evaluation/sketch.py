@@ -12,6 +12,7 @@ import numpy as np
 from dglzarr.evaluation.cohorts import kept_samples
 from dglzarr.kernels.moments import standardize
 from dglzarr.kernels.sketch import GeneSketch, fold_samples, share_rows
+from dglzarr.kernels.split import inner_folds
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.store import Region, reduce_regions, regions
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from dglzarr.storage.options import Progress
 
 SKETCH_ROWS = 2048
+INNER_FOLDS = 5
+"""Parts of the training series on which the selectors choose what they leave open."""
 
 
 def sketch_training(
@@ -42,9 +45,13 @@ def sketch_training(
     seed, on_progress
         As in `sketch_samples`.
     """
+    chosen = kept_samples(source, samples)
+    group = np.full(chosen.size, -1)
+    series = [str(name) for name in read_array(source, "series")[chosen]]
+    group[chosen] = inner_folds(series, n_folds=INNER_FOLDS, seed=seed)
     return sketch_samples(
         source,
-        kept_samples(source, samples),
+        group,
         mean=read_array(samples, "gene_mean"),
         std=read_array(samples, "gene_std"),
         score=score,
@@ -55,7 +62,7 @@ def sketch_training(
 
 def sketch_samples(
     source: str,
-    chosen: NDArray[np.bool_],
+    chosen: NDArray[np.bool_] | NDArray[np.int64],
     *,
     mean: NDArray[np.float64],
     std: NDArray[np.float64],
@@ -72,7 +79,8 @@ def sketch_samples(
         URI of the normalized store.
     chosen
         Which samples are fitted on, (sample,): of the kept training samples all, or those of a
-        fold.
+        fold. Or the inner fold of each sample, -1 of one that is not: samples of different inner
+        folds are not folded together.
     mean, std
         Per-gene moments of these samples, (gene,).
     score
@@ -88,34 +96,45 @@ def sketch_samples(
     -----
     The same for any number of workers. A task holds a region and its rows of the sketch.
     """
-    counts = np.array([int(chosen[region.rows].sum()) for region in regions(source)])
+    group = np.where(chosen, 0, -1) if chosen.dtype == bool else chosen
+    n_groups = 1 + int(group.max(initial=0))
+    counts = np.array(
+        [np.bincount(1 + group[r.rows], minlength=1 + n_groups)[1:] for r in regions(source)]
+    )  # (region, group)
     parts = reduce_regions(
         _fold_region,
         source,
-        chosen=chosen,
+        group=group,
         mean=mean,
         std=std,
-        n_rows=share_rows(counts, n_rows),
+        n_rows=share_rows(counts.ravel(), n_rows).reshape(counts.shape),
         seed=seed,
         what="sketching samples",
         on_progress=on_progress,
     )
-    return GeneSketch(np.concatenate(parts), std, score, int(counts.sum()))
+    rows, groups = (np.concatenate(part) for part in zip(*parts, strict=True))
+    n_samples = int(counts.sum())
+    return GeneSketch(rows, std, score, n_samples, None if chosen.dtype == bool else groups)
 
 
 def _fold_region(
     uri: str,
     region: Region,
     *,
-    chosen: NDArray[np.bool_],
+    group: NDArray[np.int64],
     mean: NDArray[np.float64],
     std: NDArray[np.float64],
     n_rows: NDArray[np.int64],
     seed: int,
-) -> NDArray[np.float32]:
-    """Return a region's rows of the sketch."""
-    is_chosen = chosen[region.rows]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return a region's rows of the sketch, and the group of each."""
+    is_chosen = group[region.rows] >= 0
+    own, n_own = group[region.rows][is_chosen], n_rows[region.index]
     if not is_chosen.any():
-        return np.empty((0, mean.size), dtype=np.float32)
+        return np.empty((0, mean.size), dtype=np.float32), own
     z = standardize(Rows(uri)[region.rows][is_chosen], mean, std)
-    return fold_samples(z, int(n_rows[region.index]), np.random.default_rng([seed, region.start]))
+    if n_own.sum() >= len(z):
+        return z, own
+    rng, present = np.random.default_rng([seed, region.start]), np.flatnonzero(n_own)
+    folded = [fold_samples(z[own == k], int(n_own[k]), rng) for k in present]
+    return np.concatenate(folded), np.repeat(present, [len(rows) for rows in folded])

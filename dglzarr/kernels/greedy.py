@@ -5,11 +5,45 @@ References
 Farahat, Ghodsi and Kamel (2011), doi 10.1109/ICDM.2011.22: the recursion, without ridge.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 Index = NDArray[np.int64]
 Float64 = NDArray[np.float64]
+
+_BLOCK = 64
+"""Genes that are known beforehand are taken off together: one product instead of many."""
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """What a panel may cost, and what it must hold.
+
+    ``size`` is that of the whole panel; ``cost (gene,)`` is over 0, ``budget`` what all its genes
+    may cost together. Each set of ``member (set, gene)`` has ``least`` of its genes on the panel at
+    least.
+    """
+
+    size: int
+    cost: Float64
+    budget: float
+    member: NDArray[np.bool_]
+    least: int
+
+    def choose(self, gain: Float64, is_open: NDArray[np.bool_], panel: Index) -> int:
+        """Return the gene to add to a panel: that of most gain per cost; -1 where none can be.
+
+        Where only as many genes are left to choose as the sets still lack, it is of such a set.
+        """
+        able = is_open & (self.cost <= self.budget - self.cost[panel].sum())
+        lacks = np.maximum(self.least - self.member[:, panel].sum(axis=1), 0)
+        if lacks.sum() >= self.size - panel.size > 0 and lacks.any():
+            able &= self.member[lacks > 0].any(axis=0)
+        if not able.any():
+            return -1
+        return int(np.where(able, gain / self.cost, -np.inf).argmax())
 
 
 def greedy_order(
@@ -20,6 +54,7 @@ def greedy_order(
     forced: Index,
     allowed: NDArray[np.bool_],
     importance: Float64 | None = None,
+    limits: Limits | None = None,
 ) -> Index:
     """Return n genes, in order; each reduces the ridge error of predicting all genes the most.
 
@@ -31,6 +66,8 @@ def greedy_order(
     forced : genes on the panel already; what they explain is taken off first
     allowed : (gene,), which genes may be selected
     importance : (gene,), weights of the genes as targets
+    limits : what the panel may cost and must hold; where no gene can be added any more, fewer
+        than n are returned
 
     Raises
     ------
@@ -59,18 +96,23 @@ def greedy_order(
         raise ValueError(f"n: expected at most {int(is_open.sum())} genes, got {n!r}.")
     if not ridge > 0:
         raise ValueError(f"ridge: expected over 0, got {ridge!r}.")
-    state = _Deflation(rows, ridge, importance, n + len(forced))
-    for gene in forced:
-        state.add(int(gene))
+    state = Deflation(rows, ridge, importance, n + len(forced))
+    state.add(forced)
     chosen = np.empty(n, dtype=np.int64)
     for i in range(n):
-        chosen[i] = np.where(is_open, state.gain, -np.inf).argmax()
+        if limits is None:
+            chosen[i] = np.where(is_open, state.gain, -np.inf).argmax()
+        else:
+            panel = np.concatenate([forced, chosen[:i]])
+            chosen[i] = limits.choose(state.gain, is_open, panel)
+            if chosen[i] < 0:
+                return chosen[:i]
         is_open[chosen[i]] = False
-        state.add(int(chosen[i]))
+        state.add(chosen[i : i + 1])
     return chosen
 
 
-class _Deflation:
+class Deflation:
     """The rows after ridge has taken off what a growing panel explains of them."""
 
     def __init__(
@@ -85,23 +127,61 @@ class _Deflation:
             "rg,rg->g", rows, self._products.astype(rows.dtype) @ rows, dtype=np.float64
         )
 
+    def swaps(self, genes: Index) -> tuple[Float64, Float64]:
+        """Return what taking one gene of the panel off costs, and what putting another in gains.
+
+        Parameters
+        ----------
+        genes : some of the panel's
+
+        Returns
+        -------
+        cost : (gene of the panel,), by how much the error rises without it
+        gain : (gene of the panel, gene), by how much each gene lowers it then
+
+        Notes
+        -----
+        Without gene l, C is ``C + v v'`` with ``v = C y_l / sqrt(ridge - y_l' C y_l)``: all
+        exchanges follow from ``Y' v`` and ``Y' C K v``.
+        """
+        pairs = np.empty((2, len(genes), len(self._rows)))
+        length = np.empty(len(genes))
+        for i, gene in enumerate(genes):
+            values = self._rows[:, gene].astype(np.float64)
+            left = self._project(values)
+            direction = left / np.sqrt(self._ridge - float(values @ left))
+            spread = self._project(self._products @ direction)
+            pairs[0, i], pairs[1, i] = direction, spread
+            length[i] = direction @ self._products @ direction
+        dtype = self._rows.dtype
+        along, reached = (part.astype(dtype) @ self._rows for part in pairs)
+        reach = self._reach + (length[:, None] * along + 2 * reached) * along
+        gain = np.maximum(reach, 0) / (self._ridge + np.maximum(self._norms, 0) + along**2)
+        cost = gain[np.arange(len(genes)), genes]
+        return cost.astype(np.float64), gain.astype(np.float64)
+
     @property
     def gain(self) -> Float64:
         """By how much each gene would lower the error, (gene,)."""
         return np.asarray(np.maximum(self._reach, 0) / (self._ridge + np.maximum(self._norms, 0)))
 
-    def add(self, gene: int) -> None:
-        """Take off what one more gene explains."""
-        left = self._project(self._rows[:, gene].astype(np.float64))
-        norm = self._ridge + float(self._rows[:, gene] @ left)
-        direction = left / np.sqrt(norm)
-        spread = self._project(self._products @ direction)
-        both = np.stack([direction, spread]).astype(self._rows.dtype) @ self._rows
-        along, reached = both.astype(np.float64)
-        self._reach += (float(direction @ self._products @ direction) * along - 2 * reached) * along
-        self._norms -= along**2
-        self._removed[self._n_removed] = direction
-        self._n_removed += 1
+    def add(self, genes: Index) -> None:
+        """Take off what some more genes explain, one after another."""
+        for start in range(0, len(genes), _BLOCK):
+            pairs, lengths = [], []
+            for gene in genes[start : start + _BLOCK]:
+                left = self._project(self._rows[:, gene].astype(np.float64))
+                norm = self._ridge + float(self._rows[:, gene] @ left)
+                direction = left / np.sqrt(norm)
+                pairs += [direction, self._project(self._products @ direction)]
+                lengths.append(float(direction @ self._products @ direction))
+                self._removed[self._n_removed] = direction
+                self._n_removed += 1
+            both = np.stack(pairs).astype(self._rows.dtype) @ self._rows
+            for along, reached, length in zip(both[::2], both[1::2], lengths, strict=True):
+                one = along.astype(np.float64)
+                self._reach += (length * one - 2 * reached) * one
+                self._norms -= one**2
 
     def _project(self, values: Float64) -> Float64:
         """Return C values, C = I - sum of v v'."""

@@ -16,33 +16,53 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dglzarr.kernels.greedy import greedy_order
 from dglzarr.kernels.medoids import cluster_medoids, peel_off
+from dglzarr.kernels.penalties import Stretch, greedy_path
 from dglzarr.kernels.sketch import GeneSketch
 
 Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-Choose = Callable[[GeneSketch, int, Index, Mask, np.random.Generator], Index]
+Float64 = NDArray[np.float64]
 
 RIDGE = 3.0
-"""Penalty of the greedy selectors, in numbers of samples; docs/reproduce.md says why."""
+"""Penalty of the greedy selectors, in numbers of samples, where held-out series cannot tell."""
+
+CONSTANT = (Stretch(1, RIDGE),)
+"""One penalty for panels of every size."""
 
 VARIANCE_SHARE = 0.9
 """Of the rows' squares that principal axes hold; L1000's."""
 
 
+class Asked(NamedTuple):
+    """What a selector is asked for: n of the allowed genes in order, beside the forced ones.
+
+    ``path`` is how the penalty of a greedy selector grows.
+    """
+
+    n: int
+    forced: Index
+    allowed: Mask
+    rng: np.random.Generator
+    path: Sequence[Stretch] = CONSTANT
+
+
+Choose = Callable[[GeneSketch, Asked], Index]
+
+
 class Selector(NamedTuple):
     """A way to choose a panel.
 
-    ``choose(sketch, n, forced, allowed, rng)`` returns n of the allowed genes in order, beside the
-    forced ones. ``nested``: the first k genes of a panel are its panel of size k; otherwise every
-    size is chosen anew. ``uses_score``: it reads DeepLIFT scores, so a cross-validation that does
-    not train the network in every fold must not use it.
+    ``choose(sketch, asked)`` returns the genes. ``nested``: the first k genes of a panel are its
+    panel of size k; otherwise every size is chosen anew. ``uses_score``: it reads DeepLIFT scores,
+    so a cross-validation that does not train the network in every fold must not use it.
+    ``is_greedy``: it has a penalty.
     """
 
     choose: Choose
     nested: bool
     uses_score: bool
+    is_greedy: bool = False
 
 
 def select_panel(
@@ -52,6 +72,7 @@ def select_panel(
     *,
     forced: Sequence[int] | Index = (),
     excluded: Sequence[int] | Index = (),
+    path: Sequence[Stretch] = CONSTANT,
     seed: int | Sequence[int] = 0,
 ) -> Index:
     """Return the indices of a panel of n genes in order: the forced ones, then those chosen.
@@ -63,6 +84,7 @@ def select_panel(
     n : size of the panel, forced genes counted
     forced : genes that must be on the panel, in order; also one that does not vary
     excluded : genes that must not be on it
+    path : how the penalty of a greedy selector grows along the panel
     seed : of selectors that draw
 
     Raises
@@ -80,6 +102,25 @@ def select_panel(
     """
     if name not in SELECTORS:
         raise ValueError(f"selector: expected one of {sorted(SELECTORS)}, got {name!r}.")
+    allowed = allowed_genes(name, sketch, forced, excluded)
+    first = np.asarray(forced, dtype=np.int64)
+    largest = int(allowed.sum()) + first.size
+    if not max(1, first.size) <= n <= largest:
+        raise ValueError(f"n_landmarks: expected {max(1, first.size)} to {largest}, got {n!r}.")
+    asked = Asked(n - first.size, first, allowed, np.random.default_rng(seed), path)
+    return np.concatenate([first, SELECTORS[name].choose(sketch, asked)])
+
+
+def allowed_genes(
+    name: str, sketch: GeneSketch, forced: Sequence[int] | Index, excluded: Sequence[int] | Index
+) -> Mask:
+    """Return which genes a selector may choose beside the forced ones, (gene,).
+
+    Raises
+    ------
+    ValueError
+        If a gene is forced twice or also excluded.
+    """
     first, never = np.asarray(forced, dtype=np.int64), np.asarray(excluded, dtype=np.int64)
     if np.unique(first).size < first.size or np.isin(first, never).any():
         raise ValueError("forced: expected different genes, none of them excluded.")
@@ -87,12 +128,7 @@ def select_panel(
     if SELECTORS[name].uses_score:
         allowed = allowed & ~np.isnan(sketch.score)
     allowed[never] = allowed[first] = False
-    largest = int(allowed.sum()) + first.size
-    if not max(1, first.size) <= n <= largest:
-        raise ValueError(f"n_landmarks: expected {max(1, first.size)} to {largest}, got {n!r}.")
-    rng = np.random.default_rng(seed)
-    chosen = SELECTORS[name].choose(sketch, n - first.size, first, allowed, rng)
-    return np.concatenate([first, chosen])
+    return allowed
 
 
 def _best(value: NDArray[np.floating], n: int, allowed: Mask) -> Index:
@@ -100,77 +136,64 @@ def _best(value: NDArray[np.floating], n: int, allowed: Mask) -> Index:
     return np.argsort(np.where(allowed, -value, np.inf), kind="stable")[:n].astype(np.int64)
 
 
-def _top_score(
-    sketch: GeneSketch, n: int, forced: Index, allowed: Mask, rng: np.random.Generator
-) -> Index:
+def _top_score(sketch: GeneSketch, asked: Asked) -> Index:
     """Return the genes of the highest DeepLIFT scores: the paper's panel."""
-    del forced, rng
-    return _best(sketch.score, n, allowed)
+    return _best(sketch.score, asked.n, asked.allowed)
 
 
-def _variance(
-    sketch: GeneSketch, n: int, forced: Index, allowed: Mask, rng: np.random.Generator
-) -> Index:
+def _variance(sketch: GeneSketch, asked: Asked) -> Index:
     """Return the genes that vary most, in log2."""
-    del forced, rng
-    return _best(sketch.std, n, allowed)
+    return _best(sketch.std, asked.n, asked.allowed)
 
 
-def _leverage(
-    sketch: GeneSketch, n: int, forced: Index, allowed: Mask, rng: np.random.Generator
-) -> Index:
+def _leverage(sketch: GeneSketch, asked: Asked) -> Index:
     """Return the genes of the highest leverage on the principal axes of 90 % of the variance."""
-    del forced, rng
     axes, _ = principal_axes(sketch.rows)
-    return _best(np.einsum("ag,ag->g", axes, axes, dtype=np.float64), n, allowed)
+    return _best(np.einsum("ag,ag->g", axes, axes, dtype=np.float64), asked.n, asked.allowed)
 
 
-def _random(
-    sketch: GeneSketch, n: int, forced: Index, allowed: Mask, rng: np.random.Generator
-) -> Index:
+def _random(sketch: GeneSketch, asked: Asked) -> Index:
     """Return genes in random order."""
-    del sketch, forced
-    return rng.permutation(np.flatnonzero(allowed))[:n].astype(np.int64)
+    del sketch
+    return asked.rng.permutation(np.flatnonzero(asked.allowed))[: asked.n].astype(np.int64)
 
 
-def _greedy(
-    sketch: GeneSketch, n: int, forced: Index, allowed: Mask, rng: np.random.Generator
-) -> Index:
+def _greedy(sketch: GeneSketch, asked: Asked) -> Index:
     """Return genes that in turn lower the ridge error of all genes the most."""
-    del rng
-    ridge = RIDGE * sketch.n_samples
-    return greedy_order(sketch.rows, n, ridge=ridge, forced=forced, allowed=allowed)
+    return _greedy_rest(sketch, asked)
 
 
-def _deeplift_greedy(
-    sketch: GeneSketch, n: int, forced: Index, allowed: Mask, rng: np.random.Generator
-) -> Index:
+def _deeplift_greedy(sketch: GeneSketch, asked: Asked) -> Index:
     """Return the genes of `_greedy` when the error of each gene counts by its DeepLIFT score."""
-    del rng
-    ridge, weight = RIDGE * sketch.n_samples, np.nan_to_num(sketch.score)
-    return greedy_order(
-        sketch.rows, n, ridge=ridge, forced=forced, allowed=allowed, importance=weight
+    return _greedy_rest(sketch, asked, np.nan_to_num(sketch.score))
+
+
+def _greedy_rest(sketch: GeneSketch, asked: Asked, weight: Float64 | None = None) -> Index:
+    """Return the greedy genes behind the forced ones."""
+    n_first = len(asked.forced)
+    panel = greedy_path(
+        sketch,
+        n_first + asked.n,
+        asked.path,
+        forced=asked.forced,
+        allowed=asked.allowed,
+        importance=weight,
     )
+    return panel[n_first:]
 
 
-def _medoids(
-    sketch: GeneSketch, n: int, forced: Index, allowed: Mask, rng: np.random.Generator
-) -> Index:
+def _medoids(sketch: GeneSketch, asked: Asked) -> Index:
     """Return the gene nearest to each centre of n k-means clusters of genes, largest first."""
-    del forced
-    if not n:
+    if not asked.n:
         return np.empty(0, dtype=np.int64)
-    genes = np.flatnonzero(allowed)
-    return genes[cluster_medoids(_points(sketch, genes), n, rng)].astype(np.int64)
+    genes = np.flatnonzero(asked.allowed)
+    return genes[cluster_medoids(_points(sketch, genes), asked.n, asked.rng)].astype(np.int64)
 
 
-def _peel_off(
-    sketch: GeneSketch, n: int, forced: Index, allowed: Mask, rng: np.random.Generator
-) -> Index:
+def _peel_off(sketch: GeneSketch, asked: Asked) -> Index:
     """Return the centres of tight clusters of genes, peeled off round by round: L1000's way."""
-    del forced
-    genes = np.flatnonzero(allowed)
-    return genes[peel_off(_points(sketch, genes), n, rng)].astype(np.int64)
+    genes = np.flatnonzero(asked.allowed)
+    return genes[peel_off(_points(sketch, genes), asked.n, asked.rng)].astype(np.int64)
 
 
 def _points(sketch: GeneSketch, genes: NDArray[np.integer]) -> NDArray[np.float32]:
@@ -211,6 +234,6 @@ SELECTORS = {
     "random": Selector(_random, nested=True, uses_score=False),
     "medoids": Selector(_medoids, nested=False, uses_score=False),
     "peel-off": Selector(_peel_off, nested=True, uses_score=False),
-    "greedy": Selector(_greedy, nested=True, uses_score=False),
-    "deeplift-greedy": Selector(_deeplift_greedy, nested=True, uses_score=True),
+    "greedy": Selector(_greedy, nested=True, uses_score=False, is_greedy=True),
+    "deeplift-greedy": Selector(_deeplift_greedy, nested=True, uses_score=True, is_greedy=True),
 }

@@ -22,13 +22,15 @@ class GeneSketch:
     ``rows (row, gene)`` holds samples in z units, missing values 0, or signed sums of a few of
     them; so ``rows.T @ rows`` estimates ``n_samples`` times the correlation of genes. ``std`` is
     the spread of each gene before it was standardised, 0 or NaN for one that does not vary;
-    ``score`` its DeepLIFT score.
+    ``score`` its DeepLIFT score. ``group`` holds the inner fold of each row, (row,): rows of one
+    series are in one; None where they are not told apart.
     """
 
     rows: NDArray[np.float32]
     std: NDArray[np.float64]
     score: NDArray[np.float64]
     n_samples: int
+    group: NDArray[np.int64] | None = None
 
     @property
     def varies(self) -> NDArray[np.bool_]:

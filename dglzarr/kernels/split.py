@@ -140,6 +140,26 @@ def fold_split(
     )
 
 
+def inner_folds(labels: Sequence[str], *, n_folds: int, seed: int) -> NDArray[np.int64]:
+    """Return the inner fold of each sample, by the label that keeps samples together, (sample,).
+
+    Folds are of nearly equal size, and as many as there are labels at most. Of a single label,
+    which no fold can leave out, the samples are dealt one by one.
+
+    Examples
+    --------
+    >>> inner_folds(["a", "b", "b", "c"], n_folds=2, seed=0)
+    array([1, 0, 0, 1])
+    >>> inner_folds(["a", "a", "a"], n_folds=2, seed=0)
+    array([0, 1, 0])
+    """
+    counts = Counter(labels)
+    if len(counts) < 2:
+        return np.arange(len(labels)) % n_folds
+    pile = _deal(counts, min(n_folds, len(counts)), seed)
+    return np.array([pile[label] for label in labels], dtype=np.int64)
+
+
 def _deal(counts: Mapping[str, int], n_piles: int, seed: int) -> dict[str, int]:
     """Return a pile for each label, the largest labels first, each to the smallest pile."""
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
+    from dglzarr.evaluation.order import Ordered
     from dglzarr.models.files import History
     from dglzarr.report.panels import PanelRow
     from dglzarr.storage.study import Study
@@ -269,3 +270,34 @@ def _agreement(evaluation: xr.Dataset, cohort: str) -> str:
         return "correlation undefined"
     share = (null < SIGNIFICANT).mean()
     return f"mean correlation {pcc.mean():.4f}, {share:.2%} of {null.size} targets significant"
+
+
+def order_lines(ordered: Ordered, n_shown: int = 10) -> list[str]:
+    """Return a panel that can be ordered: its first genes, its price, and what should be known."""
+    table, price = ordered.table, ordered.price
+    reasons = ", ".join(f"{n} {why}" for why, n in table["why"].value_counts(sort=False).items())
+    lines = [f"{len(table)} genes ({reasons}) of {ordered.n_left} that could be chosen."]
+    shown = table.head(n_shown)
+    lines += [
+        f"{row['position']:>4}  {row['gene']}  {row['gene_symbol'] or '-'}  {row['share']:.2f} %  "
+        f"serves {row['serves']}; instead {row['instead']}"
+        for _, row in shown.iterrows()
+    ]
+    if len(table) > n_shown:
+        lines.append(f"      and {len(table) - n_shown} more.")
+    if not np.allclose(table["cost"], 1):
+        lines.append(f"They cost {ordered.cost:g}.")
+    whole = price["all"]
+    lines.append(
+        f"Error of {ordered.n_judged} held-out samples: {whole.error:.4f} (z units); of a panel "
+        f"of the same size without conditions {whole.free:.4f}."
+    )
+    for name, one in price.items():
+        what = "The conditions cost" if name == "all" else f"{name} alone costs"
+        interval = (
+            f" (95 % over series {one.low:+.4f} to {one.high:+.4f})"
+            if np.isfinite(one.low)
+            else " (fewer than 3 held-out series: no interval)"
+        )
+        lines.append(f"{what} {one.difference:+.4f}{interval}.")
+    return lines + ordered.notes

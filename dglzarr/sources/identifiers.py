@@ -210,6 +210,35 @@ def read_gene_list(path: str | Path) -> list[str]:
     return list(line_of)
 
 
+def read_gene_values(path: str | Path) -> dict[str, str]:
+    """Return what a file says of each gene: two cells a line, joined by a tab or a comma.
+
+    Blank lines, # comments and a header are left out.
+
+    Raises
+    ------
+    SourceError
+        If the file is missing, says nothing, has a line of other cells or repeats a gene.
+    """
+    path, found = Path(path), dict[str, str]()
+    for line, text in _lines(path):
+        cells = [cell.strip().strip('"') for cell in re.split(r"[\t,]", text)]
+        if not text.strip() or text.startswith("#") or (not found and _is_header(cells)):
+            continue
+        if len(cells) != 2 or not all(cells):
+            raise SourceError(
+                f"{path.name}, line {line}: expected a gene and a value, got {text[:60]!r}."
+            )
+        if cells[0] in found:
+            raise SourceError(
+                f"{path.name}, line {line}: expected each gene once, got {cells[0]!r} again."
+            )
+        found[cells[0]] = cells[1]
+    if not found:
+        raise SourceError(f"{path.name}: expected a gene and a value a line, got none.")
+    return found
+
+
 @dataclass(frozen=True)
 class Annotation:
     """What probes measure: gene symbol and gene id by probe, "" where none."""
@@ -559,6 +588,8 @@ def find_genes(
     >>> find_genes(["B", "2", "c"], genes=["a", "b"], symbols=["C", "C"], gene_ids=["1", "2"])
     [[1], [1], [0, 1]]
     """
+    if not names:
+        return []
     places = [_places([first_symbol(n) for n in of], _key) for of in (genes, symbols, gene_ids)]
     return [next((p[_key(name)] for p in places if _key(name) in p), []) for name in names]
 

@@ -24,6 +24,8 @@ from dglzarr.evaluation.panels import (
     panel_labels,
     positions,
     read_lists,
+    told_penalties,
+    with_penalties,
 )
 from dglzarr.evaluation.sketch import sketch_training
 from dglzarr.kernels.panels import SELECTORS
@@ -89,9 +91,19 @@ def candidates(
     rules = find_rules(ds, mask["gene_std"].values, options, sizes=options.sizes, place="--sizes")
     lists = read_lists(ds, options.panels)
     score = read_array(scores, "score") if scores else np.full(n_genes, np.nan)
+    sketch = sketch_training(source, samples, score, seed=seed, on_progress=run.on_progress)
+    rules = with_penalties(
+        rules,
+        sketch,
+        options,
+        selectors=options.selectors,
+        n=max(options.sizes),
+        seed=seed,
+        on_progress=run.on_progress,
+    )
     panels = list(
         candidate_panels(
-            sketch_training(source, samples, score, seed=seed, on_progress=run.on_progress),
+            sketch,
             options.selectors,
             options.sizes,
             rules=rules,
@@ -105,7 +117,9 @@ def candidates(
         create_store(claim, coords | _labels(panels))
     missing = {name: listed.missing for name, listed in lists.items()}
     return finish(
-        claim, arrays=panel_arrays(panels, ds["gene"].values), details={"missing": missing}
+        claim,
+        arrays=panel_arrays(panels, ds["gene"].values),
+        details={"missing": missing, "penalties": told_penalties(rules)},
     )
 
 

@@ -28,6 +28,8 @@ from dglzarr.evaluation.panels import (
     panel_labels,
     positions,
     read_lists,
+    told_penalties,
+    with_penalties,
 )
 from dglzarr.evaluation.sketch import sketch_training
 from dglzarr.kernels.panels import SELECTORS
@@ -130,14 +132,13 @@ def select(  # noqa: PLR0913  (eight, and the claim)
     sketch = sketch_training(
         normalized, samples, ds["score"].values, seed=seed, on_progress=run.on_progress
     )
+    selectors = list(dict.fromkeys((options.selector, *options.selectors)))
+    tell, draws = run.on_progress, Draws(options.n_random, seed)
+    rules = with_penalties(
+        rules, sketch, options, selectors=selectors, n=n, seed=seed, on_progress=tell
+    )
     found = candidate_panels(
-        sketch,
-        list(dict.fromkeys((options.selector, *options.selectors))),
-        [n],
-        rules=rules,
-        lists=lists,
-        draws=Draws(options.n_random, seed),
-        on_progress=run.on_progress,
+        sketch, selectors, [n], rules=rules, lists=lists, draws=draws, on_progress=tell
     )
     chosen = _with_mined(found, options)
     if claim.state == "new":
@@ -155,6 +156,7 @@ def select(  # noqa: PLR0913  (eight, and the claim)
         "n_forced": len(rules.forced),
         "n_excluded": len(rules.excluded),
         "n_sketch_rows": len(sketch.rows),
+        "penalties": told_penalties(rules),
         "missing": {name: listed.missing for name, listed in lists.items()},
     }
     return finish(claim, arrays=arrays, details=details)

@@ -93,7 +93,7 @@ def test_select__ranks_and_breaks_ties_by_order(select, source, target):
     np.testing.assert_array_equal(ds["score"].values, SCORE)
     assert summary.details == {
         "n_landmarks": 4, "n_distinct_genes": 3, "n_unnamed": 0, "n_forced": 0, "n_excluded": 0,
-        "n_sketch_rows": 29, "missing": {},
+        "n_sketch_rows": 29, "penalties": [], "missing": {},
     }  # fmt: skip
 
 

@@ -1,0 +1,246 @@
+"""A panel that can be ordered: every condition holds, its price is told, what is wrong is named."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dglzarr.errors import ConfigError, SourceError
+from dglzarr.evaluation.order import Conditions, PanelMaker, write_sheet
+from dglzarr.evaluation.panels import PanelOptions
+from dglzarr.kernels.panels import select_panel
+from dglzarr.kernels.penalties import Stretch
+from dglzarr.report.text import order_lines
+from dglzarr.stages.candidates import CandidateOptions, candidates
+from dglzarr.stages.select import SelectOptions, select
+from dglzarr.storage.schemas import NORMALIZED, SCORES
+from dglzarr.storage.store import open_store
+from tests.builders import (
+    simulate,
+    splits,
+    write_manifest,
+    write_matrix,
+    write_samples,
+    write_store,
+)
+
+N_SAMPLES, N_GENES = 120, 60
+SYMBOLS = [f"G{i}" if i % 5 else "" for i in range(N_GENES)]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A study of normalized samples of six series, without panels."""
+    root = tmp_path_factory.mktemp("order") / "study"
+    values = simulate(N_SAMPLES, N_GENES).expression.astype(np.float32)
+    split = splits(N_SAMPLES)
+    series = [f"GSE{k}{i % 4}" for i, k in enumerate(split)]
+    genes = ["AFFX-1_at", *(f"{i:03d}_at" for i in range(1, N_GENES))]
+    segment = root / "segments" / "0000"
+    segment.mkdir(parents=True)
+    uri = write_matrix(
+        segment / "normalized.zarr", NORMALIZED, values, split=split, series=series,
+        genes=genes, symbols=SYMBOLS,
+    )  # fmt: skip
+    write_samples(segment / "samples.zarr", uri, keep=np.ones(N_SAMPLES, dtype=bool))
+    write_manifest(root, ["0000"])
+    return str(root)
+
+
+@pytest.fixture(scope="module")
+def maker(root):
+    return PanelMaker(root)
+
+
+FREE = Conditions(12)
+
+
+def genes_of(made):
+    return made.table["gene"].tolist()
+
+
+def test_order__without_conditions_is_the_greedy_panel_and_costs_nothing(root, maker, tmp_path):
+    made = maker.order(FREE)
+    segment = f"{root}/segments/0000"
+    target = str(tmp_path / "candidates.zarr")
+    options = CandidateOptions(selectors=("greedy",), sizes=(12,), n_random=1, penalty=3.0)
+    candidates(
+        f"{segment}/normalized.zarr", target, samples=f"{segment}/samples.zarr", options=options
+    )
+    ds = open_store(target)
+    expected = ds["panel_gene"].values[ds["panel"].values.tolist().index("greedy/12")]
+    assert genes_of(made) == expected.tolist()
+    assert made.price["all"].difference == 0
+    assert made.price["all"].error == made.price["all"].free > 0
+    assert set(made.table["why"]) == {"chosen"}
+    assert made.table["share"].sum() == pytest.approx(100)
+    assert made.notes == []
+    assert list(made.price) == ["all"]
+
+
+def test_order__included_first_excluded_never(maker):
+    free = genes_of(maker.order(FREE))
+    made = maker.order(replace(FREE, include=("g7", "011_at"), exclude=(free[0],)), each=True)
+    assert genes_of(made)[:2] == ["007_at", "011_at"]
+    assert made.table["why"].tolist()[:3] == ["included", "included", "chosen"]
+    assert free[0] not in genes_of(made)
+    assert list(made.price) == ["all", "--include", "--exclude"]
+    assert made.price["all"].error - made.price["all"].free == pytest.approx(
+        made.price["all"].difference
+    )
+
+
+def test_order__what_cannot_be_chosen(maker):
+    made = maker.order(replace(FREE, exclude_controls=True, exclude_unnamed=True))
+    assert "AFFX-1_at" not in genes_of(made)
+    assert (made.table["gene_symbol"] != "").all()
+    low, high = np.quantile(maker._mean, [0.3, 0.9])
+    made = maker.order(replace(FREE, min_mean=float(low), max_mean=float(high)))
+    assert made.table["mean"].between(low, high).all()
+    assert made.n_left == ((maker._mean >= low) & (maker._mean <= high)).sum()
+
+
+def test_order__feasible_and_costs(maker, tmp_path):
+    file = tmp_path / "probes.tsv"
+    lines = ["gene\tfeasible", *(f"{i:03d}_at\t{'no' if i % 3 else 'yes'}" for i in range(1, 50))]
+    file.write_text("\n".join([*lines, "NOSUCH\tyes"]), encoding="utf-8")
+    made = maker.order(replace(FREE, feasible=str(file), include=("004_at",)))
+    assert genes_of(made)[0] == "004_at"
+    assert all(int(gene[:3]) % 3 == 0 and int(gene[:3]) < 50 for gene in genes_of(made)[1:])
+    assert made.notes == [
+        "--feasible: 16 of 60 genes can be made; 1 of its 50 genes are not in the study."
+    ]
+    free = genes_of(maker.order(FREE))
+    file.write_text(f"{free[0]}\t100\n", encoding="utf-8")
+    made = maker.order(replace(FREE, costs=str(file)))
+    assert free[0] not in genes_of(made)
+    made = maker.order(replace(FREE, costs=str(file), include=(free[0],), budget=104.5))
+    assert made.cost == 104
+    assert made.notes[-1] == "The panel ends with 5 of 12 genes: no other can be paid."
+
+
+def test_order__each_set_has_its_genes(maker, tmp_path):
+    file = tmp_path / "sets.gmt"
+    file.write_text("one\tna\tG1\tG2\tG3\tG4\ntwo\tna\tG51\tG52\tG53\n", encoding="utf-8")
+    made = maker.order(replace(FREE, sets=str(file), at_least=3))
+    found = set(made.table["gene_symbol"])
+    assert len(found & {"G1", "G2", "G3", "G4"}) >= 3
+    assert {"G51", "G52", "G53"} <= found
+    with pytest.raises(ConfigError, match="--sets: 5 genes cannot hold 3 of each of 2 sets"):
+        maker.order(Conditions(5, sets=str(file), at_least=3))
+    with pytest.raises(ConfigError, match="expected 4 genes of 'two' that can be chosen, got 3"):
+        maker.order(replace(FREE, sets=str(file), at_least=4))
+
+
+def test_order__a_panel_is_extended_or_made_smaller(maker, tmp_path):
+    file = tmp_path / "panel.txt"
+    panel = ["003_at", "014_at", "022_at", "031_at", "045_at"]
+    file.write_text("\n".join(panel), encoding="utf-8")
+    made = maker.order(replace(FREE, start=str(file)))
+    assert genes_of(made)[:5] == panel
+    assert made.table["why"].tolist()[4:6] == ["on the panel before", "chosen"]
+    made = maker.order(Conditions(3, start=str(file), include=("045_at",)))
+    assert len(made.table) == 3
+    assert genes_of(made)[0] == "045_at"
+    assert set(genes_of(made)) <= set(panel)
+    with pytest.raises(ConfigError, match="--start: G3 stand in --exclude too"):
+        maker.order(replace(FREE, start=str(file), exclude=("003_at",)))
+
+
+def test_why__of_a_gene_on_the_panel_and_of_another(maker):
+    made = maker.order(FREE)
+    row = made.table.iloc[2]
+    told = maker.why(made, row["gene"])
+    assert "is gene 3: chosen" in told[0]
+    assert told[1:] == [f"It serves {row['serves']}.", f"Instead: {row['instead']}."]
+    other = next(g for g in maker._names["genes"] if g not in genes_of(made))
+    assert maker.why(made, other)[0].startswith(f"{other} is not on the panel. The gene of the")
+    with pytest.raises(ConfigError, match="did you mean"):
+        maker.why(made, row["gene"] + "x")
+
+
+def test_sheet__has_ids_and_reads_back(maker, tmp_path):
+    made = maker.order(replace(FREE, include=("G7",)))
+    write_sheet(made, tmp_path / "order.tsv")
+    found = pd.read_csv(tmp_path / "order.tsv", sep="\t", keep_default_na=False)
+    assert found["gene"].tolist() == genes_of(made)
+    assert found.columns.tolist() == made.table.columns.tolist()
+    lines = order_lines(made)
+    assert lines[0] == "12 genes (1 included, 11 chosen) of 60 that could be chosen."
+    assert "      and 2 more." in lines
+    assert any(line.startswith("The conditions cost ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"include": ("G77",)}, r"--include: expected genes of the study, got \['G77'\].*did you"),
+        ({"include": ("G7",), "exclude": ("G7",)}, r"--include: \['G7'\] stand in --exclude too"),
+        ({"size": 70}, "--size: expected 1 to 59, got 70"),
+        ({"min_mean": 99.0}, "--size: expected at most 0, the genes that the conditions leave"),
+        ({"min_mean": 9.0, "max_mean": 8.0}, "expected a window, got 9 to 8"),
+        ({"include": ("G7", "G8"), "budget": 1.0}, "--budget: expected 2 at least"),
+        ({"start": "mined"}, "landmarks"),
+    ],
+)
+def test_order__refused_in_one_line(maker, changed, message):
+    with pytest.raises((ConfigError, OSError), match=message) as error:
+        maker.order(replace(FREE, **changed))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "message"),
+    [
+        ("feasible", "G1\tperhaps\n", "expected yes or no of each gene, got 'perhaps'"),
+        ("costs", "G1\t-2\n", "expected a number over 0 of G1, got '-2'"),
+        ("costs", "G1\t1\t2\n", "line 1: expected a gene and a value"),
+        ("costs", "G1,1\nG1,2\n", "line 2: expected each gene once"),
+        ("costs", "# nothing\n", "expected a gene and a value a line, got none"),
+    ],
+)
+def test_order__wrong_files(maker, tmp_path, option, text, message):
+    file = tmp_path / "file.tsv"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(SourceError, match=message):
+        maker.order(replace(FREE, **{option: str(file)}))
+
+
+def test_panel_options__penalty_is_recorded_where_it_is_used():
+    assert "penalty" not in CandidateOptions(selectors=("medoids",)).recorded()
+    assert "penalty" not in CandidateOptions(selectors=("greedy",), penalty=3.0).recorded()
+    assert CandidateOptions(selectors=("greedy",)).recorded()["penalty"] == "chosen"
+    assert CandidateOptions(selectors=("greedy",), penalty=2.0).recorded()["penalty"] == 2.0
+    with pytest.raises(ValueError, match="penalty"):
+        PanelOptions(penalty=0.0)
+
+
+@pytest.mark.parametrize("excluded", [(), ("G7", "G8")])
+def test_order__of_a_study_with_panels_begins_them_and_takes_their_penalties(
+    root, maker, tmp_path, excluded
+):
+    place = tmp_path / "study"
+    shutil.copytree(root, place)
+    ds = open_store(f"{place}/segments/0000/normalized.zarr")
+    labels = {name: ds[name].values for name in ("gene", "gene_symbol", "gene_id")}
+    scores = {"score": np.ones(N_GENES), "latent_score": np.ones((1, N_GENES), np.float32)}
+    source = write_store(
+        place / "scores.zarr", SCORES, {**labels, "latent": np.zeros(1, np.int32), **scores}
+    )
+    options = SelectOptions(
+        n_landmarks=20, selectors=(), n_random=1, penalty=0.5, excluded=excluded
+    )
+    stores = {n: f"{place}/segments/0000/{n}.zarr" for n in ("normalized", "samples")}
+    select(source, str(place / "landmarks.zarr"), **stores, options=options)
+    found = PanelMaker(str(place))
+    mined = found._start("mined")
+    own, others = found.order(FREE), maker.order(FREE)
+    expected = select_panel("greedy", found._sketch, 12, path=[Stretch(1, 0.5)])
+    assert genes_of(own) == [found._names["genes"][g] for g in expected]
+    assert genes_of(own) != genes_of(others)
+    assert (expected == mined[:12]).all() == (not excluded)
+    np.testing.assert_array_equal(found._without_conditions(12), expected)
+    smaller = found.order(Conditions(5, start="mined"))
+    assert set(genes_of(smaller)) <= {found._names["genes"][g] for g in mined}
