@@ -259,14 +259,15 @@ def settings(rng: Random) -> bytes:
         "ingest": ['split_by = "sample"', "shard_samples = 32", 'feature_kind = "probe"'],
         "normalize": ['ties = "midrank"'],
         "dedup": ["n_clusters = 4", "threshold = 1.5"],
-        "train": ["hidden = [8, 4]", "epochs = 2", "learning_rate = 1e-3"],
-        "select": ["n_landmarks = 5", 'selector = "greedy"', 'include = ["TP53"]'],
+        "train": ["hidden = 8", "epochs = 2", "learning_rate = 1e-3"],
+        "select": ["n_landmarks = 5", 'selector = "greedy"', 'forced = ["TP53"]'],
         "evaluate": ['panels = {kong = "kong.txt"}'],
         "cluster": ['kind = "none"', 'memory_limit = "4GiB"'],
     }
     for name in rng.sample(sorted(sections), rng.randint(1, 5)):
         lines += [f"[{name}]", *rng.sample(sections[name], 1)]
-    lines += ["[[sources]]", 'uri = "GSE*"', f'role = "{rng.choice(["train", "cohort"])}"']
+    for role in ("train", *rng.choice([[], ["cohort"]])):
+        lines += ["[[sources]]", 'uri = "drawn*"', f'role = "{role}"']
     return _lines(*lines)
 
 
@@ -303,7 +304,8 @@ def _put(rng: Random, file: h5py.File, name: str, value: Any) -> None:
         file[name] = value
     else:
         how = rng.choice([{}, {"chunks": True}, {"chunks": True, "compression": "gzip"}])
-        how |= {"fletcher32": True} if how and rng.random() < 0.3 else {}
+        is_plain = value.dtype != object
+        how |= {"fletcher32": True} if how and is_plain and rng.random() < 0.3 else {}
         file.create_dataset(name, data=value, **how)
 
 

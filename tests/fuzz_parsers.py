@@ -228,7 +228,11 @@ def compare_sheet(path: Path, samples: Sequence[str], labels: Mapping[str, list[
     cells = _as_frame(path)
     head = list(cells.iloc[0])
     rows = cells.iloc[1:]
-    join = next(place for place in rows if set(samples) <= set(rows[place]) and head[place])
+    if any(cell.count('"') % 2 for values in labels.values() for cell in values):
+        raise NotComparableError("a quote that stands for itself")
+    join = next((p for p in rows if set(samples) <= set(rows[p]) and head[p]), None)
+    if join is None:
+        raise NotComparableError("no column that covers the samples as pandas splits the rows")
     by_sample = {row[join]: row for row in rows.itertuples(index=False)}
     for name, values in labels.items():
         place = head.index(name)

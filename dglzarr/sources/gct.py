@@ -289,6 +289,8 @@ def _strings(dataset: h5py.Dataset) -> list[str]:
     ValueError
         If it says that it is far larger than its file.
     """
+    if dataset.shape is None:
+        return []  # a dataset without a dataspace
     nbytes, limit = dataset.size * dataset.dtype.itemsize, MIN_EXPANDED_NBYTES
     if nbytes > max(limit, MAX_EXPANSION * dataset.id.get_storage_size()):
         raise ValueError(f"{dataset.name} of {nbytes} bytes")

@@ -1,0 +1,34 @@
+"""A few hundred mutated files over all readers: each is read clean or refused in one line."""
+
+import h5py
+import numpy as np
+import pytest
+
+from dglzarr.errors import SourceError
+from dglzarr.sources import read_source
+from tests import fuzz
+
+N_TRIALS = 300
+
+
+def test_fuzz__every_file_is_clean_or_refused(tmp_path):
+    results = [fuzz.try_seed(seed, tmp_path) for seed in range(N_TRIALS)]
+    assert [result for result in results if result.outcome == "fault"] == []
+    seen = {result.outcome for result in results}
+    assert {"refused", "equal"} <= seen
+
+
+def test_fuzz__a_wrong_value_is_a_fault(tmp_path, monkeypatch):
+    monkeypatch.setattr(fuzz.parsers, "number", lambda cell: 1.0)
+    results = [fuzz.try_seed(seed, tmp_path) for seed in range(40)]
+    assert any(result.outcome == "fault" for result in results)
+
+
+def test_fuzz__ids_without_a_dataspace(tmp_path):
+    path = tmp_path / "GSE1.gctx"
+    with h5py.File(path, "w") as file:
+        file["0/META/COL/id"] = h5py.Empty("S4")
+        file["0/META/ROW/id"] = np.array([b"1_at"])
+        file["0/DATA/0/matrix"] = np.ones((1, 1), np.float32)
+    with pytest.raises(SourceError, match=r"^GSE1\.gctx: expected "):
+        read_source(path)
