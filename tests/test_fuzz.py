@@ -19,7 +19,7 @@ def test_fuzz__every_file_is_clean_or_refused(tmp_path):
 
 
 def test_fuzz__a_wrong_value_is_a_fault(tmp_path, monkeypatch):
-    monkeypatch.setattr(fuzz.parsers, "number", lambda cell: 1.0)
+    monkeypatch.setattr(fuzz.parsers, "number", lambda _: 1.0)
     results = [fuzz.try_seed(seed, tmp_path) for seed in range(40)]
     assert any(result.outcome == "fault" for result in results)
 
@@ -32,3 +32,13 @@ def test_fuzz__ids_without_a_dataspace(tmp_path):
         file["0/DATA/0/matrix"] = np.ones((1, 1), np.float32)
     with pytest.raises(SourceError, match=r"^GSE1\.gctx: expected "):
         read_source(path)
+
+
+def test_fuzz__a_platform_name_with_a_line_end_within(tmp_path):
+    path = tmp_path / "GSE1_family.soft"
+    text = "^SAMPLE = GSM{n}\n!Sample_platform_id = GPL{n}\rx\n!sample_table_begin\nID_REF\tVALUE\n"
+    parts = [f"{text.format(n=n)}1_at\t2.5\n!sample_table_end\n" for n in (1, 2)]
+    path.write_bytes("".join(parts).encode())
+    with pytest.raises(SourceError, match=r"of one platform, got GPL1 x, GPL2 x\. Give") as caught:
+        read_source(path)
+    assert len(str(caught.value).splitlines()) == 1
