@@ -6,6 +6,7 @@ import pytest
 
 from dglzarr.errors import SourceError
 from dglzarr.sources import read_source
+from dglzarr.sources.terms import read_ontology
 from tests import fuzz
 
 N_TRIALS = 300
@@ -42,3 +43,18 @@ def test_fuzz__a_platform_name_with_a_line_end_within(tmp_path):
     with pytest.raises(SourceError, match=r"of one platform, got GPL1 x, GPL2 x\. Give") as caught:
         read_source(path)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_fuzz__a_dimension_of_5000_digits(tmp_path):
+    path = tmp_path / "GSE1.gct"
+    path.write_text(f"#1.2\n{'9' * 5000}\t1\nName\tDescription\tGSM1\n1_at\tTP53\t2.5\n")
+    with pytest.raises(SourceError, match=r"^GSE1\.gct, line 2: expected 2 dimensions"):
+        read_source(path)
+
+
+def test_fuzz__a_relationship_to_nothing(tmp_path):
+    stanza = "[Term]\nid: GO:1\nname: a\nnamespace: molecular_function\nrelationship: part_of\n"
+    (tmp_path / "a.obo").write_text(stanza)
+    cells = ["UniProtKB", "P1", "TP53", "enables", "GO:1", *[""] * 12]
+    (tmp_path / "a.gaf").write_text("\t".join(cells) + "\n")
+    assert read_ontology(tmp_path / "a.obo", tmp_path / "a.gaf").ids == ["GO:1"]
