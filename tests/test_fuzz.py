@@ -4,7 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from dglzarr.errors import SourceError
+from dglzarr.errors import ConfigError, SourceError
+from dglzarr.settings import load_settings
 from dglzarr.sources import read_source
 from dglzarr.sources.terms import read_ontology
 from tests import fuzz
@@ -58,3 +59,10 @@ def test_fuzz__a_relationship_to_nothing(tmp_path):
     cells = ["UniProtKB", "P1", "TP53", "enables", "GO:1", *[""] * 12]
     (tmp_path / "a.gaf").write_text("\t".join(cells) + "\n")
     assert read_ontology(tmp_path / "a.obo", tmp_path / "a.gaf").ids == ["GO:1"]
+
+
+def test_fuzz__settings_with_a_number_of_5000_digits(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(f"seed = {'9' * 5000}\n")
+    with pytest.raises(ConfigError, match=r"study\.toml: expected TOML, got "):
+        load_settings(path)
