@@ -119,7 +119,7 @@ def load_settings(
         content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: expected TOML, got {error}.") from error
     if root := os.environ.get("DGLZARR_ROOT"):
         content["root"] = root

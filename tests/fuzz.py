@@ -1,4 +1,4 @@
-"""Mutated files over all readers: each is read clean or refused in one line, in bounded time and memory.
+"""Mutated files over all readers: each is read clean or refused in one line, in bounds.
 
     python tests/fuzz.py
     python tests/fuzz.py --seed 4711 --trials 1 --keep .

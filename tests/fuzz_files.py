@@ -32,7 +32,18 @@ ODD_CELLS = [
     *("a\u2028b", "a\x85b", "a\x0bb", "a\x0cb", "a\x1cb", "\u00a0", "\ufeff", "\u202e", "\ud7ff"),
     *("x" * 200, "!", "^", "=", "!x = y", "../../x", "~x", "\\N", "a\tb", "a,b", "a;b", "\x00"),
     *("ENSG00000000003.14", "ENSG00000182378.8_PAR_Y", "__no_feature", "N_unmapped", "Symbol"),
-    *("1.#QNAN", "1.#INF", "-nan", "NAN", "1e", "e5", "--5", "+-5", "1.2.3", "18446744073709551616"),
+    *(
+        "1.#QNAN",
+        "1.#INF",
+        "-nan",
+        "NAN",
+        "1e",
+        "e5",
+        "--5",
+        "+-5",
+        "1.2.3",
+        "18446744073709551616",
+    ),
 ]
 GENES = [
     *("TP53", "MYC", "KRAS", "EGFR", "ACTB", "DDR1 /// MIR4640", "SEPT2", "1-Mar", "---", ""),
@@ -326,13 +337,13 @@ def _spoil(rng: Random, parts: dict[str, Any]) -> None:
             lambda: value.T.copy(),
             lambda: value[::-1].copy(),
             lambda: np.arange(len(value), dtype=rng.choice(["i8", "u1", "f8"])),
-            lambda: np.array([v.decode() if isinstance(v, bytes) else str(v) for v in value[:, None].flat], object)[: len(value)],
-            lambda: np.array([rng.choice(ODD_CELLS).replace("\0", "").encode() for _ in value], "S200"),
+            lambda: np.array([v.decode() if isinstance(v, bytes) else str(v) for v in value[:, None].flat], object)[: len(value)],  # noqa: E501
+            lambda: np.array([rng.choice(ODD_CELLS).replace("\0", "").encode() for _ in value], "S200"),  # noqa: E501
             lambda: np.zeros(len(value), [("a", "i4"), ("b", "S2")]),
             lambda: np.zeros(value.shape, bool),
             lambda: np.zeros(value.shape, complex),
             lambda: np.full(value.shape, rng.choice([np.nan, np.inf, 1e300, -1e39, 0, 1])),
-            lambda: (np.arange(value.size).reshape(value.shape) % 7).astype(rng.choice(["i2", "i8", "u4"])),
+            lambda: (np.arange(value.size).reshape(value.shape) % 7).astype(rng.choice(["i2", "i8", "u4"])),  # noqa: E501
         ]  # fmt: skip
     new = rng.choice(ways)()
     if new is None:
@@ -443,8 +454,19 @@ def _encode(rng: Random, raw: bytes) -> bytes:
 
 def _translate(rng: Random, raw: bytes) -> bytes:
     old, new = rng.choice(
-        [(b"\t", b","), (b"\t", b";"), (b",", b"\t"), (b"\t", b" "), (b".", b","), (b'"', b"'")]
-        + [(b'"', b""), (b"\t", b" \t "), (b"_at", b""), (b"GSM", b""), (b"e", b"\xc3\xa9")]
+        [
+            (b"\t", b","),
+            (b"\t", b";"),
+            (b",", b"\t"),
+            (b"\t", b" "),
+            (b".", b","),
+            (b'"', b"'"),
+            (b'"', b""),
+            (b"\t", b" \t "),
+            (b"_at", b""),
+            (b"GSM", b""),
+            (b"e", b"\xc3\xa9"),
+        ]
     )
     return raw.replace(old, new)
 

@@ -76,7 +76,9 @@ def _equal(got: Any, expected: Any, what: str) -> None:
 
 def _close(got: Sequence[float], expected: Sequence[float], what: str) -> None:
     one, other = np.asarray(got, np.float64), np.asarray(expected, np.float64)
-    if one.shape != other.shape or not np.allclose(one, other, rtol=2e-7, atol=1e-38, equal_nan=True):
+    if one.shape != other.shape or not np.allclose(
+        one, other, rtol=2e-7, atol=1e-38, equal_nan=True
+    ):
         raise AssertionError(f"{what}: got {list(one)}, the other parser has {list(other)}")
 
 
@@ -145,7 +147,7 @@ def _compare_gct(path: Path, source: Source) -> None:
 
 
 def _compare_table(path: Path, source: Source) -> None:
-    lines = [line for line in lines_of(path)]
+    lines = list(lines_of(path))
     while not lines[0].strip() or lines[0].startswith("#"):
         lines.pop(0)
     _compare_matrix(source, lines[0], lines[1:], "\t" if "\t" in lines[0] else ",")
@@ -195,7 +197,10 @@ def _compare_gctx(path: Path, source: Source) -> None:
     with h5py.File(path) as file:
         matrix = np.asarray(file["0/DATA/0/matrix"][()], np.float64)
         ids = [np.ravel(file[f"0/META/{of}/id"][()]).tolist() for of in ("COL", "ROW")]
-    for names, found, what in ((source.samples, ids[0], "samples"), (source.genes, ids[1], "genes")):
+    for names, found, what in (
+        (source.samples, ids[0], "samples"),
+        (source.genes, ids[1], "genes"),
+    ):
         _equal(names, [_as_id(name) for name in found], what)
     values = source.read(0, len(source.samples))
     with np.errstate(over="ignore"):
@@ -230,7 +235,9 @@ def compare_sheet(path: Path, samples: Sequence[str], labels: Mapping[str, list[
     rows = cells.iloc[1:]
     if any(cell.count('"') % 2 for values in labels.values() for cell in values):
         raise NotComparableError("a quote that stands for itself")
-    join = next(place for place in rows if set(samples) <= set(rows[place]) and head[place])
+    join = next((p for p in rows if set(samples) <= set(rows[p]) and head[p]), None)
+    if join is None:
+        raise NotComparableError("no column that covers the samples as pandas splits the rows")
     by_sample = {row[join]: row for row in rows.itertuples(index=False)}
     for name, values in labels.items():
         place = head.index(name)

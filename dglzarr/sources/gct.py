@@ -110,7 +110,7 @@ def _dimensions(stream: TextStream, *, is_old: bool) -> tuple[int, int, int, int
     line = stream.readline() or ""
     cells = header_cells(line, "\t")
     n_cells = 2 if is_old else 4
-    if len(cells) != n_cells or not all(cell.isdecimal() for cell in cells):
+    if len(cells) != n_cells or not all(c.isdecimal() and len(c) < 10 for c in cells):
         raise stream.error(f"expected {n_cells} dimensions, got {line[:60]!r}.", line=2)
     n_rows, n_samples, *meta = map(int, cells)
     n_row_meta, n_column_meta = (1, 0) if is_old else meta

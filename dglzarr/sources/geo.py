@@ -311,7 +311,7 @@ def _join_samples(stream: TextStream, family: _Family) -> Source:
     without = [("no table of values", s.name) for s in family.samples if s.row is None]
     common, n_common = Counter(sample.platform for sample in samples).most_common(1)[0]
     if n_common < _MOST * len(samples):
-        platforms = sorted({sample.platform for sample in samples})
+        platforms = sorted({" ".join(sample.platform.split()) for sample in samples})
         raise stream.error(
             f"expected samples of one platform, got {', '.join(platforms[:5])}. "
             "Give the series matrix of each platform instead."
