@@ -14,6 +14,7 @@ command that repeats it; exit status 1 when there is one.
 from __future__ import annotations
 
 import argparse
+import logging
 import multiprocessing
 import resource
 import shutil
@@ -203,6 +204,7 @@ def _work(seeds: range, folder: Path, pipe: Connection) -> None:
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (in_use + LIMIT_NBYTES,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    logging.disable()  # a sample left out is told by a warning
     for seed in seeds:
         pipe.send(try_seed(seed, folder))
     pipe.close()

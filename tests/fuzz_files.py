@@ -312,7 +312,8 @@ def _put(rng: Random, file: h5py.File, name: str, value: Any) -> None:
             name, h5py.SoftLink("/none") if value == "soft" else h5py.ExternalLink("none.h5", "/x")
         )
     elif isinstance(value, h5py.Empty) or not np.size(value) or not np.ndim(value):
-        file[name] = value
+        is_object = isinstance(value, np.ndarray) and value.dtype.kind == "O"
+        file[name] = value.astype("f4") if is_object else value
     else:
         how = rng.choice([{}, {"chunks": True}, {"chunks": True, "compression": "gzip"}])
         is_plain = value.dtype != object

@@ -39,7 +39,8 @@ def lines_of(path: Path) -> list[str]:
         raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
     except (OSError, EOFError) as error:
         raise NotComparableError(str(error)) from error
-    raw = raw.removeprefix(b"\xef\xbb\xbf")
+    while raw.startswith(b"\xef\xbb\xbf"):
+        raw = raw[3:]
     raw = raw if b"\n" in raw else raw.replace(b"\r", b"\n")
     return [_decoded(line.rstrip(b"\r")) for line in raw.split(b"\n")]
 
@@ -51,14 +52,14 @@ def _decoded(line: bytes) -> str:
         return line.decode("latin-1")
 
 
-def frame(lines: Iterable[str], mark: str = "\t") -> pd.DataFrame:
+def frame(lines: Iterable[str], mark: str = "\t", **more: Any) -> pd.DataFrame:
     """Return the cells of lines as pandas splits them, blank lines left out."""
     text = "\n".join(line for line in lines if line.strip())
     options: dict[str, Any] = {"sep": mark, "header": None, "dtype": str, "keep_default_na": False}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            cells = pd.read_csv(io.StringIO(text), lineterminator="\n", **options)
+            cells = pd.read_csv(io.StringIO(text), lineterminator="\n", **options, **more)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
         raise NotComparableError(str(error)) from error
     return cells.map(lambda cell: cell.strip() if isinstance(cell, str) else "")
@@ -85,7 +86,9 @@ def _close(got: Sequence[float], expected: Sequence[float], what: str) -> None:
 # ---------------------------------------------------------------- matrices
 
 
-def _compare_matrix(source: Source, head: str, body: Sequence[str], mark: str = "\t") -> None:
+def _compare_matrix(
+    source: Source, head: str, body: Sequence[str], mark: str = "\t", *, n_lead: int = 1
+) -> None:
     """Compare a matrix with its header and its rows."""
     names, cells = list(frame([head], mark).iloc[0]), frame(body, mark)
     while names and not names[-1]:
@@ -100,10 +103,10 @@ def _compare_matrix(source: Source, head: str, body: Sequence[str], mark: str = 
     out = {n for one in source.left_out if one.what == "columns" for n in one.names}
     values = source.read(0, len(source.samples))
     for place, sample in enumerate(source.samples):
-        column = cells[names.index(sample, 1)]
+        column = cells[names.index(sample, 1 + n_lead * (source.format == "gct"))]
         _close(values[place], [number(cell) for cell in column], f"sample {sample!r}")
     others = set(names[1:]) - set(source.samples) - out
-    if len(others) > (0 if source.format == "series-matrix" else 2):
+    if len(others) > (0 if source.format == "series-matrix" else max(2, n_lead)):
         raise AssertionError(f"columns: nothing is said of {sorted(others)}")
 
 
@@ -142,8 +145,8 @@ def _compare_gct(path: Path, source: Source) -> None:
     lines = lines_of(path)
     start = next(place for place, line in enumerate(lines) if line.strip())
     sizes = list(frame([lines[start + 1]]).iloc[0])
-    n_labels = int(sizes[3]) if len(sizes) > 3 and sizes[3] else 0
-    _compare_matrix(source, lines[start + 2], lines[start + 3 + n_labels :])
+    n_lead, n_labels = (int(sizes[2]), int(sizes[3])) if len(sizes) > 3 and sizes[3] else (1, 0)
+    _compare_matrix(source, lines[start + 2], lines[start + 3 + n_labels :], n_lead=n_lead)
 
 
 def _compare_table(path: Path, source: Source) -> None:
@@ -161,9 +164,11 @@ def _compare_soft(path: Path, source: Source) -> None:
         _compare_matrix(source, head, body)
         return
     values = source.read(0, len(source.samples))
+    out = {n for one in source.left_out if one.what == "rows" for n in one.names}
     for place, found in enumerate(_soft_samples(lines, source.samples)):
         got = dict(zip(source.genes, values[place].tolist(), strict=True))
-        expected = {**dict.fromkeys(got, float("nan")), **found}
+        known = {name: value for name, value in found.items() if name not in out}
+        expected = {**dict.fromkeys(got, float("nan")), **known}
         _equal(list(expected), list(got), "genes")
         _close(list(got.values()), list(expected.values()), source.samples[place])
 
@@ -225,7 +230,12 @@ def _as_frame(path: Path) -> pd.DataFrame:
     lines = [line for line in lines_of(path) if line.strip()]
     if any(line.lstrip().lstrip('"').startswith(("!", "#", "^")) for line in lines):
         raise NotComparableError("markers or comments")
-    return frame(lines, _mark(lines[0]))
+    return frame(lines, _mark(lines[0]), skipinitialspace=True)
+
+
+def _refuse_open_quotes(cells: Iterable[str]) -> None:
+    if any(cell.count('"') % 2 for cell in cells):
+        raise NotComparableError("a quote that stands for itself, as a row of its own shows")
 
 
 def compare_sheet(path: Path, samples: Sequence[str], labels: Mapping[str, list[str]]) -> None:
@@ -233,8 +243,7 @@ def compare_sheet(path: Path, samples: Sequence[str], labels: Mapping[str, list[
     cells = _as_frame(path)
     head = list(cells.iloc[0])
     rows = cells.iloc[1:]
-    if any(cell.count('"') % 2 for values in labels.values() for cell in values):
-        raise NotComparableError("a quote that stands for itself")
+    _refuse_open_quotes(cell for values in labels.values() for cell in values)
     join = next((p for p in rows if set(samples) <= set(rows[p]) and head[p]), None)
     if join is None:
         raise NotComparableError("no column that covers the samples as pandas splits the rows")
@@ -252,6 +261,7 @@ def compare_annotation(path: Path, annotation: Annotation) -> None:
     place = next((names.index(n) for n in SYMBOL_COLUMNS if n in names[1:]), None)
     if place is None or not place or not names[0] or "geneassignment" in names:
         raise NotComparableError("other columns")
+    _refuse_open_quotes([*annotation.symbol, *annotation.symbol.values()])
     expected: dict[str, str] = {}
     for row in cells.iloc[1:].itertuples(index=False):
         expected[row[0]] = expected.get(row[0]) or first_symbol(row[place])
