@@ -272,14 +272,12 @@ def settings(rng: Random) -> bytes:
         "dedup": ["n_clusters = 4", "threshold = 1.5"],
         "train": ["hidden = 8", "epochs = 2", "learning_rate = 1e-3"],
         "select": ["n_landmarks = 5", 'selector = "greedy"', 'forced = ["TP53"]'],
-        "evaluate": ['panels = {kong = "kong.txt"}'],
+        "evaluate": ['panels = {kong = "drawn.txt"}'],
         "cluster": ['kind = "none"', 'memory_limit = "4GiB"'],
     }
     for name in rng.sample(sorted(sections), rng.randint(1, 5)):
         lines += [f"[{name}]", *rng.sample(sections[name], 1)]
-    for role in ("train", *rng.choice([[], ["cohort"]])):
-        lines += ["[[sources]]", 'uri = "drawn*"', f'role = "{role}"']
-    return _lines(*lines)
+    return _lines(*lines, "[[sources]]", 'uri = "drawn*"', 'role = "train"')
 
 
 def gctx(rng: Random) -> bytes:

@@ -6,6 +6,7 @@ Each function compares a result of the package with the bytes it came from. It r
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import warnings
@@ -57,10 +58,15 @@ def frame(lines: Iterable[str], mark: str = "\t", **more: Any) -> pd.DataFrame:
     text = "\n".join(line for line in lines if line.strip())
     options: dict[str, Any] = {"sep": mark, "header": None, "dtype": str, "keep_default_na": False}
     try:
+        if '"' in text:  # pandas takes quotes that follow no rule for something, and tells nobody
+            blanks = more.get("skipinitialspace", False)
+            list(
+                csv.reader(io.StringIO(text), delimiter=mark, skipinitialspace=blanks, strict=True)
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             cells = pd.read_csv(io.StringIO(text), lineterminator="\n", **options, **more)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
+    except (csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
         raise NotComparableError(str(error)) from error
     return cells.map(lambda cell: cell.strip() if isinstance(cell, str) else "")
 

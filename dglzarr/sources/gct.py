@@ -4,6 +4,7 @@ GCT is parsed into memory and turned; a GCTX matrix is `(sample, gene)` on disk 
 read by slices of samples.
 """
 
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -306,7 +307,8 @@ def _strings(dataset: h5py.Dataset) -> list[str]:
 def _check_chunk(dataset: h5py.Dataset) -> None:
     """Refuse a dataset of which the first chunk is shorter or longer than its header says.
 
-    HDF5 does not compare them: it would return what stands in memory behind a short chunk.
+    HDF5 does not compare them: it would return what stands in memory behind a short chunk, or
+    write over it with a long one.
 
     Raises
     ------
@@ -318,19 +320,23 @@ def _check_chunk(dataset: h5py.Dataset) -> None:
     if dataset.chunks is None or not _UNPACKED.issuperset(kinds):
         return
     origin = (0,) * dataset.ndim
-    if dataset.id.get_chunk_info_by_coord(origin).byte_offset is None:
+    found = dataset.id.get_chunk_info_by_coord(origin)
+    if found.byte_offset is None:
         return
-    skipped, raw = dataset.id.read_direct_chunk(origin)
-    expected = int(np.prod(dataset.chunks)) * dataset.id.get_type().get_size()
-    for place, kind in reversed(list(enumerate(kinds))):
-        if skipped & 1 << place:
-            continue
-        if kind == h5py.h5z.FILTER_DEFLATE:
-            raw = zlib.decompressobj().decompress(raw, expected + 8)
-        elif kind == h5py.h5z.FILTER_FLETCHER32:
-            raw = raw[:-4]
-    if len(raw) != expected:
-        raise ValueError(f"{dataset.name} in chunks of {len(raw)} bytes, {expected} expected")
+    expected = math.prod(dataset.chunks) * dataset.id.get_type().get_size()
+    nbytes = found.size
+    if kinds:
+        skipped, raw = dataset.id.read_direct_chunk(origin)
+        for place, kind in reversed(list(enumerate(kinds))):
+            if skipped & 1 << place:
+                continue
+            if kind == h5py.h5z.FILTER_DEFLATE:
+                raw = zlib.decompressobj().decompress(raw, expected + 8)
+            elif kind == h5py.h5z.FILTER_FLETCHER32:
+                raw = raw[:-4]
+        nbytes = len(raw)
+    if nbytes != expected:
+        raise ValueError(f"{dataset.name} in chunks of {nbytes} bytes, {expected} expected")
 
 
 def _text(value: bytes | str | float) -> str:
