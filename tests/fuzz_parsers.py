@@ -112,7 +112,7 @@ def _compare_matrix(
         column = cells[names.index(sample, 1 + n_lead * (source.format == "gct"))]
         _close(values[place], [number(cell) for cell in column], f"sample {sample!r}")
     others = set(names[1:]) - set(source.samples) - out
-    if len(others) > (0 if source.format == "series-matrix" else max(2, n_lead)):
+    if len(others) > (0 if source.format == "series-matrix" else n_lead + 1):
         raise AssertionError(f"columns: nothing is said of {sorted(others)}")
 
 
