@@ -16,7 +16,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint measure mutants kills damage real grow compare docs bench bench-full
+.PHONY: help demo test check lint measure mutants kills damage fuzz real grow compare docs bench bench-full
 
 help:  ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -49,6 +49,9 @@ kills: $(READY)  ## kill -9 workers, scheduler and runs at 20 moments; the resul
 
 damage: $(READY)  ## damage every object of a small study in five ways; verify must find all
 	$(RUN) tests/damage.py
+
+fuzz: $(READY)  ## read 100,000 mutated files; each is clean or refused in one line, and values are right
+	$(RUN) tests/fuzz.py
 
 real: $(READY)  ## mine the real series in DATA (default ../shared/data) into ./real
 	$(RUN) flows/mine.py deploy/settings/real.toml --folder $(DATA) --set root=$(CURDIR)/real

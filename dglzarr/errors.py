@@ -20,6 +20,17 @@ def hint(got: str, known: Iterable[str]) -> str:
     return f" (did you mean {names[found[0]]!r}?)" if found else ""
 
 
+def shown(name: str) -> str:
+    r"""Return a name that a user chose as it can stand within one line.
+
+    Examples
+    --------
+    >>> shown("a b"), shown("a\nb")
+    ('a b', "'a\\nb'")
+    """
+    return name if name.isprintable() else repr(name)
+
+
 class DglzarrError(Exception):
     """Base of every error dglzarr raises on purpose."""
 

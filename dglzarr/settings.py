@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
-from dglzarr.errors import ConfigError, hint
+from dglzarr.errors import ConfigError, hint, shown
 from dglzarr.stages.compare import CompareOptions
 from dglzarr.stages.dedup import DedupOptions
 from dglzarr.stages.enrich import EnrichOptions
@@ -119,7 +120,7 @@ def load_settings(
         content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: expected TOML, got {error}.") from error
     if root := os.environ.get("DGLZARR_ROOT"):
         content["root"] = root
@@ -138,7 +139,18 @@ def build_settings(content: dict[str, Any], *, name: str, folder: Path) -> Setti
     """
 
     def anchor(uri: str) -> str:
-        return uri if "://" in uri else str(folder / Path(uri).expanduser())
+        if len(f"{uri}.".splitlines()) > 1:
+            raise ConfigError(f"{name}: expected a path of one line, got {uri!r}.")
+        if "://" in uri:
+            return uri
+        try:
+            path = folder / Path(uri).expanduser()
+            with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                path.stat()
+        except (OSError, RuntimeError, ValueError) as error:  # too long, no such home, a NUL
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError(f"{name}: expected a path, got {uri[:60]!r} ({reason}).") from error
+        return str(path)
 
     try:
         return Settings.model_validate(content).anchored(anchor)
@@ -151,7 +163,7 @@ def build_settings(content: dict[str, Any], *, name: str, folder: Path) -> Setti
 
 def _problem(details: ErrorDetails) -> str:
     """Return one problem as ``section.key: what was expected, what was found``."""
-    key = ".".join(str(part) for part in details["loc"])
+    key = ".".join(shown(str(part)) for part in details["loc"])
     if details["type"] == "extra_forbidden":
         known = _keys_at(details["loc"][:-1])
         return f"{key}: unknown key, correct or remove it{hint(str(details['loc'][-1]), known)}"

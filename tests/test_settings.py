@@ -436,3 +436,27 @@ def test_load_settings__wrong_override(override, message, tmp_path):
     text = "seed = 0\n" + MINIMAL
     with pytest.raises(ConfigError, match=message):
         load(tmp_path, text, override)
+
+
+@pytest.mark.parametrize(
+    "path", ["~nobody-of-this-name/x", "a\\nb", "a\\u0000", "x" * 300], ids=str.__len__
+)
+@pytest.mark.parametrize("setting", ["root", "uri"])
+def test_load_settings__what_can_be_no_path(tmp_path, setting, path):
+    old = 'root = "study"' if setting == "root" else 'uri = "a.txt"'
+    with pytest.raises(ConfigError, match="expected a path") as caught:
+        load(tmp_path, MINIMAL.replace(old, f'{setting} = "{path}"'))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_load_settings__a_key_of_two_lines_is_told_in_one(tmp_path):
+    with pytest.raises(ConfigError, match="unknown key") as caught:
+        load(tmp_path, '"a\\nb" = 1\n' + MINIMAL)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("uri", ["/", "a**b*"])
+def test_plan__what_can_be_no_pattern(tmp_path, uri):
+    settings = load(tmp_path, MINIMAL.replace("a.txt", uri))
+    with pytest.raises(ConfigError, match=r"^sources"):
+        Plan.of(settings)

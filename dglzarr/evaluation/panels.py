@@ -49,10 +49,15 @@ RESERVED = (MINED, BASELINE, RANDOM, "", *SELECTORS)
 MIN_FOUND = 0.5
 _CONTROL = re.compile(
     r"(AFFX[-_]|ERCC[-_]?\d|\(\+\)|\(-\)|(GE_)?BrightCorner|DarkCorner|NegativeControl|"
-    r"NC\d+_|ETG\d+_|DCP_\d+_|RNA\d_E1A|SpikeIn|hsa_negative|negative_control|neg_control)",
+    r"NC\d+_|ETG\d+_|DCP_\d+_|RNA\d_E1A|SpikeIn|hsa_negative|negative_control|neg_control|"
+    r"permuted_negative|ILMN_Controls?|cy3_hyb|low_stringency_hyb|phage_lambda|"
+    r"(POS|NEG)_[A-Z]\b|LIGATION_(POS|NEG)|POS_\d+$|(NEGATIVE|POSITIVE) ?CONTROL)",
     re.IGNORECASE,
 )
-"""Affymetrix, ERCC spikes and Agilent; Illumina's and those of gene arrays have numbers alone."""
+"""Affymetrix, ERCC spikes, Agilent, Illumina's named controls and NanoString's.
+
+Illumina's and CodeLink's controls that are numbered as probes are cannot be told by their labels.
+"""
 N_SHOWN = 10
 
 
@@ -303,6 +308,8 @@ def is_control(label: str) -> bool:
     --------
     >>> [is_control(label) for label in ("AFFX-BioB-5_at", "ERCC-00002", "1007_s_at")]
     [True, True, False]
+    >>> [is_control(label) for label in ("POS_A(128)", "cy3_hyb:1", "THRB", "NEGR1")]
+    [True, True, False, False]
     """
     return _CONTROL.match(label) is not None
 

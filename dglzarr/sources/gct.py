@@ -4,6 +4,8 @@ GCT is parsed into memory and turned; a GCTX matrix is `(sample, gene)` on disk 
 read by slices of samples.
 """
 
+import math
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,9 +33,12 @@ MISSING_METADATA = ("-666", "-666.0", "NA", "na", "NaN", "nan")
 
 _MATRIX = "0/DATA/0/matrix"
 _IDS = ("0/META/ROW/id", "0/META/COL/id")
+_UNPACKED = {
+    *(h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32),
+}
 _DAMAGED = (
     *(OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError),
-    *(AttributeError, MemoryError, SystemError),
+    *(AttributeError, MemoryError, SystemError, zlib.error),
 )
 
 
@@ -110,7 +115,7 @@ def _dimensions(stream: TextStream, *, is_old: bool) -> tuple[int, int, int, int
     line = stream.readline() or ""
     cells = header_cells(line, "\t")
     n_cells = 2 if is_old else 4
-    if len(cells) != n_cells or not all(cell.isdecimal() for cell in cells):
+    if len(cells) != n_cells or not all(c.isdecimal() and len(c) < 10 for c in cells):
         raise stream.error(f"expected {n_cells} dimensions, got {line[:60]!r}.", line=2)
     n_rows, n_samples, *meta = map(int, cells)
     n_row_meta, n_column_meta = (1, 0) if is_old else meta
@@ -224,6 +229,7 @@ def _open_gctx(path: Path, file: h5py.File) -> Source:
             f"{path.name}: expected a numeric matrix of {len(samples)} samples x {len(genes)} "
             f"genes, got {matrix.dtype} {matrix.shape}."
         )
+    _check_chunk(matrix)
     for kind, names in (("sample", samples), ("gene", genes)):
         _check_ids(path, kind, names)
     check_ids(path.name, genes, samples)
@@ -289,10 +295,48 @@ def _strings(dataset: h5py.Dataset) -> list[str]:
     ValueError
         If it says that it is far larger than its file.
     """
+    if dataset.shape is None:
+        return []  # a dataset without a dataspace
     nbytes, limit = dataset.size * dataset.dtype.itemsize, MIN_EXPANDED_NBYTES
     if nbytes > max(limit, MAX_EXPANSION * dataset.id.get_storage_size()):
         raise ValueError(f"{dataset.name} of {nbytes} bytes")
+    _check_chunk(dataset)
     return [_text(value) for value in np.ravel(dataset[()]).tolist()]
+
+
+def _check_chunk(dataset: h5py.Dataset) -> None:
+    """Refuse a dataset of which the first chunk is shorter or longer than its header says.
+
+    HDF5 does not compare them: it would return what stands in memory behind a short chunk, or
+    write over it with a long one.
+
+    Raises
+    ------
+    ValueError
+        If they differ; chunks packed by other filters than gzip are not looked at.
+    """
+    filters = dataset.id.get_create_plist()
+    kinds = [filters.get_filter(place)[0] for place in range(filters.get_nfilters())]
+    if dataset.chunks is None or not _UNPACKED.issuperset(kinds):
+        return
+    origin = (0,) * dataset.ndim
+    found = dataset.id.get_chunk_info_by_coord(origin)
+    if found.byte_offset is None:
+        return
+    expected = math.prod(dataset.chunks) * dataset.id.get_type().get_size()
+    nbytes = found.size
+    if kinds:
+        skipped, raw = dataset.id.read_direct_chunk(origin)
+        for place, kind in reversed(list(enumerate(kinds))):
+            if skipped & 1 << place:
+                continue
+            if kind == h5py.h5z.FILTER_DEFLATE:
+                raw = zlib.decompressobj().decompress(raw, expected + 8)
+            elif kind == h5py.h5z.FILTER_FLETCHER32:
+                raw = raw[:-4]
+        nbytes = len(raw)
+    if nbytes != expected:
+        raise ValueError(f"{dataset.name} in chunks of {nbytes} bytes, {expected} expected")
 
 
 def _text(value: bytes | str | float) -> str:

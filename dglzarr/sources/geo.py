@@ -179,6 +179,7 @@ class _Family:
     genes: list[str] = field(default_factory=list)
     gene_at: dict[str, int] = field(default_factory=dict)
     subsets: list[dict[str, str]] = field(default_factory=list)
+    counters: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -282,6 +283,7 @@ def _read_sample(stream: TextStream, family: _Family) -> None:
     except SourceError as error:
         sample.complaint = error
     _expect_end(stream, ("!sample_table_end",))
+    family.counters |= {name: one.reason for one in matrix.left_out for name in one.names}
     if sample.complaint:
         return
     ids, row = matrix.text[0], matrix.values[0]
@@ -311,7 +313,7 @@ def _join_samples(stream: TextStream, family: _Family) -> Source:
     without = [("no table of values", s.name) for s in family.samples if s.row is None]
     common, n_common = Counter(sample.platform for sample in samples).most_common(1)[0]
     if n_common < _MOST * len(samples):
-        platforms = sorted({sample.platform for sample in samples})
+        platforms = sorted({" ".join(sample.platform.split()) for sample in samples})
         raise stream.error(
             f"expected samples of one platform, got {', '.join(platforms[:5])}. "
             "Give the series matrix of each platform instead."
@@ -320,7 +322,8 @@ def _join_samples(stream: TextStream, family: _Family) -> Source:
         (f"of another platform than {common}", s.name) for s in samples if s.platform != common
     ]
     samples = [sample for sample in samples if sample.platform == common]
-    left_out = LeftOut.group("samples", [*without, *other])
+    counters = LeftOut.group("rows", ((why, name) for name, why in family.counters.items()))
+    left_out = (*LeftOut.group("samples", [*without, *other]), *counters)
     for one in left_out:
         logger.warning("%s: %s", stream.name, one)
     check_samples(stream, [sample.name for sample in samples], line=samples[-1].line)

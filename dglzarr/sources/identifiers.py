@@ -313,7 +313,7 @@ def _find_columns(path: Path, line: int, header: Sequence[str]) -> _Places:
     if symbol is None and gene_id is None and assignment is None:
         raise SourceError(
             f"{path.name}, line {line}: expected a column 'Gene Symbol' or 'Gene ID', got "
-            f"{', '.join(map(repr, header[:5]))}. Give a table with a header."
+            f"{', '.join(map(repr, header[:5])) or 'no rows'}. Give a table with a header."
         )
     if gene_id is None and assignment is None and names[key] in GENE_ID_COLUMNS:
         gene_id = key

@@ -42,6 +42,7 @@ SHARD_SAMPLES = 2048
 NA_TOKENS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")
 """Cells that mean a missing value."""
 
+_BOOLEANS = (b"True", b"TRUE", b"true", b"False", b"FALSE", b"false")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -295,7 +296,9 @@ def _parse_frame(raw: bytes, layout: Layout) -> tuple[list[list[str]], Values]:
         low_memory=False,
     )
     text = [[cell.strip() for cell in frame[names[place]]] for place in layout.text]
-    return text, frame[values].to_numpy(np.float32)
+    numbers = frame[values].to_numpy(np.float32)
+    _refuse_booleans(raw, numbers)
+    return text, numbers
 
 
 def _parse_wide(raw: bytes, layout: Layout) -> tuple[list[list[str]], Values]:
@@ -335,7 +338,21 @@ def _parse_column(column: bytes, separator: str) -> NDArray[np.float64]:
         skip_blank_lines=False,
         low_memory=False,
     )
-    return frame["value"].to_numpy()
+    numbers = frame["value"].to_numpy()
+    _refuse_booleans(column, numbers[:, np.newaxis])
+    return numbers
+
+
+def _refuse_booleans(raw: bytes, values: NDArray[np.floating]) -> None:
+    """Refuse a column of words alone that pandas takes for 1 and 0.
+
+    Raises
+    ------
+    ValueError
+        If there is one; the block is then read line by line, which names the cell.
+    """
+    if any(word in raw for word in _BOOLEANS) and ((values == 0) | (values == 1)).all(axis=0).any():
+        raise ValueError("a column of booleans")
 
 
 def _parse_lines(stream: TextStream, layout: Layout, raw: bytes, first_line: int) -> _Block:

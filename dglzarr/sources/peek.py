@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import zlib
 from pathlib import Path
 
@@ -35,7 +34,7 @@ def peek_size(path: str | Path) -> tuple[int, int]:
         return gctx_shape(path)
     try:
         head, n_bytes = _head(path)
-    except (EOFError, zlib.error) as error:
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise SourceError(
             f"{path.name}: expected a complete gzip file, got a damaged one ({error}). "
             "Download it again."
@@ -62,7 +61,7 @@ def _head(path: Path) -> tuple[bytes, int]:
         if file.read(2) != GZIP_MAGIC:
             file.seek(0)
             return file.read(_HEAD_NBYTES), n_packed
-        file.seek(-4, os.SEEK_END)
+        file.seek(max(0, n_packed - 4))
         told = int.from_bytes(file.read(4), "little")
         file.seek(0)
         with gzip.open(file) as text:

@@ -168,8 +168,9 @@ def read_sample_sheet(
 def _sheet_rows(stream: TextStream) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of a sheet, cut or padded to the header."""
     lines = read_rows(stream.name, stream.lines())
-    line, header = next(lines)
-    header = _cut(header)
+    line, header = next(lines, (1, []))
+    if not (header := _cut(header)):
+        raise stream.error("expected a header, got blank lines.", line=line)
     if len(set(header)) < len(header):
         raise stream.error("expected each column once, got a repeated one.", line=line)
     rows = []

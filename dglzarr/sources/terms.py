@@ -190,7 +190,7 @@ def _add(stanza: _Stanza, tag: str, value: str) -> None:
     elif tag == "is_a":
         stanza.parents.append(relation)
     elif tag == "relationship" and relation in PROPAGATED:
-        stanza.parents.append(parent.split()[0])
+        stanza.parents.extend(parent.split()[:1])
 
 
 def _read_gaf(path: Path) -> Iterator[tuple[str, str, bool]]:

@@ -33,6 +33,7 @@ MIN_EXPANDED_NBYTES = 64 << 20
 """Text up to this size is read whatever its expansion."""
 
 GZIP_MAGIC = b"\x1f\x8b"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _FOREIGN_MAGIC = {
     b"PK\x03\x04": "a zip archive",
     b"BZh": "a bzip2 file",
@@ -303,7 +304,8 @@ class TextStream:
                 )
         if b"\0" in head[:4096]:
             raise SourceError(f"{self.name}: expected plain or gzip text, got binary data.")
-        self._at = 3 if head.startswith(b"\xef\xbb\xbf") else 0
+        while head.startswith(BYTE_ORDER_MARK, self._at):  # a tool may add one to another's
+            self._at += len(BYTE_ORDER_MARK)
         self._is_cr_only = b"\n" not in head and b"\r" in head
         if self._is_cr_only:
             self._buffer = head.replace(b"\r", b"\n")

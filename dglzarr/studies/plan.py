@@ -13,7 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from dglzarr.errors import ConfigError, DglzarrError, StoreError, hint
+from dglzarr.errors import ConfigError, DglzarrError, StoreError, hint, shown
 from dglzarr.kernels.panels import SELECTORS
 from dglzarr.report.page import write_report
 from dglzarr.sources import source_name
@@ -501,7 +501,7 @@ def _check_files(settings: Settings) -> None:
     """Refuse settings that name a file which is not there, before any work."""
     for name, path in settings.named_files().items():
         if not Path(path).is_file():
-            raise ConfigError(f"{name}: no such file: {path}{_file_hint(path)}.")
+            raise ConfigError(f"{shown(name)}: no such file: {path}{_file_hint(path)}.")
 
 
 def _file_hint(path: str) -> str:
@@ -518,7 +518,10 @@ def _matching(pattern: str) -> list[Path]:
     if path.is_file():
         return [path]
     is_hidden = path.name.startswith(".")
-    found = path.parent.glob(path.name)
+    try:
+        found = list(path.parent.glob(path.name)) if path.name else []
+    except ValueError as error:
+        raise ConfigError(f"sources: expected a pattern, got {pattern!r} ({error}).") from error
     return [p for p in found if p.is_file() and (is_hidden or not p.name.startswith("."))]
 
 

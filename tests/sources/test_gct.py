@@ -1,5 +1,6 @@
 import gzip
 import pickle
+import zlib
 
 import h5py
 import numpy as np
@@ -323,3 +324,26 @@ def test_read_gct__real_file_equals_a_plain_parse(data_dir):
     np.testing.assert_array_equal(source.read(0, 377), expected)
     assert source.genes == [row[0] for row in rows]
     assert source.gene_symbol == [row[7] for row in rows]
+
+
+@pytest.mark.parametrize("name", ["0/META/COL/id", "0/DATA/0/matrix"])
+@pytest.mark.parametrize("change", [-1, 1], ids=["shorter", "longer"])
+@pytest.mark.parametrize("packing", ["gzip", None])
+def test_read_gctx__a_chunk_of_another_size_than_its_header_says(tmp_path, name, change, packing):
+    path = tmp_path / "a.gctx"
+    parts = {
+        "0/META/COL/id": np.array([b"s1", b"s2"]),
+        "0/META/ROW/id": np.array([b"g1", b"g2", b"g3"]),
+        "0/DATA/0/matrix": np.arange(6, dtype=np.float32).reshape(2, 3),
+    }
+    for n_more in (0, change):
+        with h5py.File(path, "w") as file:
+            for part, values in parts.items():
+                file.create_dataset(part, data=values, chunks=values.shape, compression=packing)
+            raw = (parts[name].tobytes() + b" ")[: parts[name].nbytes + n_more]
+            raw = zlib.compress(raw) if packing else raw
+            file[name].id.write_direct_chunk((0,) * parts[name].ndim, raw)
+        if not n_more:
+            assert read_source(path).read(0, 2).tolist() == [[0, 1, 2], [3, 4, 5]]
+    with pytest.raises(SourceError, match=r"^a\.gctx: .* in chunks of \d+ bytes, \d+ expected"):
+        read_source(path)

@@ -425,3 +425,14 @@ def test_read_soft__real_files(data_dir, name, shape):
 def test_read_soft__real_files_without_tables(data_dir, name):
     with pytest.raises(SourceError, match="expected at least one sample table, got none"):
         read_source(data_dir / "soft" / name)
+
+
+def test_read_soft__counters_of_reads_that_are_left_out_are_told(tmp_path):
+    path = tmp_path / "GSE1_family.soft"
+    rows = "!sample_table_begin\nID_REF\tVALUE\nTP53\t2\nN_unmapped\t900\n!sample_table_end\n"
+    path.write_text(f"^SAMPLE = GSM1\n{rows}^SAMPLE = GSM2\n{rows}")
+    source = read_source(path)
+    assert source.genes == ["TP53"]
+    assert [str(one) for one in source.left_out] == [
+        "1 row left out: counters of STAR ('N_unmapped')"
+    ]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dglzarr.errors import SourceError, StoreError
-from dglzarr.sources import matrix, text
+from dglzarr.sources import matrix, read_source, text
 from dglzarr.sources.matrix import Layout, check_samples, read_matrix, require_rows
 from dglzarr.sources.text import TextStream
 
@@ -262,3 +262,13 @@ def test_rows__growing_keeps_what_is_there(rng, n_expected):
         rows.append(block)
         assert rows.n_rows == n_rows
     np.testing.assert_array_equal(rows.finish(), np.concatenate(blocks).T)
+
+
+@pytest.mark.parametrize("n_samples", [2, matrix.WIDE_COLUMNS])
+@pytest.mark.parametrize("word", ["True", "false"])
+def test_read_matrix__words_that_pandas_takes_for_numbers(tmp_path, n_samples, word):
+    path = tmp_path / "a.tsv"
+    names = [f"GSM{i}" for i in range(n_samples)]
+    path.write_text("\t".join(["id", *names]) + "\n" + "\t".join(["a", *[word] * n_samples]) + "\n")
+    with pytest.raises(SourceError, match=rf"line 2: expected a number, got '{word}' in column"):
+        read_source(path)

@@ -241,3 +241,11 @@ def test_read_table__real_file_equals_pandas(data_dir):
     source = read_source(path)
     assert source.genes == frame.index.tolist()
     np.testing.assert_array_equal(source.read(0, 11), frame.to_numpy(np.float32).T)
+
+
+@pytest.mark.parametrize("text", ["\ufeff\n \n", "\u00a0\n\u2003", "\x85\n"])
+def test_read_sample_sheet__blank_lines_alone(tmp_path, text):
+    path = tmp_path / "sheet.tsv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SourceError, match=r"^sheet\.tsv, line 1: expected a header, got blank"):
+        read_sample_sheet(path, ["GSM1"])

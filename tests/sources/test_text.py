@@ -218,3 +218,9 @@ def test_header_cells__drop_the_padding():
 
 def test_decode__bytes():
     assert decode(b"\xb5") == decode("µ".encode()) == "µ"
+
+
+def test_readline__two_byte_order_marks(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbf\xef\xbb\xbfname\tvalue\n")
+    assert lines_of(path) == ["name\tvalue"]
