@@ -33,6 +33,7 @@ from prefect.client.schemas.objects import State  # noqa: TC002  (prefect reads 
 from prefect.concurrency.sync import concurrency
 from prefect.logging.handlers import APILogHandler
 from prefect.runtime import deployment, flow_run
+from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import (
     PREFECT_SERVER_ANALYTICS_ENABLED,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
@@ -335,7 +336,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.overwrite and options.flow not in ("mine", "ingest"):
         parser.error(f"--overwrite: expected with flow mine or ingest, got {options.flow}")
-    end(guarded(lambda: _run(options)))
+    status = guarded(lambda: _run(options))
+    for server in list(SubprocessASGIServer._instances.values()):  # noqa: SLF001  (ours)
+        server.stop()  # a program that was stopped ends without Prefect's own exit handler
+    end(status)
 
 
 def _run(options: argparse.Namespace) -> None:
