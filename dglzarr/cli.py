@@ -527,9 +527,17 @@ def simulate(
 
 
 def guarded(call: Callable[[], object]) -> int:
-    """Return the exit status of a call: 0, 2 for wrong settings, 1 for any other known error."""
+    """Return the exit status of a call: 0, 2 for wrong settings, 1 for any other known error.
+
+    Of one that was stopped it is 128 and the number of the signal; `end` then ends the program.
+    """
+    from dglzarr.studies.stopping import Stopped, stoppable
+
     try:
-        call()
+        with stoppable():
+            call()
+    except Stopped as stopped:
+        return stopped.status
     except ConfigError as error:
         return _complain(error, 2)
     except (DglzarrError, OSError) as error:
@@ -548,4 +556,6 @@ def _complain(error: Exception, status: int) -> int:
 
 def main() -> None:
     """Run the command line."""
-    sys.exit(guarded(app))
+    from dglzarr.studies.stopping import end
+
+    end(guarded(app))

@@ -35,8 +35,10 @@ from dglzarr.errors import DglzarrError
 from dglzarr.report.text import headline, top_landmarks
 from dglzarr.settings import Settings, load_settings
 from dglzarr.storage.options import Run
+from dglzarr.studies.early import check_absolute
 from dglzarr.studies.plan import VERBS, Step, mine
 from dglzarr.studies.progress import rate_and_time_left
+from dglzarr.studies.stopping import end
 from dglzarr.testing import write_study
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 def mine_flow(settings: Settings, overwrite: bool = False) -> str | State[str]:
     """Mine a study; return the path of its report."""
     try:
+        check_absolute(settings)
         results = mine(settings, run=Run(overwrite), execute=as_task)
     except DglzarrError as error:
         return Failed(message=str(error), data=error)
@@ -70,6 +73,7 @@ def ingest_flow(settings: Settings, overwrite: bool = False) -> str | State[str]
     Files that were read before cost nothing, so that it can run on a schedule.
     """
     try:
+        check_absolute(settings)
         results = mine(settings, only=VERBS["ingest"], run=Run(overwrite), execute=as_task)
     except DglzarrError as error:
         return Failed(message=str(error), data=error)
@@ -127,7 +131,7 @@ def main() -> None:
     parser.add_argument("--folder", help="folder of relative paths, root too")
     parser.add_argument("--overwrite", action="store_true", help="replace stores made otherwise")
     options = parser.parse_args()
-    sys.exit(guarded(lambda: _run(options)))
+    end(guarded(lambda: _run(options)))
 
 
 def _run(options: argparse.Namespace) -> None:

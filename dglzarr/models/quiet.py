@@ -28,7 +28,7 @@ def quiet_stderr() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:  # not where somebody stops the program
             held.seek(0)
             os.write(before, held.read())
             raise

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from contextlib import ExitStack, contextmanager
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import dask
@@ -17,6 +19,8 @@ from dglzarr.storage.workers import WAIT_LIMIT, Watch, issued, kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from dglzarr.storage.workers import Need
 
 _BYTES = r"^(\d+(\.\d+)? *[kMGT]i?B|auto)$"
 
@@ -61,7 +65,7 @@ def client(
     *,
     root: str = "",
     files: Sequence[str] = (),
-    needs: Mapping[str, float] | None = None,
+    needs: Mapping[str, Need] | None = None,
 ) -> Iterator[Any]:
     """Yield a Dask client, closed at the end; None for kind ``"none"`` (work in this process).
 
@@ -74,7 +78,7 @@ def client(
     files
         What they must see beside it.
     needs
-        Bytes of memory that a worker needs, by stage.
+        Memory that a worker needs, by stage.
 
     Raises
     ------
@@ -87,6 +91,8 @@ def client(
         with dask.config.set(scheduler="synchronous"):
             yield None
         return
+    import distributed  # noqa: F401, PLC0415  (takes a second, and sets levels of its own)
+
     for name in ("distributed", "distributed.client", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # an error that matters is raised
 
@@ -137,8 +143,9 @@ def _check_certificates(address: str) -> None:
 
 @contextmanager
 def _local(options: ClusterOptions) -> Iterator[Any]:
-    """Yield a client of workers of its own."""
+    """Yield a client of workers of its own, which a Ctrl-C at a terminal does not reach."""
     from distributed import Client, LocalCluster  # noqa: PLC0415  (takes a second to import)
+    from distributed.utils import LoopRunner  # noqa: PLC0415
 
     with (
         _environment_restored(),
@@ -150,17 +157,39 @@ def _local(options: ClusterOptions) -> Iterator[Any]:
             },
             scheduler="distributed",
         ),
-        LocalCluster(
-            n_workers=options.n_workers,
-            threads_per_worker=options.threads_per_worker,
-            memory_limit=options.memory_limit,
-            dashboard_address="127.0.0.1:0",
-            processes=True,
-            silence_logs=logging.CRITICAL,  # a task that fails is told by its own error
-        ) as cluster,
-        Client(cluster) as connected,
     ):
-        yield connected
+        resource_tracker.ensure_running()  # starting it lets its thread hear signals again
+        runner = LoopRunner()
+        with _held(signal.SIGINT):
+            runner.start()  # processes inherit what the thread that starts them does not hear
+        with _held(signal.SIGINT, signal.SIGTERM):
+            cluster = LocalCluster(
+                n_workers=options.n_workers,
+                threads_per_worker=options.threads_per_worker,
+                memory_limit=options.memory_limit,
+                dashboard_address="127.0.0.1:0",
+                processes=True,
+                silence_logs=logging.CRITICAL,  # a task that fails is told by its own error
+                loop=runner.loop,
+            )
+            connected = Client(cluster)
+        try:
+            yield connected
+        finally:
+            with _held(signal.SIGINT, signal.SIGTERM):
+                connected.close()
+                cluster.close()
+                runner.stop()
+
+
+@contextmanager
+def _held(*numbers: signal.Signals) -> Iterator[None]:
+    """Let signals wait until the end of a block that would leave processes behind."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _worker_environment() -> dict[str, str]:

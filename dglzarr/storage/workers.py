@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dask.utils import format_bytes
 
@@ -143,6 +143,13 @@ def _versions() -> dict[str, str]:
 # ---------------------------------------------------------------- in the run
 
 
+class Need(NamedTuple):
+    """Bytes of memory that a worker takes: once, and for each task that it is at."""
+
+    once: float
+    each: float
+
+
 @dataclass
 class Watch:
     """Watches the workers of a client, and says what keeps them from working.
@@ -164,7 +171,7 @@ class Watch:
     _since: float | None = field(default=None, init=False)
     _is_told: bool = field(default=False, init=False)
 
-    def greet(self, files: Sequence[str] = (), needs: Mapping[str, float] | None = None) -> None:
+    def greet(self, files: Sequence[str] = (), needs: Mapping[str, Need] | None = None) -> None:
         """Look at the workers before there is work; its first task looks at one that comes later.
 
         Parameters
@@ -172,7 +179,7 @@ class Watch:
         files
             What each must see beside the root.
         needs
-            Bytes of memory that a worker needs, by stage.
+            Memory that a worker needs, by stage.
 
         Raises
         ------
@@ -317,15 +324,19 @@ def _answer(task: Any) -> str:  # noqa: ANN401
     return str(task.result()) if task.status == "finished" else ""
 
 
-def _tell_memory(workers: Mapping[str, Any], needs: Mapping[str, float]) -> None:
-    """Warn of workers that have less memory than a stage is expected to need."""
-    limits = {a: w["memory_limit"] for a, w in workers.items() if w["memory_limit"]}
-    if not limits or not needs:
-        return
-    least, most = min(limits, key=limits.__getitem__), max(needs, key=needs.__getitem__)
-    if limits[least] < needs[most]:
+def _tell_memory(workers: Mapping[str, Any], needs: Mapping[str, Need]) -> None:
+    """Warn of the worker that lacks most of the memory that a stage is expected to need."""
+    lacks = [
+        (need.once + worker["nthreads"] * need.each - worker["memory_limit"], address, stage)
+        for address, worker in workers.items()
+        if worker["memory_limit"]
+        for stage, need in needs.items()
+    ]
+    lack, address, stage = max(lacks, default=(0, "", ""))
+    if lack > 0:
+        limit = workers[address]["memory_limit"]
         logger.warning(
-            "cluster: worker %s has %s of memory, but %s needs about %s. Give it more (%s), or "
-            "fewer samples a shard (ingest.shard_samples).",
-            *(least, format_bytes(limits[least]), most, format_bytes(int(needs[most])), _MORE),
+            "cluster: worker %s has %s of memory, but %s needs about %s. Give it more (%s) or "
+            "fewer threads, or fewer samples to a shard (ingest.shard_samples).",
+            *(address, format_bytes(limit), stage, format_bytes(int(limit + lack)), _MORE),
         )

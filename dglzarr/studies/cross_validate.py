@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dglzarr.stages.compare import compare
-from dglzarr.storage.cluster import client
 from dglzarr.storage.options import Run
 from dglzarr.storage.study import FIRST_SEGMENTS, Study, create_study, locked
-from dglzarr.studies.plan import Plan, rewrite_report
+from dglzarr.studies.plan import Plan, on_cluster, rewrite_report
 
 if TYPE_CHECKING:
     from dglzarr.settings import Settings
@@ -50,7 +49,8 @@ def cross_validate(settings: Settings, *, run: Run = Run()) -> StoreSummary:
     study = Plan.of(settings, study=Study(root, FIRST_SEGMENTS))
     folds = [fold_plan(study, k) for k in range(n_folds)]
     create_study(root)
-    with locked(root), client(settings.cluster):
+    steps = [step for fold in folds for step in fold_steps(fold)]
+    with locked(root), on_cluster(settings, steps):
         for k, fold in enumerate(folds):
             create_study(fold.study.root)
             told = _named(run.on_progress, f"fold {k + 1} of {n_folds}")

@@ -69,6 +69,25 @@ def _is_made(uri: str) -> bool:
     return is_complete(uri) or Path(uri, "model.json").is_file()
 
 
+def check_absolute(settings: Settings) -> None:
+    """Refuse relative paths: another process takes them from another folder.
+
+    Raises
+    ------
+    ConfigError
+        Naming the first.
+    """
+    paths = {"root": settings.root}
+    for i, source in enumerate(settings.sources):
+        paths |= {f"sources.{i}.{name}": path for name, path in source.files().items()}
+    for name, path in {**paths, **settings.named_files()}.items():
+        if "://" not in path and not Path(path).is_absolute():
+            raise ConfigError(
+                f"{name}: expected an absolute path, since workers take a relative one from "
+                f"folders of their own, got {path!r}. Write it in full."
+            )
+
+
 def check_labels(settings: Settings, train: Sequence[xr.Dataset], cohorts: Sequence[Any]) -> None:
     """Refuse labels that no sample of some sources has.
 

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import h5py
-
-from dglzarr.evaluation.sketch import SKETCH_ROWS
-from dglzarr.sources.identifiers import read_gene_list
-from dglzarr.sources.peek import peek_size
-from dglzarr.storage.declare import SHARD_SAMPLES, shard_samples
 from dglzarr.studies.early import check_extras, check_sources
 from dglzarr.studies.plan import Plan
+from dglzarr.studies.scale import N_COMPONENTS, Scale, memory_of
 
 if TYPE_CHECKING:
     from dglzarr.settings import Settings
-    from dglzarr.stages.ingest import SourceFile
     from dglzarr.studies.plan import Step, StepState
 
 # Measured on two cores with two workers: docs/reproduce.md; its tests compare.
@@ -29,11 +23,8 @@ _SECONDS_PER_SKETCH_BYTE = 1e-10
 _FLOPS = 1.5e11
 _SHAP_TIMES = 50.0  # as long as the closed form takes
 _SCORE_FLOPS = 2.5e11  # between cores with AVX2 and with AVX-512
-_IMPORTS_NBYTES = 4e8
-_KERAS_NBYTES = 9e8
 _METADATA_NBYTES = 1e4
 _REPORT_NBYTES = 1.2e6  # with the figures
-_N_COMPONENTS = 128
 _N_TERMS = 2000
 
 
@@ -64,8 +55,8 @@ def estimate(settings: Settings) -> list[Estimate]:
         When a source matches no file, or a setting is wrong as far as is cheap to tell.
     """
     plan = Plan.of(settings)
-    scale = _Scale.of(plan)
-    disk, memory, seconds = _disk(scale), _memory(scale), _seconds(scale)
+    scale = Scale.of(plan.settings, plan.sources)
+    disk, memory, seconds = _disk(scale), memory_of(scale), _seconds(scale)
     standings = plan.standings()
     todo = {step.name: step.writes for step in plan if standings[step.name].state != "done"}
     check_extras(settings, dict.fromkeys(todo, ""))
@@ -85,94 +76,11 @@ def estimate(settings: Settings) -> list[Estimate]:
     ]
 
 
-@dataclass(frozen=True)
-class _Scale:
-    """How large a study will be: counts, and bytes of what is held in memory."""
-
-    settings: Settings
-    sources: tuple[SourceFile, ...]
-    sizes: dict[str, tuple[int, int]] = field(repr=False)
-    n_samples: int = 0
-    n_genes: int = 0
-
-    @classmethod
-    def of(cls, plan: Plan) -> _Scale:
-        """Return the scale of a study from the heads of its files."""
-        sizes = {source.raw: peek_size(source.path) for source in plan.sources}
-        train = [sizes[source.raw] for source in plan.sources if source.options.role == "train"]
-        probes = plan.settings.ingest.probes
-        n_genes = len(read_gene_list(probes)) if probes else min(genes for _, genes in train)
-        n_samples = sum(samples for samples, _ in train)
-        return cls(plan.settings, plan.sources, sizes, n_samples, n_genes)
-
-    def _values(self, source: SourceFile) -> float:
-        n_samples, n_genes = self.sizes[source.raw]
-        return float(n_samples * n_genes)
-
-    @property
-    def linked(self) -> float:
-        """Values that are joined from their own file."""
-        return sum(self._values(s) for s in self.sources if _is_linked(s))
-
-    @property
-    def copied(self) -> float:
-        """Values that are copied to a raw store."""
-        return sum(self._values(s) for s in self.sources) - self.linked
-
-    @property
-    def largest_whole(self) -> float:
-        """Values of the largest source that is in memory at once."""
-        held = (s for s in self.sources if _is_held_whole(s, self.sizes[s.raw][0]))
-        return max((self._values(source) for source in held), default=0)
-
-    @property
-    def cells(self) -> float:
-        """Values of the joined matrix."""
-        return float(self.n_samples * self.n_genes)
-
-    @property
-    def shard_nbytes(self) -> float:
-        """Bytes of a shard of the matrix."""
-        return 4.0 * self.n_genes * shard_samples(self.n_samples)
-
-    @property
-    def region_nbytes(self) -> float:
-        """Memory of a worker that holds a region."""
-        return _IMPORTS_NBYTES + 3 * self.shard_nbytes
-
-    @property
-    def sketch_nbytes(self) -> float:
-        """Bytes of the sketch that panels are selected on."""
-        return 4.0 * self.n_genes * min(SKETCH_ROWS, self.n_samples)
-
-    @property
-    def weights(self) -> int:
-        """Weights of the network, without biases."""
-        asked = self.settings.train
-        return 2 * (self.n_genes * asked.hidden + asked.hidden * asked.n_latent)
-
-    @property
-    def n_chosen(self) -> int:
-        """Panels of selectors."""
-        return 1 + len(self.settings.select.selectors)
-
-    @property
-    def n_panels(self) -> int:
-        """Panels of all kinds."""
-        n_published = len(self.settings.evaluate.panels)
-        return self.n_chosen + self.settings.select.n_random + n_published
-
-    @property
-    def latent_nbytes(self) -> float:
-        """Bytes of the sums by latent unit and gene."""
-        return 8.0 * self.n_genes * self.settings.train.n_latent
-
-
-def _disk(scale: _Scale) -> dict[str, float]:
+def _disk(scale: Scale) -> dict[str, float]:
     """Return the bytes that each step writes."""
     settings, n_genes, n_samples = scale.settings, scale.n_genes, scale.n_samples
-    components = min(_N_COMPONENTS, n_samples)
-    n_regions = n_samples // shard_samples(n_samples) + 1
+    components = min(N_COMPONENTS, n_samples)
+    n_regions = n_samples // scale.shard + 1
     return {
         "ingest": 4.0 * scale.copied + len(scale.sources) * _METADATA_NBYTES,
         "join": 4.0 * scale.cells,
@@ -192,30 +100,7 @@ def _disk(scale: _Scale) -> dict[str, float]:
     }
 
 
-def _memory(scale: _Scale) -> dict[str, float]:
-    """Return the memory of the largest process of each step."""
-    n_genes, region = scale.n_genes, scale.region_nbytes
-    sums = 8.0 * scale.settings.select.n_landmarks * n_genes
-    fed = _fed_nbytes(scale)
-    return {
-        "ingest": max(region, _IMPORTS_NBYTES + 8 * scale.largest_whole),
-        "join": region,
-        "normalize": region,
-        "dedup": region,
-        "train": _KERAS_NBYTES + 16.0 * scale.weights + fed,
-        "encode": _KERAS_NBYTES + scale.shard_nbytes,
-        "reconstruct": _IMPORTS_NBYTES + 8 * 4.0 * n_genes * min(2048, scale.n_samples),
-        "explain": _IMPORTS_NBYTES + scale.shard_nbytes + 2 * scale.latent_nbytes + 2**27,
-        "score": _IMPORTS_NBYTES + 3 * scale.latent_nbytes,
-        "select": _IMPORTS_NBYTES + 4 * scale.sketch_nbytes,
-        "evaluate": region + 4 * sums,
-        "group": region + 4.0 * n_genes * _N_COMPONENTS * 16,
-        "enrich": _IMPORTS_NBYTES,
-        "report": _IMPORTS_NBYTES,
-    }
-
-
-def _seconds(scale: _Scale) -> dict[str, float]:
+def _seconds(scale: Scale) -> dict[str, float]:
     """Return the time of each step that takes more than a few seconds."""
     settings, cells, n_genes = scale.settings, scale.cells, scale.n_genes
     seconds = {name: cost * cells for name, cost in _SECONDS_PER_CELL.items()}
@@ -236,7 +121,7 @@ def _seconds(scale: _Scale) -> dict[str, float]:
     return seconds
 
 
-def _evaluating_seconds(scale: _Scale) -> float:
+def _evaluating_seconds(scale: Scale) -> float:
     """Return the time of fitting and evaluating panels, that of reading aside."""
     settings, n_genes, n_panels = scale.settings, scale.n_genes, scale.n_panels
     n_landmarks = settings.select.n_landmarks
@@ -249,30 +134,12 @@ def _evaluating_seconds(scale: _Scale) -> float:
     return fits + cohorts * (n_panels * 3e-5 * n_genes + named * 4e-9 * n_genes**2)
 
 
-def _fed_nbytes(scale: _Scale) -> float:
-    """Return the memory that training samples take, held or streamed."""
-    asked = scale.settings.train
-    n_rows = asked.window * asked.windows
-    return min(4.0 * scale.cells, max(2.0**30, 5.0 * scale.n_genes * n_rows))
-
-
 def _scoring_seconds(settings: Settings, cells: float) -> float:
     """Return the time of scoring: a product a sample and reference."""
     asked, layers = settings.score, settings.train
     n_references = asked.n_references if asked.deeplift_reference == "samples" else 1
     products = 2.0 * cells * layers.hidden * layers.n_latent * n_references
     return products / _SCORE_FLOPS * (_SHAP_TIMES if asked.engine == "shap" else 1)
-
-
-def _is_linked(source: SourceFile) -> bool:
-    """Return whether a source is joined from its own file, as a GCTX in log2 is."""
-    is_log2 = source.options.unit in (None, "log2")
-    return source.options.role == "train" and is_log2 and h5py.is_hdf5(source.path)
-
-
-def _is_held_whole(source: SourceFile, n_samples: int) -> bool:
-    """Return whether all values of a source are in memory at once; the others come by regions."""
-    return n_samples <= SHARD_SAMPLES and not h5py.is_hdf5(source.path)
 
 
 def _dgex_weights(settings: Settings, n_genes: int) -> int:

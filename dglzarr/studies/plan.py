@@ -45,10 +45,12 @@ from dglzarr.storage.study import (
     planned_study,
     write_manifest,
 )
-from dglzarr.studies.early import check_extras, check_genes, check_labels
+from dglzarr.studies.early import check_absolute, check_extras, check_genes, check_labels
+from dglzarr.studies.scale import needs, sources_to_read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from dglzarr.settings import Settings
     from dglzarr.storage.claims import Claim, Difference
@@ -605,13 +607,28 @@ def rewrite_report(settings: Settings, *, seed: int | None = None) -> Any:  # no
     return Plan.of(settings).variant(seed=seed)["report"]()
 
 
+def on_cluster(settings: Settings, steps: Sequence[Step]) -> AbstractContextManager[Any]:
+    """Return the settings' cluster, whose workers are looked at before steps run on it."""
+    if settings.cluster.kind == "none":
+        return client(settings.cluster)
+    if settings.cluster.kind == "address":
+        check_absolute(settings)
+    return client(
+        settings.cluster,
+        root=settings.root,
+        files=sources_to_read(steps),
+        needs=needs(settings, steps),
+    )
+
+
 def run_steps(
     settings: Settings, steps: Iterable[Step], run: Run, execute: Execute = call
 ) -> dict[str, Any]:
     """Run steps in order on the settings' cluster; return what each returned."""
     done: dict[str, Any] = {}
     run = replace(run, verify_on_read=settings.verify_on_read)
-    with client(settings.cluster):
+    steps = list(steps)
+    with on_cluster(settings, steps):
         for step in steps:
             done[step.name] = execute(step, run)
             if step.name == "ingest":

@@ -1,0 +1,69 @@
+"""Ctrl-C and SIGTERM: a run ends with one line and its exit status, and goes on when run again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+SECONDS_TO_CLEAN_UP = 20.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(BaseException):
+    """Somebody asked the program to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.status = 128 + number
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Raise `Stopped` where the first SIGINT or SIGTERM finds the main thread; ignore more of them.
+
+    From then on nothing is logged, and the process ends after some seconds whatever it is at.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> NoReturn:
+        asked.append(number)
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        logging.disable()
+        threading.excepthook = lambda _: None  # others may stumble now
+        sys.unraisablehook = lambda _: None
+        late = threading.Timer(SECONDS_TO_CLEAN_UP, end, (128 + number,))
+        late.daemon = True
+        late.start()
+        raise Stopped(number)
+
+    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        if asked:  # whatever came of it on the way
+            raise Stopped(asked[0]) from None
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end(status: int) -> NoReturn:
+    """End this process at once where it was stopped: threads that are left would only stumble."""
+    if status - 128 not in _SIGNALS:
+        sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.write("stopped; run again to go on\n")
+    sys.stderr.flush()
+    os._exit(status)
