@@ -7,6 +7,11 @@ Without a configured server Prefect starts a temporary one of its own.
 
 from __future__ import annotations
 
+from dglzarr.studies.stopping import end, listen
+
+if __name__ == "__main__":
+    listen()  # Prefect takes seconds to load
+
 import argparse
 import sys
 import time
@@ -38,7 +43,6 @@ from dglzarr.storage.options import Run
 from dglzarr.studies.early import check_absolute
 from dglzarr.studies.plan import VERBS, Step, mine
 from dglzarr.studies.progress import rate_and_time_left
-from dglzarr.studies.stopping import end
 from dglzarr.testing import write_study
 
 if TYPE_CHECKING:
