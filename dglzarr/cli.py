@@ -672,6 +672,7 @@ def _complain(error: Exception, status: int) -> int:
 
 def main() -> None:
     """Run the command line."""
-    from dglzarr.studies.stopping import end
+    from dglzarr.studies.stopping import end, listen
 
+    listen()
     end(guarded(app))

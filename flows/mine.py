@@ -54,7 +54,7 @@ from dglzarr.studies.grow import grow
 from dglzarr.studies.plan import VERBS, Step, mine
 from dglzarr.studies.progress import rate_and_time_left
 from dglzarr.studies.stability import replicate
-from dglzarr.studies.stopping import end
+from dglzarr.studies.stopping import end, listen
 from dglzarr.testing import write_study
 
 if TYPE_CHECKING:
@@ -327,6 +327,7 @@ def _progress(name: str, artifact: UUID) -> Callable[[str, int, int], None]:
 
 def main() -> None:
     """Run the flow on a settings file, or on the demo study."""
+    listen()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("settings", help="settings file of a study; or 'demo': simulate one first")
     parser.add_argument("--flow", choices=FLOWS, default="mine", help="what is done; default mine")

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from contextlib import ExitStack, contextmanager
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import dask
@@ -157,6 +158,7 @@ def _local(options: ClusterOptions) -> Iterator[Any]:
             scheduler="distributed",
         ),
     ):
+        resource_tracker.ensure_running()  # starting it lets its thread hear signals again
         runner = LoopRunner()
         with _held(signal.SIGINT):
             runner.start()  # processes inherit what the thread that starts them does not hear

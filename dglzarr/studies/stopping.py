@@ -59,6 +59,12 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def listen() -> None:
+    """End this program at a signal, also before it comes to what `stoppable` guards."""
+    for number in _SIGNALS:
+        signal.signal(number, lambda number, _: end(128 + number))
+
+
 def end(status: int) -> NoReturn:
     """End this process at once where it was stopped: threads that are left would only stumble."""
     if status - 128 not in _SIGNALS:
