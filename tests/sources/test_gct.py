@@ -339,7 +339,10 @@ def test_read_gctx__a_chunk_of_another_size_than_its_header_says(tmp_path, name,
     for n_more in (0, change):
         with h5py.File(path, "w") as file:
             for part, values in parts.items():
-                file.create_dataset(part, data=values, chunks=values.shape, compression=packing)
+                options = {"chunks": values.shape, "compression": packing, "dtype": values.dtype}
+                file.create_dataset(part, values.shape, **options)
+                if part != name:
+                    file[part][...] = values
             raw = (parts[name].tobytes() + b" ")[: parts[name].nbytes + n_more]
             raw = zlib.compress(raw) if packing else raw
             file[name].id.write_direct_chunk((0,) * parts[name].ndim, raw)
