@@ -207,13 +207,11 @@ class Watch:
         from distributed import wait  # noqa: PLC0415  (takes a second to import)
 
         running = [a for a, w in (self._workers() or {}).items() if w["status"] == "running"]
+        how = {"allow_other_workers": False, "pure": False, "priority": 1}
         asked = {
-            address: self.client.submit(
-                refusal, self.ticket, files, workers=[address], allow_other_workers=False,
-                pure=False, priority=1,
-            )
+            address: self.client.submit(refusal, self.ticket, files, workers=[address], **how)
             for address in running
-        }  # fmt: skip
+        }
         with suppress(TimeoutError):
             wait(list(asked.values()), timeout=SECONDS_TO_ANSWER)
         reasons = {address: reason for address, task in asked.items() if (reason := _answer(task))}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import h5py
 
@@ -16,11 +16,10 @@ from dglzarr.storage.store import is_complete, open_labels
 from dglzarr.storage.workers import Need
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from dglzarr.settings import Settings
     from dglzarr.stages.ingest import SourceFile
-    from dglzarr.studies.plan import Step
 
 ON_WORKERS = (
     "ingest", "join", "normalize", "dedup", "encode", "reconstruct", "explain", "score", "evaluate",
@@ -30,6 +29,25 @@ ON_WORKERS = (
 _IMPORTS_NBYTES = 4e8
 _KERAS_NBYTES = 9e8
 N_COMPONENTS = 128
+
+
+class Call(Protocol):
+    """What is asked of a step: its name, what it is called with, and what it writes."""
+
+    @property
+    def name(self) -> str:
+        """Name of the step."""
+        ...
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """What its stage is called with."""
+        ...
+
+    @property
+    def writes(self) -> str:
+        """URI of its store."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -162,7 +180,7 @@ def _is_held_whole(source: SourceFile, n_samples: int) -> bool:
     return n_samples <= SHARD_SAMPLES and not h5py.is_hdf5(source.path)
 
 
-def sources_to_read(steps: Sequence[Step]) -> list[str]:
+def sources_to_read(steps: Sequence[Call]) -> list[str]:
     """Return the files that workers will read."""
     found = {step.name: step for step in steps}
     if "ingest" not in found or ("join" in found and is_complete(found["join"].writes)):
@@ -171,7 +189,7 @@ def sources_to_read(steps: Sequence[Step]) -> list[str]:
     return [path for s in sources for path in (s.path, *s.options.files().values())]
 
 
-def needs(settings: Settings, steps: Sequence[Step]) -> dict[str, Need]:
+def needs(settings: Settings, steps: Sequence[Call]) -> dict[str, Need]:
     """Return the memory that workers need, by step; none where no size is known yet."""
     try:
         scale = _scale(settings, steps)
@@ -187,7 +205,7 @@ def needs(settings: Settings, steps: Sequence[Step]) -> dict[str, Need]:
     return found
 
 
-def _scale(settings: Settings, steps: Sequence[Step]) -> Scale | None:
+def _scale(settings: Settings, steps: Sequence[Call]) -> Scale | None:
     """Return the scale of some steps, by a matrix that they read or else by the sources."""
     for step in steps:
         source = step.arguments.get("normalized", step.arguments.get("source"))
