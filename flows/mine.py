@@ -58,7 +58,7 @@ from dglzarr.studies.stopping import end, listen
 from dglzarr.testing import write_study
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from uuid import UUID
 
     from dglzarr.storage.store import StoreSummary
@@ -120,11 +120,10 @@ def grow_flow(settings: Settings, report_url: str = "") -> list[str] | State[lis
 
     def work() -> list[str]:
         added = grow(settings, execute=as_task)
-        lines = growth_lines(settings.root) if added else ["Nothing to add: no new files."]
-        create_markdown_artifact(as_list(lines), key="growth", description="What was added.")
         if added:
             show_study(settings, report_url)
-        return lines
+        nothing = ["Nothing to add: no new files."]
+        return tell("growth", growth_lines(settings.root) if added else nothing)
 
     return finished(settings, work)
 
@@ -136,10 +135,8 @@ def compare_flow(settings: Settings, report_url: str = "") -> list[str] | State[
     def work() -> list[str]:
         step = Step("compare", cross_validate, {"settings": settings}, settings.root)
         summary: StoreSummary = as_task(step, Run())
-        lines = comparison_verdict(comparison_rows(summary.uri))
-        create_markdown_artifact(as_list(lines), key="comparison", description="Panels compared.")
         link_report(settings, report_url)
-        return lines
+        return tell("comparison", comparison_verdict(comparison_rows(summary.uri)))
 
     return finished(settings, work)
 
@@ -150,9 +147,8 @@ def stability_flow(settings: Settings, report_url: str = "") -> list[str] | Stat
 
     def work() -> list[str]:
         lines = stability_lines(replicate(settings, execute=as_task).uri)
-        create_markdown_artifact(as_list(lines), key="stability", description="Chance in a panel.")
         link_report(settings, report_url)
-        return lines
+        return tell("stability", lines)
 
     return finished(settings, work)
 
@@ -168,8 +164,7 @@ def scrub_flow(settings: Settings) -> int | State[int]:
         step = Step("scrub", scrub, {"root": settings.root}, settings.root)
         results: list[dict[str, Any]] = as_task(step, Run())
         wrong = [f"{found['uri']}: {problem}" for found in results for problem in found["problems"]]
-        lines = wrong or [f"{len(results)} stores and models are as they were written."]
-        create_markdown_artifact(as_list(lines), key="scrub", description="Faults of the study.")
+        tell("scrub", wrong or [f"{len(results)} stores and models are as they were written."])
         if wrong:
             more = f" ({len(wrong)} faults in all; artifact scrub)" if len(wrong) > 1 else ""
             raise StoreError(f"{wrong[0]}{more}")
@@ -259,9 +254,7 @@ def show_study(settings: Settings, report_url: str) -> None:
         key="landmarks",
         description="The genes of the panel, of a longer one the first 50.",
     )
-    create_markdown_artifact(
-        as_list(headline(settings.root)), key="headline", description="Cautions and findings."
-    )
+    tell("headline", headline(settings.root))
     link_report(settings, report_url)
 
 
@@ -272,9 +265,10 @@ def link_report(settings: Settings, report_url: str) -> None:
         create_link_artifact(report_url or report.as_uri(), link_text="Report", key="report")
 
 
-def as_list(lines: Sequence[str]) -> str:
-    """Return lines as Markdown shows them, a line each, whatever is in them."""
-    return "\n".join(f"    {line}" for line in lines)
+def tell(key: str, lines: list[str]) -> list[str]:
+    """Leave lines for people, a line each, whatever is in them; return them."""
+    create_markdown_artifact("\n".join(f"    {line}" for line in lines), key=key)
+    return lines
 
 
 def scrub(*, root: str, run: Run) -> list[dict[str, Any]]:
