@@ -112,14 +112,15 @@ def _at_address(address: str) -> Iterator[Any]:
 
     if address.startswith("tls://"):
         _check_certificates(address)
-    try:
-        opened = Client(address, timeout="20s")
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"cluster.address: no Dask scheduler answers at {address!r}: {error}."
-        ) from error
-    with dask.config.set(scheduler="distributed"), opened as connected:
-        yield connected
+    with dask.config.set(scheduler="distributed"):  # a client restores what it finds
+        try:
+            opened = Client(address, timeout="20s")
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"cluster.address: no Dask scheduler answers at {address!r}: {error}."
+            ) from error
+        with opened as connected:
+            yield connected
 
 
 def _check_certificates(address: str) -> None:

@@ -127,6 +127,9 @@ def draft_settings(
         for done, path in enumerate(paths):
             if on_progress is not None:
                 on_progress("looking at files", done, len(paths))
+            if len(str(path).splitlines()) > 1:
+                found.unfit[path] = "expected a name of one line. Rename it."
+                continue
             try:
                 source = read_source(path, scratch=scratch)
             except SourceError as error:
@@ -388,7 +391,7 @@ def _not_taken(found: _Folder, refused: Mapping[Path, str]) -> list[str]:
     lines = []
     for reason, paths in groups.items():
         others = f" and {len(paths) - 1} like it" if len(paths) > 1 else ""
-        lines.append(f"# Not taken: {found.name(paths[0])}{others}: {reason}")
+        lines.append(_one_line(f"# Not taken: {found.name(paths[0])}{others}: {reason}"))
     return lines
 
 

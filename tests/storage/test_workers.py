@@ -264,3 +264,13 @@ def test_relative_paths__are_refused_where_workers_are_elsewhere(tmp_path):
     with pytest.raises(ConfigError, match=r"root: expected an absolute path, .*got 'study'"):
         mine(relative, only=("ingest",))
     assert not Path("study").exists()
+
+
+@pytest.mark.slow
+def test_a_client_at_an_address_leaves_the_scheduler_as_it_was(cluster):
+    import dask
+
+    before = dask.config.get("scheduler", None)
+    with client(at(cluster)):
+        pass
+    assert dask.config.get("scheduler", None) == before

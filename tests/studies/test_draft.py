@@ -110,10 +110,12 @@ def test_draft__joins_what_gives_most_values_and_names_the_rest(tmp_path):
 def test_draft__survives_hostile_names(tmp_path):
     hostile = 'a "b"\\ #[x]'
     (tmp_path / hostile).mkdir()
-    path = tmp_path / hostile / "t\nroot = 'x'.tsv"
-    table(path, names("s", 9), names("p", 40))
+    path = tmp_path / hostile / "t' #.tsv"
+    for one in (path, path.with_name("t\nroot = 'x'.tsv")):
+        table(one, names("s", 9), names("p", 40))
     text, settings = drafted(tmp_path / hostile, tmp_path / "study.toml")
-    assert settings.sources[0].uri == str(path)
+    assert [source.uri for source in settings.sources] == [str(path)]
+    assert "t root = 'x'.tsv: expected a name of one line" in text
     assert tomllib.loads(text)["root"] == "study"
 
 

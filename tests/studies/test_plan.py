@@ -297,6 +297,7 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
     "select.excluded": ("list.txt", "select", "@: none -> "),
     "select.exclude_controls": (True, "select", "@: none -> True"),
     "select.exclude_unnamed": (True, "select", "@: none -> True"),
+    "select.penalty": (2.0, "select", "@: 'chosen' -> 2.0"),
     "select.n_landmarks": (4, "select", "@: 5 -> 4"),
     "select.n_random": (1, "select", "@: 2 -> 1"),
     "evaluate.panels": ({"l": "list.txt"}, "select", "panels"),
@@ -342,6 +343,7 @@ CLUSTER = {
     "threads_per_worker": 2,
     "memory_limit": "1GiB",
     "address": "tcp://127.0.0.1:1",
+    "wait_limit": 7,
 }
 
 
@@ -441,7 +443,7 @@ def test_settings__cache_reaches_the_batches(tmp_path, monkeypatch, cache):
 def test_settings__cluster_field_reaches_the_client(tmp_path, monkeypatch, name):
     seen = {}
 
-    def client(options):
+    def client(options, **_):
         seen.update(options.model_dump())
         raise BrokenError
 

@@ -1,6 +1,6 @@
 """What size and CRC-32C of every object cost, beside the stage that writes or reads them.
 
-    python benchmarks/bench_recording.py --size small
+    python benchmarks/recording_cost.py --size small
 
 Each stage runs in this process. Processor seconds of whatever makes, records, merges or compares
 checksums (`google_crc32c`, and `store`'s record of regions and stores) are summed by thread, and
