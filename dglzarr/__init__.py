@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dglzarr.kernels.deeplift import deeplift_contributions
     from dglzarr.kernels.duplicates import find_near_duplicates
     from dglzarr.kernels.quantile import quantile_normalize
+    from dglzarr.prediction.predict import predict
     from dglzarr.query import open  # noqa: A004  (as in xarray and zarr)
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "deeplift_contributions",
     "find_near_duplicates",
     "open",
+    "predict",
     "quantile_normalize",
 ]
 
@@ -31,6 +33,7 @@ _HOMES = {
     "deeplift_contributions": "kernels.deeplift",
     "find_near_duplicates": "kernels.duplicates",
     "open": "query",
+    "predict": "prediction.predict",
     "quantile_normalize": "kernels.quantile",
 }
 
