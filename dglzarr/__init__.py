@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dglzarr.kernels.duplicates import find_near_duplicates
     from dglzarr.kernels.quantile import quantile_normalize
     from dglzarr.prediction.predict import predict
-    from dglzarr.query import open  # noqa: A004  (as in xarray and zarr)
+    from dglzarr.query import open, open_study  # noqa: A004  (as in xarray and zarr)
 
 __all__ = [
     "ConfigError",
@@ -25,6 +25,7 @@ __all__ = [
     "deeplift_contributions",
     "find_near_duplicates",
     "open",
+    "open_study",
     "predict",
     "quantile_normalize",
 ]
@@ -33,6 +34,7 @@ _HOMES = {
     "deeplift_contributions": "kernels.deeplift",
     "find_near_duplicates": "kernels.duplicates",
     "open": "query",
+    "open_study": "query",
     "predict": "prediction.predict",
     "quantile_normalize": "kernels.quantile",
 }

@@ -107,7 +107,7 @@ def test_write_prediction__made_otherwise_is_kept(made, measured, tmp_path):
     place = tmp_path / "p.zarr"
     write_prediction(made.output, measured, place)
     with pytest.raises(
-        ConfigError, match="exists, made otherwise: scale: 'quantile' -> 'shift'. Give"
+        ConfigError, match=r"exists, made otherwise: scale: 'quantile' -> 'shift'\. Give"
     ):
         write_prediction(made.output, measured, place, scale="shift")
     write_prediction(made.output, measured, place, scale="shift", run=Run(overwrite=True))
