@@ -55,9 +55,12 @@ def group_spread(squares: NDArray[np.floating]) -> Float64:
 
 
 def interval_factor(
-    residuals: NDArray[np.floating], spread: NDArray[np.floating], group: NDArray[np.int64],
-    *, level: float = 0.95,
-) -> float:  # fmt: skip
+    residuals: NDArray[np.floating],
+    spread: NDArray[np.floating],
+    group: NDArray[np.int64],
+    *,
+    level: float = 0.95,
+) -> float:
     """Return by what a spread is multiplied to hold a share of residuals, groups counting alike.
 
     Parameters
