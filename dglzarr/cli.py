@@ -658,21 +658,120 @@ def repair(root: Annotated[str, typer.Argument(help="The folder of a study.")]) 
     typer.echo(f"Segments of {root}: {', '.join(repair_study(root).segments)}")
 
 
-@app.command("query")
-def query_command(
-    store: StoreUri,
-    gene: Annotated[list[str] | None, typer.Option(help="Gene or symbol; repeatable.")] = None,
-    sample: Annotated[list[str] | None, typer.Option(help="Sample; repeatable.")] = None,
-    top: Annotated[
-        int, typer.Option(min=1, help="Without --gene: how many genes, first by rank.")
-    ] = 20,
-) -> None:
-    """Print values of chosen genes or samples as a tab-separated table."""
-    from dglzarr import query
+Rows = Annotated[
+    int | None, typer.Option(min=1, help="How many genes, first by rank; best first. [default: 20]")
+]
+OutputFile = Annotated[Path | None, typer.Option(help="Write it to a file, whole or not at all.")]
 
+
+@app.command("query")
+def query_command(  # noqa: PLR0913  (every option is an argument)
+    store: Annotated[
+        str, typer.Argument(help="The folder of a study; or a store, as in study#normalized.")
+    ],
+    gene: Annotated[
+        list[str] | None,
+        typer.Option(help="Gene: label, symbol, ID; any letter case; repeatable."),
+    ] = None,
+    sample: Annotated[list[str] | None, typer.Option(help="Sample; repeatable.")] = None,
+    top: Rows = None,
+    latent: Annotated[
+        int | None, typer.Option(help="The genes that move this latent unit.")
+    ] = None,
+    neighbours: Annotated[str, typer.Option(help="The genes most like this one.")] = "",
+    by: Annotated[
+        str, typer.Option(help="Expression of --gene by this label; else its groups.")
+    ] = "",
+    samples: Annotated[
+        bool, typer.Option("--samples", help="Samples and labels; expression of --gene.")
+    ] = False,
+    series: Annotated[
+        list[str] | None, typer.Option(help="Only samples of this series; repeatable.")
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="Only samples of NAME=VALUE; repeatable.")
+    ] = None,
+    columns: Annotated[str, typer.Option(help="Only these columns, joined by commas.")] = "",
+    aliases: Annotated[
+        str, typer.Option(help="Table of other names: HGNC's complete set, NCBI's gene_info.")
+    ] = "",
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format", help="table, tsv, csv, json or parquet. [default: table; tsv to a pipe]"
+        ),
+    ] = "",
+    output: OutputFile = None,
+) -> None:
+    """Ask a finished study, or one of its stores: genes, neighbours, latent units, samples.
+
+    Without a question: the first genes by rank. A table is cut to the terminal's width, with a line
+    that tells what is not shown, and paged where it is longer than the terminal.
+    """
+    from dglzarr.query.asked import Asked, answer, choose_columns
+
+    chosen = _format(form, output)
     with _arguments_checked():
-        frame = query.table(store, genes=gene or (), samples=sample or (), top=top)
-    typer.echo(frame.to_csv(sep="\t", float_format="%.6g"), nl=False)
+        asked = Asked(
+            genes=gene or (),
+            samples=sample or (),
+            top=top,
+            latent=latent,
+            neighbours=neighbours,
+            by=by,
+            lists_samples=samples,
+            labels=_labels(label or (), series or ()),
+            aliases=aliases,
+        )
+        frame = choose_columns(answer(store, asked), [c for c in columns.split(",") if c])
+    _write_frame(frame, chosen, output)
+
+
+def _labels(given: Sequence[str], series: Sequence[str]) -> dict[str, list[str]]:
+    """Return the values that a sample may have, by label."""
+    found: dict[str, list[str]] = {"series": list(series)} if series else {}
+    for text in given:
+        name, is_pair, value = text.partition("=")
+        if not is_pair:
+            raise ConfigError(f"--label: expected NAME=VALUE, got {text!r}.")
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def _format(form: str, output: Path | None) -> Any:  # noqa: ANN401
+    """Return the format that is meant: as told, as the file is called, or as it will be read."""
+    from dglzarr.query.written import FORMATS, need_parquet
+
+    told = form or (output.suffix[1:] if output else "")
+    if form and form not in FORMATS:
+        raise ConfigError(f"--format: expected one of {', '.join(FORMATS)}, got {form!r}.")
+    found = told if told in FORMATS else "table" if sys.stdout.isatty() and not output else "tsv"
+    if found == "parquet":
+        need_parquet()
+        if output is None and sys.stdout.isatty():
+            raise ConfigError("--format: parquet is no text. Give --output FILE.")
+    return found
+
+
+def _write_frame(frame: Any, form: Any, output: Path | None) -> None:  # noqa: ANN401
+    """Write a table to a file, to a pipe, or to a terminal, paged where it is long."""
+    import pydoc
+    import shutil
+
+    from dglzarr.query.written import write_table
+    from dglzarr.storage.files import put, told
+
+    is_shown = output is None and sys.stdout.isatty()
+    width, height = shutil.get_terminal_size()
+    content = write_table(frame, form, width=width if is_shown else None)
+    if output is not None:
+        with told(str(output), remedy="Choose a writable place with --output."):
+            put(output, content)
+        typer.echo(f"Written: {output}, {len(frame)} rows")
+    elif is_shown and content.count(b"\n") >= height:
+        pydoc.pager(content.decode())
+    else:
+        typer.echo(content, nl=False)
 
 
 @app.command()
