@@ -115,7 +115,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         cells = (
             f"{of['genes']}, {of['scale']}",
             f"{of['coverage']:.1%} ({of['coverage_low']:.1%} to {of['coverage_high']:.1%})",
-            f"{of['coverage_by_series']:.1%}, {of['lowest_series']:.1%} to {of['highest_series']:.1%}",
+            (
+                f"{of['coverage_by_series']:.1%}, {of['lowest_series']:.1%} to "
+                f"{of['highest_series']:.1%}"
+            ),
             f"{of['width']:.2f}",
             f"{of['mean_coverage']:.1%}, {of['mean_width']:.2f}",
             f"{of['error']:.3f}",
