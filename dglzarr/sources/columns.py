@@ -260,7 +260,7 @@ def check_unique(path: Path, kind: str, ids: Sequence[str]) -> None:
 def _turned(name: str, sample: str) -> SourceError:
     return SourceError(
         f"{name}: expected genes in rows and samples in columns, got a column {sample!r} and "
-        f"samples in rows. Turn the table. {_REMEDY}"
+        f"samples in rows. State samples_in = 'rows'. {_REMEDY}"
     )
 
 

@@ -213,6 +213,7 @@ def _open_gctx(path: Path, file: h5py.File) -> Source:
             name: _known(strings(values)) for name, values in _fields(column, len(samples)).items()
         },
         notes=name_notes(genes, symbols),
+        is_lazy=True,
     )
 
 
