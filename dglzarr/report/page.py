@@ -153,7 +153,7 @@ def write_landmark_table(target: str, landmarks: str) -> None:
         When the store is missing or incomplete, or the target cannot be written.
     """
     ds = open_store(landmarks, SPECS["landmarks"])
-    header = ["rank", "gene", "gene_symbol", "gene_id", "score", "is_landmark", "is_forced"]
+    header = ["rank", "gene", "gene_symbol", "gene_id", "score", "gain", "is_landmark", "is_forced"]
     rows = ([_cell(row[name]) for name in header] for row in _ranked(ds))
     _write(target, _tsv(header, rows, separator="," if target.endswith(".csv") else "\t"))
 
@@ -290,6 +290,7 @@ def _landmark_context(landmarks: xr.Dataset) -> dict[str, object]:
         "top": panel[:N_TABLE],
         "n_panel": len(panel),
         "has_forced": any(row["is_forced"] for row in panel),
+        "gain_of_all": sum(row["gain"] for row in panel) if "gain" in landmarks else None,
         "top_picture": _picture(
             figures.top_genes(labels, np.array([row["score"] for row in top])),
             f"Scores of the first {len(top)} genes of the panel",
@@ -483,8 +484,9 @@ def _list(values: Sequence[str], n_most: int = 3) -> str:
 
 
 def _ranked(landmarks: xr.Dataset) -> list[dict[str, Any]]:
-    """Return one row for each gene, best first."""
+    """Return one row for each gene, best first; gains are NaN where the store has none."""
     rank = landmarks["rank"].values
+    gain = landmarks["gain"].values if "gain" in landmarks else np.full(rank.size, np.nan)
     columns = {name: texts(landmarks, name) for name in ("gene", "gene_symbol", "gene_id")}
     score = landmarks["score"].values.tolist()
     inside = landmarks["is_landmark"].values.tolist()
@@ -494,6 +496,7 @@ def _ranked(landmarks: xr.Dataset) -> list[dict[str, Any]]:
             "rank": int(rank[i]),
             **{name: values[i] for name, values in columns.items()},
             "score": score[i],
+            "gain": float(gain[i]),
             "is_landmark": inside[i],
             "is_forced": inside[i] and int(rank[i]) <= n_forced,
         }
@@ -537,6 +540,7 @@ def _environment() -> jinja2.Environment:
         "count": _count,
         "number": _number,
         "percent": _percent,
+        "share": _share,
         "small": _small,
         "interval": _interval,
     }
@@ -556,6 +560,11 @@ def _number(value: float | None, digits: int = 4) -> str:
 def _percent(value: float | None) -> str:
     """Return a share, '-' where unknown."""
     return _formatted(value, ".1%")
+
+
+def _share(value: float | None) -> str:
+    """Return a small share, '-' where unknown."""
+    return _formatted(value, ".2%")
 
 
 def _small(value: float | None, digits: int = 2) -> str:

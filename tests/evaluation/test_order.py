@@ -170,6 +170,8 @@ def test_sheet__has_ids_and_reads_back(maker, tmp_path):
     lines = order_lines(made)
     assert lines[0] == "12 genes (1 included, 11 chosen) of 60 that could be chosen."
     assert "      and 2 more." in lines
+    (marked,) = [line for line in lines if "(included)" in line]
+    assert marked.startswith("   1  007_at (included)  G7  ")
     assert any(line.startswith("The conditions cost ") for line in lines)
 
 

@@ -226,9 +226,10 @@ def study(tmp_path_factory):
         },
         finished={
             "score": score, "rank": rank, "is_landmark": rank <= N_LANDMARKS,
+            "gain": np.where(rank <= N_LANDMARKS, 0.4 / rank, np.nan), "is_forced": rank <= 2,
             "panel_gene": panel_gene, "n_missing": np.array([0, 3, 0, 0, 0, 0], "i4"),
         },
-        details={"n_landmarks": N_LANDMARKS, "n_distinct_genes": 6}, inputs=[scores],
+        details={"n_landmarks": N_LANDMARKS, "n_distinct_genes": 6, "n_forced": 2}, inputs=[scores],
     )  # fmt: skip
     panels, results = evaluation_arrays()
     evaluation = write_store(
@@ -336,14 +337,18 @@ def test_write_report__verdict(written):
     assert "of fewer than 3 series, too few to tell better from worse" in words
 
 
-def test_write_report__top_genes_equal_store(page, study):
+def test_write_report__top_genes_equal_store(page, written, study):
     ds = open_store(study["stores"]["landmarks"])
     rows = page.table("All 8 genes of the panel")[1:]
     best = np.argsort(ds["rank"].values)[:N_LANDMARKS]
     assert [row[0] for row in rows] == [str(i) for i in range(1, N_LANDMARKS + 1)]
-    assert [row[1] for row in rows] == [GENES[i] for i in best]
+    marks = [" (forced)"] * 2 + [""] * 6
+    assert [row[1] for row in rows] == [GENES[i] + m for i, m in zip(best, marks, strict=True)]
     assert [row[2] for row in rows] == [SYMBOLS[i] or "-" for i in best]
     assert [row[4] for row in rows] == [f"{ds['score'].values[i]:.4g}" for i in best]
+    assert [row[5] for row in rows] == [f"{0.4 / n:.2%}" for n in range(1, N_LANDMARKS + 1)]
+    total = sum(0.4 / n for n in range(1, 9))
+    assert f"the whole panel took off {total:.1%}" in written.read_text()
 
 
 def test_write_report__sources_and_series(page):
@@ -491,7 +496,8 @@ def test_write_landmark_table__all_genes_by_rank(study, tmp_path):
     assert [row["gene"] for row in rows] == [GENES[i] for i in order]
     assert [float(row["score"]) for row in rows] == score[order].tolist()
     assert [row["is_landmark"] for row in rows] == ["True"] * 8 + ["False"] * 52
-    assert {row["is_forced"] for row in rows} == {"False"}
+    assert [row["is_forced"] for row in rows] == ["True"] * 2 + ["False"] * 58
+    assert [row["gain"] for row in rows[:2] + rows[8:]] == ["0.4", "0.2", *[""] * 52]
 
 
 def test_write_landmark_table__csv_is_the_same_with_commas(written):

@@ -264,6 +264,8 @@ def test_select__is_fitted_on_kept_training_samples(select, stores, source, tmp_
     products = z.T @ z
     gain = (products**2).sum(axis=0) / (RIDGE * 29 + products.diagonal())
     assert panels(str(tmp_path / "l.zarr"))["mined"][0] == GENES[gain.argmax()]
+    stored = open_store(str(tmp_path / "l.zarr"))["gain"].values
+    assert np.nanmax(stored) == pytest.approx(gain.max() / (z**2).sum(), rel=1e-5)
 
 
 @pytest.mark.parametrize("selector", ["top-score", "greedy", "medoids", "random"])
@@ -275,6 +277,10 @@ def test_select__forced_and_excluded_by_any_name(select, source, target, selecto
     for genes in panels(target).values():
         assert genes[:2] == ["7_at", "1_at"]
         assert not {"0_at", "3_at"} & set(genes)
+    ds = open_store(target).sortby("rank")
+    assert ds["is_forced"].values.tolist() == [True, True, *[False] * 6]
+    assert (ds["gain"].values[:4] > 0).all()
+    assert np.isnan(ds["gain"].values[4:]).all()
 
 
 def test_select__controls_and_unnamed_features_are_left_out_where_asked(select, source, target):
