@@ -63,7 +63,9 @@ def test_estimate__only_text_of_one_shard_is_whole_in_memory(
         assert found["ingest"].memory_nbytes == by_region
 
 
-@pytest.mark.parametrize(("more", "copies"), [({}, 1), ({"unit": "tpm"}, 1), ({"unit": "intensity"}, 2)])
+@pytest.mark.parametrize(
+    ("more", "copies"), [({}, 1), ({"unit": "tpm"}, 1), ({"unit": "intensity"}, 2)]
+)
 def test_estimate__a_gctx_in_log2_is_not_copied(tmp_path, more, copies):
     path = write_source(tmp_path, 2000, is_gctx=True)
     found = forecast(tmp_path, {"uri": path.name, **more})
