@@ -347,10 +347,8 @@ def _is_text(kind: Any) -> bool:  # noqa: ANN401
     import pyarrow as pa
 
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-        or pa.types.is_boolean(kind)
-    )  # fmt: skip
+    of_text = ("is_string", "is_large_string", "is_string_view", "is_boolean")
+    return any(getattr(pa.types, is_kind)(kind) for is_kind in of_text)
 
 
 def _is_number(kind: Any) -> bool:  # noqa: ANN401
