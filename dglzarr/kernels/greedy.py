@@ -136,7 +136,7 @@ def ordered_gain(rows: NDArray[np.floating], panel: Index, *, ridge: float, begi
     --------
     >>> rows = np.array([[2.0, 2.0, 0.0], [0.0, 0.1, 1.0]])
     >>> ordered_gain(rows, np.array([1, 2]), ridge=0.1, begin=0).round(3)
-    array([7.809, 0.916])
+    array([7.808, 0.915])
     """
     own = rows[:, panel].astype(np.float64)
     lower, _ = cho_factor(own.T @ own + ridge * np.eye(panel.size), lower=True)

@@ -33,7 +33,14 @@ from dglzarr.report.comparison import (
 )
 from dglzarr.report.panels import CHANCE, PanelRow, cohorts, panel_rows, shown_rows, texts, verdict
 from dglzarr.report.paper import Overlap, group_rows, overlaps, paper_figures, term_rows
-from dglzarr.report.text import UNITS, reconstruction_line, stability_lines, without_old_replicates
+from dglzarr.report.text import (
+    UNITS,
+    list_lines,
+    reconstruction_line,
+    source_notes,
+    stability_lines,
+    without_old_replicates,
+)
 from dglzarr.storage.files import put, told
 from dglzarr.storage.schemas import SPECS
 from dglzarr.storage.store import open_store, read_attributes
@@ -123,6 +130,7 @@ def write_report(
         "panel_pictures": _panel_pictures(rows, opened["evaluation"]),
         "comparison": _comparison(stores),
         **_landmark_context(opened["landmarks"]),
+        "list_lines": list_lines(opened["landmarks"]),
         "paper": _paper_context(opened, folder),
         "learning": learning,
         "reconstruction": _lines_of(
@@ -286,6 +294,8 @@ def _landmark_context(landmarks: xr.Dataset) -> dict[str, object]:
         else str(row["gene"])
         for row in top
     ]
+    forced = [" forced" if row["is_forced"] else "" for row in top]
+    labels = [label + mark for label, mark in zip(labels, forced, strict=True)]
     return {
         "top": panel[:N_TABLE],
         "n_panel": len(panel),
@@ -364,6 +374,14 @@ def _data_context(opened: Mapping[str, xr.Dataset], sources: Sequence[str]) -> d
     ordered = sorted(series.items(), key=lambda item: (-sum(item[1].values()), item[0]))
     return {
         "sources": _source_rows(_details(expression).get("per_source") or [], sources),
+        "notes": [
+            *(
+                f"{raw_name(uri)}: {note}"
+                for uri in sources
+                for note in source_notes(_details(open_store(uri)))
+            ),
+            *_details(expression).get("notes", ()),
+        ],
         "series": ordered[:N_SERIES],
         "n_more_series": max(0, len(ordered) - N_SERIES),
         "n_missing": int(expression["n_missing"].values.sum()),

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dglzarr.evaluation.panels import excluded_lines, listed_line
 from dglzarr.kernels.metrics import SIGNIFICANT
 from dglzarr.models.files import read_history
 from dglzarr.query import table
 from dglzarr.report.cautions import cautions
 from dglzarr.report.panels import CHANCE, measure, panel_rows
+from dglzarr.sources.base import LeftOut
 from dglzarr.storage.claims import as_now
 from dglzarr.storage.store import open_store, read_attributes
 from dglzarr.storage.study import open_study
@@ -78,6 +80,7 @@ def source_lines(root: str) -> list[str]:
             f"features, median {found['median']:.4g}, 99 % {found['q99']:.4g}: {scale}{negative}"
             + (" (cohort)" if details["role"] == "cohort" else "")
         )
+        lines += [f"    {note}" for note in source_notes(details)]
     for segment, uri in zip(study.segments, study.uris("expression"), strict=True):
         joined = open_store(uri)
         details = joined.attrs["details"]
@@ -86,7 +89,30 @@ def source_lines(root: str) -> list[str]:
             f"Segment {segment}: {joined.sizes['sample']} samples ({shown}) x "
             f"{joined.sizes['gene']} features, {details['n_missing']} values missing"
         )
+        lines += [f"  {note}" for note in details.get("notes", ())]
     return lines + drift_lines(root)
+
+
+def source_notes(details: Mapping[str, Any]) -> list[str]:
+    """Return what was left out of a source, and what else its reader told; from its raw store."""
+    left_out = details.get("left_out") or ()
+    return [*map(LeftOut.told, left_out), *(details.get("notes") or ())]
+
+
+def list_lines(landmarks: xr.Dataset) -> list[str]:
+    """Return which entries of published lists, and of excluded genes, were not found."""
+    details = landmarks.attrs["details"]
+    n_found = {
+        str(name): sum(str(gene) != "" for gene in row)
+        for name, row in zip(landmarks["panel"].values, landmarks["panel_gene"].values, strict=True)
+    }
+    dates = details.get("dates") or {}
+    lines = [
+        listed_line(f"List {name}", n_found[name], missing, dates.get(name))
+        for name, missing in (details.get("missing") or {}).items()
+    ]
+    lines += excluded_lines("select.excluded", details.get("excluded_missing") or ())
+    return [line for line in lines if line]
 
 
 def growth_lines(root: str) -> list[str]:
@@ -139,6 +165,7 @@ def headline(root: str, *, truth: str | Path | None = None) -> list[str]:
         *source_lines(root),
         f"Panel: {size} features, {genes}. First: {best}",
         *_gain_lines(landmarks),
+        *list_lines(landmarks),
         reconstruction_line(study.uri("reconstruction")),
         *_panel_lines(rows),
         *_cohort_lines(evaluation),

@@ -29,6 +29,7 @@ from dglzarr.evaluation.panels import (
     positions,
     read_lists,
     told_penalties,
+    unmatched,
     with_penalties,
 )
 from dglzarr.evaluation.sketch import sketch_training
@@ -163,6 +164,8 @@ def select(  # noqa: PLR0913  (eight, and the claim)
         "n_sketch_rows": len(sketch.rows),
         "penalties": told_penalties(rules),
         "missing": {name: listed.missing for name, listed in lists.items()},
+        "dates": {name: listed.dates for name, listed in lists.items() if listed.dates},
+        "excluded_missing": unmatched(ds, options.excluded),
     }
     return finish(claim, arrays=arrays, details=details)
 

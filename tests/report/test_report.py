@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from dglzarr.errors import StoreError
 from dglzarr.models.files import History, save_model, write_history
 from dglzarr.report.page import _panel_pictures, write_landmark_table, write_report
 from dglzarr.report.panels import CHANCE, PanelRow, panel_rows, shown_rows, verdict
+from dglzarr.report.text import list_lines
 from dglzarr.storage.declare import shard_samples
 from dglzarr.storage.schemas import SPECS
 from dglzarr.storage.store import (
@@ -178,6 +180,8 @@ def study(tmp_path_factory):
         details={
             "scale": "raw", "n_negative": 7, "role": "train", "format": "series-matrix",
             "quantiles": {"min": 0.5, "median": 123.25, "q99": 9000, "max": 65001},
+            "left_out": [{"what": "rows", "reason": "counters", "n": 5, "names": ["N_multi"]}],
+            "notes": ["<b>a</b> note"],
         },
     )  # fmt: skip
     per_source = {
@@ -229,7 +233,12 @@ def study(tmp_path_factory):
             "gain": np.where(rank <= N_LANDMARKS, 0.4 / rank, np.nan), "is_forced": rank <= 2,
             "panel_gene": panel_gene, "n_missing": np.array([0, 3, 0, 0, 0, 0], "i4"),
         },
-        details={"n_landmarks": N_LANDMARKS, "n_distinct_genes": 6, "n_forced": 2}, inputs=[scores],
+        details={
+            "n_landmarks": N_LANDMARKS, "n_distinct_genes": 6, "n_forced": 2, "n_unnamed": 0,
+            "missing": {"l1000": ["A1", "1-Mar", "B2"]}, "dates": {"l1000": {"1-Mar": ""}},
+            "excluded_missing": ["TP54"],
+        },
+        inputs=[scores],
     )  # fmt: skip
     panels, results = evaluation_arrays()
     evaluation = write_store(
@@ -364,6 +373,22 @@ def test_write_report__sources_and_series(page):
     assert "joined matrix: 19,000;" in page.by_id["missing"]
     assert page.by_id["duplicates"].startswith("Near-duplicates: 4 of 20 samples")
     assert "distance of 1.25" in page.by_id["duplicates"]
+
+
+def test_write_report__tells_what_was_left_out_and_not_found(written):
+    words = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", written.read_text()))
+    assert "raw: 5 rows left out: counters (&#39;N_multi&#39;, ...)" in words
+    assert "raw: &lt;b&gt;a&lt;/b&gt; note" in words
+    assert "List l1000: 3 of 10 entries were not found: A1, 1-Mar, B2. 1 is a date" in words
+    assert "select.excluded: 1 of its names no feature has: TP54." in words
+
+
+def test_list_lines__nothing_where_all_was_found():
+    details = {"missing": {"l1000": []}}
+    ds = xr.Dataset({"panel_gene": (("panel", "position"), text(["a"]).reshape(1, 1))})
+    ds = ds.assign_coords(panel=text(["l1000"])).assign_attrs(details=details)
+    assert list_lines(ds) == []
+    assert list_lines(ds.assign_attrs(details={})) == []
 
 
 def test_write_report__lineage(page, study):

@@ -93,7 +93,7 @@ def test_select__ranks_and_breaks_ties_by_order(select, source, target):
     np.testing.assert_array_equal(ds["score"].values, SCORE)
     assert summary.details == {
         "n_landmarks": 4, "n_distinct_genes": 3, "n_unnamed": 0, "n_forced": 0, "n_excluded": 0,
-        "n_sketch_rows": 29, "penalties": [], "missing": {},
+        "n_sketch_rows": 29, "penalties": [], "missing": {}, "dates": {}, "excluded_missing": [],
     }  # fmt: skip
 
 
@@ -281,6 +281,20 @@ def test_select__forced_and_excluded_by_any_name(select, source, target, selecto
     assert ds["is_forced"].values.tolist() == [True, True, *[False] * 6]
     assert (ds["gain"].values[:4] > 0).all()
     assert np.isnan(ds["gain"].values[4:]).all()
+
+
+def test_select__names_that_are_dates_or_unknown_are_told(select, tmp_path, source, target):
+    with pytest.raises(ConfigError, match=r"got \['5-Mar'\] among 1 \('5-Mar' is MARCHF5\)"):
+        select(source, target, n_landmarks=4, forced=["5-Mar"])
+    path = tmp_path / "list.txt"
+    path.write_text("A\nB\n1-Mar\nnone-such\n")
+    summary = select(source, target, n_landmarks=4, excluded=["F", "TP54"], panels={"l": str(path)})
+    assert summary.details["excluded_missing"] == ["TP54"]
+    assert summary.details["missing"] == {"l": ["1-Mar", "none-such"]}
+    assert summary.details["dates"] == {"l": {"1-Mar": ""}}
+    path.write_text("A\n1-Mar\nnone-such\n")
+    with pytest.raises(SourceError, match=r"Dates among them: '1-Mar' is MARCHF1 or MTARC1\."):
+        select(source, f"{target}-2", n_landmarks=4, panels={"l": str(path)})
 
 
 def test_select__controls_and_unnamed_features_are_left_out_where_asked(select, source, target):
