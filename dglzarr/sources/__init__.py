@@ -13,6 +13,7 @@ from dglzarr.errors import SourceError
 from dglzarr.sources.base import Source, source_name
 from dglzarr.sources.gct import read_gct, read_gctx
 from dglzarr.sources.geo import read_series_matrix, read_soft
+from dglzarr.sources.identifiers import read_annotation_table
 from dglzarr.sources.table import (
     PLATFORM_COLUMNS,
     SERIES_COLUMNS,
@@ -33,6 +34,7 @@ def read_source(
     sample_sheet: str | Path | None = None,
     sample_column: str | None = None,
     value_columns: Sequence[str] = (),
+    annotation: str | Path | None = None,
     scratch: str | Path | None = None,
 ) -> Source:
     """Return an expression file of any known format, told by its content.
@@ -49,6 +51,8 @@ def read_source(
     value_columns
         Patterns of the columns of a table that are samples, such as ``*.AVG_Signal``; by default
         all that are no annotation, p-values or identifiers by their names.
+    annotation
+        Table of gene symbols, for genes of which the file names none.
     scratch
         Folder for the values of a text file with more samples than one shard (2048).
 
@@ -74,6 +78,8 @@ def read_source(
         )
     if source.format not in _WITH_SERIES:
         source = replace(source, sample_series=_series(source.labels))
+    if annotation is not None:
+        source = replace(source, gene_symbol=_named(source, annotation))
     if sample_sheet is None:
         return source
     if not Path(sample_sheet).is_file():
@@ -86,6 +92,13 @@ def read_source(
         platform=platform,
         sample_series=_series(labels) or source.sample_series,
     )
+
+
+def _named(source: Source, annotation: str | Path) -> list[str]:
+    """Return the symbols that a file names, else those of a table."""
+    table = read_annotation_table(annotation)
+    own = source.gene_symbol or [""] * len(source.genes)
+    return [symbol or table.symbol_of(gene) for symbol, gene in zip(own, source.genes, strict=True)]
 
 
 def _series(labels: Mapping[str, list[str]]) -> list[str] | None:
