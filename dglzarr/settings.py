@@ -69,7 +69,7 @@ class SourceSettings(SourceOptions):
         given = [name for name in ("uri", "geo", "gtex") if getattr(self, name) not in (None, ())]
         if len(given) != 1:
             got = " and ".join(given) or "none"
-            raise ValueError(f"sources: expected one of uri, geo and gtex each, got {got}")
+            raise ValueError(f"expected one of uri, geo and gtex, got {got}")
         return self
 
     @property
@@ -211,7 +211,8 @@ def _problem(details: ErrorDetails) -> str:
     if details["type"] == "missing":
         return f"{key}: required, but missing"
     if details["type"] == "value_error":
-        return details["msg"].removeprefix("Value error, ")
+        told = details["msg"].removeprefix("Value error, ")
+        return f"{key}: {told}" if key.startswith("sources") and told.startswith("exp") else told
     known = re.findall(r"'([^']*)'", str(details.get("ctx", {}).get("expected", "")))
     return f"{key}: {details['msg']}, got {details['input']!r}{hint(str(details['input']), known)}"
 

@@ -504,8 +504,8 @@ def test_requests__at_most_so_many_a_second(place, monkeypatch):
     [
         ('geo = "GSE1O072"', r"sources.0.geo: expected an accession such as GSE10072 or a file"),
         ('geo = ["GSE1", "gse1"]', r"sources.0.geo: GSE1 is named twice"),
-        ('geo = "GSE1"\nuri = "a.txt"', r"expected one of uri, geo and gtex each, got uri and geo"),
-        ('role = "train"', r"expected one of uri, geo and gtex each, got none"),
+        ('geo = "GSE1"\nuri = "a.txt"', r"sources.0: expected one of uri, geo and gtex, got uri"),
+        ('role = "train"', r"sources.0: expected one of uri, geo and gtex, got none"),
         ('gtex = "v7"', r"sources.0.gtex: .*'v6', 'v8', 'v10' or 'v11', got 'v7'"),
         ('uri = "http://example.org/a.gz"', r"expected an https address, got 'http://example.org"),
         ('uri = "ftp://example.org/a.gz"', r"expected an https, s3 or gs address, got ftp://"),

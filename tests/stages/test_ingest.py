@@ -85,7 +85,7 @@ def test_ingest__what_is_recorded(tmp_path, rng):
     assert entry["store_id"] == files.file_sha256(source.path)
     assert found["parameters"] == {
         "role": "train", "unit": "log2", "sample_sheet": None, "join_column": None,
-        "value_columns": None,
+        "annotation": None, "value_columns": None,
     }  # fmt: skip
 
 
@@ -362,5 +362,5 @@ def test_source_file__is_plain_data():
     assert source == pickle.loads(pickle.dumps(source))  # noqa: S301
     assert source.options.model_dump() == {
         "role": "train", "unit": None, "sample_sheet": None, "join_column": None,
-        "value_columns": None,
+        "annotation": None, "value_columns": None,
     }  # fmt: skip
