@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dglzarr.kernels.deeplift import deeplift_contributions
     from dglzarr.kernels.duplicates import find_near_duplicates
     from dglzarr.kernels.quantile import quantile_normalize
-    from dglzarr.query import open  # noqa: A004  (as in xarray and zarr)
+    from dglzarr.query import open, open_study  # noqa: A004  (as in xarray and zarr)
 
 __all__ = [
     "ConfigError",
@@ -24,6 +24,7 @@ __all__ = [
     "deeplift_contributions",
     "find_near_duplicates",
     "open",
+    "open_study",
     "quantile_normalize",
 ]
 
@@ -31,6 +32,7 @@ _HOMES = {
     "deeplift_contributions": "kernels.deeplift",
     "find_near_duplicates": "kernels.duplicates",
     "open": "query",
+    "open_study": "query",
     "quantile_normalize": "kernels.quantile",
 }
 

@@ -27,6 +27,7 @@ def test_names__are_the_kernels():
         ("find_near_duplicates", ["matrix"], {"threshold": 1.0, "rule": "greedy"}),
         ("deeplift_contributions", ["layers", "samples", "reference"], {}),
         ("open", ["uri"], {}),
+        ("open_study", ["root"], {"aliases": ""}),
     ],
 )
 def test_signatures(name, positional, keywords):

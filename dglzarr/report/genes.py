@@ -21,8 +21,9 @@ GENES = "genes"
 
 
 def ranked(landmarks: xr.Dataset) -> list[dict[str, Any]]:
-    """Return one row for each gene, best first."""
+    """Return one row for each gene, best first; gains are NaN where the store has none."""
     rank = landmarks["rank"].values
+    gain = landmarks["gain"].values if "gain" in landmarks else np.full(rank.size, np.nan)
     columns = {name: texts(landmarks, name) for name in ("gene", "gene_symbol", "gene_id")}
     score = landmarks["score"].values.tolist()
     inside = landmarks["is_landmark"].values.tolist()
@@ -32,6 +33,7 @@ def ranked(landmarks: xr.Dataset) -> list[dict[str, Any]]:
             "rank": int(rank[i]),
             **{name: values[i] for name, values in columns.items()},
             "score": score[i],
+            "gain": float(gain[i]),
             "is_landmark": inside[i],
             "is_forced": inside[i] and int(rank[i]) <= n_forced,
         }

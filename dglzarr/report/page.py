@@ -150,7 +150,7 @@ def write_landmark_table(target: str, landmarks: str) -> None:
 
 
 def _landmark_text(landmarks: xr.Dataset, name: str) -> str:
-    header = ["rank", "gene", "gene_symbol", "gene_id", "score", "is_landmark", "is_forced"]
+    header = ["rank", "gene", "gene_symbol", "gene_id", "score", "gain", "is_landmark", "is_forced"]
     rows = ([cell(row[key]) for key in header] for row in ranked(landmarks))
     return separated(header, rows, separator="," if name.endswith(".csv") else "\t")
 
@@ -167,6 +167,7 @@ def _environment() -> jinja2.Environment:
         "count": _count,
         "number": _number,
         "percent": _percent,
+        "share": _share,
         "small": _small,
         "interval": _interval,
     }
@@ -186,6 +187,11 @@ def _number(value: float | None, digits: int = 4) -> str:
 def _percent(value: float | None) -> str:
     """Return a share, '-' where unknown."""
     return _formatted(value, ".1%")
+
+
+def _share(value: float | None) -> str:
+    """Return a small share, '-' where unknown."""
+    return _formatted(value, ".2%")
 
 
 def _small(value: float | None, digits: int = 2) -> str:

@@ -207,6 +207,8 @@ def top_picture(panel: Sequence[Mapping[str, Any]]) -> Picture:
         else str(row["gene"])
         for row in top
     ]
+    forced = [" forced" if row["is_forced"] else "" for row in top]
+    labels = [label + mark for label, mark in zip(labels, forced, strict=True)]
     return picture(
         figures.top_genes(labels, np.array([row["score"] for row in top])),
         f"Scores of the first {len(top)} genes of the panel",

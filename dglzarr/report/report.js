@@ -222,7 +222,7 @@ class Chart {
 
   bars() {
     const { x, y, label, sublabel } = this.told;
-    const name = (row) => { const long = String((label && row[label]) || row[y]); return long.length > 24 ? `${long.slice(0, 23)}\u2026` : long; };
+    const name = (row) => { const long = String((label && row[label]) || row[y]) + (row.is_forced ? " forced" : ""); return long.length > 24 ? `${long.slice(0, 23)}\u2026` : long; };
     const keyed = this.rows.map((row, i) => ({ ...row, key: `${i}` }));
     const names = new Map(keyed.map((row) => [row.key, name(row)]));
     return {

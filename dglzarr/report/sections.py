@@ -29,7 +29,15 @@ from dglzarr.report.paper import (
     term_table,
 )
 from dglzarr.report.tables import Table, of_rows
-from dglzarr.report.text import UNITS, reconstruction_line, stability_lines
+from dglzarr.report.text import (
+    UNITS,
+    list_lines,
+    reconstruction_line,
+    source_notes,
+    stability_lines,
+)
+from dglzarr.storage.store import open_store
+from dglzarr.storage.study import raw_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -172,6 +180,8 @@ def gene_sections(opened: Mapping[str, xr.Dataset], shown: Shown) -> dict[str, o
         "top": panel[:N_TABLE],
         "n_panel": len(panel),
         "has_forced": any(row["is_forced"] for row in panel),
+        "gain_of_all": sum(row["gain"] for row in panel) if "gain" in landmarks else None,
+        "list_lines": list_lines(landmarks),
         "top_picture": shown.draw(pictures.top_picture(panel)),
         "score_pictures": [shown.draw(one) for one in pictures.score_pictures(landmarks)],
     }
@@ -231,6 +241,14 @@ def sample_sections(
     return {
         "units": UNITS,
         "sources": rows,
+        "notes": [
+            *(
+                f"{raw_name(uri)}: {note}"
+                for uri in sources
+                for note in source_notes(details(open_store(uri)))
+            ),
+            *details(expression).get("notes", ()),
+        ],
         "series": list(zip(*(v[:N_SERIES] for v in series.columns.values()), strict=True)),
         "n_more_series": max(0, series.n_rows - N_SERIES),
         "n_missing": int(expression["n_missing"].values.sum()),

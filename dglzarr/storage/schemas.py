@@ -250,6 +250,15 @@ LANDMARKS = StoreSpec(
         ArraySpec("score", ("gene",), "float64", "DeepLIFT score of the gene"),
         ArraySpec("rank", ("gene",), "int32", "the mined panel in order, then the rest by score"),
         ArraySpec("is_landmark", ("gene",), "bool", "whether the gene is in the mined panel"),
+        ArraySpec(
+            "gain", ("gene",), "float64",
+            "share of all genes' squares that the gene took off the ridge error when it joined the "
+            "mined panel; NaN off the panel", required=False,
+        ),
+        ArraySpec(
+            "is_forced", ("gene",), "bool", "whether the gene was forced on the panel",
+            required=False,
+        ),
         ArraySpec("panel_gene", ("panel", "position"), "str", "genes of a panel, best first"),
         ArraySpec("n_missing", ("panel",), "int32", "listed, not measured"),
         GENE,
