@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from dglzarr.errors import ConfigError, hint, shown
@@ -87,6 +88,23 @@ class SampleLabels:
                 )
             chosen &= np.isin(column, values)
         return np.flatnonzero(chosen)
+
+    def places(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """Return where samples of some names stand, in their order.
+
+        Raises
+        ------
+        ConfigError
+            When one of them is not there.
+        """
+        found = self._ds.indexes["sample"].get_indexer(pd.Index(list(names)))
+        unknown = [name for name, at in zip(names, found, strict=True) if at < 0]
+        if unknown:
+            raise ConfigError(
+                f"sample: expected samples of the store, got {unknown[:5]!r}"
+                f"{hint(unknown[0], map(str, self._ds['sample'].values))}."
+            )
+        return np.asarray(found, dtype=np.int64)
 
     def table(self, places: NDArray[np.int64]) -> xr.Dataset:
         """Return all that is known of some samples, a variable a label."""

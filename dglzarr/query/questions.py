@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FACTS = {
-    "landmarks": {"rank": "rank", "score": "score", "is_landmark": "is_landmark"},
+    "landmarks": {n: n for n in ("rank", "score", "gain", "is_landmark")},
     "scores": {"score": "score", "latent_score": "latent_score", "group_score": "group_score"},
     "reconstruction": {
         "mae": "reconstruction_mae",
@@ -69,6 +69,21 @@ class _Questions:
         """
         self.labels.column(label)
         return Groups(label, self._matrix, self.labels, self.names)
+
+    def expression(self, *genes: str) -> xr.DataArray:
+        """Return the expression of genes in every sample, (sample, gene), lazy.
+
+        Raises
+        ------
+        ConfigError
+            When a gene is not known; with the names most like it.
+
+        Examples
+        --------
+        >>> open_study(study).dgl.expression("sim1").shape
+        (120, 1)
+        """
+        return self._matrix.isel(gene=self.names.find_all(genes))
 
     def samples(
         self, series: str | Sequence[str] = (), **labels: str | Sequence[str]

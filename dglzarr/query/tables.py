@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from dglzarr.errors import hint
+from dglzarr.query.genes import names_of
 from dglzarr.query.lazy import readable
 from dglzarr.query.stores import open  # noqa: A004  (dglzarr.open)
 
@@ -31,7 +32,7 @@ def table(
     name
         A store, or ``"study#name"``.
     genes
-        Labels or symbols; a symbol stands for every feature that measures it.
+        Labels, symbols or IDs; one that several features have stands for each of them.
     samples
         Sample labels; all samples when none is given.
     top
@@ -84,13 +85,4 @@ def _gene_index(ds: xr.Dataset, name: str, genes: Sequence[str], top: int) -> ND
         is_ranked = "rank" in ds and ds["rank"].dims == ("gene",)
         order = np.argsort(ds["rank"].values) if is_ranked else np.arange(ds.sizes["gene"])
         return order[:top].astype(np.int64)
-    labels = ds["gene"].values.astype(object)
-    symbols = ds["gene_symbol"].values.astype(object) if "gene_symbol" in ds else labels
-    found = [np.flatnonzero((labels == g) | (symbols == g)) for g in genes]
-    unknown = [g for g, at in zip(genes, found, strict=True) if not at.size]
-    if unknown:
-        raise ValueError(
-            f"{name}: expected genes or symbols of the store, got {unknown[:5]!r}"
-            f"{hint(unknown[0], map(str, [*labels, *symbols]))}."
-        )
-    return np.concatenate(found).astype(np.int64)
+    return names_of(ds).find_all(genes, place=name)
