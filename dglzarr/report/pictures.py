@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from dglzarr.report.paper import PaperFigure
 
 N_BARS = 30
+PANEL_COLUMNS = (
+    "cohort", "predictor", "panel", "kind", "mean_mae", "low", "high", "versus_mined",
+    "versus_low", "versus_high", "versus_pvalue", "mean_mae_within", "median_pcc",
+    "share_below_random", "share_significant", "n_failed", "n_genes", "n_missing",
+)  # fmt: skip
 ERROR = "mean absolute error (z), lower is better"
 
 
@@ -77,13 +82,8 @@ def panel_table(rows: Sequence[PanelRow]) -> Table:
     told = [row for row in rows if row.panel != CHANCE]
     n_random = len({row.panel for row in told if row.kind == "random"})
     columns: dict[str, Sequence[Any]] = {
-        name: [getattr(row, name) for row in told]
-        for name in (
-            "cohort", "predictor", "panel", "kind", "mean_mae", "low", "high", "versus_mined",
-            "versus_low", "versus_high", "versus_pvalue", "mean_mae_within", "median_pcc",
-            "share_below_random", "share_significant", "n_failed", "n_genes", "n_missing",
-        )
-    }  # fmt: skip
+        name: [getattr(row, name) for row in told] for name in PANEL_COLUMNS
+    }
     columns["line"] = [
         f"random ({n_random})" if row.kind == "random" else row.panel for row in told
     ]
@@ -418,8 +418,15 @@ def paper_picture(figure: PaperFigure) -> Picture:
         chart = {**genes, **axes, "x": f"error_cohort_{number}", "y": f"pcc_cohort_{number}"}
     elif figure.name.startswith("figure-5"):
         chart = {
-            "kind": "terms", "table": "terms", "x": "share", "y": "name", "label": "name",
-            "size": "n_hits", "color": "strength", "inside": "is_enriched", "hits": "hits",
+            "kind": "terms",
+            "table": "terms",
+            "x": "share",
+            "y": "name",
+            "label": "name",
+            "size": "n_hits",
+            "color": "strength",
+            "inside": "is_enriched",
+            "hits": "hits",
             "xlabel": "share of the panel's annotated genes",
-        }  # fmt: skip
+        }
     return picture(figure.drawing.svg, figure.alt, figure.caption, figure.name, **chart)
