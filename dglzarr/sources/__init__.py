@@ -17,6 +17,7 @@ from dglzarr.sources.chosen import choose_samples
 from dglzarr.sources.compendia import hdf5_format, read_archs4, read_h5ad
 from dglzarr.sources.gct import read_gct, read_gctx
 from dglzarr.sources.geo import read_series_matrix, read_soft
+from dglzarr.sources.identifiers import read_annotation_table
 from dglzarr.sources.table import (
     PLATFORM_COLUMNS,
     SERIES_COLUMNS,
@@ -52,6 +53,7 @@ def read_source(
     sample_sheet: str | Path | None = None,
     sample_column: str | None = None,
     reading: Reading = Reading(),
+    annotation: str | Path | None = None,
     scratch: str | Path | None = None,
 ) -> Source:
     """Return an expression file of any known format, told by its content.
@@ -67,6 +69,8 @@ def read_source(
         Column of the sheet that holds the sample ids; by default the first that covers them.
     reading
         How it is read where its content leaves that open.
+    annotation
+        Table of gene symbols, for genes of which the file names none.
     scratch
         Folder for the values of a text file with more samples than one shard (2048).
 
@@ -95,6 +99,8 @@ def read_source(
             )
     if source.format not in _WITH_SERIES:
         source = replace(source, sample_series=_series(source.labels))
+    if annotation is not None:
+        source = replace(source, gene_symbol=_named(source, annotation))
     if sample_sheet is None:
         return choose_samples(source, reading)
     if not Path(sample_sheet).is_file():
@@ -108,6 +114,13 @@ def read_source(
         sample_series=_series(labels) or source.sample_series,
     )
     return choose_samples(sheeted, reading)
+
+
+def _named(source: Source, annotation: str | Path) -> list[str]:
+    """Return the symbols that a file names, else those of a table."""
+    table = read_annotation_table(annotation)
+    own = source.gene_symbol or [""] * len(source.genes)
+    return [symbol or table.symbol_of(gene) for symbol, gene in zip(own, source.genes, strict=True)]
 
 
 def _series(labels: Mapping[str, list[str]]) -> list[str] | None:
