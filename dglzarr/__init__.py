@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dglzarr.kernels.deeplift import deeplift_contributions
     from dglzarr.kernels.duplicates import find_near_duplicates
     from dglzarr.kernels.quantile import quantile_normalize
+    from dglzarr.prediction.predict import predict
     from dglzarr.query import open, open_study  # noqa: A004  (as in xarray and zarr)
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "find_near_duplicates",
     "open",
     "open_study",
+    "predict",
     "quantile_normalize",
 ]
 
@@ -33,6 +35,7 @@ _HOMES = {
     "find_near_duplicates": "kernels.duplicates",
     "open": "query",
     "open_study": "query",
+    "predict": "prediction.predict",
     "quantile_normalize": "kernels.quantile",
 }
 
