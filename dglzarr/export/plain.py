@@ -38,9 +38,8 @@ def write_zarr(path: Path, chosen: Selected, *, by_gene: bool = False) -> None:
     source = chosen.tree["normalized"].dataset["expression"].isel(gene=chosen.places)
     empty = xr.zeros_like(source.variable).transpose(*dims)
     ds["expression"] = empty.chunk(dict(zip(dims, shards, strict=True)))
-    encoding: dict[str, Any] = {
-        "chunks": chunks, "shards": shards, "compressors": None, "_FillValue": np.float32(np.nan)
-    }  # fmt: skip
+    encoding: dict[str, Any] = {"chunks": chunks, "shards": shards, "compressors": None}
+    encoding["_FillValue"] = np.float32(np.nan)
     with warnings.catch_warnings():  # that Zarr 3 does not define consolidated metadata yet
         warnings.filterwarnings("ignore", "Consolidated metadata", category=UserWarning)
         ds.to_zarr(path, compute=False, zarr_format=3, encoding={"expression": encoding})
