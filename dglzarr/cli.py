@@ -681,7 +681,7 @@ for _name, _text in STAGES.items():
 
 @app.command()
 def info(store: StoreOrStudy, as_json: AsJson = False) -> None:
-    """Print schema, sizes, lineage and completeness of a store; of a study, its stores.
+    """Print schema, sizes, lineage and completeness of a store or bundle; of a study, its stores.
 
     As JSON, a store is an object, a study or STUDY#NAME a list of them.
     """
@@ -690,7 +690,12 @@ def info(store: StoreOrStudy, as_json: AsJson = False) -> None:
     if query.is_study(store):
         _list_stores(query.describe_study(store), as_json=as_json)
         return
-    found = [query.describe(uri) for uri in query.resolve(store)]
+    if store.endswith(".zip"):
+        from dglzarr.prediction.bundle import describe_bundle
+
+        found = [describe_bundle(store)]
+    else:
+        found = [query.describe(uri) for uri in query.resolve(store)]
     if as_json:
         _print_json(found if "#" in store else found[0])
         return

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from dglzarr.errors import ConfigError, DglzarrError, SchemaError, StoreError
 from dglzarr.kernels.panel_space import PANEL_SCALES, PanelSpace
+from dglzarr.query import describe
 from dglzarr.storage.files import PARTIAL, told, whole
 from dglzarr.storage.schemas import BUNDLE
 from dglzarr.storage.store import open_store, read_attributes
@@ -142,6 +143,19 @@ def load_bundle(place: str | Path) -> Bundle:
     if tuple(str(scale) for scale in arrays["scale"]) != PANEL_SCALES:
         raise SchemaError(f"{path}: expected a bundle of scales {PANEL_SCALES}. Make it anew.")
     return Bundle(found, panel, targets, arrays, attributes["details"], attributes)
+
+
+def describe_bundle(place: str | Path) -> dict[str, Any]:
+    """Return schema, sizes, lineage and what a bundle was judged by, as of any store.
+
+    Raises
+    ------
+    StoreError, SchemaError
+        As `load_bundle`.
+    """
+    load_bundle(place)
+    with _unpacked(Path(place)) as folder:
+        return {**describe(str(folder)), "uri": str(place)}
 
 
 @contextmanager

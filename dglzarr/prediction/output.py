@@ -212,9 +212,13 @@ class _Job:
 
     def _file(self) -> Any:  # noqa: ANN401  (a context manager)
         self.place.parent.mkdir(parents=True, exist_ok=True)
-        for left in self.place.parent.glob(f"{self.place.name}.*{PARTIAL}"):
-            left.unlink(missing_ok=True)  # by a run that was killed
+        self._sweep()
         return whole(self.place)
+
+    def _sweep(self) -> None:
+        """Remove what a run that was killed left."""
+        for left in self.place.parent.glob(f"{self.place.stem}.*{PARTIAL}"):
+            left.unlink(missing_ok=True)
 
     # ------------------------------------------------------------ tables
 
@@ -231,6 +235,7 @@ class _Job:
         names = self.predictor.bundle.targets
         places = []
         with told(str(self.place)):
+            self._sweep()
             for what, table in (
                 ("genes", self.predictor.genes()),
                 ("samples", self.predictor.samples(self.data)),

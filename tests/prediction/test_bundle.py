@@ -1,5 +1,6 @@
 """A bundle is read as it was written or not at all."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dglzarr.cli import app, guarded
 from dglzarr.errors import SchemaError, StoreError
 from dglzarr.prediction.bundle import FOLDER, load_bundle
 from tests.builders import set_attributes
@@ -40,6 +42,16 @@ def test_load_bundle__lineage(bundle, root):
     }
     assert bundle.attributes["dglzarr_version"]
     assert bundle.details["judged"]["given"]["n_series"] == 3
+
+
+def test_describe_bundle__is_what_info_prints(made, tmp_path, capsys):
+    assert guarded(lambda: app(["info", made.output, "--json"], standalone_mode=False)) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["schema"] == "bundle version 1"
+    assert found["uri"] == made.output
+    assert found["details"]["judged"]["given"]["n_series"] == 3
+    assert guarded(lambda: app(["info", str(tmp_path / "no.zip")], standalone_mode=False)) == 1
+    assert "no such bundle" in capsys.readouterr().err
 
 
 @pytest.mark.slow
