@@ -14,6 +14,7 @@ from dglzarr.prediction import output
 from dglzarr.prediction.output import write_prediction
 from dglzarr.prediction.predict import predict
 from dglzarr.storage.options import Run
+from dglzarr.storage.store import read_attributes
 from tests.builders import digests, remove_regions
 from tests.prediction.conftest import N_PANEL, PANEL
 
@@ -75,8 +76,9 @@ def test_write_prediction__zarr(made, measured, tmp_path, monkeypatch):
         np.testing.assert_array_equal(found[name].values, getattr(expected, name).to_numpy())
     np.testing.assert_array_equal(found["sample_trusted"], expected.samples["trusted"])
     np.testing.assert_array_equal(found["n_imputed"], expected.samples["n_imputed"])
-    assert {entry["role"] for entry in found.attrs["inputs"]} == {"bundle", "measured"}
-    assert found.attrs["details"]["notes"] == expected.notes
+    attributes = read_attributes(place)
+    assert {entry["role"] for entry in attributes["inputs"]} == {"bundle", "measured"}
+    assert attributes["details"]["notes"] == expected.notes
     assert run("verify", place) == 0
     before = digests(place)
     write_prediction(made.output, measured, place)
@@ -111,7 +113,7 @@ def test_write_prediction__made_otherwise_is_kept(made, measured, tmp_path):
     ):
         write_prediction(made.output, measured, place, scale="shift")
     write_prediction(made.output, measured, place, scale="shift", run=Run(overwrite=True))
-    assert dglzarr.open(str(place)).attrs["parameters"]["scale"] == "shift"
+    assert read_attributes(str(place))["parameters"]["scale"] == "shift"
     for name in ("p.tsv", "p.h5ad"):
         (tmp_path / name).write_text("mine", encoding="utf-8")
         with pytest.raises(ConfigError, match=r"exists\. Remove it, or give --overwrite"):
