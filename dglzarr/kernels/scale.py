@@ -5,7 +5,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 Scale = Literal["raw", "log2"]
 
@@ -169,6 +168,8 @@ def unlike_the_rest(values: NDArray[np.floating]) -> NDArray[np.bool_]:
     >>> np.flatnonzero(unlike_the_rest(values))
     array([4])
     """
+    from scipy.stats import rankdata  # noqa: PLC0415  (a second, which readers of names can spare)
+
     n_samples, n_genes = values.shape
     if n_samples < 4 or n_genes < 50:
         return np.zeros(n_samples, np.bool_)

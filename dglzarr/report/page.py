@@ -33,7 +33,14 @@ from dglzarr.report.comparison import (
 )
 from dglzarr.report.panels import CHANCE, PanelRow, cohorts, panel_rows, shown_rows, texts, verdict
 from dglzarr.report.paper import Overlap, group_rows, overlaps, paper_figures, term_rows
-from dglzarr.report.text import UNITS, reconstruction_line, stability_lines, without_old_replicates
+from dglzarr.report.text import (
+    UNITS,
+    list_lines,
+    reconstruction_line,
+    source_notes,
+    stability_lines,
+    without_old_replicates,
+)
 from dglzarr.storage.files import put, told
 from dglzarr.storage.schemas import SPECS
 from dglzarr.storage.store import open_store, read_attributes
@@ -123,6 +130,7 @@ def write_report(
         "panel_pictures": _panel_pictures(rows, opened["evaluation"]),
         "comparison": _comparison(stores),
         **_landmark_context(opened["landmarks"]),
+        "list_lines": list_lines(opened["landmarks"]),
         "paper": _paper_context(opened, folder),
         "learning": learning,
         "reconstruction": _lines_of(
@@ -153,7 +161,7 @@ def write_landmark_table(target: str, landmarks: str) -> None:
         When the store is missing or incomplete, or the target cannot be written.
     """
     ds = open_store(landmarks, SPECS["landmarks"])
-    header = ["rank", "gene", "gene_symbol", "gene_id", "score", "is_landmark", "is_forced"]
+    header = ["rank", "gene", "gene_symbol", "gene_id", "score", "gain", "is_landmark", "is_forced"]
     rows = ([_cell(row[name]) for name in header] for row in _ranked(ds))
     _write(target, _tsv(header, rows, separator="," if target.endswith(".csv") else "\t"))
 
@@ -286,10 +294,13 @@ def _landmark_context(landmarks: xr.Dataset) -> dict[str, object]:
         else str(row["gene"])
         for row in top
     ]
+    forced = [" forced" if row["is_forced"] else "" for row in top]
+    labels = [label + mark for label, mark in zip(labels, forced, strict=True)]
     return {
         "top": panel[:N_TABLE],
         "n_panel": len(panel),
         "has_forced": any(row["is_forced"] for row in panel),
+        "gain_of_all": sum(row["gain"] for row in panel) if "gain" in landmarks else None,
         "top_picture": _picture(
             figures.top_genes(labels, np.array([row["score"] for row in top])),
             f"Scores of the first {len(top)} genes of the panel",
@@ -363,6 +374,14 @@ def _data_context(opened: Mapping[str, xr.Dataset], sources: Sequence[str]) -> d
     ordered = sorted(series.items(), key=lambda item: (-sum(item[1].values()), item[0]))
     return {
         "sources": _source_rows(_details(expression).get("per_source") or [], sources),
+        "notes": [
+            *(
+                f"{raw_name(uri)}: {note}"
+                for uri in sources
+                for note in source_notes(_details(open_store(uri)))
+            ),
+            *_details(expression).get("notes", ()),
+        ],
         "series": ordered[:N_SERIES],
         "n_more_series": max(0, len(ordered) - N_SERIES),
         "n_missing": int(expression["n_missing"].values.sum()),
@@ -483,8 +502,9 @@ def _list(values: Sequence[str], n_most: int = 3) -> str:
 
 
 def _ranked(landmarks: xr.Dataset) -> list[dict[str, Any]]:
-    """Return one row for each gene, best first."""
+    """Return one row for each gene, best first; gains are NaN where the store has none."""
     rank = landmarks["rank"].values
+    gain = landmarks["gain"].values if "gain" in landmarks else np.full(rank.size, np.nan)
     columns = {name: texts(landmarks, name) for name in ("gene", "gene_symbol", "gene_id")}
     score = landmarks["score"].values.tolist()
     inside = landmarks["is_landmark"].values.tolist()
@@ -494,6 +514,7 @@ def _ranked(landmarks: xr.Dataset) -> list[dict[str, Any]]:
             "rank": int(rank[i]),
             **{name: values[i] for name, values in columns.items()},
             "score": score[i],
+            "gain": float(gain[i]),
             "is_landmark": inside[i],
             "is_forced": inside[i] and int(rank[i]) <= n_forced,
         }
@@ -537,6 +558,7 @@ def _environment() -> jinja2.Environment:
         "count": _count,
         "number": _number,
         "percent": _percent,
+        "share": _share,
         "small": _small,
         "interval": _interval,
     }
@@ -556,6 +578,11 @@ def _number(value: float | None, digits: int = 4) -> str:
 def _percent(value: float | None) -> str:
     """Return a share, '-' where unknown."""
     return _formatted(value, ".1%")
+
+
+def _share(value: float | None) -> str:
+    """Return a small share, '-' where unknown."""
+    return _formatted(value, ".2%")
 
 
 def _small(value: float | None, digits: int = 2) -> str:

@@ -4,7 +4,7 @@ Reads no file. Every matrix is `(sample, gene)`; GEO and GCT files are turned wh
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dglzarr.kernels.slices import copy_block
-from dglzarr.sources.identifiers import excel_dates, has_name
+from dglzarr.sources.dates import excel_dates, told_dates
+from dglzarr.sources.identifiers import has_name
 
 SourceFormat = Literal["series-matrix", "soft", "gct", "gctx", "table"]
 
@@ -55,10 +56,22 @@ class LeftOut:
         return tuple(cls(what, reason, tuple(those)) for reason, those in names.items())
 
     def __str__(self) -> str:
-        what = self.what.removesuffix("s") if len(self.names) == 1 else self.what
-        more = ", ..." if len(self.names) > _N_SHOWN else ""
-        shown = ", ".join(map(repr, self.names[:_N_SHOWN]))
-        return f"{len(self.names)} {what} left out: {self.reason} ({shown}{more})"
+        return self.told(self.as_details())
+
+    @staticmethod
+    def told(details: Mapping[str, Any]) -> str:
+        """Return what the details of a store tell of it, in words.
+
+        Examples
+        --------
+        >>> LeftOut.told({"what": "rows", "reason": "counters", "n": 1, "names": ["N_noFeature"]})
+        "1 row left out: counters ('N_noFeature')"
+        """
+        n, names = details["n"], details["names"]
+        what = details["what"].removesuffix("s") if n == 1 else details["what"]
+        more = ", ..." if n > len(names) else ""
+        shown = ", ".join(map(repr, names))
+        return f"{n} {what} left out: {details['reason']} ({shown}{more})"
 
     def as_details(self) -> dict[str, Any]:
         """Return it for the details of a store: its number and the first names."""
@@ -150,11 +163,15 @@ def symbols_or_none(symbols: Sequence[str], genes: Sequence[str]) -> list[str] |
 
 def name_notes(genes: Sequence[str], symbols: Sequence[str] | None) -> tuple[str, ...]:
     """Return what a user should know of names of genes: those that Excel made dates of."""
-    dates = excel_dates([*genes, *(symbols or ())])
+    dates = list(dict.fromkeys(excel_dates([*genes, *(symbols or ())])))
     if not dates:
         return ()
-    what = f"{len(dates)} names of genes are dates, as Excel makes them of MARCH1 or SEPT2"
-    return (f"{what} (such as {dates[0]!r}): they are taken for no symbol",)
+    n = (
+        "1 name of a gene is a date"
+        if len(dates) == 1
+        else f"{len(dates)} names of genes are dates"
+    )
+    return (f"{n}, as spreadsheets make them, and taken for no symbol: {told_dates(dates)}",)
 
 
 def first_repeat(names: Sequence[str]) -> str | None:

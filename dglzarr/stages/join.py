@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -18,6 +19,7 @@ from dglzarr.errors import SourceError
 from dglzarr.kernels.scale import Scale, to_log2
 from dglzarr.kernels.split import SPLITS, SplitBy, SplitRule
 from dglzarr.sources import read_source
+from dglzarr.sources.dates import told_dates
 from dglzarr.sources.identifiers import (
     Annotation,
     FeatureKind,
@@ -166,7 +168,21 @@ def join(
         _join_region, target, parts=parts, what="joining sources", on_progress=run.on_progress
     )
     gene_space = "study" if like else "list" if options.probes else "intersection"
-    return finish(claim, details={"gene_space": gene_space, **_join_details(parts)})
+    details = {"gene_space": gene_space, **_join_details(parts), "notes": _date_notes(options)}
+    return finish(claim, details=details)
+
+
+def _date_notes(options: JoinOptions) -> list[str]:
+    """Return what a user should know of the annotation: its symbols that are dates."""
+    if options.annotation is None:
+        return []
+    dates = read_annotation_table(options.annotation).dates
+    if not dates:
+        return []
+    told = told_dates(sorted(set(dates.values())))
+    probes = "1 probe has" if len(dates) == 1 else f"{len(dates)} probes have"
+    what = f"{probes} a date for a symbol, as spreadsheets make them, which is taken for none"
+    return [f"{Path(options.annotation).name}: {what}: {told}. Correct it, or give another table."]
 
 
 def _whole_chunks(wanted: int | None, n_samples: int) -> int:

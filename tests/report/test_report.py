@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from dglzarr.errors import StoreError
 from dglzarr.models.files import History, save_model, write_history
 from dglzarr.report.page import _panel_pictures, write_landmark_table, write_report
 from dglzarr.report.panels import CHANCE, PanelRow, panel_rows, shown_rows, verdict
+from dglzarr.report.text import list_lines
 from dglzarr.storage.declare import shard_samples
 from dglzarr.storage.schemas import SPECS
 from dglzarr.storage.store import (
@@ -178,6 +180,8 @@ def study(tmp_path_factory):
         details={
             "scale": "raw", "n_negative": 7, "role": "train", "format": "series-matrix",
             "quantiles": {"min": 0.5, "median": 123.25, "q99": 9000, "max": 65001},
+            "left_out": [{"what": "rows", "reason": "counters", "n": 5, "names": ["N_multi"]}],
+            "notes": ["<b>a</b> note"],
         },
     )  # fmt: skip
     per_source = {
@@ -226,9 +230,15 @@ def study(tmp_path_factory):
         },
         finished={
             "score": score, "rank": rank, "is_landmark": rank <= N_LANDMARKS,
+            "gain": np.where(rank <= N_LANDMARKS, 0.4 / rank, np.nan), "is_forced": rank <= 2,
             "panel_gene": panel_gene, "n_missing": np.array([0, 3, 0, 0, 0, 0], "i4"),
         },
-        details={"n_landmarks": N_LANDMARKS, "n_distinct_genes": 6}, inputs=[scores],
+        details={
+            "n_landmarks": N_LANDMARKS, "n_distinct_genes": 6, "n_forced": 2, "n_unnamed": 0,
+            "missing": {"l1000": ["A1", "1-Mar", "B2"]}, "dates": {"l1000": {"1-Mar": ""}},
+            "excluded_missing": ["TP54"],
+        },
+        inputs=[scores],
     )  # fmt: skip
     panels, results = evaluation_arrays()
     evaluation = write_store(
@@ -336,14 +346,18 @@ def test_write_report__verdict(written):
     assert "of fewer than 3 series, too few to tell better from worse" in words
 
 
-def test_write_report__top_genes_equal_store(page, study):
+def test_write_report__top_genes_equal_store(page, written, study):
     ds = open_store(study["stores"]["landmarks"])
     rows = page.table("All 8 genes of the panel")[1:]
     best = np.argsort(ds["rank"].values)[:N_LANDMARKS]
     assert [row[0] for row in rows] == [str(i) for i in range(1, N_LANDMARKS + 1)]
-    assert [row[1] for row in rows] == [GENES[i] for i in best]
+    marks = [" (forced)"] * 2 + [""] * 6
+    assert [row[1] for row in rows] == [GENES[i] + m for i, m in zip(best, marks, strict=True)]
     assert [row[2] for row in rows] == [SYMBOLS[i] or "-" for i in best]
     assert [row[4] for row in rows] == [f"{ds['score'].values[i]:.4g}" for i in best]
+    assert [row[5] for row in rows] == [f"{0.4 / n:.2%}" for n in range(1, N_LANDMARKS + 1)]
+    total = sum(0.4 / n for n in range(1, 9))
+    assert f"the whole panel took off {total:.1%}" in written.read_text()
 
 
 def test_write_report__sources_and_series(page):
@@ -359,6 +373,22 @@ def test_write_report__sources_and_series(page):
     assert "joined matrix: 19,000;" in page.by_id["missing"]
     assert page.by_id["duplicates"].startswith("Near-duplicates: 4 of 20 samples")
     assert "distance of 1.25" in page.by_id["duplicates"]
+
+
+def test_write_report__tells_what_was_left_out_and_not_found(written):
+    words = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", written.read_text()))
+    assert "raw: 5 rows left out: counters (&#39;N_multi&#39;, ...)" in words
+    assert "raw: &lt;b&gt;a&lt;/b&gt; note" in words
+    assert "List l1000: 3 of 10 entries were not found: A1, 1-Mar, B2. 1 is a date" in words
+    assert "select.excluded: 1 of its names no feature has: TP54." in words
+
+
+def test_list_lines__nothing_where_all_was_found():
+    details = {"missing": {"l1000": []}}
+    ds = xr.Dataset({"panel_gene": (("panel", "position"), text(["a"]).reshape(1, 1))})
+    ds = ds.assign_coords(panel=text(["l1000"])).assign_attrs(details=details)
+    assert list_lines(ds) == []
+    assert list_lines(ds.assign_attrs(details={})) == []
 
 
 def test_write_report__lineage(page, study):
@@ -491,7 +521,8 @@ def test_write_landmark_table__all_genes_by_rank(study, tmp_path):
     assert [row["gene"] for row in rows] == [GENES[i] for i in order]
     assert [float(row["score"]) for row in rows] == score[order].tolist()
     assert [row["is_landmark"] for row in rows] == ["True"] * 8 + ["False"] * 52
-    assert {row["is_forced"] for row in rows} == {"False"}
+    assert [row["is_forced"] for row in rows] == ["True"] * 2 + ["False"] * 58
+    assert [row["gain"] for row in rows[:2] + rows[8:]] == ["0.4", "0.2", *[""] * 52]
 
 
 def test_write_landmark_table__csv_is_the_same_with_commas(written):
