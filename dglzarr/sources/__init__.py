@@ -3,14 +3,15 @@
 `read_source` looks at the content, not at the file name. Readers write no store.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import h5py
 
 from dglzarr.errors import SourceError
-from dglzarr.sources.base import Source, source_name
+from dglzarr.sources.arrow import arrow_format, read_arrow
+from dglzarr.sources.base import Reading, Source, source_name
 from dglzarr.sources.gct import read_gct, read_gctx
 from dglzarr.sources.geo import read_series_matrix, read_soft
 from dglzarr.sources.table import (
@@ -21,9 +22,10 @@ from dglzarr.sources.table import (
 )
 from dglzarr.sources.text import TextStream
 
-__all__ = ["Source", "read_source", "source_name"]
+__all__ = ["Reading", "Source", "read_source", "source_name"]
 
-_WITH_COLUMNS = ("table", "gct")
+_WITH_COLUMNS = ("table", "gct", "parquet", "feather")
+_WITH_EITHER_WAY = ("table", "parquet", "feather")
 _WITH_SERIES = ("series-matrix", "soft")  # one GEO series: a characteristic "series" is no other
 
 
@@ -32,7 +34,7 @@ def read_source(
     *,
     sample_sheet: str | Path | None = None,
     sample_column: str | None = None,
-    value_columns: Sequence[str] = (),
+    reading: Reading = Reading(),
     scratch: str | Path | None = None,
 ) -> Source:
     """Return an expression file of any known format, told by its content.
@@ -40,15 +42,14 @@ def read_source(
     Parameters
     ----------
     path
-        GEO series matrix, GEO SOFT, GCT 1.2 or 1.3, GCTX 1.0 or an expression table (TSV or
-        CSV, genes in rows); text may be gzip.
+        GEO series matrix, GEO SOFT, GCT 1.2 or 1.3, GCTX 1.0, or a wide matrix as TSV, CSV,
+        Parquet or Feather, with genes or samples in rows; text may be gzip.
     sample_sheet
         Table with one row a sample; its columns are added to the labels.
     sample_column
         Column of the sheet that holds the sample ids; by default the first that covers them.
-    value_columns
-        Patterns of the columns of a table that are samples, such as ``*.AVG_Signal``; by default
-        all that are no annotation, p-values or identifiers by their names.
+    reading
+        How it is read where its content leaves that open.
     scratch
         Folder for the values of a text file with more samples than one shard (2048).
 
@@ -56,22 +57,25 @@ def read_source(
     ------
     SourceError
         If the file is missing, of no known format, incomplete or wrong; names file and line.
+    ConfigError
+        If its format needs a package that is not installed.
 
     Notes
     -----
-    Text is parsed in blocks into one array of 4 bytes a cell; GCTX values stay in the file.
+    Text is parsed in blocks into one array of 4 bytes a cell; other values stay in the file.
     """
     path = Path(path)
     if not path.is_file():
         raise SourceError(
             f"{path}: expected a file, got {'a folder' if path.exists() else 'none'}."
         )
-    source = read_gctx(path) if h5py.is_hdf5(path) else _read_text(path, scratch, value_columns)
-    if value_columns and source.format not in _WITH_COLUMNS:
-        raise SourceError(
-            f"{path.name}: expected a table or GCT to choose value_columns of, got "
-            f"{source.format}. Remove the setting."
-        )
+    source = _read_file(path, None if scratch is None else Path(scratch), reading)
+    for setting, formats in (("value_columns", _WITH_COLUMNS), ("samples_in", _WITH_EITHER_WAY)):
+        if getattr(reading, setting) and source.format not in formats:
+            raise SourceError(
+                f"{path.name}: expected a table to choose {setting} of, got {source.format}. "
+                "Remove the setting."
+            )
     if source.format not in _WITH_SERIES:
         source = replace(source, sample_series=_series(source.labels))
     if sample_sheet is None:
@@ -93,16 +97,19 @@ def _series(labels: Mapping[str, list[str]]) -> list[str] | None:
     return next((labels[name] for name in SERIES_COLUMNS if name in labels), None)
 
 
-def _read_text(path: Path, scratch: str | Path | None, value_columns: Sequence[str]) -> Source:
-    """Return a text file by the reader that its first line asks for."""
-    folder = None if scratch is None else Path(scratch)
+def _read_file(path: Path, scratch: Path | None, reading: Reading) -> Source:
+    """Return a file by the reader that its first bytes ask for."""
+    if h5py.is_hdf5(path):
+        return read_gctx(path)
+    if (kind := arrow_format(path)) is not None:
+        return read_arrow(path, kind, reading)
     with TextStream(path) as stream:
         stream.skip_blank()
         first = stream.peek() or ""
         if first.startswith("#1."):
-            return read_gct(stream, scratch=folder, value_columns=value_columns)
+            return read_gct(stream, scratch=scratch, value_columns=reading.value_columns)
         if first.startswith("^") or (first.startswith("!") and "\t" not in first):
-            return read_soft(stream, scratch=folder)
+            return read_soft(stream, scratch=scratch)
         if first.startswith("!"):
-            return read_series_matrix(stream, scratch=folder)
-        return read_table(stream, scratch=folder, value_columns=value_columns)
+            return read_series_matrix(stream, scratch=scratch)
+        return read_table(stream, scratch=scratch, reading=reading)

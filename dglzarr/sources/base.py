@@ -16,7 +16,12 @@ from dglzarr.kernels.slices import copy_block
 from dglzarr.sources.dates import excel_dates, told_dates
 from dglzarr.sources.identifiers import has_name
 
-SourceFormat = Literal["series-matrix", "soft", "gct", "gctx", "table"]
+SourceFormat = Literal[
+    "series-matrix", "soft", "gct", "gctx", "table", "parquet", "feather", "archs4", "h5ad"
+]
+
+SamplesIn = Literal["columns", "rows"]
+"""Where a wide matrix has its samples."""
 
 _ACCESSION = re.compile(r"GSE\d+")
 _SUFFIXES = re.compile(r"(\.(gz|txt|tsv|csv|tab|gct|gctx|soft))+$", re.IGNORECASE)
@@ -35,6 +40,23 @@ class Values(Protocol):
     def __getitem__(self, samples: slice, /) -> NDArray[np.floating]:
         """Return the rows of a slice of samples."""
         ...
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a file is read where its content leaves it open.
+
+    Attributes
+    ----------
+    value_columns
+        Patterns of the columns of a table that are samples, such as ``*.AVG_Signal``; by default
+        all that are no annotation, p-values or identifiers by their names.
+    samples_in
+        Where a table, Parquet or Feather file has its samples; by default as its names show.
+    """
+
+    value_columns: tuple[str, ...] = ()
+    samples_in: SamplesIn | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +111,8 @@ class Source:
 
     `platform` is "" where unknown, missing labels are "", missing values NaN. `gene_symbol` is
     None where the file names none, `sample_series` where all samples are of `series`. `left_out`
-    and `notes` tell what a user should know of the file.
+    and `notes` tell what a user should know of the file. Of a source that `is_lazy` any slice can
+    be read from the file whenever it is wanted, without the rest.
     """
 
     path: Path
@@ -104,6 +127,7 @@ class Source:
     sample_series: list[str] | None = None
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    is_lazy: bool = False
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return the values `(sample, gene)` of the samples from start up to stop.

@@ -9,18 +9,26 @@ from pathlib import Path
 import h5py
 
 from dglzarr.errors import SourceError
+from dglzarr.sources.arrow import arrow_format, arrow_shape
+from dglzarr.sources.base import Reading
 from dglzarr.sources.gct import gctx_shape
-from dglzarr.sources.text import GZIP_MAGIC
+from dglzarr.sources.text import GZIP_MAGIC, decode, header_cells
+from dglzarr.sources.wide import has_samples_in_rows
 
 _HEAD_NBYTES = 1 << 22
 
 
-def peek_size(path: str | Path) -> tuple[int, int]:
+def is_lazy(path: str | Path) -> bool:
+    """Return whether values of a file are read from it by slices, without the rest."""
+    return h5py.is_hdf5(path) or arrow_format(Path(path)) is not None
+
+
+def peek_size(path: str | Path, reading: Reading = Reading()) -> tuple[int, int]:
     """Return about how many samples and genes a source file holds.
 
-    A GCTX tells; of a text file the first 4 MiB are read: the widest line gives the samples, the
-    length of a row and of the whole text the genes. A SOFT file holds one sample a table, so it
-    counts as one sample of all its rows.
+    A GCTX, Parquet or Feather file tells; of a text file the first 4 MiB are read: the widest line
+    gives the samples, the length of a row and of the whole text the genes. A SOFT file holds one
+    sample a table, so it counts as one sample of all its rows.
 
     Raises
     ------
@@ -32,6 +40,8 @@ def peek_size(path: str | Path) -> tuple[int, int]:
     path = Path(path)
     if h5py.is_hdf5(path):
         return gctx_shape(path)
+    if (kind := arrow_format(path)) is not None:
+        return arrow_shape(path, kind, reading)
     try:
         head, n_bytes = _head(path)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -47,7 +57,11 @@ def peek_size(path: str | Path) -> tuple[int, int]:
     row_nbytes = max(1, sum(map(len, rows)) // len(rows) + 1)
     before = len(head) - row_nbytes * len(rows) if len(head) < n_bytes else 0
     n_genes = max(1, (n_bytes - max(0, before)) // row_nbytes)
-    return (1, n_genes) if head.startswith(b"^") else (n_samples, n_genes)
+    if head.startswith(b"^"):
+        return 1, n_genes
+    names = header_cells(decode(lines[0]), separator.decode())
+    is_turned = has_samples_in_rows(names[1:], reading)
+    return (n_genes, n_samples) if is_turned else (n_samples, n_genes)
 
 
 def _head(path: Path) -> tuple[bytes, int]:

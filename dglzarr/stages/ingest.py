@@ -1,23 +1,23 @@
 """Ingest: each file as published becomes a raw store of its own scale and genes.
 
-Writes ``raw/<source>.zarr``. A GCTX of log2 values for training is not copied: its store holds the
-labels, and `dglzarr.stages.join` reads the values from the file.
+Writes ``raw/<source>.zarr``. A file for training whose values can be read by slices (GCTX, Parquet,
+Feather) is not copied: its store holds the labels, and `dglzarr.stages.join` reads the values.
 """
 
 from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-import h5py
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from dglzarr.kernels.scale import Scale, Unit
-from dglzarr.sources import read_source
+from dglzarr.kernels.scale import FROM_ZERO, Scale, Unit
+from dglzarr.sources import Reading, read_source
+from dglzarr.sources.base import SamplesIn
 from dglzarr.sources.scaled import Scaled, find_scale
 from dglzarr.storage.declare import shard_samples
 from dglzarr.storage.files import check_file, readable
@@ -63,6 +63,22 @@ class SourceOptions(Options):
     value_columns: Annotated[tuple[str, ...], Field(strict=False)] | None = choice(
         None, "patterns of a table's columns that are samples; without them by their names"
     )
+    samples_in: SamplesIn | None = choice(
+        None, "where a wide matrix has its samples; without it rows where its columns are genes"
+    )
+    pseudocount: float | None = choice(
+        None, "c of values that are log2(x + c), which become log2(x + 1); with unit 'log2'", gt=0
+    )
+
+    @model_validator(mode="after")
+    def _pseudocount_of_log2(self) -> Self:
+        if self.pseudocount is not None and self.unit != "log2":
+            raise ValueError("sources.pseudocount: expected unit = 'log2' beside it. State it.")
+        return self
+
+    def reading(self) -> Reading:
+        """Return how the file is read."""
+        return Reading(tuple(self.value_columns or ()), self.samples_in)
 
 
 @dataclass(frozen=True)
@@ -157,7 +173,7 @@ def ingest(
     """
     opened = _open_source(claim, source, options)
     if claim.state == "new":
-        spec = _choose_spec(source, options, opened.scale)
+        spec = _choose_spec(options, opened)
         length = shard_samples(len(opened.table.samples)) if spec is RAW else None
         create_store(claim, raw_labels(opened.table), spec=spec, region_length=length)
     else:
@@ -170,6 +186,8 @@ def ingest(
         "format": opened.table.format,
         "role": options.role,
         "path": source,
+        "reading": asdict(options.reading()),
+        "pseudocount": options.pseudocount,
         "left_out": [one.as_details() for one in opened.table.left_out],
         "notes": [*opened.table.notes, *opened.notes],
     }
@@ -193,7 +211,7 @@ def _open_source(claim: Claim, source: str, options: SourceOptions) -> Scaled:
             source,
             sample_sheet=options.sample_sheet,
             sample_column=options.join_column,
-            value_columns=options.value_columns or (),
+            reading=options.reading(),
             scratch=str(scratch),
         )
         scaled = find_scale(table, options.unit)
@@ -201,9 +219,13 @@ def _open_source(claim: Claim, source: str, options: SourceOptions) -> Scaled:
     return scaled
 
 
-def _choose_spec(source: str, options: SourceOptions, scale: Scale) -> StoreSpec:
-    """Return whether values are copied, or joined from the file that they stand in."""
-    is_linked = options.role == "train" and scale == "log2" and h5py.is_hdf5(source)
+def _choose_spec(options: SourceOptions, opened: Scaled) -> StoreSpec:
+    """Return whether values are copied, or joined from the file that they stand in.
+
+    Those that stand there are joined from it where no negative value needs to be counted.
+    """
+    is_plain = opened.scale == "log2" or opened.unit in FROM_ZERO
+    is_linked = options.role == "train" and is_plain and opened.table.is_lazy
     return RAW_LINK if is_linked else RAW
 
 

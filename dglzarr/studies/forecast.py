@@ -24,7 +24,7 @@ _FLOPS = 1.5e11
 _SHAP_TIMES = 50.0  # as long as the closed form takes
 _SCORE_FLOPS = 2.5e11  # between cores with AVX2 and with AVX-512
 _METADATA_NBYTES = 1e4
-_REPORT_NBYTES = 1.2e6  # with the figures
+_REPORT_NBYTES, _REPORT_NBYTES_PER_GENE = 2.2e6, 600.0  # with figures and report_data
 _N_TERMS = 2000
 
 
@@ -96,7 +96,7 @@ def _disk(scale: Scale) -> dict[str, float]:
         "evaluate": 12.0 * scale.n_panels * n_genes,
         "group": 32.0 * n_samples * (scale.n_panels + 3),
         "enrich": 200.0 * scale.n_panels * _N_TERMS,
-        "report": _REPORT_NBYTES,
+        "report": _REPORT_NBYTES + _REPORT_NBYTES_PER_GENE * n_genes,
     }
 
 

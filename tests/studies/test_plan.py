@@ -257,6 +257,8 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
     "sources.sample_sheet": ("sheet.tsv", "ingest", "other inputs"),
     "sources.join_column": ("Sample", "ingest", "@: none -> 'Sample'"),
     "sources.value_columns": (["*"], "ingest", "@: none -> ['*']"),
+    "sources.samples_in": ("columns", "ingest", "@: none -> 'columns'"),
+    "sources.pseudocount": (0.5, "ingest", "@: none -> 0.5"),
     "ingest.feature_kind": ("gene", "ingest", "@: 'probe' -> 'gene'"),
     "ingest.probes": ("probes.txt", "ingest", "@: none -> probes.txt"),
     "ingest.annotation": ("annotation.txt", "ingest", "other inputs"),
@@ -359,7 +361,8 @@ def changed(folder, name, value):
         first, *others = sorted(str(f) for f in folder.glob("GSE*"))
         return tiny(folder, sources=[{"uri": first, key: value}, *({"uri": f} for f in others)])
     if section == "sources":
-        return tiny(folder, sources=[{"uri": "GSE*", key: value}])
+        beside = {"unit": "log2"} if key == "pseudocount" else {}
+        return tiny(folder, sources=[{"uri": "GSE*", key: value, **beside}])
     if section == "evaluate.dgex":
         return tiny(folder, evaluate={"dgex": {key: value}})
     if section in (optional := {"group": GROUP, "enrich": ENRICH}):
