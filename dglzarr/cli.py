@@ -223,6 +223,47 @@ def mine_command(
         _run(loaded, STEPS, overwrite=overwrite, as_json=as_json)
 
 
+@app.command("fetch", cls=SettingsCommand)
+def fetch_command(
+    settings: SettingsFile,
+    set_: Overrides = None,
+    folder: Folder = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Take what has changed upstream, too.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Ask whether anything has changed; take nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch the accessions and addresses of the settings, and record them in sources.lock.
+
+    What is recorded is the same next time, and offline: a file that has changed upstream is told
+    and not taken. What cannot be had is told, and the rest goes on; then the exit status is 1.
+    """
+    from dglzarr.studies.fetch import fetch
+    from dglzarr.studies.progress import Bars
+
+    if update and check:
+        raise ConfigError("--update: expected one of --update and --check, got both.")
+    loaded = _load(settings, set_, folder)
+    with Bars() as bars:
+        outcomes = fetch(loaded, update=update, check=check, on_progress=bars)
+    if as_json:
+        _print_json([asdict(outcome) for outcome in outcomes])
+    elif not outcomes:
+        typer.echo('Nothing to fetch: no source has geo, gtex or an address, as geo = "GSE10072".')
+    else:
+        rows = [(o.name, o.state, str(o.n_files), f"{o.nbytes / 1e6:.1f}") for o in outcomes]
+        _print_table(("source", "state", "files", "MB"), rows)
+    wrong = [outcome for outcome in outcomes if outcome.is_wrong]
+    for outcome in wrong:
+        sys.stderr.write(f"{outcome.told}\n")
+    if wrong:
+        sys.stderr.write(f"{len(wrong)} of {len(outcomes)} sources were not taken.\n")
+        raise typer.Exit(1)
+
+
 def _show_estimates(settings: Settings, *, as_json: bool) -> None:
     """Print how each step stands, what it will take, and why something stands in its way."""
     from dglzarr.studies.forecast import estimate

@@ -14,6 +14,7 @@ from dglzarr.sources.arrow import arrow_format, read_arrow
 from dglzarr.sources.base import Reading, Source, source_name
 from dglzarr.sources.gct import read_gct, read_gctx
 from dglzarr.sources.geo import read_series_matrix, read_soft
+from dglzarr.sources.identifiers import read_annotation_table
 from dglzarr.sources.table import (
     PLATFORM_COLUMNS,
     SERIES_COLUMNS,
@@ -35,6 +36,7 @@ def read_source(
     sample_sheet: str | Path | None = None,
     sample_column: str | None = None,
     reading: Reading = Reading(),
+    annotation: str | Path | None = None,
     scratch: str | Path | None = None,
 ) -> Source:
     """Return an expression file of any known format, told by its content.
@@ -50,6 +52,8 @@ def read_source(
         Column of the sheet that holds the sample ids; by default the first that covers them.
     reading
         How it is read where its content leaves that open.
+    annotation
+        Table of gene symbols, for genes of which the file names none.
     scratch
         Folder for the values of a text file with more samples than one shard (2048).
 
@@ -78,6 +82,8 @@ def read_source(
             )
     if source.format not in _WITH_SERIES:
         source = replace(source, sample_series=_series(source.labels))
+    if annotation is not None:
+        source = replace(source, gene_symbol=_named(source, annotation))
     if sample_sheet is None:
         return source
     if not Path(sample_sheet).is_file():
@@ -90,6 +96,13 @@ def read_source(
         platform=platform,
         sample_series=_series(labels) or source.sample_series,
     )
+
+
+def _named(source: Source, annotation: str | Path) -> list[str]:
+    """Return the symbols that a file names, else those of a table."""
+    table = read_annotation_table(annotation)
+    own = source.gene_symbol or [""] * len(source.genes)
+    return [symbol or table.symbol_of(gene) for symbol, gene in zip(own, source.genes, strict=True)]
 
 
 def _series(labels: Mapping[str, list[str]]) -> list[str] | None:

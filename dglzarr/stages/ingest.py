@@ -60,6 +60,11 @@ class SourceOptions(Options):
     join_column: str | None = choice(
         None, "column of the sheet with the sample ids; without it the first that covers them"
     )
+    annotation: str | None = choice(
+        None,
+        "table that names the genes of this file alone; ingest.annotation counts before it",
+        is_path=True,
+    )
     value_columns: Annotated[tuple[str, ...], Field(strict=False)] | None = choice(
         None, "patterns of a table's columns that are samples; without them by their names"
     )
@@ -212,6 +217,7 @@ def _open_source(claim: Claim, source: str, options: SourceOptions) -> Scaled:
             sample_sheet=options.sample_sheet,
             sample_column=options.join_column,
             reading=options.reading(),
+            annotation=options.annotation,
             scratch=str(scratch),
         )
         scaled = find_scale(table, options.unit)

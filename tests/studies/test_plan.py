@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from dglzarr import settings as config
+from dglzarr.access.options import FetchOptions
 from dglzarr.errors import ConfigError, DglzarrError, StoreError
 from dglzarr.report.panels import CHANCE, panel_rows
 from dglzarr.settings import Settings, load_settings
@@ -256,6 +257,7 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
     "sources.unit": ("log2", "ingest", "@: none -> 'log2'"),
     "sources.sample_sheet": ("sheet.tsv", "ingest", "other inputs"),
     "sources.join_column": ("Sample", "ingest", "@: none -> 'Sample'"),
+    "sources.annotation": ("annotation.txt", "ingest", "other inputs"),
     "sources.value_columns": (["*"], "ingest", "@: none -> ['*']"),
     "sources.samples_in": ("columns", "ingest", "@: none -> 'columns'"),
     "sources.pseudocount": (0.5, "ingest", "@: none -> 0.5"),
@@ -335,10 +337,12 @@ ELSEWHERE = {
     "enrich.gene_sets",
 }
 NOT_OF_MINE = {
+    "sources.geo", "sources.platform", "sources.gtex", "sources.gtex_values", "sources.tissue",
+    *(f"fetch.{name}" for name in FetchOptions.model_fields),
     "compare.selectors", "compare.sizes", "compare.predictors", "compare.n_folds",
     "stability.n_seeds", "stability.n_halves",
 }  # fmt: skip
-"""Asked by other verbs, whose tests change them."""
+"""Asked by other verbs, whose tests change them; tests/access has those of fetching."""
 CLUSTER = {
     "kind": "local",
     "n_workers": 3,
