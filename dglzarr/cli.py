@@ -289,6 +289,8 @@ def _show_estimates(settings: Settings, *, as_json: bool) -> None:
     todo = [line for line in lines if line.state != "done"]
     nbytes, seconds = sum(line.nbytes for line in todo), sum(line.seconds for line in todo)
     typer.echo(f"Still to do: {nbytes / 1e6:.1f} MB on disk, about {seconds / 60:.1f} minutes.")
+    for note in dict.fromkeys(note for line in lines for note in line.notes):
+        typer.echo(note)
     for line in lines:
         for reason in line.reasons:
             how = f"made with {line.state}: " if line.state.startswith("other") else ""

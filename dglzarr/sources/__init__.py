@@ -12,6 +12,9 @@ import h5py
 from dglzarr.errors import SourceError
 from dglzarr.sources.arrow import arrow_format, read_arrow
 from dglzarr.sources.base import Reading, Source, source_name
+from dglzarr.sources.cel import refuse_cel
+from dglzarr.sources.chosen import choose_samples
+from dglzarr.sources.compendia import hdf5_format, read_archs4, read_h5ad
 from dglzarr.sources.gct import read_gct, read_gctx
 from dglzarr.sources.geo import read_series_matrix, read_soft
 from dglzarr.sources.identifiers import read_annotation_table
@@ -25,9 +28,23 @@ from dglzarr.sources.text import TextStream
 
 __all__ = ["Reading", "Source", "read_source", "source_name"]
 
-_WITH_COLUMNS = ("table", "gct", "parquet", "feather")
-_WITH_EITHER_WAY = ("table", "parquet", "feather")
-_WITH_SERIES = ("series-matrix", "soft")  # one GEO series: a characteristic "series" is no other
+_FORMATS_OF = {
+    "value_columns": ("table", "gct", "parquet", "feather"),
+    "samples_in": ("table", "parquet", "feather"),
+    "max_single_cell": ("archs4",),
+    "layer": ("h5ad",),
+}
+_NAMED = {"max_single_cell": "an ARCHS4 file", "layer": "an h5ad"}
+_HDF5 = {
+    "archs4": read_archs4,
+    "h5ad": read_h5ad,
+    "gctx": lambda path, _: read_gctx(path),
+}
+_WITH_SERIES = (
+    "series-matrix",
+    "soft",
+    "archs4",
+)  # one GEO series: a characteristic "series" is no other
 
 
 def read_source(
@@ -44,8 +61,8 @@ def read_source(
     Parameters
     ----------
     path
-        GEO series matrix, GEO SOFT, GCT 1.2 or 1.3, GCTX 1.0, or a wide matrix as TSV, CSV,
-        Parquet or Feather, with genes or samples in rows; text may be gzip.
+        GEO series matrix, GEO SOFT, GCT 1.2 or 1.3, GCTX 1.0, ARCHS4's HDF5, h5ad, or a wide
+        matrix as TSV, CSV, Parquet or Feather, with genes or samples in rows; text may be gzip.
     sample_sheet
         Table with one row a sample; its columns are added to the labels.
     sample_column
@@ -74,28 +91,29 @@ def read_source(
             f"{path}: expected a file, got {'a folder' if path.exists() else 'none'}."
         )
     source = _read_file(path, None if scratch is None else Path(scratch), reading)
-    for setting, formats in (("value_columns", _WITH_COLUMNS), ("samples_in", _WITH_EITHER_WAY)):
-        if getattr(reading, setting) and source.format not in formats:
+    for setting, formats in _FORMATS_OF.items():
+        if getattr(reading, setting) not in (None, ()) and source.format not in formats:
             raise SourceError(
-                f"{path.name}: expected a table to choose {setting} of, got {source.format}. "
-                "Remove the setting."
+                f"{path.name}: expected {_NAMED.get(setting, 'a table')} to choose {setting} of, "
+                f"got {source.format}. Remove the setting."
             )
     if source.format not in _WITH_SERIES:
         source = replace(source, sample_series=_series(source.labels))
     if annotation is not None:
         source = replace(source, gene_symbol=_named(source, annotation))
     if sample_sheet is None:
-        return source
+        return choose_samples(source, reading)
     if not Path(sample_sheet).is_file():
         raise SourceError(f"{sample_sheet}: expected a sample sheet, got none.")
     labels = read_sample_sheet(Path(sample_sheet), source.samples, column=sample_column)
     platform = next((labels[name] for name in PLATFORM_COLUMNS if name in labels), source.platform)
-    return replace(
+    sheeted = replace(
         source,
         labels={**source.labels, **labels},
         platform=platform,
         sample_series=_series(labels) or source.sample_series,
     )
+    return choose_samples(sheeted, reading)
 
 
 def _named(source: Source, annotation: str | Path) -> list[str]:
@@ -113,9 +131,10 @@ def _series(labels: Mapping[str, list[str]]) -> list[str] | None:
 def _read_file(path: Path, scratch: Path | None, reading: Reading) -> Source:
     """Return a file by the reader that its first bytes ask for."""
     if h5py.is_hdf5(path):
-        return read_gctx(path)
+        return _HDF5[hdf5_format(path)](path, reading)
     if (kind := arrow_format(path)) is not None:
         return read_arrow(path, kind, reading)
+    refuse_cel(path)
     with TextStream(path) as stream:
         stream.skip_blank()
         first = stream.peek() or ""

@@ -24,7 +24,9 @@ SamplesIn = Literal["columns", "rows"]
 """Where a wide matrix has its samples."""
 
 _ACCESSION = re.compile(r"GSE\d+")
-_SUFFIXES = re.compile(r"(\.(gz|txt|tsv|csv|tab|gct|gctx|soft))+$", re.IGNORECASE)
+_SUFFIXES = re.compile(
+    r"(\.(gz|txt|tsv|csv|tab|gct|gctx|soft|parquet|feather|h5ad|h5|hdf5))+$", re.IGNORECASE
+)
 _PARTS = re.compile(r"_(series_matrix|family|expr)$")
 _N_SHOWN = 3
 
@@ -53,10 +55,33 @@ class Reading:
         all that are no annotation, p-values or identifiers by their names.
     samples_in
         Where a table, Parquet or Feather file has its samples; by default as its names show.
+    only_series, only_matching, only_samples
+        Samples to keep: of these series; of which a label matches; in a file, one a line.
+    max_single_cell
+        Highest probability of ARCHS4 to be of single cells; by default 0.5.
+    layer
+        Layer of an h5ad to read instead of X.
+    is_bare
+        Leave labels out, and keep all samples: values alone are wanted.
     """
 
     value_columns: tuple[str, ...] = ()
     samples_in: SamplesIn | None = None
+    only_series: tuple[str, ...] = ()
+    only_matching: str | None = None
+    only_samples: str | None = None
+    max_single_cell: float | None = None
+    layer: str | None = None
+    is_bare: bool = False
+
+    @classmethod
+    def recorded(cls, found: Mapping[str, Any]) -> Self:
+        """Return what a store recorded of how its file was read."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in found.items()
+        }
+        return cls(**values)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ import h5py
 
 from dglzarr.errors import SourceError
 from dglzarr.sources.arrow import arrow_format, arrow_shape
-from dglzarr.sources.base import Reading
+from dglzarr.sources.base import Reading, Source
+from dglzarr.sources.chosen import choose_samples
+from dglzarr.sources.compendia import hdf5_format, read_archs4, read_h5ad, told_cost
 from dglzarr.sources.gct import gctx_shape
 from dglzarr.sources.text import GZIP_MAGIC, decode, header_cells
 from dglzarr.sources.wide import has_samples_in_rows
@@ -21,6 +23,33 @@ _HEAD_NBYTES = 1 << 22
 def is_lazy(path: str | Path) -> bool:
     """Return whether values of a file are read from it by slices, without the rest."""
     return h5py.is_hdf5(path) or arrow_format(Path(path)) is not None
+
+
+def open_compendium(path: Path, reading: Reading) -> Source:
+    """Return an ARCHS4 or h5ad file with the samples that are asked for; no value is read.
+
+    Raises
+    ------
+    SourceError
+        As `read_source` does.
+    """
+    read = read_archs4 if hdf5_format(path) == "archs4" else read_h5ad
+    return choose_samples(read(path, reading), reading)
+
+
+def peek_cost(path: str | Path, reading: Reading, region: int) -> str:
+    """Return what it costs to read a file by regions where it is packed otherwise, else "".
+
+    Raises
+    ------
+    SourceError
+        If the file is damaged.
+    """
+    path = Path(path)
+    if not h5py.is_hdf5(path) or hdf5_format(path) == "gctx":
+        return ""
+    bare = Reading(layer=reading.layer, is_bare=True)
+    return told_cost(open_compendium(path, bare).values, region)
 
 
 def peek_size(path: str | Path, reading: Reading = Reading()) -> tuple[int, int]:
@@ -39,7 +68,10 @@ def peek_size(path: str | Path, reading: Reading = Reading()) -> tuple[int, int]
     """
     path = Path(path)
     if h5py.is_hdf5(path):
-        return gctx_shape(path)
+        if hdf5_format(path) == "gctx":
+            return gctx_shape(path)
+        source = open_compendium(path, reading)
+        return len(source.samples), len(source.genes)
     if (kind := arrow_format(path)) is not None:
         return arrow_shape(path, kind, reading)
     try:

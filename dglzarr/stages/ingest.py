@@ -1,14 +1,15 @@
 """Ingest: each file as published becomes a raw store of its own scale and genes.
 
-Writes ``raw/<source>.zarr``. A file for training whose values can be read by slices (GCTX, Parquet,
-Feather) is not copied: its store holds the labels, and `dglzarr.stages.join` reads the values.
+Writes ``raw/<source>.zarr``. A file for training whose values can be read by slices (GCTX, ARCHS4,
+h5ad, Parquet, Feather) is not copied: its store holds the labels, and `dglzarr.stages.join` reads
+the values.
 """
 
 from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 Role = Literal["train", "cohort"]
 
+_READING = tuple(one.name for one in fields(Reading) if one.name != "is_bare")
+
 
 class SourceOptions(Options):
     """What a source file is for and what is known of it."""
@@ -75,6 +78,23 @@ class SourceOptions(Options):
         None, "c of values that are log2(x + c), which become log2(x + 1); with unit 'log2'", gt=0
     )
 
+    only_series: Annotated[tuple[str, ...], Field(strict=False)] | None = choice(
+        None, "accessions of the series to keep samples of"
+    )
+    only_matching: str | None = choice(
+        None, "text, or regular expression, that a label of a sample to keep holds: 'liver'"
+    )
+    only_samples: str | None = choice(
+        None, "file with one sample to keep a line; others are left out", is_path=True
+    )
+    max_single_cell: float | None = choice(
+        None,
+        "ARCHS4: highest probability of single cells of a sample to keep; without it 0.5",
+        ge=0,
+        le=1,
+    )
+    layer: str | None = choice(None, "h5ad: layer to read instead of X")
+
     @model_validator(mode="after")
     def _pseudocount_of_log2(self) -> Self:
         if self.pseudocount is not None and self.unit != "log2":
@@ -83,7 +103,8 @@ class SourceOptions(Options):
 
     def reading(self) -> Reading:
         """Return how the file is read."""
-        return Reading(tuple(self.value_columns or ()), self.samples_in)
+        named = {name: getattr(self, name) for name in _READING}
+        return Reading(**{name: value for name, value in named.items() if value is not None})
 
 
 @dataclass(frozen=True)

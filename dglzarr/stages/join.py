@@ -7,7 +7,7 @@ own genes until it is evaluated.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +19,7 @@ from dglzarr.errors import SourceError
 from dglzarr.kernels.scale import Scale, to_log2
 from dglzarr.kernels.split import SPLITS, SplitBy, SplitRule
 from dglzarr.sources import Reading, read_source
+from dglzarr.sources.chosen import keep_samples
 from dglzarr.sources.dates import told_dates
 from dglzarr.sources.identifiers import (
     Annotation,
@@ -358,7 +359,24 @@ def _opened_link(raw: str, raw_id: str) -> Source | None:  # noqa: ARG001  (part
     if attributes["dglzarr_schema"] != RAW_LINK.name:
         return None
     details = attributes["details"]
-    return read_source(details["path"], reading=Reading(**details.get("reading", {})))
+    reading = replace(
+        Reading.recorded(details.get("reading", {})),
+        is_bare=True,
+        only_series=(),
+        only_matching=None,
+        only_samples=None,
+    )
+    source = read_source(details["path"], reading=reading)
+    samples = [str(sample) for sample in read_array(raw, "sample")]
+    if samples == source.samples:
+        return source
+    place = {sample: row for row, sample in enumerate(source.samples)}
+    if lost := [sample for sample in samples if sample not in place]:
+        raise SourceError(
+            f"{source.path.name}: expected sample {lost[0]!r}, which it had when it was read, got "
+            "none. Ingest it again."
+        )
+    return keep_samples(source, np.array([place[sample] for sample in samples], np.int64))
 
 
 @lru_cache(maxsize=1024)
