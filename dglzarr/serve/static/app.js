@@ -107,6 +107,7 @@ function suggesting(input) {
       event.preventDefault();
       go(list.children[chosen]);
     } else if (event.key === "Escape") {
+      event.preventDefault(); // it would clear what was typed
       close();
     }
   });
