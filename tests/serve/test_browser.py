@@ -3,12 +3,12 @@
 import csv
 
 import pytest
-Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
 
 from tests.browser import chromium, console, requested, screen, until
 from tests.serve.studies import EVIL, N_PANEL, get_json, serving
 
 pytestmark = pytest.mark.slow
+Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
 
 CONTRAST = """
 const pen = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
