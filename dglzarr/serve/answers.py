@@ -10,22 +10,23 @@ import math
 import threading
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dglzarr.errors import DglzarrError, StoreError
+from dglzarr.errors import DglzarrError
 from dglzarr.kernels.comparison import paired_difference
 from dglzarr.kernels.split import SPLITS
 from dglzarr.serve.genes import LONGEST_NAME, GeneIndex
-from dglzarr.serve.groups import Groups, Spread, group_samples, spreads
+from dglzarr.serve.groups import Groups, group_samples, spreads
 from dglzarr.serve.later import Later
 from dglzarr.serve.refusals import BadQuestion, Busy, NotFound, NotMade
+from dglzarr.serve.stamps import stamp_of
+from dglzarr.serve.values import N_GROUPS, plain
 from dglzarr.storage.rows import Rows
 from dglzarr.storage.schemas import SPECS
 from dglzarr.storage.store import open_labels, open_store
-from dglzarr.storage.study import MANIFEST, OPTIONAL, SEGMENTED, WHOLE, open_study
+from dglzarr.storage.study import open_study
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,40 +37,11 @@ if TYPE_CHECKING:
     from dglzarr.evaluation.order import Conditions, Ordered, PanelMaker
     from dglzarr.serve.cache import ArrayCache
 
-    Stamp = tuple[tuple[str, tuple[int, ...] | None], ...]
 
-N_GROUPS, MOST_GROUPS = 24, 500
 LABELS = ("series", "platform", "source", "split")
 MOST_LABEL_VALUES = 2000
 N_PANELS_KEPT = 16
 WAITING_PANELS = 4
-
-
-def stamp_of(root: str) -> Stamp:
-    """Return what tells one state of a study from another: its manifest, and each of its stores."""
-    try:
-        study = open_study(root)
-    except StoreError:
-        return ((f"{root}/{MANIFEST}", None),)
-    uris = [uri for schema in (*SEGMENTED, *WHOLE, *OPTIONAL) for uri in study.uris(schema)]
-    files = [f"{root}/{MANIFEST}", *(f"{uri}/zarr.json" for uri in uris)]
-    return tuple((file, file_stamp(file)) for file in files)
-
-
-def file_stamp(file: str) -> tuple[int, ...] | None:
-    """Return what changes when a file is replaced, None where there is none."""
-    try:
-        found = Path(file).stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def plain(value: Any) -> Any:  # noqa: ANN401
-    """Return a value as JSON has it: a number that is not finite is None."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Answers:
@@ -484,20 +456,3 @@ def _sample_labels(parts: Sequence[xr.Dataset]) -> dict[str, list[str]]:
         if "split" not in names:
             found["split"] += [SPLITS[code] for code in part["split"].values.tolist()]
     return found
-
-
-def spread_rows(found: Sequence[Spread]) -> list[dict[str, Any]]:
-    """Return spreads as the API and tables tell them."""
-    names = ("q05", "q25", "median", "q75", "q95")
-    return [
-        {
-            "name": one.name,
-            "n": one.n,
-            "n_missing": one.n_missing,
-            "mean": plain(one.mean),
-            "low": plain(one.low),
-            **dict(zip(names, map(plain, one.quantiles), strict=True)),
-            "high": plain(one.high),
-        }
-        for one in found
-    ]

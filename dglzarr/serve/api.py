@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import Response
 
 from dglzarr.serve import asked as ask
-from dglzarr.serve.answers import MOST_GROUPS, N_GROUPS, plain, spread_rows
 from dglzarr.serve.asked import MOST_ROWS, asked
 from dglzarr.serve.questions import Question
+from dglzarr.serve.values import MOST_GROUPS, N_GROUPS, plain, spread_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable

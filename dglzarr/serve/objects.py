@@ -20,13 +20,11 @@ import anyio.to_thread
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from dglzarr.errors import DglzarrError
-from dglzarr.serve.answers import file_stamp
 from dglzarr.serve.questions import Question
 from dglzarr.serve.refusals import BadQuestion, Gone, NotFound, NotMade
+from dglzarr.serve.stamps import file_stamp
 from dglzarr.storage.files import PARTIAL
 from dglzarr.storage.objects import FOLDER, GROUP
-from dglzarr.storage.schemas import SPECS
-from dglzarr.storage.store import read_attributes
 from dglzarr.storage.study import MANIFEST, OPTIONAL, SEGMENTED, WHOLE, open_study
 
 if TYPE_CHECKING:
@@ -110,6 +108,8 @@ def store_of(place: Place) -> Store:
 
 @lru_cache(maxsize=256)
 def _store(uri: str, stamp: tuple[int, ...] | None) -> Store | None:
+    from dglzarr.storage.store import read_attributes  # noqa: PLC0415  (takes a second)
+
     if stamp is None:
         return None
     try:
@@ -155,6 +155,8 @@ def index(request: Request) -> Response:
 
 def list_stores(root: str) -> list[dict[str, str]]:
     """Return the finished stores of a study: what they are, and their path in it, by identity."""
+    from dglzarr.storage.schemas import SPECS  # noqa: PLC0415  (as below)
+
     study = open_study(root)
     found = []
     for schema in (*SEGMENTED, *WHOLE, *OPTIONAL):

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dglzarr.errors import DglzarrError
-from dglzarr.serve.answers import Answers, stamp_of
 from dglzarr.serve.cache import ArrayCache
 from dglzarr.serve.later import Later
 from dglzarr.serve.refusals import Busy, NotFound
+from dglzarr.serve.stamps import stamp_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from dglzarr.serve.answers import Answers
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +79,8 @@ class Served:
         return Later(self._open, f"The study {self.name}")
 
     def _open(self) -> Answers:
+        from dglzarr.serve.answers import Answers  # noqa: PLC0415  (it takes a second)
+
         try:
             answers = Answers(self.name, self.root, self._cache)
         except Busy:

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from dglzarr.serve import shelf
-from dglzarr.serve.answers import Answers, stamp_of
+from dglzarr.serve.answers import Answers
 from dglzarr.serve.cache import ArrayCache
 from dglzarr.serve.later import Later
 from dglzarr.serve.refusals import Busy, NotFound
 from dglzarr.serve.shelf import Served, Shelf, name_studies
+from dglzarr.serve.stamps import stamp_of
 from tests.builders import set_attributes
 from tests.serve import studies
 
