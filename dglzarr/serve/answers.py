@@ -17,6 +17,7 @@ import numpy as np
 from dglzarr.errors import DglzarrError
 from dglzarr.kernels.comparison import paired_difference
 from dglzarr.kernels.split import SPLITS
+from dglzarr.query.answers import N_COMPARED, Likeness
 from dglzarr.serve.genes import LONGEST_NAME, GeneIndex
 from dglzarr.serve.groups import Groups, group_samples, spreads
 from dglzarr.serve.later import Later
@@ -73,12 +74,14 @@ class Answers:
         self._one_at_a_time = threading.Lock()
         self._waiting = threading.BoundedSemaphore(WAITING_PANELS)
         self.maker: Later[PanelMaker] = Later(self._make_maker, "The panel maker of this study")
+        self.likeness: Later[Likeness] = Later(self._make_likeness, "How alike genes are")
         self.mined: Later[Ordered] = Later(self._mined, "What the genes of the panel are for")
         self.order = lru_cache(maxsize=N_PANELS_KEPT)(self._order)
         self.check()
 
     def begin(self) -> None:
         """Begin what takes long: neighbours, and what the genes of the panel are for."""
+        self.likeness.begin()
         self.maker.begin()
         if "mined" in self.panels:
             self.mined.begin()
@@ -248,11 +251,11 @@ class Answers:
 
     def neighbours(self, place: int, n: int) -> list[dict[str, Any]]:
         """Return the features most correlated with one, either way, over kept training samples."""
-        r = self._maker().correlations(place).copy()
-        r[~np.isfinite(r)] = 0
-        r[place] = 0
-        best = np.argpartition(-np.abs(r), min(n, r.size - 1))[:n]
-        best = best[np.argsort(-np.abs(r[best]), kind="stable")]
+        r = self.likeness.get().correlations(place)
+        strength = np.nan_to_num(np.abs(r))
+        strength[place] = -1
+        best = np.argpartition(-strength, min(n, r.size - 1))[:n]
+        best = best[np.argsort(-strength[best], kind="stable")]
         return [{**self.gene(i), "r": plain(r[i])} for i in best.tolist()]
 
     # ------------------------------------------------------------ values over samples
@@ -330,8 +333,14 @@ class Answers:
         with self._unchanged():
             return PanelMaker(self.root)
 
-    def _maker(self) -> PanelMaker:
-        return self.maker.get()
+    def _make_likeness(self) -> Likeness:
+        """Return what `neighbours` of the accessor compares, whatever other stores there are."""
+        with self._unchanged():
+            rows = Rows(self._study.uris("normalized")[0])
+            trained = self.keep & (self.split == SPLITS.index("train"))
+            kept = np.flatnonzero(trained[: len(rows)])
+            step = np.linspace(0, kept.size - 1, min(kept.size, N_COMPARED)).round().astype(int)
+            return Likeness(rows.take(kept[step]))
 
     def _mined(self) -> Ordered:
         from dglzarr.evaluation.order import Conditions  # noqa: PLC0415
@@ -364,7 +373,7 @@ class Answers:
             row = table[table["gene"] == self.genes.labels[place]].iloc[0]
             names = ("position", "why", "share", "serves", "instead")
             return {"on_panel": True, **{name: plain(row[name]) for name in names}}
-        r = self._maker().correlations(place)[mined]
+        r = self.likeness.get().correlations(place)[mined]
         best = int(np.nan_to_num(np.abs(r)).argmax())
         return {"on_panel": False, "most_like": self.gene(mined[best]), "r": plain(r[best])}
 
@@ -404,7 +413,7 @@ class Answers:
 
     def _order(self, asked: Conditions) -> Ordered:
         """Return a panel within conditions; one is made at a time, and few wait."""
-        maker = self._maker()
+        maker = self.maker.get()
         if not self._waiting.acquire(blocking=False):
             raise Busy("Other panels are being made. Ask again in some seconds.")
         try:

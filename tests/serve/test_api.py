@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+import dglzarr
 from dglzarr.evaluation.order import Conditions, PanelMaker
 from dglzarr.storage.study import open_study
 from tests.serve.studies import (
@@ -134,6 +135,13 @@ def test_neighbours__are_those_of_highest_correlation(served):
     best = np.argsort(-np.abs(r))[:7]
     assert [row["gene"] for row in found] == [GENES[i] for i in best]
     np.testing.assert_allclose([row["r"] for row in found], r[best], atol=1e-3)
+
+
+def test_neighbours__are_those_of_the_command_line(served, original):
+    expected = dglzarr.open_study(original).dgl.neighbours("020_at", 5)
+    found = served.json("/neighbours", params={"name": "020_at", "n": 5})["neighbours"]
+    assert [row["gene"] for row in found] == expected["gene"].values.tolist()
+    np.testing.assert_allclose([row["r"] for row in found], expected["r"].values)
 
 
 def test_programs__of_a_gene_and_of_a_unit(served):

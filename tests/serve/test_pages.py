@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import time
 from html.parser import HTMLParser
 
 import pytest
@@ -210,7 +211,7 @@ def test_waiting__the_rest_of_a_page_is_there(serve, root, monkeypatch):
     from dglzarr.serve.answers import Answers
 
     monkeypatch.setattr(Answers, "begin", lambda _: None)
-    monkeypatch.setattr(Answers, "_make_maker", lambda _: __import__("time").sleep(2))
+    monkeypatch.setattr(Answers, "_make_likeness", lambda _: time.sleep(2))
     served = serve(root)
     text = served.get("/s/study/gene?name=TP53").text
     assert "is being prepared" in text
