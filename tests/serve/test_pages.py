@@ -3,12 +3,15 @@
 import csv
 import io
 import re
+import shutil
 import time
 from html.parser import HTMLParser
 
 import pytest
 
 from dglzarr.serve.guard import REPORT_POLICY
+from dglzarr.storage.schemas import EVALUATION
+from tests.builders import text, write_store
 from tests.serve import studies
 from tests.serve.studies import EVIL, GENES, N_PANEL
 
@@ -159,6 +162,18 @@ def test_compare__says_which_predicts_better(ready):
     text = Tags(ready.get("/s/study/compare?a=mined&b=published").text).text
     assert "mined predicts better" in text
     assert "published predicts better" not in text
+
+
+def test_compare__of_two_series_tells_nothing(serve, root):
+    shutil.rmtree(root / "evaluation.zarr")
+    genes = {"gene": text(GENES), "gene_symbol": text(studies.SYMBOLS)}
+    arrays = studies.evaluation_arrays(genes)
+    arrays["judged_series"] = text([f"GSE{i % 2}" for i in range(30)])
+    write_store(root / "evaluation.zarr", EVALUATION, arrays)
+    told = Tags(serve(root).get("/s/study/compare?a=mined&b=published").text).text
+    assert "fewer than 3 series" in told
+    assert "cannot be told" in told
+    assert "predicts better" not in told
 
 
 def test_data__shows_what_to_type(ready):
