@@ -43,6 +43,8 @@ LABELS = ("series", "platform", "source", "split")
 MOST_LABEL_VALUES = 2000
 N_PANELS_KEPT = 16
 WAITING_PANELS = 4
+MOST_AT_ONCE = 10**8
+"""Values of a study of which all is prepared when it is opened."""
 
 
 class Answers:
@@ -80,8 +82,13 @@ class Answers:
         self.check()
 
     def begin(self) -> None:
-        """Begin what takes long: neighbours, and what the genes of the panel are for."""
+        """Begin what takes long: neighbours; of a small study also what panels need.
+
+        That reads all samples; of a large one it is begun when somebody asks for it.
+        """
         self.likeness.begin()
+        if self.n_samples * len(self.genes) > MOST_AT_ONCE:
+            return
         self.maker.begin()
         if "mined" in self.panels:
             self.mined.begin()

@@ -223,6 +223,7 @@ def order(request: Request) -> Response:
             refusal = error
     else:
         question.end()
+        answers.maker.begin()  # it will be asked
     if made is not None and kind != "html":
         return sheet(made.table.to_dict("records"), f"{answers.name}-order", kind)
     asked_for = {name: value for name, value in given.items() if name != "as"}
