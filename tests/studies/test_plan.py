@@ -334,6 +334,7 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
 }
 ELSEWHERE = {
     "verify_on_read",
+    "ingest.divide_persons",
     "train.cache",
     "train.device",
     "score.device",
