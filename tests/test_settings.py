@@ -233,7 +233,7 @@ def test_load_settings__unknown_or_missing(text, message, tmp_path):
         ("[train]\nlearning_rate = inf", r"train\.learning_rate: .*finite number, got inf"),
         ("[train]\nactivation = 'step'", r"train\.activation: .*'sigmoid'.*got 'step'"),
         ("train = 3", r"train: .*got 3"),
-        ("[ingest]\nsplit_by = 'platform'", r"ingest\.split_by: .*got 'platform'"),
+        ("[ingest]\nsplit_by = ''", r"ingest\.split_by: .*got ''"),
         ("[ingest]\ntest_fraction = 0", r"ingest\.test_fraction: .*got 0"),
         ("[ingest]\nshard_samples = 0", r"ingest\.shard_samples: .*got 0"),
         ("[ingest]\nprobes = 5", r"ingest\.probes: .*valid string, got 5"),

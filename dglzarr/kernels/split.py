@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,21 +16,23 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SplitBy = Literal["series", "sample"]
-
 SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class SplitRule:
-    """How samples are split: as a study of its own, as a fold of one, or as added to one."""
+    """How samples are split: as a study of its own, as a fold of one, or as added to one.
 
-    split_by: SplitBy
+    ``instead`` is what an error offers to split by.
+    """
+
+    split_by: str
     test: float
     validation: float
     seed: int
     fold: tuple[int, int] | None = None
     is_added: bool = False
+    instead: str = "sample"
 
     def assign(self, labels: Sequence[str]) -> NDArray[np.int8]:
         """Return 0 (train), 1 (validation) or 2 (test) for each label.
@@ -46,11 +48,24 @@ class SplitRule:
             return fold_split(labels, fold=k, n_folds=n_folds, validation=validation, seed=seed)
         if self.is_added:
             return hashed_split(labels, test=self.test, validation=validation, seed=seed)
-        return assign_split(labels, self.split_by, test=self.test, validation=validation, seed=seed)
+        return assign_split(
+            labels,
+            self.split_by,
+            test=self.test,
+            validation=validation,
+            seed=seed,
+            instead=self.instead,
+        )
 
 
 def assign_split(
-    labels: Sequence[str], split_by: SplitBy, *, test: float, validation: float, seed: int
+    labels: Sequence[str],
+    split_by: str,
+    *,
+    test: float,
+    validation: float,
+    seed: int,
+    instead: str = "sample",
 ) -> NDArray[np.int8]:
     """Return 0 (train), 1 (validation) or 2 (test) for each label, a pure function of both.
 
@@ -74,13 +89,13 @@ def assign_split(
             hashed_split(labels, test=test, validation=validation, seed=other).tolist()
         ):
             remedy = f"Set seed = {other}" + (
-                ", or ingest.split_by = 'sample'." if split_by == "series" else "."
+                f", or ingest.split_by = {instead!r}." if split_by != "sample" else "."
             )
             break
     else:
         remedy = (
-            "Add sources of another series, or set ingest.split_by = 'sample'."
-            if split_by == "series"
+            f"Add sources of another series, or set ingest.split_by = {instead!r}."
+            if split_by != "sample"
             else "Add samples."
         )
     counts = Counter(SPLITS[i] for i in split.tolist())
@@ -103,6 +118,37 @@ def hashed_split(
 
     known: Mapping[str, int] = {label: place(label) for label in set(labels)}
     return np.array([known[label] for label in labels], dtype=np.int8)
+
+
+def split_units(keys: Sequence[Sequence[str]]) -> list[str]:
+    """Return what each sample is split by: a key that it shares with all it is bound to.
+
+    Samples with a key in common are bound together, and so are those that a chain of such binds.
+    A unit is called by the first of its keys in the order of text.
+
+    Parameters
+    ----------
+    keys
+        The keys of each sample, such as the series that it belongs to.
+
+    Examples
+    --------
+    >>> split_units([["GSE1"], ["GSE2", "GSE1"], ["GSE2"], ["GSE3"]])
+    ['GSE1', 'GSE1', 'GSE1', 'GSE3']
+    """
+    root: dict[str, str] = {}
+
+    def find(key: str) -> str:
+        while root.setdefault(key, key) != key:
+            root[key] = root[root[key]]
+            key = root[key]
+        return key
+
+    for own in keys:
+        for key in own[1:]:
+            first, second = sorted((find(own[0]), find(key)))
+            root[second] = first
+    return [find(own[0]) for own in keys]
 
 
 def fold_split(

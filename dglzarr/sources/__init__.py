@@ -18,6 +18,7 @@ from dglzarr.sources.compendia import hdf5_format, read_archs4, read_h5ad
 from dglzarr.sources.gct import read_gct, read_gctx
 from dglzarr.sources.geo import read_series_matrix, read_soft
 from dglzarr.sources.identifiers import read_annotation_table
+from dglzarr.sources.persons import name_persons
 from dglzarr.sources.table import (
     PLATFORM_COLUMNS,
     SERIES_COLUMNS,
@@ -102,7 +103,7 @@ def read_source(
     if annotation is not None:
         source = replace(source, gene_symbol=_named(source, annotation))
     if sample_sheet is None:
-        return choose_samples(source, reading)
+        return choose_samples(name_persons(source), reading)
     if not Path(sample_sheet).is_file():
         raise SourceError(f"{sample_sheet}: expected a sample sheet, got none.")
     labels = read_sample_sheet(Path(sample_sheet), source.samples, column=sample_column)
@@ -113,7 +114,7 @@ def read_source(
         platform=platform,
         sample_series=_series(labels) or source.sample_series,
     )
-    return choose_samples(sheeted, reading)
+    return choose_samples(name_persons(sheeted), reading)
 
 
 def _named(source: Source, annotation: str | Path) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from dglzarr.errors import SourceError
 from dglzarr.kernels.slices import copy_block
-from dglzarr.sources.hdf5 import told
+from dglzarr.sources.hdf5 import check_chunk, told
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,12 +60,15 @@ class Chunked:
         ------
         SourceError
             If it is no matrix of numbers.
+        ValueError
+            If its first chunk is of another length than its header says.
         """
         if dataset.ndim != 2 or dataset.dtype.kind not in "fiu":
             raise SourceError(
                 f"{path.name}: expected a matrix of numbers in '{dataset.name}', got "
                 f"{dataset.dtype} {dataset.shape}."
             )
+        check_chunk(dataset)
         n_samples, n_genes = dataset.shape[::-1] if is_turned else dataset.shape
         width = (dataset.chunks or (_WIDTH, _WIDTH))[1 if is_turned else 0]
         shape = (int(n_samples), int(n_genes))

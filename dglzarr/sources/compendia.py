@@ -31,7 +31,7 @@ from dglzarr.sources.base import (
 from dglzarr.sources.chosen import keep_samples, series_of
 from dglzarr.sources.chunked import Chunked
 from dglzarr.sources.columns import check_unique, find_symbols
-from dglzarr.sources.hdf5 import find_dataset, strings, told
+from dglzarr.sources.hdf5 import check_chunk, find_dataset, strings, told
 from dglzarr.sources.wide import Picked
 
 if TYPE_CHECKING:
@@ -334,6 +334,8 @@ def _anndata_values(path: Path, found: h5py.Dataset | h5py.Group, shape: tuple[i
             raise SourceError(
                 f"{path.name}: expected '{found.name}' to be dense, csr or csc, got {kind!r}."
             )
+        for part in ("indptr", "indices", "data"):
+            check_chunk(found[part])
         values = Sparse(path, found.name, shape, is_by_gene)
     if tuple(map(int, own)) != shape:
         raise SourceError(

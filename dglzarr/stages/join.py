@@ -7,7 +7,7 @@ own genes until it is evaluated.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from pydantic import model_validator
 
-from dglzarr.errors import SourceError
+from dglzarr.errors import ConfigError, SourceError, hint
 from dglzarr.kernels.scale import Scale, to_log2
-from dglzarr.kernels.split import SPLITS, SplitBy, SplitRule
+from dglzarr.kernels.split import SPLITS, SplitRule, split_units
 from dglzarr.sources import Reading, read_source
-from dglzarr.sources.chosen import keep_samples
+from dglzarr.sources.chosen import keep_samples, series_of
 from dglzarr.sources.dates import told_dates
 from dglzarr.sources.identifiers import (
     Annotation,
@@ -27,6 +27,7 @@ from dglzarr.sources.identifiers import (
     GeneMatch,
     choose_genes,
     feature_symbols,
+    has_name,
     match_genes,
     match_labels,
     name_genes,
@@ -34,6 +35,7 @@ from dglzarr.sources.identifiers import (
     read_gene_list,
     same_spelling,
 )
+from dglzarr.sources.persons import iter_persons
 from dglzarr.storage.declare import chunk_samples, shard_samples
 from dglzarr.storage.options import Options, Run, choice
 from dglzarr.storage.rows import Rows, read_array
@@ -53,7 +55,7 @@ from dglzarr.storage.store import (
 from dglzarr.storage.study import raw_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import xarray as xr
     from numpy.typing import NDArray
@@ -86,8 +88,16 @@ class JoinOptions(Options):
         "table probe -> gene symbol and ID, instead of the sources'; genes fall back on these",
         is_path=True,
     )
-    split_by: SplitBy = choice(
-        "series", "what stays whole on one side of the split", paper="sample"
+    split_by: str = choice(
+        "series",
+        "what stays whole on one side of the split: series, sample, or a label such as donor",
+        paper="sample",
+        min_length=1,
+    )
+    divide_persons: bool = choice(
+        False,
+        "take a split that has samples of one donor or patient, by a label, on several sides",
+        is_recorded=False,
     )
     test_fraction: float = choice(0.2, "expected share of test labels", paper="0.1", gt=0, lt=1)
     validation_fraction: float = choice(
@@ -143,19 +153,11 @@ def join(
     SourceError
         When sources share no probes, repeat a sample or hold what is no log2 value.
     ConfigError
-        When the split leaves train or test empty.
+        When the split leaves train or test empty, or divides the samples of a person.
     """
     if claim.state == "new":
         labels = _study_labels(source, like, options)
-        rule = SplitRule(
-            options.split_by,
-            options.test_fraction,
-            options.validation_fraction,
-            seed,
-            fold,
-            is_added=bool(like),
-        )
-        labels["split"] = rule.assign(labels[options.split_by].tolist())
+        labels["split"] = _split(labels, like, options, seed, fold)
         length = _whole_chunks(options.shard_samples, labels["sample"].size)
         create_store(claim, labels, region_length=length)
     parts = _Parts(
@@ -192,6 +194,145 @@ def _whole_chunks(wanted: int | None, n_samples: int) -> int:
         return shard_samples(n_samples)
     chunk = min(wanted, chunk_samples(n_samples))
     return -(-wanted // chunk) * chunk
+
+
+# ---------------------------------------------------------------- split
+
+
+def _split(
+    labels: dict[str, NDArray[Any]],
+    like: Sequence[str],
+    options: JoinOptions,
+    seed: int,
+    fold: tuple[int, int] | None,
+) -> NDArray[np.int8]:
+    """Return the split of the samples; those bound to samples of a grown study are as these."""
+    by = options.split_by
+    own = _SplitLabels.of(labels)
+    keys = own.keys(by)
+    units = split_units(keys)
+    persons = [name for name, _ in own.persons()]
+    rule = SplitRule(
+        by,
+        options.test_fraction,
+        options.validation_fraction,
+        seed,
+        fold,
+        is_added=bool(like),
+        instead=next((name for name in persons if name != by), "sample"),
+    )
+    split = rule.assign(units)
+    for uri in like:
+        ds = open_labels(uri, EXPRESSION)
+        old = _SplitLabels.of({str(name): ds[name].values for name in ds.coords})
+        own.follow(by, units, split, old, ds["split"].values)
+    if not options.divide_persons:
+        own.refuse_divided(by, split)
+    return split
+
+
+@dataclass
+class _SplitLabels:
+    """What samples can be split by."""
+
+    sample: list[str]
+    series: list[str]
+    labels: dict[str, list[str]]
+    sides: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, found: Mapping[str, NDArray[Any]]) -> Self:
+        """Return the labels of a store, or of what becomes one."""
+        names, cells = found["label"].tolist(), found["sample_label"]
+        return cls(
+            found["sample"].tolist(),
+            found["series"].tolist(),
+            {str(name): cells[:, place].tolist() for place, name in enumerate(names)},
+        )
+
+    def keys(self, by: str) -> list[list[str]]:
+        """Return what binds each sample; one without the label is bound to its series.
+
+        Raises
+        ------
+        ConfigError
+            When no sample has the label.
+        """
+        series = [series_of(name) or [""] for name in self.series]
+        if by in ("series", "sample"):
+            return series if by == "series" else [[sample] for sample in self.sample]
+        cells = self.labels.get(by, [])
+        if not any(map(has_name, cells)):
+            known = ["series", "sample", *self.labels]
+            raise ConfigError(
+                f"ingest.split_by: expected a label of the samples, got {by!r}{hint(by, known)}. "
+                f"They have {', '.join(map(repr, known))}."
+            )
+        n_without = sum(not has_name(cell) for cell in cells)
+        if n_without:
+            logger.warning("%d samples without %r are kept with their series", n_without, by)
+        return [
+            [cell] if has_name(cell) else [f"series {name}" for name in own]
+            for cell, own in zip(cells, series, strict=True)
+        ]
+
+    def persons(self) -> Iterator[tuple[str, list[str]]]:
+        """Yield the labels that name persons, and whom each sample is of."""
+        return iter_persons(self.labels, self.series)
+
+    def follow(
+        self,
+        by: str,
+        units: Sequence[str],
+        split: NDArray[np.int8],
+        old: _SplitLabels,
+        old_split: NDArray[np.int8],
+    ) -> None:
+        """Give the samples bound to those of a study the side that these have, in place.
+
+        Raises
+        ------
+        ConfigError
+            When they are bound to samples on two sides.
+        """
+        for name, whom in old.persons():
+            self.sides |= {(name, w): int(s) for w, s in zip(whom, old_split, strict=True) if w}
+        if by not in ("series", "sample", *old.labels):
+            return
+        is_known = by in ("series", "sample") or any(map(has_name, old.labels[by]))
+        pairs = zip(old.keys(by) if is_known else [], old_split.tolist(), strict=False)
+        side = {key: place for own, place in pairs for key in own}
+        found: dict[str, set[int]] = {}
+        for unit, own in zip(units, self.keys(by), strict=True):
+            found.setdefault(unit, set()).update(side[key] for key in own if key in side)
+        for place, unit in enumerate(units):
+            if len(found[unit]) > 1:
+                raise ConfigError(
+                    f"sample {self.sample[place]!r}: expected {by} of one side of the study's "
+                    f"split, got several, bound by {unit!r}. Leave the sample out."
+                )
+            split[place] = next(iter(found[unit]), split[place])
+
+    def refuse_divided(self, by: str, split: NDArray[np.int8]) -> None:
+        """Refuse a split with samples of one person on several sides.
+
+        Raises
+        ------
+        ConfigError
+            Naming a person, and the label to split by.
+        """
+        for name, whom in self.persons():
+            divided: list[str] = []
+            for person, side in zip(whom, split.tolist(), strict=True):
+                if person and self.sides.setdefault((name, person), side) != side:
+                    divided.append(person)
+            if divided:
+                raise ConfigError(
+                    f"ingest.split_by {by!r}: expected all samples of a person on one side of the "
+                    f"split, got those of {divided[0]!r} and {len(set(divided)) - 1} more (label "
+                    f"{name!r}) on several. Set ingest.split_by = {name!r}; or, where that label "
+                    "names no persons, ingest.divide_persons = true."
+                )
 
 
 # ---------------------------------------------------------------- labels

@@ -21,6 +21,7 @@ from dglzarr.kernels.quantile import (
     sum_sorted,
 )
 from dglzarr.kernels.split import SPLITS
+from dglzarr.sources.targets import read_target
 from dglzarr.storage.options import Options, Run, choice
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.schemas import EXPRESSION, NORMALIZED
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
 Method = Literal["quantile", "none"]
 
+_ROLE = "reference_file"
+
 
 class NormalizeOptions(Options):
     """Quantile normalization; method "none" takes sources that are normalized already."""
@@ -55,6 +58,20 @@ class NormalizeOptions(Options):
     fit_on: Literal["train", "all"] = choice(
         "train", "samples the reference is fitted on; all lets test samples in", paper="all"
     )
+    reference: str | None = choice(
+        None,
+        "file with a published distribution in log2, one value a line, instead of fitting one",
+        is_path=True,
+    )
+
+    def inputs(self) -> dict[str, str]:
+        """Return the file of the reference by a role of its own: a store may be another."""
+        return {} if self.reference is None else {_ROLE: self.reference}
+
+    @classmethod
+    def setting_names(cls) -> dict[str, str]:
+        """Return what the settings call each choice, and the file of the reference."""
+        return {**super().setting_names(), _ROLE: "normalize.reference"}
 
 
 @stage(NORMALIZED, reads=("source", "reference"))
@@ -75,7 +92,8 @@ def normalize(
         URIs of the expression store and of the normalized store.
     reference
         Normalized store whose frozen reference is applied instead of fitting one: new samples
-        become comparable with old ones. How far they were from it is in the details as drift.
+        become comparable with old ones. How far they were from it is in the details as drift, as
+        it is of a published one that the options name; this store counts before that.
     options, run
         Its choices, and how it is run. With method ``"none"`` the reference is still fitted, for
         cohorts and for drift.
@@ -84,6 +102,8 @@ def normalize(
     ------
     StoreError, SchemaError
         When the source cannot be used or the target cannot be written.
+    SourceError
+        When the file of a published reference is none.
 
     Notes
     -----
@@ -98,10 +118,15 @@ def normalize(
     is_all = options.fit_on == "all" or reference is not None
     fitted = np.ones(ds.sizes["sample"], bool) if is_all else ds["split"].values == 0
     details: dict[str, Any] = {"fitted_on": SPLITS[0] if options.fit_on == "train" else "all"}
-    if reference is not None:
-        quantiles = _frozen_reference(reference, ds.sizes["gene"])
+    frozen = reference or options.reference
+    if frozen is not None:
+        quantiles = (
+            _frozen_reference(frozen, ds.sizes["gene"])
+            if reference is not None
+            else read_target(frozen, ds.sizes["gene"])
+        )
         drift = _fit(source, fitted, run) - quantiles
-        details["fitted_on"] = reference
+        details["fitted_on"] = frozen
         details["drift_rms"] = float(np.sqrt(np.mean(drift**2)))
         details["drift_largest"] = float(np.abs(drift).max())
     elif claim.state == "new":
@@ -120,7 +145,7 @@ def normalize(
         on_progress=run.on_progress,
     )
     quantiles = read_array(target, "quantile_reference")
-    details["n_fitted"] = 0 if reference else int(fitted.sum())
+    details["n_fitted"] = 0 if frozen else int(fitted.sum())
     details |= {"lowest": float(quantiles[0]), "highest": float(quantiles[-1])}
     return finish(claim, details=details)
 

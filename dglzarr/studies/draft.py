@@ -19,6 +19,7 @@ from dglzarr.errors import ConfigError, SourceError
 from dglzarr.settings import describe_settings
 from dglzarr.sources import read_source, source_name
 from dglzarr.sources.identifiers import clean_id, read_annotation_table, read_panel
+from dglzarr.sources.persons import iter_persons
 from dglzarr.sources.scaled import find_scale
 from dglzarr.sources.table import read_sample_sheet
 from dglzarr.sources.text import TextStream
@@ -42,7 +43,7 @@ _MOST_KINDS, _N_SHOWN = 20, 6
 _MOST_COLUMNS = 12
 """A list of genes has no more columns: a wider table is a matrix."""
 
-_FEWEST_SERIES = 3
+_FEWEST_SERIES, _FEWEST_PERSONS = 3, 5
 _SHARED = 0.9
 _SHOWN_SETTINGS = (
     "ingest.feature_kind", "ingest.split_by", "ingest.test_fraction", "dedup.threshold",
@@ -77,6 +78,7 @@ class _Found:
     scale: str
     unit: str
     labels: dict[str, int]
+    persons: set[str]
     sheet: Path | None = None
     notes: list[str] = field(default_factory=list)
     accession: str = ""
@@ -216,6 +218,7 @@ def _describe(source: Source, names: _Names, *, unit: Unit | None = None) -> _Fo
         scaled.scale,
         scaled.unit or "",
         _kinds(source.labels),
+        _persons(source.labels),
         notes=[*map(str, source.left_out), *source.notes, *scaled.notes],
     )
 
@@ -229,6 +232,12 @@ def _kinds(labels: Mapping[str, Sequence[str]]) -> dict[str, int]:
         if 1 < len(those) <= min(_MOST_KINDS, len(labels[name]) // 2)
         and not all(map(_is_number, those))
     }
+
+
+def _persons(labels: Mapping[str, Sequence[str]]) -> set[str]:
+    """Return the labels that name enough persons to split by."""
+    found = iter_persons(labels, [""] * max(map(len, labels.values()), default=0))
+    return {name for name, whom in found if len(set(whom) - {""}) >= _FEWEST_PERSONS}
 
 
 def _is_number(text: str) -> bool:
@@ -254,6 +263,7 @@ def _match_sheets(found: _Folder) -> None:
                 continue
             source.sheet = path
             source.labels |= _kinds(labels)
+            source.persons |= _persons(labels)
             series = next((labels[n] for n in ("series_id", "series", "gse") if n in labels), None)
             source.series = set(series or source.series)
             break
@@ -507,7 +517,9 @@ def _sections(
     n_series = len(set().union(*(one.series for one in training)))
     if n_series < _FEWEST_SERIES:
         why = f"{n_series} series cannot be held out whole: what is found may hold for these alone"
-        chosen["ingest.split_by"] = ('"sample"', why)
+        persons = set.intersection(*(one.persons for one in training))
+        by = min(persons, default="sample")
+        chosen["ingest.split_by"] = (_text(by), why)
     n_landmarks = min(_PANEL_SIZE, max(1, len(common) // _GENES_A_LANDMARK))
     chosen["select.n_landmarks"] = (str(n_landmarks), "genes of the panel")
     panels = []

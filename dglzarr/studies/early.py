@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from dglzarr.errors import ConfigError, SourceError
+from dglzarr.errors import ConfigError, SourceError, hint
 from dglzarr.evaluation.panels import check_list_names, find_rules, read_lists
 from dglzarr.models import check_installed
 from dglzarr.sources import read_source
@@ -107,8 +107,25 @@ def check_labels(settings: Settings, train: Sequence[xr.Dataset], cohorts: Seque
         Naming the labels there are.
     """
     check_group_by(train, settings.score.group_by)
+    check_split_by(train, settings.ingest.split_by)
     if settings.group.label:
         find_labelled([*train, *cohorts], settings.group.label, settings.group.series)
+
+
+def check_split_by(train: Sequence[xr.Dataset], split_by: str) -> None:
+    """Refuse a label to split by that no sample has.
+
+    Raises
+    ------
+    ConfigError
+        Naming the labels there are.
+    """
+    known = ["series", "sample", *sorted({str(n) for ds in train for n in ds["label"].values})]
+    if split_by not in known:
+        raise ConfigError(
+            f"ingest.split_by: expected one of {', '.join(known)}, got {split_by!r}"
+            f"{hint(split_by, known)}."
+        )
 
 
 def check_genes(settings: Settings, genes: xr.Dataset) -> None:

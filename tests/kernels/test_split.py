@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dglzarr.errors import ConfigError
-from dglzarr.kernels.split import assign_split, fold_split
+from dglzarr.kernels.split import assign_split, fold_split, split_units
 
 TRAIN, TEST = 0, 2
 SERIES = [f"GSE{i}" for i, n in enumerate([40, 20, 9, 8, 8, 7, 5, 2, 1]) for _ in range(n)]
@@ -129,3 +129,25 @@ def _is_split(labels, seed):
 def test_assign_split__one_label_cannot_be_split(split_by, remedy):
     with pytest.raises(ConfigError, match=remedy):
         assign_split(["GSE1"] * 5, split_by, test=0.2, validation=0.1, seed=0)
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=3), min_size=1))
+def test_split_units__as_connected_components_are(keys):
+    """As scipy's connected components of the graph of samples and keys."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    names = sorted({key for own in keys for key in own})
+    pairs = [(row, len(keys) + names.index(key)) for row, own in enumerate(keys) for key in own]
+    n = len(keys) + len(names)
+    graph = coo_matrix((np.ones(len(pairs)), tuple(np.transpose(pairs))), shape=(n, n))
+    component = connected_components(graph, directed=False)[1]
+    units = split_units(keys)
+    for row, unit in enumerate(units):
+        of_same = component[len(keys) :] == component[row]
+        assert unit == min(np.array(names)[of_same])
+    assert split_units(keys[::-1]) == units[::-1]
+
+
+def test_split_units__one_key_is_itself():
+    assert split_units([["b"], ["a"], ["b"]]) == ["b", "a", "b"]

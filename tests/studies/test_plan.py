@@ -277,6 +277,7 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
     "ingest.shard_samples": (32, "ingest", "@: 16 -> 32"),
     "normalize.method": ("none", "normalize", "@: 'quantile' -> 'none'"),
     "normalize.ties": ("dgex", "normalize", "@: 'midrank' -> 'dgex'"),
+    "normalize.reference": ("target.txt", "normalize", "other inputs"),
     "normalize.fit_on": ("all", "normalize", "@: 'train' -> 'all'"),
     "dedup.n_clusters": (5, "dedup", "@: 4 -> 5"),
     "dedup.threshold": (2.0, "dedup", "@: 1.0 -> 2.0"),
@@ -335,6 +336,7 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
 }
 ELSEWHERE = {
     "verify_on_read",
+    "ingest.divide_persons",
     "train.cache",
     "train.device",
     "score.device",
@@ -406,6 +408,7 @@ def done(tmp_path_factory):
     write_ontology(folder, genes)
     mine(tiny(folder, group=GROUP, enrich=ENRICH))
     (folder / "probes.txt").write_text("\n".join(genes))
+    (folder / "target.txt").write_text("\n".join(str(4 + i / 20) for i in range(200)))
     (folder / "list.txt").write_text("\n".join(genes[:4]))
     (folder / "annotation.txt").write_text("ID\tGene symbol\n" + f"{genes[0]}\tABC\n")
     sheet = ["Sample\tother", *(f"{s}\tx" for s in ds["sample"].values)]
