@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_WIDEST = 256
 BOOKKEEPING = ("complete", "digest", "objects_sha256")
 """Attributes that say nothing to who reads a finished store."""
 
@@ -76,10 +76,15 @@ def plain_attributes(attributes: Mapping[str, Any], uri: str) -> dict[str, str |
 
 
 def _as_objects(name: str, variable: xr.Variable) -> xr.Variable:
-    """Return text as ``str`` objects; an index is in memory, other labels are read when needed."""
+    """Return text as ``str`` objects, read when needed; an index is fixed-width text in memory.
+
+    Axes of plots are to be of that; a label of over 256 characters would make all of them long.
+    """
     if variable.dims == (name,):
+        labels = variable.values.astype(object)
+        is_short = max(map(len, labels), default=0) <= _WIDEST
         return xr.Variable(
-            variable.dims, pd.Index(variable.values.astype(object), dtype=object), variable.attrs
+            variable.dims, labels.astype(str) if is_short else labels, variable.attrs
         )
     lazy: Any = indexing.LazilyIndexedArray(_Text(variable))
     cached = indexing.MemoryCachedArray(lazy)  # type: ignore[no-untyped-call]

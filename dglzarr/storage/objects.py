@@ -33,6 +33,8 @@ RECORD = f"{FOLDER}/{GROUP}"
 UNSEALED = "0" * 64
 """Stands for the digest of a text while it is computed."""
 _PIECE_NBYTES = 2**22
+_TABLES = ("inputs", "parameters", "details")
+"""Attributes that are JSON in text on disk; 0.1.0 wrote them as JSON."""
 
 
 class Object(NamedTuple):
@@ -90,7 +92,7 @@ def group_attributes(written: bytes) -> dict[str, Any]:
     ValueError
         When they are no longer as they were written.
     """
-    attributes: dict[str, Any] = dict(json.loads(written).get("attributes", {}))
+    attributes = as_tables(json.loads(written).get("attributes", {}))
     digest = attributes.pop("digest", None)
     is_open = digest is None and "objects_sha256" not in attributes
     if attributes.get("complete") and not is_open and not is_sealed(written, digest):
@@ -99,11 +101,51 @@ def group_attributes(written: bytes) -> dict[str, Any]:
 
 
 def set_attributes(uri: str, **changes: Any) -> None:  # noqa: ANN401
-    """Change attributes of a store, all or none of them."""
+    """Change attributes of a store, all or none of them.
+
+    On disk they are numbers and text, which netCDF takes too: what is more is JSON in text. A
+    complete store has the metadata of its arrays here as well, so that Zarr reads them at once.
+    """
     filesystem, path = open_filesystem(uri)
     content = json.loads(filesystem.cat_file(f"{path}/{GROUP}"))
-    content["attributes"] = {**content.get("attributes", {}), **changes, "digest": UNSEALED}
+    attributes = {**content.get("attributes", {}), **changes, "digest": UNSEALED}
+    content["attributes"] = {name: _as_plain(value) for name, value in attributes.items()}
+    content.pop("consolidated_metadata", None)
+    if attributes.get("complete"):
+        content["consolidated_metadata"] = _consolidated(uri)
     put(f"{path}/{GROUP}", seal(content))
+
+
+def as_tables(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return attributes as they were before `set_attributes` wrote them; older ones as they are.
+
+    Examples
+    --------
+    >>> as_tables({"complete": 1, "parameters": '{"ties": "midrank"}', "created": "now"})
+    {'complete': True, 'parameters': {'ties': 'midrank'}, 'created': 'now'}
+    """
+    found = dict(attributes)
+    for name in _TABLES:
+        if isinstance(found.get(name), str):
+            found[name] = json.loads(found[name])
+    if "complete" in found:
+        found["complete"] = bool(found["complete"])
+    return found
+
+
+def _as_plain(value: object) -> str | float | None:
+    """Return an attribute as netCDF takes it."""
+    if isinstance(value, bool):
+        return int(value)
+    return value if isinstance(value, str | int | float) or value is None else json.dumps(value)
+
+
+def _consolidated(uri: str) -> dict[str, Any]:
+    """Return the metadata of all arrays as Zarr consolidates them."""
+    filesystem, path = open_filesystem(uri)
+    names = sorted(name for name in list_objects(uri) if name.endswith(f"/{GROUP}"))
+    arrays = {array_of(name): json.loads(filesystem.cat_file(f"{path}/{name}")) for name in names}
+    return {"kind": "inline", "must_understand": False, "metadata": arrays}
 
 
 # ---------------------------------------------------------------- the record

@@ -41,6 +41,7 @@ from dglzarr.storage.objects import (
     Object,
     Record,
     array_of,
+    as_tables,
     changed,
     damaged,
     group_attributes,
@@ -836,6 +837,7 @@ def checked_attributes(uri: str, spec: StoreSpec | None = None) -> dict[str, Any
 
 def _lazy_dataset(uri: str) -> xr.Dataset:
     ds: xr.Dataset = xr.open_zarr(open_checked(uri), consolidated=False, chunks=None)
+    ds.attrs = as_tables(ds.attrs)
     return ds
 
 

@@ -9,6 +9,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import dask
 import h5py
 import numpy as np
 import pandas as pd
@@ -34,7 +35,8 @@ def tree(example_study):
 
 @pytest.fixture(scope="module")
 def values(tree):
-    return tree["normalized"].dataset["expression"].values
+    with dask.config.set(scheduler="synchronous"):  # as every test has it
+        return tree["normalized"].dataset["expression"].values
 
 
 @pytest.fixture(scope="module")
