@@ -105,4 +105,12 @@ def _read_text(path: Path, scratch: str | Path | None, value_columns: Sequence[s
             return read_soft(stream, scratch=folder)
         if first.startswith("!"):
             return read_series_matrix(stream, scratch=folder)
-        return read_table(stream, scratch=folder, value_columns=value_columns)
+        try:
+            return read_table(stream, scratch=folder, value_columns=value_columns)
+        except SourceError as error:
+            if ".gct" not in path.suffixes:
+                raise
+            raise SourceError(
+                f"{path.name}, line 1: expected '#1.2' or '#1.3', as a GCT begins, got "
+                f"{first.strip()[:60]!r}; nor is it a table: {error}"
+            ) from error
