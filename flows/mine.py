@@ -10,14 +10,23 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from dglzarr.studies.stopping import end, listen
+
+if __name__ == "__main__":
+    listen()  # before what takes seconds to import
+
+from httpx import HTTPError
 from prefect import Flow, flow, get_run_logger, task
 from prefect.artifacts import (
     create_link_artifact,
@@ -35,7 +44,9 @@ from prefect.logging.handlers import APILogHandler
 from prefect.runtime import deployment, flow_run
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import (
+    PREFECT_API_URL,
     PREFECT_SERVER_ANALYTICS_ENABLED,
+    PREFECT_SERVER_EPHEMERAL_ENABLED,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     temporary_settings,
 )
@@ -54,7 +65,6 @@ from dglzarr.studies.grow import grow
 from dglzarr.studies.plan import VERBS, Step, mine
 from dglzarr.studies.progress import rate_and_time_left
 from dglzarr.studies.stability import replicate
-from dglzarr.studies.stopping import end, listen
 from dglzarr.testing import write_study
 
 if TYPE_CHECKING:
@@ -319,9 +329,25 @@ def _progress(name: str, artifact: UUID) -> Callable[[str, int, int], None]:
     return report
 
 
+def start_server() -> None:
+    """Start Prefect's temporary server where none is configured, deaf to Ctrl-C: `main` ends it.
+
+    A process is deaf to what is blocked in the thread that starts it.
+    """
+
+    def start() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        with suppress(RuntimeError, HTTPError):  # the flow tries again, and tells
+            SubprocessASGIServer().start(PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
+
+    if not PREFECT_API_URL.value() and PREFECT_SERVER_EPHEMERAL_ENABLED.value():
+        thread = Thread(target=copy_context().run, args=(start,), daemon=True)
+        thread.start()
+        thread.join()
+
+
 def main() -> None:
     """Run the flow on a settings file, or on the demo study."""
-    listen()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("settings", help="settings file of a study; or 'demo': simulate one first")
     parser.add_argument("--flow", choices=FLOWS, default="mine", help="what is done; default mine")
@@ -348,6 +374,7 @@ def _run(options: argparse.Namespace) -> None:
             PREFECT_SERVER_ANALYTICS_ENABLED: False,
         }
     ):
+        start_server()
         given = {"overwrite": True} if options.overwrite else {}
         done: Any = FLOWS[options.flow](settings, **given)
     lines = done if isinstance(done, list) else [str(done)]

@@ -221,10 +221,10 @@ def _fit_epoch(
         val_loss = _mean_loss(model.test_on_batch, validation.epoch(0), f"validation {epoch}")
     seconds = time.perf_counter() - start
     logger.info(
-        "epoch %d: loss %.4f, validation %.4f, %.0f samples/s",
+        "epoch %d: loss %.4f, validation %s, %.0f samples/s",
         epoch,
         loss,
-        val_loss,
+        "none" if validation is None else f"{val_loss:.4f}",
         batches.n_samples / seconds,
     )
     return History(

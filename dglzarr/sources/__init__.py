@@ -145,4 +145,12 @@ def _read_file(path: Path, scratch: Path | None, reading: Reading) -> Source:
             return read_soft(stream, scratch=scratch)
         if first.startswith("!"):
             return read_series_matrix(stream, scratch=scratch)
-        return read_table(stream, scratch=scratch, reading=reading)
+        try:
+            return read_table(stream, scratch=scratch, reading=reading)
+        except SourceError as error:
+            if ".gct" not in path.suffixes:
+                raise
+            raise SourceError(
+                f"{path.name}, line 1: expected '#1.2' or '#1.3', as a GCT begins, got "
+                f"{first.strip()[:60]!r}; nor is it a table: {error}"
+            ) from error

@@ -211,6 +211,12 @@ def check_header(name: str, columns: Sequence[str], samples: Sequence[str]) -> N
     """
     is_data = samples and columns[0] and not _is_header(columns[0])
     if any(map(_DECIMAL.fullmatch, samples)) or (is_data and all(map(_is_value, samples))):
+        if len(columns) == 2:
+            raise SourceError(
+                f"{name}: expected a header of sample ids, got the values of one sample, as "
+                "htseq-count writes them. Join those of all samples into a table of genes, under a "
+                "header."
+            )
         raise SourceError(
             f"{name}: expected a header of sample ids, got numbers. Add a header. {_REMEDY}"
         )

@@ -322,6 +322,11 @@ def _join_samples(stream: TextStream, family: _Family) -> Source:
     complaints = [sample.complaint for sample in family.samples if sample.complaint]
     if not samples and complaints:
         raise complaints[0]
+    if not family.samples:
+        raise stream.error(
+            "expected samples, got none: the file tells of a series or platform alone. Give the "
+            "whole family file, or the series matrix."
+        )
     if not samples:
         raise stream.error(
             f"expected at least one sample table, got none in {len(family.samples)} samples. "

@@ -188,6 +188,11 @@ def read_gene_list(path: str | Path) -> list[str]:
         name = re.sub(r"(^|\s)#.*", "", text).strip().strip('"')
         if not name:
             continue
+        if text.startswith(("^", "!")):
+            raise SourceError(
+                f"{path.name}, line {line}: expected one id a line, got a file of GEO: "
+                f"{name[:40]!r}. Give a list of ids."
+            )
         if "\t" in name or '","' in name:
             raise SourceError(
                 f"{path.name}, line {line}: expected one id a line, got several cells."

@@ -80,6 +80,7 @@ def test_read_table__column_of_symbols(tmp_path, monkeypatch, text, wide_columns
         ("ID_REF\tS1\tS1\np1\t1\t2\n", r"line 1: expected each sample once, got 'S1' again"),
         ("ID_REF\tS1\t\tS2\np1\t1\t2\t3\n", r"line 1: expected a sample id, got '' as sample 2"),
         ("p1\t10.5\t2.25\np2\t1\t2\n", r"line 1: expected a header of sample ids, got numbers"),
+        ("ENSG1\t10\nENSG2\t1\n", r"line 1: .* the values of one sample, as htseq-count writes"),
         ("ID_REF\tS1\tS2\np1\t1\t2\np1\t1\t2\n", r"line 3: expected each id once, got 'p1' again"),
         ("ID_REF\tS1\tS2\np1\t1\t2\np2\t1\n", r"line 3: expected 3 columns, got 2\."),
         ("ID_REF\tS1\tS2\np1\t1\t2\np2\t1\t2\t3\n", r"line 3: expected 3 columns, got 4\."),
@@ -87,8 +88,8 @@ def test_read_table__column_of_symbols(tmp_path, monkeypatch, text, wide_columns
         ("ID\tsymbol\np\tA\n", r"line 1: expected at least one sample column, got none"),
     ],
     ids=[
-        "empty", "list", "html", "repeated-sample", "empty-sample", "no-header", "repeated-id",
-        "short-row", "long-row", "sample-sheet", "only-symbols",
+        "empty", "list", "html", "repeated-sample", "empty-sample", "no-header", "one-sample",
+        "repeated-id", "short-row", "long-row", "sample-sheet", "only-symbols",
     ],
 )  # fmt: skip
 def test_read_table__refuses(tmp_path, text, message):
