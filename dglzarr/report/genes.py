@@ -64,7 +64,8 @@ def gene_table(opened: Mapping[str, xr.Dataset]) -> Table:
         found = opened["reconstruction"]
         for name in ("mae", "pcc"):
             columns[f"reconstruction_{name}"] = _of(genes, found, found[name].values)
-    return Table(GENES, "All genes by rank, with score and errors", columns)
+    beside = f"; the rival of the mined panel is {rival}" if rival else ""
+    return Table(GENES, f"All genes by rank, with score and errors{beside}", columns)
 
 
 def _called(panel: str | None) -> str:

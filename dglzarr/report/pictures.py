@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dglzarr.evaluation.cohorts import HELD_OUT
 from dglzarr.evaluation.panels import MINED
 from dglzarr.report import figures
 from dglzarr.report.genes import GENES
@@ -116,6 +117,7 @@ def panel_strip(
     if not by_kind["mined"]:
         return None
     mined = next(iter(by_kind["mined"].values()))
+    judged = "held-out samples" if cohort == HELD_OUT else f"samples of {cohort}"
     return picture(
         figures.panel_strip(
             mined,
@@ -123,7 +125,7 @@ def panel_strip(
             np.array([*by_kind["random"].values()]),
         ),
         "Mean error of the mined panel, other selectors, published lists and random panels",
-        "Each dot is one panel of landmark genes, judged on held-out samples. Further left is "
+        f"Each dot is one panel of landmark genes, judged on {judged}. Further left is "
         "better. If the mined panel lies among the grey dots, a random draw does as well.",
         name,
         kind="strip",

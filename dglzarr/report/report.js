@@ -70,7 +70,7 @@ class Chart {
     const button = (text, label, act) => make("button", { type: "button", "aria-label": `${label}: ${told.alt}`, title: label, onclick: act }, text);
     tools.replaceChildren(
       ...(this.canZoom ? [button("+", "Zoom in", () => this.zoom(0.5)), button("\u2212", "Zoom out", () => this.zoom(2)), button("All", "Show all", () => this.reset())] : []),
-      button("Data (TSV)", "Download the data", () => saveTable(name, page.tables[told.table].names, this.rows)),
+      button("Data (TSV)", `Download the data (all digits: report_data/${told.table}.tsv)`, () => this.saveData()),
       button("SVG", "Download the picture as SVG", () => save(`${name}.svg`, this.svg(), "image/svg+xml")),
       button("PNG", "Download the picture as PNG", () => this.png()),
       this.said);
@@ -439,6 +439,12 @@ class Chart {
 
   // ------------------------------------------------------------ pictures to keep
 
+  saveData() {
+    const { names, n } = page.tables[this.told.table];
+    saveTable(this.name, names, this.rows);
+    if (this.rows.length < n) this.say(`${this.rows.length.toLocaleString("en")} of ${n.toLocaleString("en")} rows; all are in report_data/${this.told.table}.tsv.`);
+  }
+
   // the SVG with the colours of the page written into it
   svg() {
     const copy = this.plot.cloneNode(true), from = [this.plot, ...this.plot.querySelectorAll("*")], to = [copy, ...copy.querySelectorAll("*")];
@@ -549,7 +555,7 @@ function allGenes(place) {
   }
   place.append(make("div", { class: "filter" }, input),
     make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "All genes" }, make("table", { class: "wide" },
-      make("caption", {}, "All genes: click a column to sort. Errors are those of held-out samples, with the mined panel and with its best rival; genes that any panel measures are not predicted and have none."), make("thead", {}, make("tr", {}, ...heads)), body)),
+      make("caption", {}, `${page.tables.genes.title}. Click a column to sort. Errors are those of held-out samples; genes that any panel measures are not predicted and have none.`), make("thead", {}, make("tr", {}, ...heads)), body)),
     make("div", { class: "pages" }, back, next, told, keep));
   show();
 }
@@ -596,7 +602,11 @@ function navigation() {
 
 // ---------------------------------------------------------------- start
 
-document.querySelectorAll(".scroll").forEach((box) => { box.tabIndex = 0; });
+document.querySelectorAll(".scroll").forEach((box) => {
+  box.tabIndex = 0;
+  box.setAttribute("role", "region");
+  box.setAttribute("aria-label", box.querySelector("caption")?.textContent || "table");
+});
 document.querySelectorAll("main .scroll > table").forEach(sortable);
 allGenes(document.getElementById("all-genes"));
 for (const figure of document.querySelectorAll("figure[data-picture]")) {

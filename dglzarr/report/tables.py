@@ -130,15 +130,14 @@ def write_tables(folder: str, tables: Sequence[Table], more: Mapping[str, str]) 
     """
     made = {f"{table.name}.tsv": table.text() for table in tables} | dict(more)
     titles = {f"{table.name}.tsv": table.title for table in tables}
-    index = Path(folder, INDEX)
-    old = _listed(index)
+    old = _listed(Path(folder, INDEX))
     for name, text in made.items():
         write(f"{folder}/{name}", text)
     rows = [(name, titles.get(name, "for MultiQC")) for name in sorted(made)]
-    write(str(index), separated(["file", "what"], rows))
-    for name in old - made.keys():
-        with told(str(index.parent / name), "removed", remedy="Choose a writable root."):
-            (index.parent / name).unlink(missing_ok=True)
+    write(f"{folder}/{INDEX}", separated(["file", "what"], rows))
+    for name in sorted(old - made.keys()):
+        with told(f"{folder}/{name}", "removed", remedy="Choose a writable root."):
+            Path(folder, name).unlink(missing_ok=True)
 
 
 def _listed(index: Path) -> set[str]:

@@ -334,10 +334,10 @@ def test_dense__hexagons_until_zoomed_then_dots(browser, dense):
     show(browser, dense)
     chart = "[data-picture=target-genes]"
     assert not browser.find_elements("css selector", f"{chart} [aria-label=dot] circle")
-    assert browser.find_elements("css selector", f"{chart} [aria-label=hexagon] path")
-    press(browser, f"{chart} .live", "+")
+    assert browser.find_elements("css selector", f"{chart} [aria-label=dot] path")
+    press(browser, f"{chart} .live", "+", "+")
     until(lambda: browser.find_elements("css selector", f"{chart} [aria-label=dot] circle"), "dots")
-    assert "of 3,000 are in sight" in find(browser, f"{chart} .said").text
+    assert f"of {3000:,} are in sight" in find(browser, f"{chart} .said").text
     assert console(browser) == []
 
 
