@@ -17,7 +17,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo explore parts test check lint measure mutants kills damage fuzz real grow compare docs bench bench-full
+.PHONY: help demo explore parts test check lint measure mutants kills damage fuzz real grow fetch-demo compare docs bench bench-full
 
 help:  ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -66,6 +66,9 @@ real: $(READY)  ## mine the real series in DATA (default ../shared/data) into ./
 
 grow: $(READY)  ## mine the real series but two into ./grown, grow by the two, show what changed
 	$(RUN) benchmarks/grow_real.py --folder $(DATA) --root $(CURDIR)/grown
+
+fetch-demo: $(READY)  ## mine from accessions alone, of a server here that misbehaves, into ./fetched
+	$(RUN) benchmarks/fetch_demo.py --root $(CURDIR)/fetched --data $(DATA)
 
 compare: $(READY)  ## cross-validate panels of 50 to 943 probes on the series in DATA, into ./real
 	$(VENV)/bin/dglzarr compare deploy/settings/real.toml --folder $(DATA) --set root=$(CURDIR)/real

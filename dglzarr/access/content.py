@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -20,6 +21,9 @@ MOST_RATIO, FREE_NBYTES, MOST_NBYTES = 200, 1 << 26, 1 << 36
 """Text of expression packs 3 to 20 times; what unpacks to more, beyond 64 MiB, is no such text."""
 
 _MOST_HEAD, _TAIL, _OUT = 1 << 26, 4096, 1 << 22
+_AHEAD = 4
+"""Pieces that may wait to be unpacked."""
+
 _HTML = re.compile(rb"\s*(<!doctype html|<html)", re.IGNORECASE)
 
 
@@ -54,7 +58,7 @@ class Head:
 class Checked:
     """Takes a file's bytes in order; `finish` tells whether it is whole.
 
-    The digest is made by the caller's thread, while another unpacks the piece before.
+    The digest is made by the caller's thread, while another unpacks the pieces before.
 
     Parameters
     ----------
@@ -71,7 +75,7 @@ class Checked:
         self._must_be_gzip = is_gzip
         self._gzip: _Gzip | None = None
         self._thread = ThreadPoolExecutor(1)
-        self._before: Future[None] | None = None
+        self._before: deque[Future[None]] = deque()
 
     def close(self) -> None:
         """End its thread."""
@@ -90,10 +94,10 @@ class Checked:
         if not self.n_bytes:
             self._begin(piece)
         self.n_bytes += len(piece)
-        if self._before is not None:
-            self._before.result()
+        if len(self._before) >= _AHEAD:
+            self._before.popleft().result()
         take = self._text.take if self._gzip is None else self._gzip.take
-        self._before = self._thread.submit(take, piece)
+        self._before.append(self._thread.submit(take, piece))
         self._digest.update(piece)
 
     def _begin(self, piece: bytes) -> None:
@@ -112,8 +116,8 @@ class Checked:
         ContentError
             When it is not whole.
         """
-        if self._before is not None:
-            self._before.result()
+        while self._before:
+            self._before.popleft().result()
         if not self.n_bytes:
             raise ContentError("expected data, got an empty file")
         if self._gzip is not None:

@@ -129,7 +129,7 @@ def _listed(fetcher: Fetcher, accession: str) -> dict[str, str]:
     names = [link for link in listed if wanted.fullmatch(link)]
     if not names:
         raise AbsentError(
-            f"expected a series matrix in {folder}, got {len(listed)} other links: it may be "
+            f"expected a series matrix in {folder}, got none among {len(listed)} links: it may be "
             f"private, withdrawn or not ready. Look at {about}, and remove it"
         )
     return {name: urljoin(folder, name) for name in names}

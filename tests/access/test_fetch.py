@@ -20,7 +20,7 @@ from dglzarr.cli import app
 from dglzarr.errors import ConfigError, SourceError
 from dglzarr.settings import load_settings
 from dglzarr.studies.fetch import fetch, get_missing, wanted
-from dglzarr.studies.plan import Plan
+from dglzarr.studies.plan import Plan, mine
 from dglzarr.testing.mirror import series_folder, serving
 from tests.access.series import COUNTS, empty_matrix, matrix, ncbi_counts
 
@@ -281,7 +281,9 @@ def test_fetch__withdrawn_and_private(place, asked):
     (place / "served" / series_folder("GSE2")).mkdir(parents=True)
     done = asked(["GSE1", "GSE2"])
     assert re.match(r"GSE1: expected a public series, got none: it is private", done["GSE1"].told)
-    assert re.match(r"GSE2: expected a series matrix in http.*1 other links", done["GSE2"].told)
+    assert re.match(
+        r"GSE2: expected a series matrix in http.*none among 1 links", done["GSE2"].told
+    )
     assert {one.state for one in done.values()} == {"refused"}
 
 
@@ -508,6 +510,25 @@ def test_requests__at_most_so_many_a_second(place, monkeypatch):
         times = [at for at, _, _ in mirror.asked]
     assert len(times) == 10
     assert times[-1] - times[0] >= 9 / 10 - 0.05, "10 a second, over all threads"
+
+
+def test_mine__gets_what_is_missing_and_then_is_offline(place, monkeypatch):
+    for accession in ("GSE1", "GSE2"):
+        matrix(place / "served", accession)
+    panel = "[select]\nn_landmarks = 5"
+    settings = write(place, ["GSE1", "GSE2"], panel)
+    with serving(place / "served") as mirror:
+        for name, value in mirror.environment().items():
+            monkeypatch.setenv(name, value)
+        mine(settings, only=("ingest", "join"))
+    standings = Plan.of(settings).standings()
+    assert (standings["ingest"].state, standings["join"].state) == ("done", "done")
+    again = mine(settings, only=("ingest", "join"))  # the server is gone
+    assert {name: done.state for name, done in again.items()} == {
+        "ingest": "unchanged", "join": "unchanged",
+    }  # fmt: skip
+    with pytest.raises(SourceError, match=r"GSE3: expected an answer of 127"):
+        mine(write(place, ["GSE1", "GSE2", "GSE3"], panel), only=("ingest", "join"))
 
 
 # ---------------------------------------------------------------- settings drafted

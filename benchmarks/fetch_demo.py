@@ -1,0 +1,253 @@
+"""Mine a study from accessions alone, fetched from a server of this machine that misbehaves.
+
+    python benchmarks/fetch_demo.py --root fetched --data ../shared/data
+
+Twelve simulated series stand under their real paths beside twelve that cannot be had; one cohort
+is GTEx's, one is RNA-seq with NCBI's counts. What went wrong, and what was told, is printed as a
+table; then the study is mined without those that were refused, the server gone. With --data the
+real GSE55235 and GSE4107 are served and mined, too. Exit status 1 when anything is told or mined
+otherwise than it should be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from dglzarr.sources import read_source
+from dglzarr.studies.fetch import Outcome
+from dglzarr.testing import write_series_matrix, write_study
+from dglzarr.testing.mirror import Fault, Mirror, series_folder, serving
+
+PROGRAM = Path(sys.executable).with_name("dglzarr")
+N_SERIES = 12
+PASSING: tuple[tuple[str, list[Fault]], ...] = (
+    ("the connection breaks off twice", ["short", "short", ""]),
+    ("429, and to wait a second", ["busy", ""]),
+    ("500, then fine", ["broken", ""]),
+    ("cut off, served as if whole", ["cut", ""]),
+    ("a web page, then fine", ["html", ""]),
+    ("changed between two ranges", ["short", "changed", ""]),
+    ("knows no ranges", ["short", "no-range"]),
+    ("no answer for seconds, then fine", ["hang", ""]),
+)
+STAYING: tuple[tuple[str, Fault], ...] = (
+    ("always cut off", "cut"), ("always a web page", "html"), ("always 500", "broken"),
+    ("sends to another host", "elsewhere"), ("a byte at a time", "slow"),
+)  # fmt: skip
+RNA_SEQ = "GSE990000"
+COUNTS = f"{RNA_SEQ}_raw_counts_GRCh38.p13_NCBI.tsv.gz"
+FAST = """
+[fetch]
+requests_per_second = 10.0
+first_wait = 0.2
+time_out = 2.0
+attempts = 3
+"""
+
+
+def path_of(accession: str) -> str:
+    """Return where the matrix of a series is, below what is served."""
+    return f"{series_folder(accession)}/{accession}_series_matrix.txt.gz"
+
+
+def place_series(served: Path, drafts: Path) -> list[str]:
+    """Move simulated series to their real paths; return their accessions."""
+    names = []
+    for file in sorted((drafts / "data").glob("*_series_matrix.txt.gz"))[:N_SERIES]:
+        accession = file.name.partition("_")[0]
+        target = served / path_of(accession)
+        target.parent.mkdir(parents=True)
+        file.rename(target)
+        names.append(accession)
+    return names
+
+
+def place_cohorts(served: Path, drafts: Path) -> None:
+    """Serve the simulated counts as GTEx v10, and half of them as NCBI's of an RNA-seq series."""
+    file = next((drafts / "data").glob("GTEx_*.gct.gz"))
+    cohort = read_source(file)
+    n = len(cohort.samples) // 2
+    gtex = served / "adult-gtex"
+    target = gtex / "bulk-gex/v10/rna-seq/GTEx_Analysis_v10_RNASeQCv2.4.2_gene_reads.gct.gz"
+    target.parent.mkdir(parents=True)
+    shutil.copy(file, target)
+    sheet = gtex / "annotations/v10/metadata-files"
+    sheet.mkdir(parents=True)
+    rows = ["SAMPID\tSMTS", *(f"{sample}\tSimulated" for sample in cohort.samples)]
+    (sheet / "GTEx_Analysis_v10_Annotations_SampleAttributesDS.txt").write_text("\n".join(rows))
+    samples = [f"GSM99{place:05d}" for place in range(n)]
+    series = served / path_of(RNA_SEQ)
+    write_series_matrix(
+        series, cohort.read(0, n)[:, :1], samples=samples, genes=["x"], series=RNA_SEQ,
+        platform="GPL24676",
+    )  # fmt: skip
+    text = gzip.decompress(series.read_bytes()).decode().splitlines()
+    series.write_bytes(gzip.compress("\n".join(x for x in text if x[:3] != '"x"').encode()))
+    place = served / "counts" / RNA_SEQ
+    place.mkdir(parents=True)
+    values = cohort.read(0, n).T.astype(int).tolist()
+    lines = ["\t".join(["GeneID", *samples])]
+    lines += ["\t".join(map(str, [1000 + i, *row])) for i, row in enumerate(values)]
+    (place / COUNTS).write_bytes(gzip.compress("\n".join(lines).encode()))
+    names = ["GeneID\tSymbol\tDescription"]
+    symbols = cohort.gene_symbol or cohort.genes
+    names += [f"{1000 + i}\t{symbol}\tsimulated" for i, symbol in enumerate(symbols)]
+    (place / "Human.GRCh38.p13.annot.tsv.gz").write_bytes(gzip.compress("\n".join(names).encode()))
+
+
+def place_refused(served: Path, like: str) -> dict[str, str]:
+    """Serve series that cannot be had; return what is wrong with each."""
+    whole = gzip.decompress((served / path_of(like)).read_bytes()).decode()
+
+    def place(accession: str, text: str, name: str = "") -> None:
+        target = served / series_folder(accession) / (name or Path(path_of(accession)).name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(gzip.compress(text.replace(like, accession).encode()))
+
+    wrong = {"GSE980000": "withdrawn: 404"}
+    (served / series_folder("GSE980001")).mkdir(parents=True)
+    wrong["GSE980001"] = "private: an empty folder"
+    place("GSE980002", f'!Series_relation\t"SuperSeries of: GSE1"\n{whole}')
+    wrong["GSE980002"] = "a superseries"
+    for platform in ("GPL96", "GPL97"):
+        place("GSE980003", whole, f"GSE980003-{platform}_series_matrix.txt.gz")
+    wrong["GSE980003"] = "two platforms"
+    place("GSE980004", whole.replace("Homo sapiens", "Mus musculus"))
+    wrong["GSE980004"] = "another species"
+    place("GSE980005", "\0" * (1 << 27))
+    wrong["GSE980005"] = "a gzip bomb"
+    place("GSE980006", whole.replace(like, "GSE1"))
+    wrong["GSE980006"] = "another series' file"
+    for number, (what, _) in enumerate(STAYING, start=7):
+        place(f"GSE98{number:04d}", whole)
+        wrong[f"GSE98{number:04d}"] = what
+    return wrong
+
+
+def run(mirror: Mirror, root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run dglzarr against the server, with a cache below the root."""
+    environment = {**os.environ, **mirror.environment(), "DGLZARR_CACHE": str(root / "cache")}
+    print(f"$ dglzarr {' '.join(words)}", flush=True)
+    return subprocess.run(
+        [PROGRAM, *words], cwd=root, env=environment, stdout=subprocess.PIPE, text=True, check=False
+    )
+
+
+def show(outcomes: list[Outcome], wrong: dict[str, str]) -> int:
+    """Print what was wrong with each source and what was told; return how many differ from it."""
+    rows = [("source", "what is wrong", "state", "what was told")]
+    rows += [(o.name, wrong.get(o.name, ""), o.state, o.told.partition(": ")[2]) for o in outcomes]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    for row in rows:
+        print(
+            "  ".join([*(f"{c:{w}}" for c, w in zip(row, widths, strict=False)), row[3]]).rstrip()
+        )
+    return sum(outcome.is_wrong != outcome.name.startswith("GSE98") for outcome in outcomes)
+
+
+def simulated(root: Path, served: Path) -> int:
+    """Fetch and mine simulated series; return how much is otherwise than it should be."""
+    with tempfile.TemporaryDirectory() as scratch:
+        drafts = Path(scratch)
+        write_study(drafts, n_samples=600, n_genes=400)
+        names = place_series(served, drafts)
+        place_cohorts(served, drafts)
+        shutil.copy(drafts / "data" / "annotation.txt", root)
+    wrong = place_refused(served, names[0])
+    faults = {
+        f"/{path_of(name)}": list(those) for name, (_, those) in zip(names, PASSING, strict=False)
+    }
+    wrong |= {name: what for name, (what, _) in zip(names, PASSING, strict=False)}
+    faults |= {
+        f"/{path_of(f'GSE98{number:04d}')}": [fault] for number, (_, fault) in enumerate(STAYING, 7)
+    }
+    refused = [name for name in wrong if name.startswith("GSE98")]
+    with serving(served, faults) as mirror:
+        (root / "study.toml").write_text(settings_text([*names, *refused]))
+        done = run(mirror, root, "fetch", "study.toml", "--json")
+        n_wrong = show([Outcome(**one) for one in json.loads(done.stdout)], wrong)
+        n_wrong += done.returncode != 1
+        (root / "study.toml").write_text(settings_text(names))
+        n_wrong += run(mirror, root, "fetch", "study.toml").returncode
+    done = run(mirror, root, "mine", "study.toml")  # the server is gone
+    print(done.stdout)
+    return n_wrong + done.returncode
+
+
+def settings_text(accessions: list[str]) -> str:
+    """Return settings of accessions, and of GTEx and RNA-seq as cohorts."""
+    return f"""\
+root = "study"
+[[sources]]
+geo = {json.dumps(accessions)}
+[[sources]]
+gtex = "v10"
+gtex_values = "reads"
+role = "cohort"
+[[sources]]
+geo = "{RNA_SEQ}"
+role = "cohort"
+[ingest]
+annotation = "annotation.txt"
+test_fraction = 0.3
+[dedup]
+n_clusters = 10
+[train]
+epochs = 40
+hidden = 64
+n_latent = 16
+batch_size = 64
+[select]
+n_landmarks = 12
+{FAST}"""
+
+
+def real(root: Path, served: Path, data: Path) -> int:
+    """Mine two real series by their accessions; return 0 when there is a panel."""
+    for accession in ("GSE55235", "GSE4107"):
+        target = served / path_of(accession)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(data / "geo" / target.name, target)
+    asked = ["train.epochs=10", "dedup.n_clusters=4", "select.n_landmarks=100"]
+    words = [word for one in asked for word in ("--set", one)]
+    with serving(served) as mirror:
+        done = run(
+            mirror, root, "init", "--geo", "GSE55235", "--geo", "GSE4107", "--output", "real.toml"
+        )
+        print(done.stdout)
+        place = f"root={json.dumps(str(root / 'real'))}"
+        done = run(mirror, root, "mine", "real.toml", "--set", place, *words)
+        print(done.stdout)
+        n_wrong = done.returncode
+        done = run(mirror, root, "query", "real#landmarks", "--top", "10")
+        print(done.stdout)
+        return n_wrong + done.returncode
+
+
+def main() -> None:
+    """Run the demo."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--root", type=Path, required=True, help="folder of settings and results")
+    parser.add_argument("--data", type=Path, help="folder with geo/*_series_matrix.txt.gz")
+    asked = parser.parse_args()
+    root = asked.root.resolve()
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        n_wrong = simulated(root, Path(folder))
+    if asked.data is not None and (asked.data / "geo").is_dir():
+        with tempfile.TemporaryDirectory() as folder:
+            n_wrong += real(root, Path(folder), asked.data)
+    print(f"Otherwise than it should be: {n_wrong}.")
+    sys.exit(min(n_wrong, 1))
+
+
+if __name__ == "__main__":
+    main()
