@@ -358,7 +358,7 @@ def size_of(path):
 def check_sizes(estimates, root):
     """Each line of a dry run within a factor of three of what was written, the sum within two."""
     beside = {
-        "report": [root / "figures"],
+        "report": [root / "figures", root / "report_data"],
         "select": list(root.glob("*.tsv")),
     }
     for line in estimates:
@@ -592,7 +592,7 @@ def test_mine__twice_as_a_program(tmp_path):
     states = [line.split()[:2] for line in second.stdout.splitlines()[1 : len(ALWAYS)]]
     assert states == [[name, "unchanged"] for name in ALWAYS[:-1]]
     changed = {name for name, at in times(root).items() if before.get(name) != at}
-    drawn = {name for name in changed if name.startswith("figures/")}
+    drawn = {name for name in changed if name.startswith(("figures/", "report_data/"))}
     tables = {"landmarks.tsv", "panels.tsv", "overlaps.tsv", "sorted_genes.csv"}
     assert changed - drawn <= {"report.html", "study.lock", *tables}
     for line in (first.stderr + second.stderr).splitlines():

@@ -208,7 +208,10 @@ def test_load_settings__unknown_key_of_a_section(section, tmp_path):
         (MINIMAL + "[dedupe]\nrule = 1\n", r"study\.toml: dedupe: unknown key"),
         ('[[sources]]\nuri = "a"\n', r"study\.toml: root: required, but missing"),
         ('root = "study"\n', r"study\.toml: sources: required, but missing"),
-        ('root = "study"\n[[sources]]\n', r"sources\.0\.uri: required, but missing"),
+        (
+            'root = "study"\n[[sources]]\n',
+            r"sources\.0: expected one of uri, geo and gtex, got none",
+        ),
     ],
     ids=["top", "source", "section", "no root", "no sources", "no uri"],
 )

@@ -32,7 +32,13 @@ if TYPE_CHECKING:
     Stores = Mapping[str, str | Sequence[str]]
 
 
-UNITS = {"counts": "read counts", "rpkm": "RPKM", "tpm": "TPM", "intensity": "intensities"}
+UNITS = {
+    "counts": "read counts",
+    "rpkm": "RPKM",
+    "fpkm": "FPKM",
+    "tpm": "TPM",
+    "intensity": "intensities",
+}
 """Units in words; an unstated one that is not seen is "raw"."""
 
 

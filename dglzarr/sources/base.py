@@ -16,10 +16,17 @@ from dglzarr.kernels.slices import copy_block
 from dglzarr.sources.dates import excel_dates, told_dates
 from dglzarr.sources.identifiers import has_name
 
-SourceFormat = Literal["series-matrix", "soft", "gct", "gctx", "table"]
+SourceFormat = Literal[
+    "series-matrix", "soft", "gct", "gctx", "table", "parquet", "feather", "archs4", "h5ad"
+]
+
+SamplesIn = Literal["columns", "rows"]
+"""Where a wide matrix has its samples."""
 
 _ACCESSION = re.compile(r"GSE\d+")
-_SUFFIXES = re.compile(r"(\.(gz|txt|tsv|csv|tab|gct|gctx|soft))+$", re.IGNORECASE)
+_SUFFIXES = re.compile(
+    r"(\.(gz|txt|tsv|csv|tab|gct|gctx|soft|parquet|feather|h5ad|h5|hdf5))+$", re.IGNORECASE
+)
 _PARTS = re.compile(r"_(series_matrix|family|expr)$")
 _N_SHOWN = 3
 
@@ -35,6 +42,46 @@ class Values(Protocol):
     def __getitem__(self, samples: slice, /) -> NDArray[np.floating]:
         """Return the rows of a slice of samples."""
         ...
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a file is read where its content leaves it open.
+
+    Attributes
+    ----------
+    value_columns
+        Patterns of the columns of a table that are samples, such as ``*.AVG_Signal``; by default
+        all that are no annotation, p-values or identifiers by their names.
+    samples_in
+        Where a table, Parquet or Feather file has its samples; by default as its names show.
+    only_series, only_matching, only_samples
+        Samples to keep: of these series; of which a label matches; in a file, one a line.
+    max_single_cell
+        Highest probability of ARCHS4 to be of single cells; by default 0.5.
+    layer
+        Layer of an h5ad to read instead of X.
+    is_bare
+        Leave labels out, and keep all samples: values alone are wanted.
+    """
+
+    value_columns: tuple[str, ...] = ()
+    samples_in: SamplesIn | None = None
+    only_series: tuple[str, ...] = ()
+    only_matching: str | None = None
+    only_samples: str | None = None
+    max_single_cell: float | None = None
+    layer: str | None = None
+    is_bare: bool = False
+
+    @classmethod
+    def recorded(cls, found: Mapping[str, Any]) -> Self:
+        """Return what a store recorded of how its file was read."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in found.items()
+        }
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -89,7 +136,8 @@ class Source:
 
     `platform` is "" where unknown, missing labels are "", missing values NaN. `gene_symbol` is
     None where the file names none, `sample_series` where all samples are of `series`. `left_out`
-    and `notes` tell what a user should know of the file.
+    and `notes` tell what a user should know of the file. Of a source that `is_lazy` any slice can
+    be read from the file whenever it is wanted, without the rest.
     """
 
     path: Path
@@ -104,6 +152,7 @@ class Source:
     sample_series: list[str] | None = None
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    is_lazy: bool = False
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return the values `(sample, gene)` of the samples from start up to stop.

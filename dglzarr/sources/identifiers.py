@@ -77,6 +77,7 @@ _LIST_HEADERS = frozenset(
 _ENSEMBL = re.compile(r"(ENS[A-Z]*?)(R?)(\d+)(\.\d+)?(_PAR_Y)?")
 _WHOLE = re.compile(r"^(\d+)\.0+$")
 _POWER = re.compile(r"^\d(\.\d+)?[eE]\+?\d{1,2}$")
+_PAIR = re.compile(r"(\S.*?)\s*(?:\((\d+|ENS[A-Z]*\d+(?:\.\d+)?)\)|\|(\d+|ENS[A-Z]*\d+(?:\.\d+)?))")
 _MULTIPLE = re.compile(r"\s*(?:/{2,}|[;|])\s*")
 
 
@@ -110,6 +111,18 @@ def clean_id(gene_id: str) -> str:
     if _POWER.match(gene_id) and (number := float(gene_id)).is_integer():
         return str(int(number))
     return gene_id
+
+
+def split_pair(name: str) -> tuple[str, str] | None:
+    """Return symbol and id of a name that pairs them, None of any other.
+
+    Examples
+    --------
+    >>> split_pair("TP53 (7157)"), split_pair("TP53|7157"), split_pair("TP53")
+    (('TP53', '7157'), ('TP53', '7157'), None)
+    """
+    found = _PAIR.fullmatch(name) if name[-1:] == ")" or "|" in name else None
+    return None if found is None else (found[1], found[2] or found[3])
 
 
 def has_name(name: str) -> bool:
@@ -730,8 +743,12 @@ def _first_label(names: Sequence[str], genes: Sequence[str]) -> dict[str, str]:
 
 
 def _key(name: str) -> str:
-    """Return a name as it is compared: no Ensembl version, no decimals, upper case."""
-    return strip_version(clean_id(name)).upper()
+    """Return a name as it is compared: no Ensembl version, no decimals, upper case; the id alone.
+
+    Of a symbol that is paired with an id, as in `TP53 (7157)`, the id counts.
+    """
+    pair = split_pair(name)
+    return strip_version(clean_id(pair[1] if pair else name)).upper()
 
 
 def _is_header(row: Sequence[str]) -> bool:
