@@ -745,6 +745,33 @@ def verify(store: StoreOrStudy, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def compact(
+    root: Annotated[str, typer.Argument(help="The folder of a study.")],
+    keep_hours: Annotated[
+        float, typer.Option(min=0, help="How long old segments stay for readers.")
+    ] = 24.0,
+    as_json: AsJson = False,
+) -> None:
+    """Merge the segments that a study grew by into one; readers do not notice.
+
+    The merged segment is compared with the old ones bit for bit before one new manifest lists it.
+    Segments that are no longer listed are removed after --keep-hours.
+    """
+    from dglzarr.storage.options import Run
+    from dglzarr.studies.compact import compact as compact_study
+    from dglzarr.studies.compact import compacted_lines
+    from dglzarr.studies.progress import Bars
+
+    with Bars() as bars:
+        done = compact_study(root, keep_hours=keep_hours, run=Run(on_progress=bars))
+    if as_json:
+        kept = {name: until.isoformat() for name, until in done.kept.items()}
+        _print_json({**done._asdict(), "kept": kept})
+    else:
+        typer.echo("\n".join(compacted_lines(done)))
+
+
+@app.command()
 def repair(root: Annotated[str, typer.Argument(help="The folder of a study.")]) -> None:
     """Write a lost or damaged study.json anew, by what the study's segments were made from."""
     from dglzarr.studies.repair import repair as repair_study

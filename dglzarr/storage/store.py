@@ -308,13 +308,21 @@ def _lineage(
     known: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the lineage of what is to be made; files that ``known`` tells are not read again."""
+    found = [
+        *({**_find_input(uri, known), "role": role} for role, uri in inputs.items()),
+        *({**file_input(path, known=known), "role": role} for role, path in files.items()),
+    ]
+    return lineage_of(spec, found, parameters)
+
+
+def lineage_of(
+    spec: StoreSpec, inputs: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the lineage of a store, whose inputs are known with identity and role."""
     return {
         **_schema_of(spec),
         "dglzarr_version": version("dglzarr"),
-        "inputs": [
-            *({**_find_input(uri, known), "role": role} for role, uri in inputs.items()),
-            *({**file_input(path, known=known), "role": role} for role, path in files.items()),
-        ],
+        "inputs": [dict(entry) for entry in inputs],
         "parameters": json.loads(json.dumps(dict(parameters), default=str)),
     }
 

@@ -12,6 +12,7 @@ import json
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 MANIFEST = "study.json"
 MANIFEST_VERSION = 1
 LOCK = "study.lock"
+RETIRED = "retired.json"
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
 FIRST_SEGMENTS = ("0000",)
 SEGMENTED = ("expression", "normalized", "samples", "latent", "contributions")
@@ -133,6 +135,29 @@ def list_segments(root: str) -> list[str]:
     """Return the names of the segments that stand in a study's folder, listed or not, by number."""
     names = (path.parent.name for path in Path(root, "segments").glob("*/*.zarr"))
     return sorted({name for name in names if _SEGMENT.fullmatch(name)})
+
+
+def retire(root: str, names: Sequence[str]) -> None:
+    """Note that segments are not listed from now on; readers may still have them open.
+
+    Raises
+    ------
+    StoreError
+        When the root cannot be written.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    for name in names:
+        with told(root, remedy="Choose a writable root."):
+            put(f"{root}/segments/{name}/{RETIRED}", json.dumps({"since": now}).encode())
+
+
+def retired_at(root: str, name: str) -> datetime | None:
+    """Return since when a segment is not listed, None where that was not noted."""
+    try:
+        written = Path(root, "segments", name, RETIRED).read_bytes()
+        return datetime.fromisoformat(json.loads(written)["since"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _check_lost(root: str) -> None:

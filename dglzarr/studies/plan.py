@@ -43,6 +43,7 @@ from dglzarr.storage.study import (
     locked,
     open_study,
     planned_study,
+    retire,
     write_manifest,
 )
 from dglzarr.studies.early import check_absolute, check_extras, check_genes, check_labels
@@ -593,8 +594,8 @@ def refit(settings: Settings, *, run: Run = Run(), execute: Execute = call) -> d
     """Mine a grown study anew, all sources in one new segment; return what each step returned.
 
     The manifest is replaced when everything is done. The segments it listed before stay on disk
-    for readers that have them open; remove them by hand. Model, scores, panels and evaluation are
-    one a study: they are replaced as they are made, before the manifest.
+    for readers that have them open, until 'dglzarr compact' removes them. Model, scores, panels and
+    evaluation are one a study: they are replaced as they are made, before the manifest.
 
     Raises
     ------
@@ -607,6 +608,7 @@ def refit(settings: Settings, *, run: Run = Run(), execute: Execute = call) -> d
         study = Study(before.root, (before.next_segment,))
         steps = Plan.of(settings, study=study)
         done = run_steps(settings, steps, replace(run, overwrite=True), execute)
+        retire(before.root, before.segments)
         write_manifest(before, study.segments)
     return done
 

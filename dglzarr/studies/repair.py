@@ -27,7 +27,8 @@ def repair(root: str) -> Study:
     """Return a study whose manifest is whole: the one that stands there, or one written anew.
 
     The first segment is the one that the study's scores were made from; without scores, the first
-    that was joined from sources alone. Each of the others was joined like all before it. A segment
+    that was joined from sources alone. Each of the others was joined like all before it; of several
+    the one that they were merged into is listed. A segment
     that is not complete is not listed, nor one that a refit has left behind.
 
     Raises
@@ -72,7 +73,14 @@ def _chain(root: str, names: Sequence[str]) -> list[str]:
         more = [name for name in whole if name not in chain and like[name] == ids]
         if not more:
             return chain
+        more.sort(key=lambda name: not _is_compacted(root, name))  # it stands for the others
         chain.append(more[0])
+
+
+def _is_compacted(root: str, segment: str) -> bool:
+    """Return whether a segment was made of several."""
+    found = checked_attributes(f"{root}/segments/{segment}/expression.zarr")
+    return "compacted" in found.get("details", {})
 
 
 def _store_id(root: str, segment: str, schema: str) -> str:
