@@ -4,12 +4,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 DATA ?= ../shared/data
-WORKERS ?= 2
+# Of tests: more than two cores have, for some wait for servers.
+WORKERS ?= 3
 SCRATCH ?= /tmp
 
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
-PYTEST := $(RUN) -m pytest -n $(WORKERS) --dist loadfile
+PYTEST := $(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 export DO_NOT_TRACK ?= 1
 export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from dglzarr.kernels.deeplift import deeplift_contributions
     from dglzarr.kernels.duplicates import find_near_duplicates
     from dglzarr.kernels.quantile import quantile_normalize
-    from dglzarr.query import open  # noqa: A004  (as in xarray and zarr)
+    from dglzarr.prediction.predict import predict
+    from dglzarr.query import open, open_study  # noqa: A004  (as in xarray and zarr)
 
 __all__ = [
     "ConfigError",
@@ -24,6 +25,8 @@ __all__ = [
     "deeplift_contributions",
     "find_near_duplicates",
     "open",
+    "open_study",
+    "predict",
     "quantile_normalize",
 ]
 
@@ -31,6 +34,8 @@ _HOMES = {
     "deeplift_contributions": "kernels.deeplift",
     "find_near_duplicates": "kernels.duplicates",
     "open": "query",
+    "open_study": "query",
+    "predict": "prediction.predict",
     "quantile_normalize": "kernels.quantile",
 }
 

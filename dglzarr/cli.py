@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from typer.core import TyperCommand
@@ -23,6 +23,8 @@ from dglzarr.errors import ConfigError, DglzarrError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from dglzarr.kernels.panel_space import PanelScale
+    from dglzarr.kernels.scale import Unit
     from dglzarr.settings import Settings
 
 app = typer.Typer(
@@ -221,6 +223,47 @@ def mine_command(
         _run(loaded, STEPS, overwrite=overwrite, as_json=as_json)
 
 
+@app.command("fetch", cls=SettingsCommand)
+def fetch_command(
+    settings: SettingsFile,
+    set_: Overrides = None,
+    folder: Folder = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Take what has changed upstream, too.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Ask whether anything has changed; take nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch the accessions and addresses of the settings, and record them in sources.lock.
+
+    What is recorded is the same next time, and offline: a file that has changed upstream is told
+    and not taken. What cannot be had is told, and the rest goes on; then the exit status is 1.
+    """
+    from dglzarr.studies.fetch import fetch
+    from dglzarr.studies.progress import Bars
+
+    if update and check:
+        raise ConfigError("--update: expected one of --update and --check, got both.")
+    loaded = _load(settings, set_, folder)
+    with Bars() as bars:
+        outcomes = fetch(loaded, update=update, check=check, on_progress=bars)
+    if as_json:
+        _print_json([asdict(outcome) for outcome in outcomes])
+    elif not outcomes:
+        typer.echo('Nothing to fetch: no source has geo, gtex or an address, as geo = "GSE10072".')
+    else:
+        rows = [(o.name, o.state, str(o.n_files), f"{o.nbytes / 1e6:.1f}") for o in outcomes]
+        _print_table(("source", "state", "files", "MB"), rows)
+    wrong = [outcome for outcome in outcomes if outcome.is_wrong]
+    for outcome in wrong:
+        sys.stderr.write(f"{outcome.told}\n")
+    if wrong:
+        sys.stderr.write(f"{len(wrong)} of {len(outcomes)} sources were not taken.\n")
+        raise typer.Exit(1)
+
+
 def _show_estimates(settings: Settings, *, as_json: bool) -> None:
     """Print how each step stands, what it will take, and why something stands in its way."""
     from dglzarr.studies.forecast import estimate
@@ -246,6 +289,8 @@ def _show_estimates(settings: Settings, *, as_json: bool) -> None:
     todo = [line for line in lines if line.state != "done"]
     nbytes, seconds = sum(line.nbytes for line in todo), sum(line.seconds for line in todo)
     typer.echo(f"Still to do: {nbytes / 1e6:.1f} MB on disk, about {seconds / 60:.1f} minutes.")
+    for note in dict.fromkeys(note for line in lines for note in line.notes):
+        typer.echo(note)
     for line in lines:
         for reason in line.reasons:
             how = f"made with {line.state}: " if line.state.startswith("other") else ""
@@ -426,6 +471,93 @@ def panel_command(  # noqa: PLR0913  (every option is an argument)
         typer.echo("\n".join([*order_lines(made), *told, *written]))
 
 
+@app.command("bundle")
+def bundle_command(
+    study: Annotated[str, typer.Argument(help="The folder of a finished study.")],
+    panel: Annotated[
+        str, typer.Option(help="Panel of the study, an order sheet of 'panel', or a list of genes.")
+    ] = "mined",
+    size: Annotated[
+        int | None, typer.Option(help="Instead a greedy panel of that many genes.", min=1)
+    ] = None,
+    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("bundle.zip"),
+    overwrite: Annotated[bool, typer.Option(help="Replace a file that exists.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a panel and all that predicts the other genes from it to one file, to take home.
+
+    Ridge regression of every other gene, with a 95 % interval a gene, calibrated on series that
+    are left out in turn; judged on the study's test samples. The file is a zip of a Zarr store:
+    no code in it, and 'dglzarr predict' needs nothing else.
+    """
+    from dglzarr.prediction.make import make_bundle
+    from dglzarr.prediction.told import bundle_lines
+    from dglzarr.storage.options import Run
+    from dglzarr.studies.progress import Bars
+
+    with Bars() as bars:
+        made = make_bundle(
+            study, output, panel=panel, size=size, overwrite=overwrite, run=Run(on_progress=bars)
+        )
+    if as_json:
+        _print_json(asdict(made))
+    else:
+        typer.echo("\n".join(bundle_lines(made)))
+
+
+@app.command("predict")
+def predict_command(
+    bundle: Annotated[Path, typer.Argument(help="A file of 'dglzarr bundle'.")],
+    measured: Annotated[
+        Path, typer.Argument(help="What was measured: a table with genes in rows, GCT, GEO file.")
+    ],
+    output: Annotated[
+        Path, typer.Option(help=".tsv (tables), .h5ad (AnnData) or .zarr (large).")
+    ] = Path("predicted.tsv"),
+    scale: Annotated[
+        str,
+        typer.Option(
+            help="How values become those of the study: quantile (by ranks), shift (by one "
+            "constant a sample), given (they are)."
+        ),
+    ] = "quantile",
+    unit: Annotated[
+        str, typer.Option(help="What the values are: log2, counts, intensity, tpm or rpkm.")
+    ] = "",
+    max_missing: Annotated[
+        float, typer.Option(help="Share of the panel that its other genes may stand in for.")
+    ] = 0.1,
+    overwrite: Annotated[bool, typer.Option(help="Replace what exists.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Predict all other genes from a measured panel, with a 95 % interval each.
+
+    Genes are found by label, symbol, Entrez or Ensembl ID. What is missing, extra or unlike
+    training is told. A table of predictions comes with tables of the lower and upper ends, of
+    genes and of samples, which say what is not to be trusted.
+    """
+    from dglzarr.prediction.output import write_prediction
+    from dglzarr.prediction.told import prediction_lines
+    from dglzarr.storage.options import Run
+    from dglzarr.studies.progress import Bars
+
+    with Bars() as bars:
+        written = write_prediction(
+            bundle,
+            measured,
+            output,
+            scale=cast("PanelScale", scale),
+            unit=cast("Unit", unit) if unit else None,
+            max_missing=max_missing,
+            run=Run(overwrite, bars),
+        )
+    if as_json:
+        samples = written.samples.reset_index().to_dict(orient="records")
+        _print_json({"written": written.places, "notes": written.notes, "samples": samples})
+    else:
+        typer.echo("\n".join(prediction_lines(written)))
+
+
 def _genes(text: str) -> tuple[str, ...] | str:
     """Return names joined by commas, or the file that is named."""
     if Path(text).is_file():
@@ -569,21 +701,120 @@ def repair(root: Annotated[str, typer.Argument(help="The folder of a study.")]) 
     typer.echo(f"Segments of {root}: {', '.join(repair_study(root).segments)}")
 
 
-@app.command("query")
-def query_command(
-    store: StoreUri,
-    gene: Annotated[list[str] | None, typer.Option(help="Gene or symbol; repeatable.")] = None,
-    sample: Annotated[list[str] | None, typer.Option(help="Sample; repeatable.")] = None,
-    top: Annotated[
-        int, typer.Option(min=1, help="Without --gene: how many genes, first by rank.")
-    ] = 20,
-) -> None:
-    """Print values of chosen genes or samples as a tab-separated table."""
-    from dglzarr import query
+Rows = Annotated[
+    int | None, typer.Option(min=1, help="How many genes, first by rank; best first. [default: 20]")
+]
+OutputFile = Annotated[Path | None, typer.Option(help="Write it to a file, whole or not at all.")]
 
+
+@app.command("query")
+def query_command(  # noqa: PLR0913  (every option is an argument)
+    store: Annotated[
+        str, typer.Argument(help="The folder of a study; or a store, as in study#normalized.")
+    ],
+    gene: Annotated[
+        list[str] | None,
+        typer.Option(help="Gene: label, symbol, ID; any letter case; repeatable."),
+    ] = None,
+    sample: Annotated[list[str] | None, typer.Option(help="Sample; repeatable.")] = None,
+    top: Rows = None,
+    latent: Annotated[
+        int | None, typer.Option(help="The genes that move this latent unit.")
+    ] = None,
+    neighbours: Annotated[str, typer.Option(help="The genes most like this one.")] = "",
+    by: Annotated[
+        str, typer.Option(help="Expression of --gene by this label; else its groups.")
+    ] = "",
+    samples: Annotated[
+        bool, typer.Option("--samples", help="Samples and labels; expression of --gene.")
+    ] = False,
+    series: Annotated[
+        list[str] | None, typer.Option(help="Only samples of this series; repeatable.")
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="Only samples of NAME=VALUE; repeatable.")
+    ] = None,
+    columns: Annotated[str, typer.Option(help="Only these columns, joined by commas.")] = "",
+    aliases: Annotated[
+        str, typer.Option(help="Table of other names: HGNC's complete set, NCBI's gene_info.")
+    ] = "",
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format", help="table, tsv, csv, json or parquet. [default: table; tsv to a pipe]"
+        ),
+    ] = "",
+    output: OutputFile = None,
+) -> None:
+    """Ask a finished study, or one of its stores: genes, neighbours, latent units, samples.
+
+    Without a question: the first genes by rank. A table is cut to the terminal's width, with a line
+    that tells what is not shown, and paged where it is longer than the terminal.
+    """
+    from dglzarr.query.asked import Asked, answer, choose_columns
+
+    chosen = _format(form, output)
     with _arguments_checked():
-        frame = query.table(store, genes=gene or (), samples=sample or (), top=top)
-    typer.echo(frame.to_csv(sep="\t", float_format="%.6g"), nl=False)
+        asked = Asked(
+            genes=gene or (),
+            samples=sample or (),
+            top=top,
+            latent=latent,
+            neighbours=neighbours,
+            by=by,
+            lists_samples=samples,
+            labels=_labels(label or (), series or ()),
+            aliases=aliases,
+        )
+        frame = choose_columns(answer(store, asked), [c for c in columns.split(",") if c])
+    _write_frame(frame, chosen, output)
+
+
+def _labels(given: Sequence[str], series: Sequence[str]) -> dict[str, list[str]]:
+    """Return the values that a sample may have, by label."""
+    found: dict[str, list[str]] = {"series": list(series)} if series else {}
+    for text in given:
+        name, is_pair, value = text.partition("=")
+        if not is_pair:
+            raise ConfigError(f"--label: expected NAME=VALUE, got {text!r}.")
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def _format(form: str, output: Path | None) -> Any:  # noqa: ANN401
+    """Return the format that is meant: as told, as the file is called, or as it will be read."""
+    from dglzarr.query.written import FORMATS, need_parquet
+
+    told = form or (output.suffix[1:] if output else "")
+    if form and form not in FORMATS:
+        raise ConfigError(f"--format: expected one of {', '.join(FORMATS)}, got {form!r}.")
+    found = told if told in FORMATS else "table" if sys.stdout.isatty() and not output else "tsv"
+    if found == "parquet":
+        need_parquet()
+        if output is None and sys.stdout.isatty():
+            raise ConfigError("--format: parquet is no text. Give --output FILE.")
+    return found
+
+
+def _write_frame(frame: Any, form: Any, output: Path | None) -> None:  # noqa: ANN401
+    """Write a table to a file, to a pipe, or to a terminal, paged where it is long."""
+    import pydoc
+    import shutil
+
+    from dglzarr.query.written import write_table
+    from dglzarr.storage.files import put, told
+
+    is_shown = output is None and sys.stdout.isatty()
+    width, height = shutil.get_terminal_size()
+    content = write_table(frame, form, width=width if is_shown else None)
+    if output is not None:
+        with told(str(output), remedy="Choose a writable place with --output."):
+            put(output, content)
+        typer.echo(f"Written: {output}, {len(frame)} rows")
+    elif is_shown and content.count(b"\n") >= height:
+        pydoc.pager(content.decode())
+    else:
+        typer.echo(content, nl=False)
 
 
 @app.command()

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
+from dglzarr.access.geo import ACCESSION
+from dglzarr.access.gtex import GtexValues, Release  # noqa: TC001  (pydantic reads annotations)
+from dglzarr.access.options import FetchOptions
 from dglzarr.errors import ConfigError, hint, shown
 from dglzarr.stages.compare import CompareOptions
 from dglzarr.stages.dedup import DedupOptions
@@ -33,7 +36,7 @@ from dglzarr.storage.cluster import ClusterOptions
 from dglzarr.storage.options import Options, choice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pydantic_core import ErrorDetails
 
@@ -41,11 +44,48 @@ _N_SHOWN = 5
 
 
 class SourceSettings(SourceOptions):
-    """One ``[[sources]]`` entry: a file, or a pattern that stands for several."""
+    """One ``[[sources]]`` entry: files, or what to fetch."""
 
-    uri: str = choice(
-        ..., "a file, or a pattern that stands for several", is_path=True, min_length=1
+    uri: str | None = choice(
+        None,
+        "a file, a pattern that stands for several, or the https, s3 or gs address of a public one",
+        is_path=True,
+        min_length=1,
     )
+    geo: str | Annotated[tuple[str, ...], Field(strict=False)] | None = choice(
+        None, "instead: an accession of GEO such as GSE10072, several, or a file of one a line"
+    )
+    platform: str | Annotated[tuple[str, ...], Field(strict=False)] = choice(
+        (), "platforms to take of these series, as in GPL96; any takes all, of several in one too"
+    )
+    gtex: Release | None = choice(None, "instead: a release of GTEx")
+    gtex_values: GtexValues = choice("tpm", "which values of GTEx; v6 has RPKM for TPM")
+    tissue: str | None = choice(
+        None, "one tissue of GTEx, as its files are called, as in adipose_subcutaneous"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> SourceSettings:
+        given = [name for name in ("uri", "geo", "gtex") if getattr(self, name) not in (None, ())]
+        if len(given) != 1:
+            got = " and ".join(given) or "none"
+            raise ValueError(f"expected one of uri, geo and gtex, got {got}")
+        return self
+
+    @property
+    def accessions(self) -> tuple[str, ...]:
+        """Accessions of GEO, and files of them, as given."""
+        return (self.geo,) if isinstance(self.geo, str) else self.geo or ()
+
+    @property
+    def platforms(self) -> tuple[str, ...]:
+        """Platforms to take, any where none is named."""
+        return (self.platform,) if isinstance(self.platform, str) else self.platform
+
+    def anchored(self, anchor: Callable[[str], str]) -> SourceSettings:
+        """Return the same with every file's name made absolute, files of accessions too."""
+        geo = tuple(one if ACCESSION.fullmatch(one) else anchor(one) for one in self.accessions)
+        return super().anchored(anchor).model_copy(update={"geo": geo} if geo else {})
 
 
 class ScoreSettings(ExplainOptions, ScoreOptions):
@@ -79,6 +119,7 @@ class Settings(Options):
     compare: CompareOptions = CompareOptions()
     stability: StabilityOptions = StabilityOptions()
     cluster: ClusterOptions = ClusterOptions()
+    fetch: FetchOptions = FetchOptions()
 
     @model_validator(mode="after")
     def _something_to_train_on(self) -> Settings:
@@ -170,7 +211,8 @@ def _problem(details: ErrorDetails) -> str:
     if details["type"] == "missing":
         return f"{key}: required, but missing"
     if details["type"] == "value_error":
-        return details["msg"].removeprefix("Value error, ")
+        told = details["msg"].removeprefix("Value error, ")
+        return f"{key}: {told}" if key.startswith("sources") and told.startswith("exp") else told
     known = re.findall(r"'([^']*)'", str(details.get("ctx", {}).get("expected", "")))
     return f"{key}: {details['msg']}, got {details['input']!r}{hint(str(details['input']), known)}"
 

@@ -172,7 +172,7 @@ def measures() -> list[tuple[str, str, str]]:
     )
     lines = [f.n_lines for f in found]
     return [
-        ("top-level names in `dglzarr/`", str(len(top_level_names())), "at most 14"),
+        ("top-level names in `dglzarr/`", str(len(top_level_names())), "at most 17"),
         ("modules", str(len(modular)), ""),
         ("code lines", f"{n_code:,}", "under 12,000"),
         ("code lines of a module, median and most", _middle_and_most(modular), ""),

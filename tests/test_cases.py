@@ -12,7 +12,7 @@ import pytest
 
 from dglzarr.errors import ConfigError, SourceError
 from dglzarr.settings import load_settings
-from dglzarr.sources import read_source
+from dglzarr.sources import Reading, read_source
 from dglzarr.sources.identifiers import (
     Annotation,
     read_annotation_table,
@@ -184,10 +184,10 @@ def test_case__pvalue_columns__by_their_values(tmp_path, header):
     path.write_text("\n".join(["\t".join(cells), *lines[1:]]))
     with pytest.raises(SourceError, match=r"got 16 of 32 columns between 0 and 1.*value_columns"):
         read_source(path)
-    assert len(read_source(path, value_columns=["*.AVG_Signal"]).samples) == 16
-    assert len(read_source(path, value_columns=["*"]).samples) == 32
+    assert len(read_source(path, reading=Reading(("*.AVG_Signal",))).samples) == 16
+    assert len(read_source(path, reading=Reading(("*",))).samples) == 32
     with pytest.raises(SourceError, match=r"expected columns like 'x\*' as value_columns say, got"):
-        read_source(path, value_columns=["x*"])
+        read_source(path, reading=Reading(("x*",)))
 
 
 def test_case__series_characteristic(tmp_path):
@@ -260,6 +260,6 @@ def test_source_options__value_columns(tmp_path):
     assert [str(name) for name in ds["sample"].values] == ["GSE1s0.AVG_Signal", "GSE1s1.AVG_Signal"]
     assert ds.attrs["details"]["left_out"][0]["n"] == 30
     options = SourceOptions(value_columns=["*"])
-    with pytest.raises(SourceError, match=r"expected a table or GCT .* got series-matrix\. Remove"):
+    with pytest.raises(SourceError, match=r"expected a table .* got series-matrix\. Remove"):
         ingest(str(MATRIX), str(tmp_path / "x.zarr"), options=options)
     assert SourceFile("a", "b", options).options.value_columns == ("*",)

@@ -195,8 +195,12 @@ def test_wrong_settings__exit_2_in_one_line(command, overrides, message, tiny, r
         (["query", "{tmp}/nosuch.zarr"], 1, r"nosuch\.zarr: no such store"),
         (["info", "{tmp}#normalized"], 1, r"no study here .* Run 'dglzarr mine'"),
         (["info", "{study}#units"], 1, r"expected a store of expression, .* got 'units'"),
-        (["query", "{study}"], 1, r"expected a store, got a study"),
-        (["query", "{study}#landmarks", "--gene", "NOPE"], 2, r"symbols .* got \['NOPE'\]"),
+        (
+            ["query", "{study}", "--latent", "99"],
+            2,
+            r"latent: expected a unit from 0 to \d+, got 99",
+        ),
+        (["query", "{study}#landmarks", "--gene", "NOPE"], 2, r"expected a gene .* got 'NOPE'"),
         (["query", "{study}#normalized", "--sample", "x"], 2, r"samples .* got \['x'\]"),
         (["query", "{study}#landmarks", "--sample", "x"], 2, r"has no samples to choose from"),
         (["simulate", "{tmp}/new", "--n-samples", "3"], 2, r"n_samples: expected 40 to"),
@@ -354,7 +358,7 @@ def size_of(path):
 def check_sizes(estimates, root):
     """Each line of a dry run within a factor of three of what was written, the sum within two."""
     beside = {
-        "report": [root / "figures"],
+        "report": [root / "figures", root / "report_data"],
         "select": list(root.glob("*.tsv")),
     }
     for line in estimates:
@@ -588,7 +592,7 @@ def test_mine__twice_as_a_program(tmp_path):
     states = [line.split()[:2] for line in second.stdout.splitlines()[1 : len(ALWAYS)]]
     assert states == [[name, "unchanged"] for name in ALWAYS[:-1]]
     changed = {name for name, at in times(root).items() if before.get(name) != at}
-    drawn = {name for name in changed if name.startswith("figures/")}
+    drawn = {name for name in changed if name.startswith(("figures/", "report_data/"))}
     tables = {"landmarks.tsv", "panels.tsv", "overlaps.tsv", "sorted_genes.csv"}
     assert changed - drawn <= {"report.html", "study.lock", *tables}
     for line in (first.stderr + second.stderr).splitlines():

@@ -13,6 +13,7 @@ import pytest
 
 import dglzarr
 from dglzarr.query import describe_study, table, verify_study
+from dglzarr.report.text import headline
 from dglzarr.stages.encode import encode
 from dglzarr.stages.enrich import EnrichOptions, enrich
 from dglzarr.stages.evaluate import EvaluateOptions, evaluate
@@ -193,7 +194,9 @@ def test_older_study__mined_again_is_done(folder):
     )
     found = {name: result for name, result in json.loads(done.stdout).items() if name != "report"}
     assert {result["state"] for result in found.values()} == {"unchanged"}
-    assert (folder / "mined" / "report.html").exists()
+    page = (folder / "mined" / "report.html").read_text(encoding="utf-8")
+    assert "Gains are absent: the panel was selected by an older version" in page
+    assert headline(str(folder / "mined"))
 
 
 @pytest.fixture

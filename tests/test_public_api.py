@@ -27,6 +27,8 @@ def test_names__are_the_kernels():
         ("find_near_duplicates", ["matrix"], {"threshold": 1.0, "rule": "greedy"}),
         ("deeplift_contributions", ["layers", "samples", "reference"], {}),
         ("open", ["uri"], {}),
+        ("predict", ["bundle", "measured"], {"scale": "quantile", "max_missing": 0.1}),
+        ("open_study", ["root"], {"aliases": ""}),
     ],
 )
 def test_signatures(name, positional, keywords):

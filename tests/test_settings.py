@@ -105,8 +105,7 @@ def test_load_settings__every_key_can_be_given(tmp_path):
 
 def test_settings__defaults_of_the_paper():
     train = TrainOptions()
-    assert (train.hidden, train.n_latent, train.activation) == (500, 100, "relu")
-    assert (train.dropout, train.l2, train.epochs) == (0.1, 1e-6, 100)
+    assert (train.hidden, train.n_latent, train.l2, train.epochs) == (500, 100, 1e-6, 100)
     assert SelectOptions().n_landmarks == 943
     assert SelectOptions().n_random == 20
     dedup_settings = DedupOptions()
@@ -208,7 +207,10 @@ def test_load_settings__unknown_key_of_a_section(section, tmp_path):
         (MINIMAL + "[dedupe]\nrule = 1\n", r"study\.toml: dedupe: unknown key"),
         ('[[sources]]\nuri = "a"\n', r"study\.toml: root: required, but missing"),
         ('root = "study"\n', r"study\.toml: sources: required, but missing"),
-        ('root = "study"\n[[sources]]\n', r"sources\.0\.uri: required, but missing"),
+        (
+            'root = "study"\n[[sources]]\n',
+            r"sources\.0: expected one of uri, geo and gtex, got none",
+        ),
     ],
     ids=["top", "source", "section", "no root", "no sources", "no uri"],
 )

@@ -100,7 +100,8 @@ def _external_z(
     ids: tuple[str, ...],  # noqa: ARG001  (make the cache see a replaced store)
 ) -> NDArray[np.float32]:
     table = open_store(cohort, RAW)
-    block, _ = to_log2(Rows(cohort)[0 : table.sizes["sample"]], table.attrs["details"]["scale"])
+    details, rows = table.attrs["details"], Rows(cohort)[0 : table.sizes["sample"]]
+    block, _ = to_log2(rows, details["scale"], pseudocount=details.get("pseudocount"))
     match = _match(cohort, source)
     aligned = match.apply(block)
     if match.found.mean() < MIN_SHARE:

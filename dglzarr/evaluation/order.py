@@ -15,7 +15,14 @@ import pandas as pd
 
 from dglzarr.errors import ConfigError, SourceError, StoreError
 from dglzarr.evaluation.cohorts import HeldOut, kept_samples
-from dglzarr.evaluation.panels import PanelOptions, Rules, feature_names, find_rules
+from dglzarr.evaluation.panels import (
+    PanelOptions,
+    Rules,
+    excluded_lines,
+    feature_names,
+    find_rules,
+    unmatched,
+)
 from dglzarr.evaluation.sketch import sketch_training
 from dglzarr.kernels.comparison import bootstrap_interval
 from dglzarr.kernels.exchange import panel_roles, shrink_order
@@ -294,6 +301,7 @@ class PanelMaker:
     ) -> tuple[Index, list[str], Mask, Float64]:
         """Return a panel, why each gene is on it, what else may be chosen, and all costs."""
         rules = self._rules(asked)
+        notes += excluded_lines("--exclude", unmatched(self._ds, asked.exclude))
         start = self._start(asked.start)
         if clash := sorted({*start.tolist()} & {*rules.excluded}):
             raise ConfigError(

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field
 from dglzarr.errors import ConfigError, SourceError, hint
 from dglzarr.kernels.panels import CONSTANT, RIDGE, SELECTORS, allowed_genes, select_panel
 from dglzarr.kernels.penalties import Stretch, choose_path
+from dglzarr.sources.dates import excel_dates, told_dates
 from dglzarr.sources.identifiers import find_genes, read_gene_list, read_panel
 from dglzarr.storage.options import Options, choice
 
@@ -163,10 +164,14 @@ class Rules(NamedTuple):
 
 
 class PublishedList(NamedTuple):
-    """The genes of a published list, as indices, and its entries that are not measured."""
+    """The genes of a published list, as indices, and its entries that are not measured.
+
+    ``dates`` holds its entries that a spreadsheet made dates of, and the feature found for each.
+    """
 
     genes: Index
     missing: list[str]
+    dates: dict[str, str]
 
 
 class Draws(NamedTuple):
@@ -231,7 +236,7 @@ def find_rules(
     if unknown := [name for name, features in first.items() if not features]:
         raise ConfigError(
             f"select.forced: expected genes of the study, got {unknown[:5]!r} among {len(first)}"
-            f"{_gene_hint(ds, unknown[0])}. "
+            f"{_gene_hint(ds, unknown)}. "
             "Correct or remove them, or give ingest.annotation to match by symbol."
         )
     must = list(dict.fromkeys(features[0] for features in first.values()))
@@ -286,9 +291,11 @@ def told_penalties(rules: Rules) -> list[list[float]]:
     return [] if rules.path is CONSTANT else [list(stretch) for stretch in rules.path]
 
 
-def _gene_hint(ds: xr.Dataset, name: str) -> str:
-    """Return the gene of a store that is most like a name."""
-    return hint(name, (str(value) for of in ("gene", "gene_symbol") for value in ds[of].values))
+def _gene_hint(ds: xr.Dataset, names: Sequence[str]) -> str:
+    """Return what dates among names may stand for, else the gene that is most like the first."""
+    if dates := excel_dates(names):
+        return f" ({told_dates(dates)})"
+    return hint(names[0], (str(value) for of in ("gene", "gene_symbol") for value in ds[of].values))
 
 
 def _left_out(ds: xr.Dataset, options: PanelOptions) -> set[int]:
@@ -341,13 +348,74 @@ def _read_list(ds: xr.Dataset, name: str, path: str) -> PublishedList:
     n_listed = len(match.genes) + len(match.missing)
     if len(match.genes) < MIN_FOUND * n_listed:
         shown = ", ".join(match.missing[:N_SHOWN])
+        dates = f" Dates among them: {told_dates(list(match.dates))}." if match.dates else ""
         raise SourceError(
             f"evaluate.panels.{name}: expected at least {MIN_FOUND:.0%} of its {n_listed} genes to "
             f"be measured, got {len(match.genes)} ({len(match.genes) / n_listed:.0%}). Missing: "
-            f"{shown}... Give a list of this platform."
+            f"{shown}...{dates} Give a list of this platform."
         )
     genes = ds.indexes["gene"].get_indexer(pd.Index(match.genes))
-    return PublishedList(genes.astype(np.int64), list(match.missing))
+    return PublishedList(genes.astype(np.int64), list(match.missing), match.dates)
+
+
+def unmatched(ds: xr.Dataset, names: str | Sequence[str]) -> list[str]:
+    """Return the names of a list of genes, or of a file, that no feature has."""
+    return [name for name, features in _features(ds, names).items() if not features]
+
+
+def excluded_lines(place: str, names: Sequence[str]) -> list[str]:
+    """Return a line that tells which genes were to be left out and are not there anyway.
+
+    Examples
+    --------
+    >>> excluded_lines("--exclude", ["TP54"])
+    ['--exclude: 1 of its names no feature has: TP54']
+    >>> excluded_lines("--exclude", [])
+    []
+    """
+    if not names:
+        return []
+    more = f" and {len(names) - N_SHOWN} more" if len(names) > N_SHOWN else ""
+    dates = f" ({told_dates(found)})" if (found := excel_dates(names)) else ""
+    shown = ", ".join(names[:N_SHOWN])
+    return [f"{place}: {len(names)} of its names no feature has: {shown}{more}{dates}"]
+
+
+def listed_line(
+    name: str, n_found: int, missing: Sequence[str], dates: Mapping[str, str] | None = None
+) -> str:
+    """Return how many entries of a list were found, and which were not; "" where all were.
+
+    Parameters
+    ----------
+    name
+        Of the list.
+    n_found
+        Genes of it that are measured.
+    missing
+        Its entries that are not.
+    dates
+        Those that a spreadsheet made dates of, and the feature found for each, "" for none.
+
+    Examples
+    --------
+    >>> listed_line("l1000", 978, ["A", "B"])
+    'l1000: 2 of 980 entries were not found: A, B'
+    >>> listed_line("mine", 1, ["1-Mar"], {"1-Mar": ""}).partition(". ")[2]
+    "1 is a date, as spreadsheets make them of names: '1-Mar' is MARCHF1 or MTARC1; those of one \
+gene alone were read as it"
+    """
+    if not missing and not dates:
+        return ""
+    more = f" and {len(missing) - N_SHOWN} more" if len(missing) > N_SHOWN else ""
+    n = n_found + len(missing)
+    line = f"{name}: {len(missing)} of {n} entries were not found"
+    line += f": {', '.join(missing[:N_SHOWN])}{more}" if missing else ""
+    if dates:
+        what = "is a date" if len(dates) == 1 else "are dates"
+        line += f". {len(dates)} {what}, as spreadsheets make them of names: "
+        line += f"{told_dates(list(dates))}; those of one gene alone were read as it"
+    return line
 
 
 def feature_names(ds: xr.Dataset) -> dict[str, list[str]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import cho_factor, solve_triangular
 
 Index = NDArray[np.int64]
 Float64 = NDArray[np.float64]
@@ -110,6 +111,41 @@ def greedy_order(
         is_open[chosen[i]] = False
         state.add(chosen[i : i + 1])
     return chosen
+
+
+def ordered_gain(rows: NDArray[np.floating], panel: Index, *, ridge: float, begin: int) -> Float64:
+    """Return by how much each gene of a panel lowered the ridge error when it joined the panel.
+
+    Parameters
+    ----------
+    rows : (row, gene), samples or a sketch of them, without missing values
+    panel : genes in the order in which they joined
+    ridge : penalty, in the unit of a squared column norm of ``rows``; over 0
+    begin : position of the first gene that is told; those before it are taken off first
+
+    Returns
+    -------
+    gain : (panel - begin,), in the unit of a squared norm of ``rows``, of all genes alike
+
+    Notes
+    -----
+    With the Cholesky factor L of ``Y_S' Y_S + ridge`` the columns of ``Y_S L'^-1`` are the v of
+    `greedy_order`, and v takes ``v' Y Y' v`` off the error.
+
+    Examples
+    --------
+    >>> rows = np.array([[2.0, 2.0, 0.0], [0.0, 0.1, 1.0]])
+    >>> ordered_gain(rows, np.array([1, 2]), ridge=0.1, begin=0).round(3)
+    array([7.808, 0.915])
+    """
+    own = rows[:, panel].astype(np.float64)
+    lower, _ = cho_factor(own.T @ own + ridge * np.eye(panel.size), lower=True)
+    directions = solve_triangular(lower, own.T, lower=True)[begin:].astype(rows.dtype)
+    gain = np.empty(len(directions))
+    for start in range(0, gain.size, _BLOCK):
+        along = directions[start : start + _BLOCK] @ rows
+        gain[start : start + _BLOCK] = np.einsum("vg,vg->v", along, along, dtype=np.float64)
+    return gain
 
 
 class Deflation:

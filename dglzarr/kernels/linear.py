@@ -145,6 +145,27 @@ def predict_ridge(
     ]
 
 
+def ridge_coefficients(
+    path: RidgePath, alpha: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return coefficients (landmark, target) and intercepts (target,) of one penalty.
+
+    Raises
+    ------
+    ValueError
+        If the alpha is negative.
+
+    Examples
+    --------
+    >>> x = np.array([[0.0], [1.0], [2.0]])
+    >>> ridge_coefficients(ridge_path(ridge_partial(x, 3 * x + 1)), 0.0)
+    (array([[3.]], dtype=float32), array([1.], dtype=float32))
+    """
+    coefficients = path.axes @ (_inverse(path, alpha)[:, None] * path.rotated)
+    intercepts = path.y_mean - path.x_mean @ coefficients
+    return coefficients.astype(np.float32), intercepts.astype(np.float32)
+
+
 def _inverse(path: RidgePath, alpha: float) -> Float64:
     """Return one over spread plus penalty, 0 on axes along which there is nothing to solve."""
     if alpha < 0:

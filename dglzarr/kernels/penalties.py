@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dglzarr.kernels.greedy import greedy_order
+from dglzarr.kernels.greedy import greedy_order, ordered_gain
 from dglzarr.kernels.linear import predict_ridge, ridge_partial, ridge_path
 
 if TYPE_CHECKING:
@@ -113,6 +113,33 @@ def greedy_path(
                 return np.concatenate([panel, more])
             panel = np.concatenate([panel, more])
     return panel
+
+
+def panel_gain(sketch: GeneSketch, panel: Index, path: Sequence[Stretch]) -> Float64:
+    """Return what each gene of a panel added when it joined, as a share of all genes' squares.
+
+    Parameters
+    ----------
+    sketch : of the samples that the panel was selected on
+    panel : genes in order, by whatever selector
+    path : its stretches; a gene counts with the penalty of the stretch it stands in
+
+    Returns
+    -------
+    share : (panel,), by how much the gene lowered the ridge error of all genes, those before it
+        known; 0 to 1
+    """
+    share = np.zeros(panel.size)
+    total = float(np.einsum("rg,rg->", sketch.rows, sketch.rows, dtype=np.float64))
+    begin = 0
+    for i, (end, penalty) in enumerate(path):
+        stop = panel.size if i == len(path) - 1 else min(panel.size, end)
+        if stop > begin and total:
+            ridge = penalty * sketch.n_samples
+            gain = ordered_gain(sketch.rows, panel[:stop], ridge=ridge, begin=begin)
+            share[begin:stop] = gain / total
+            begin = stop
+    return share
 
 
 def penalty_at(path: Sequence[Stretch], size: int) -> float:

@@ -5,11 +5,13 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 Scale = Literal["raw", "log2"]
 
-Unit = Literal["log2", "intensity", "counts", "rpkm", "tpm"]
+Unit = Literal["log2", "intensity", "counts", "rpkm", "fpkm", "tpm"]
+
+FROM_ZERO: tuple[Unit, ...] = ("counts", "rpkm", "fpkm", "tpm")
+"""Units without negative values."""
 
 SCALE_QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.99, 1.0)
 
@@ -106,18 +108,26 @@ def detect_scale(quantiles: Sequence[float] | NDArray[np.float64]) -> Scale:
     return "log2"
 
 
-def to_log2(block: NDArray[np.floating], scale: Scale) -> tuple[NDArray[np.float32], int]:
+def to_log2(
+    block: NDArray[np.floating], scale: Scale, *, pseudocount: float | None = None
+) -> tuple[NDArray[np.float32], int]:
     """Return a block on the log2 scale, and how many negative values were set to 0 for that.
 
-    Raw values become log2(x + 1); log2 values stay as they are, without a copy.
+    Raw values become log2(x + 1); log2 values stay as they are, without a copy. Where these are
+    known to be log2(x + pseudocount), they become log2(x + 1) too.
 
     Examples
     --------
     >>> to_log2(np.array([[7.0, -2.0, np.nan]]), "raw")
     (array([[ 3.,  0., nan]], dtype=float32), 1)
+    >>> to_log2(np.log2(np.array([[7.001, 0.001]])), "log2", pseudocount=0.001)[0].round(3)
+    array([[3., 0.]], dtype=float32)
     """
-    if scale == "log2":
+    if scale == "log2" and pseudocount in (None, 1):
         return np.asarray(block, dtype=np.float32), 0
+    if scale == "log2":
+        told = np.exp2(np.asarray(block, np.float64)) - float(pseudocount or 0)
+        return np.log2(np.maximum(told, 0) + 1).astype(np.float32), 0
     values = np.array(block, dtype=np.float32)
     n_negative = int(np.count_nonzero(values < 0))
     np.maximum(values, 0, out=values)
@@ -169,6 +179,8 @@ def unlike_the_rest(values: NDArray[np.floating]) -> NDArray[np.bool_]:
     >>> np.flatnonzero(unlike_the_rest(values))
     array([4])
     """
+    from scipy.stats import rankdata  # noqa: PLC0415  (a second, which readers of names can spare)
+
     n_samples, n_genes = values.shape
     if n_samples < 4 or n_genes < 50:
         return np.zeros(n_samples, np.bool_)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MINED, PUBLISHED, RANDOM, INK = "#c2410c", "#1d5fa8", "#8b939e", "#1f2933"
 MARKERS = "sD^vP"
+LONGEST = 24
 
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "dglzarr",
@@ -185,4 +186,77 @@ def accuracy_by_size(
         axes.minorticks_off()
         axes.set(xlabel="genes in the panel", ylabel="mean absolute error (z), lower is better")
         axes.legend(loc="upper right", ncols=2, fontsize=8)
+    return svg.getvalue()
+
+
+def bars(labels: Sequence[str], values: NDArray[np.float64], *, xlabel: str) -> str:
+    """Return one bar a label, the first on top."""
+    with _axes(4.8, 0.9 + 0.34 * len(labels)) as (axes, svg):
+        axes.barh(range(len(labels)), values, color=PUBLISHED, height=0.62)
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set_ylim(len(labels) - 0.4, -0.6)
+        for row, value in enumerate(values.tolist()):
+            axes.annotate(f"{value:.4f}", (value, row), (4, -3), textcoords="offset points")
+        axes.margins(x=0.15)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel(xlabel)
+    return svg.getvalue()
+
+
+def spreads(stages: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> str:
+    """Return quantiles of samples side by side, a panel a stage.
+
+    ``stages`` maps its title to q01, q25, median, q75 and q99 of each sample.
+    """
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8.6, 3.0), layout="constrained")
+        grid = figure.subplots(1, len(stages), sharey=True, squeeze=False)[0]
+        for axes, (title, found) in zip(grid, stages.items(), strict=True):
+            at = np.arange(found["median"].size)
+            axes.vlines(at, found["q01"], found["q99"], color=RANDOM, linewidth=0.7)
+            axes.vlines(at, found["q25"], found["q75"], color=PUBLISHED, linewidth=1.6)
+            axes.plot(at, found["median"], ".", color=MINED, markersize=3)
+            axes.set(title=title, xlabel="sample")
+        grid[0].set_ylabel("expression (log2)")
+        svg = io.StringIO()
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    return svg.getvalue()
+
+
+def distances(values: NDArray[np.float64], threshold: float | None) -> str:
+    """Return how many samples lie at which distance, and the threshold where there is one."""
+    with _axes(4.8, 3.0) as (axes, svg):
+        axes.hist(values, bins=30, color=PUBLISHED)
+        if threshold is not None:
+            axes.axvline(threshold, color=MINED, linestyle=":", label=f"threshold {threshold:g}")
+            axes.legend(loc="upper left")
+        axes.set(xlabel="distance to the nearest sample", ylabel="samples")
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    return svg.getvalue()
+
+
+def sample_map(
+    first: NDArray[np.float64], second: NDArray[np.float64], groups: Sequence[str]
+) -> str:
+    """Return samples as dots, those of the ten largest groups in colours of their own."""
+    names, counts = np.unique(np.array(groups, dtype=object).astype(str), return_counts=True)
+    largest = [str(names[i]) for i in np.argsort(-counts, kind="stable")[:10]]
+    of = np.array(groups, dtype=object).astype(str)
+    with _axes(6.4, 4.4) as (axes, svg):
+        rest = ~np.isin(of, largest)
+        axes.plot(first[rest], second[rest], ".", color=RANDOM, markersize=3, rasterized=True)
+        for number, name in enumerate(largest):
+            here = of == name
+            axes.plot(
+                first[here],
+                second[here],
+                MARKERS[number % len(MARKERS)],
+                color=f"C{number}",
+                markersize=3,
+                alpha=0.7,
+                label=name if len(name) <= LONGEST else f"{name[:LONGEST]}...",
+                rasterized=True,
+            )
+        axes.set(xlabel="first direction (log2)", ylabel="second direction (log2)")
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return svg.getvalue()

@@ -19,6 +19,7 @@ from dglzarr.kernels.metrics import SIGNIFICANT, known_mean
 from dglzarr.query import gene_keys
 from dglzarr.report import drawings
 from dglzarr.report.panels import cohorts, kinds, measure, texts
+from dglzarr.report.tables import Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -132,7 +133,7 @@ def groups_figure(groups: xr.Dataset) -> PaperFigure:
 
 def comparison_figure(evaluation: xr.Dataset) -> list[PaperFigure]:
     """Return figure 3: the mined panel against the best published one, or else a random one."""
-    rival = _rival(evaluation)
+    rival = rival_of(evaluation)
     if rival is None:
         return []
     names = (MINED, rival)
@@ -161,7 +162,7 @@ def comparison_figure(evaluation: xr.Dataset) -> list[PaperFigure]:
 
 def cohort_figure(evaluation: xr.Dataset, cohort: str, number: int) -> list[PaperFigure]:
     """Return figure 4: targets of another platform predicted from the panel's genes."""
-    rival = _rival(evaluation)
+    rival = rival_of(evaluation)
     names = [MINED, *([rival] if rival else [])]
     mae, pcc = ({n: measure(evaluation, m, n, cohort) for n in names} for m in ("mae", "pcc"))
     if not np.isfinite(mae[MINED]).any():
@@ -240,7 +241,7 @@ def overlaps(landmarks: xr.Dataset) -> list[Overlap]:
     return found
 
 
-def _rival(evaluation: xr.Dataset) -> str | None:
+def rival_of(evaluation: xr.Dataset) -> str | None:
     """Return the published panel of lowest error, else the first random one."""
     panels = kinds(evaluation)
     if MINED not in panels:
@@ -284,6 +285,35 @@ def term_rows(enrichment: xr.Dataset) -> list[dict[str, object]]:
         | {name: column[i] for name, column in values.items()}
         for i in best
     ]
+
+
+def term_table(enrichment: xr.Dataset) -> Table:
+    """Return every tested term of the mined panel, of lowest p first, as figure 5 draws it."""
+    here = enrichment.isel(panel=texts(enrichment, "panel").index(MINED))
+    p, n_query = here["p_value"].values, max(1, int(here["n_query"]))
+    order = np.argsort(p, kind="stable")[: int(np.isfinite(p).sum())]
+    adjusted, q, n_hits = (here[n].values[order] for n in ("p_adjusted", "q_value", "n_hits"))
+    columns = {
+        "term": texts(here, "term"),
+        "name": texts(here, "term_name"),
+        "n_hits": here["n_hits"].values.tolist(),
+        "n_genes": here["n_genes"].values.tolist(),
+        "p_value": p.tolist(),
+        "p_adjusted": here["p_adjusted"].values.tolist(),
+        "q_value": here["q_value"].values.tolist(),
+        "hits": texts(here, "hits"),
+    }
+    return Table(
+        "terms",
+        "Tested terms of the mined panel, of lowest p first",
+        {
+            **{name: [values[i] for i in order] for name, values in columns.items()},
+            "share": (n_hits / n_query).tolist(),
+            "strength": (-np.log10(np.maximum(adjusted, 1e-300))).tolist(),
+            "is_enriched": is_enriched(adjusted, q).tolist(),
+        },
+        n_embedded=N_TERMS,
+    )
 
 
 def _best_terms(enrichment: xr.Dataset) -> tuple[xr.Dataset, NDArray[np.int64]]:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dglzarr.evaluation.panels import excluded_lines, listed_line
 from dglzarr.kernels.metrics import SIGNIFICANT
 from dglzarr.models.files import read_history
 from dglzarr.query import table
 from dglzarr.report.cautions import cautions
 from dglzarr.report.panels import CHANCE, measure, panel_rows
+from dglzarr.sources.base import LeftOut
 from dglzarr.storage.claims import as_now
 from dglzarr.storage.store import open_store, read_attributes
 from dglzarr.storage.study import open_study
@@ -30,21 +32,29 @@ if TYPE_CHECKING:
     Stores = Mapping[str, str | Sequence[str]]
 
 
-UNITS = {"counts": "read counts", "rpkm": "RPKM", "tpm": "TPM", "intensity": "intensities"}
+UNITS = {
+    "counts": "read counts",
+    "rpkm": "RPKM",
+    "fpkm": "FPKM",
+    "tpm": "TPM",
+    "intensity": "intensities",
+}
 """Units in words; an unstated one that is not seen is "raw"."""
 
 
 def top_landmarks(root: str, n: int = 50) -> list[dict[str, Any]]:
     """Return the genes of the panel, the first n of a longer one, one mapping a gene.
 
-    A gene without a score has None.
+    A gene without a score has None, and all have where the store is older than gains.
     """
     study = open_study(root)
     frame = table(study.uri("landmarks"), top=n).sort_values("rank").reset_index()
     frame = frame[frame["is_landmark"]]
     n_forced = open_store(study.uri("landmarks")).attrs["details"].get("n_forced", 0)
     frame["is_forced"] = frame["rank"] <= n_forced
-    rows = frame[["rank", "gene", "gene_symbol", "score", "is_forced"]].to_dict("records")
+    if "gain" not in frame:
+        frame["gain"] = np.nan
+    rows = frame[["rank", "gene", "gene_symbol", "score", "gain", "is_forced"]].to_dict("records")
     return [{str(k): _known(v) for k, v in row.items()} for row in rows]
 
 
@@ -70,6 +80,7 @@ def source_lines(root: str) -> list[str]:
             f"features, median {found['median']:.4g}, 99 % {found['q99']:.4g}: {scale}{negative}"
             + (" (cohort)" if details["role"] == "cohort" else "")
         )
+        lines += [f"    {note}" for note in source_notes(details)]
     for segment, uri in zip(study.segments, study.uris("expression"), strict=True):
         joined = open_store(uri)
         details = joined.attrs["details"]
@@ -78,7 +89,30 @@ def source_lines(root: str) -> list[str]:
             f"Segment {segment}: {joined.sizes['sample']} samples ({shown}) x "
             f"{joined.sizes['gene']} features, {details['n_missing']} values missing"
         )
+        lines += [f"  {note}" for note in details.get("notes", ())]
     return lines + drift_lines(root)
+
+
+def source_notes(details: Mapping[str, Any]) -> list[str]:
+    """Return what was left out of a source, and what else its reader told; from its raw store."""
+    left_out = details.get("left_out") or ()
+    return [*map(LeftOut.told, left_out), *(details.get("notes") or ())]
+
+
+def list_lines(landmarks: xr.Dataset) -> list[str]:
+    """Return which entries of published lists, and of excluded genes, were not found."""
+    details = landmarks.attrs["details"]
+    n_found = {
+        str(name): sum(str(gene) != "" for gene in row)
+        for name, row in zip(landmarks["panel"].values, landmarks["panel_gene"].values, strict=True)
+    }
+    dates = details.get("dates") or {}
+    lines = [
+        listed_line(f"List {name}", n_found[name], missing, dates.get(name))
+        for name, missing in (details.get("missing") or {}).items()
+    ]
+    lines += excluded_lines("select.excluded", details.get("excluded_missing") or ())
+    return [line for line in lines if line]
 
 
 def growth_lines(root: str) -> list[str]:
@@ -118,7 +152,8 @@ def headline(root: str, *, truth: str | Path | None = None) -> list[str]:
     landmarks = open_store(study.uri("landmarks"))
     evaluation = open_store(study.uri("evaluation"))
     rows = panel_rows(evaluation, landmarks)
-    best = ", ".join(_called(gene) for gene in top_landmarks(root, 10))
+    top = top_landmarks(root, 10)
+    best = ", ".join(map(_called, top))
     details = landmarks.attrs["details"]
     size, distinct = details["n_landmarks"], details["n_distinct_genes"]
     unnamed = f" and {details['n_unnamed']} unnamed" if details["n_unnamed"] else ""
@@ -129,6 +164,8 @@ def headline(root: str, *, truth: str | Path | None = None) -> list[str]:
         *caution_lines(study, rows),
         *source_lines(root),
         f"Panel: {size} features, {genes}. First: {best}",
+        *_gain_lines(landmarks),
+        *list_lines(landmarks),
         reconstruction_line(study.uri("reconstruction")),
         *_panel_lines(rows),
         *_cohort_lines(evaluation),
@@ -141,6 +178,15 @@ def headline(root: str, *, truth: str | Path | None = None) -> list[str]:
             f"{len(hubs)} are planted"
         )
     return [*lines, f"Report: {study.report}"]
+
+
+def _gain_lines(landmarks: xr.Dataset) -> list[str]:
+    """Return what the shares behind the genes mean, and what the whole panel adds up to."""
+    if "gain" not in landmarks:
+        return ["  (no gains: this panel was selected by an older version)"]
+    total = float(np.nansum(landmarks["gain"].values))
+    what = "what a gene took off the error of all genes in the training samples, those before it"
+    return [f"  (in brackets: the gain, {what} known; {total:.1%} by the whole panel)"]
 
 
 def caution_lines(study: Study, rows: Sequence[PanelRow]) -> list[str]:
@@ -164,8 +210,11 @@ def _history(study: Study, reconstruction: xr.Dataset) -> History | None:
 
 
 def _called(gene: Mapping[str, Any]) -> str:
-    """Return what a gene of the panel is called, and that it is forced."""
-    return f"{gene['gene_symbol'] or gene['gene']}{' (forced)' if gene['is_forced'] else ''}"
+    """Return what a gene of the panel is called, that it is forced, and what it added."""
+    told = ["forced"] if gene["is_forced"] else []
+    told += [f"{gene['gain']:.1%}"] if gene["gain"] is not None else []
+    name = gene["gene_symbol"] or gene["gene"]
+    return f"{name} ({', '.join(told)})" if told else str(name)
 
 
 def _panel_lines(rows: Sequence[PanelRow]) -> list[str]:
@@ -279,7 +328,8 @@ def order_lines(ordered: Ordered, n_shown: int = 10) -> list[str]:
     lines = [f"{len(table)} genes ({reasons}) of {ordered.n_left} that could be chosen."]
     shown = table.head(n_shown)
     lines += [
-        f"{row['position']:>4}  {row['gene']}  {row['gene_symbol'] or '-'}  {row['share']:.2f} %  "
+        f"{row['position']:>4}  {row['gene']}{' (included)' if row['why'] == 'included' else ''}  "
+        f"{row['gene_symbol'] or '-'}  {row['share']:.2f} %  "
         f"serves {row['serves']}; instead {row['instead']}"
         for _, row in shown.iterrows()
     ]

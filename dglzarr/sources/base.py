@@ -4,7 +4,7 @@ Reads no file. Every matrix is `(sample, gene)`; GEO and GCT files are turned wh
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
@@ -13,12 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dglzarr.kernels.slices import copy_block
-from dglzarr.sources.identifiers import excel_dates, has_name
+from dglzarr.sources.dates import excel_dates, told_dates
+from dglzarr.sources.identifiers import has_name
 
-SourceFormat = Literal["series-matrix", "soft", "gct", "gctx", "table"]
+SourceFormat = Literal[
+    "series-matrix", "soft", "gct", "gctx", "table", "parquet", "feather", "archs4", "h5ad"
+]
+
+SamplesIn = Literal["columns", "rows"]
+"""Where a wide matrix has its samples."""
 
 _ACCESSION = re.compile(r"GSE\d+")
-_SUFFIXES = re.compile(r"(\.(gz|txt|tsv|csv|tab|gct|gctx|soft))+$", re.IGNORECASE)
+_SUFFIXES = re.compile(
+    r"(\.(gz|txt|tsv|csv|tab|gct|gctx|soft|parquet|feather|h5ad|h5|hdf5))+$", re.IGNORECASE
+)
 _PARTS = re.compile(r"_(series_matrix|family|expr)$")
 _N_SHOWN = 3
 
@@ -34,6 +42,46 @@ class Values(Protocol):
     def __getitem__(self, samples: slice, /) -> NDArray[np.floating]:
         """Return the rows of a slice of samples."""
         ...
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a file is read where its content leaves it open.
+
+    Attributes
+    ----------
+    value_columns
+        Patterns of the columns of a table that are samples, such as ``*.AVG_Signal``; by default
+        all that are no annotation, p-values or identifiers by their names.
+    samples_in
+        Where a table, Parquet or Feather file has its samples; by default as its names show.
+    only_series, only_matching, only_samples
+        Samples to keep: of these series; of which a label matches; in a file, one a line.
+    max_single_cell
+        Highest probability of ARCHS4 to be of single cells; by default 0.5.
+    layer
+        Layer of an h5ad to read instead of X.
+    is_bare
+        Leave labels out, and keep all samples: values alone are wanted.
+    """
+
+    value_columns: tuple[str, ...] = ()
+    samples_in: SamplesIn | None = None
+    only_series: tuple[str, ...] = ()
+    only_matching: str | None = None
+    only_samples: str | None = None
+    max_single_cell: float | None = None
+    layer: str | None = None
+    is_bare: bool = False
+
+    @classmethod
+    def recorded(cls, found: Mapping[str, Any]) -> Self:
+        """Return what a store recorded of how its file was read."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in found.items()
+        }
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -55,10 +103,22 @@ class LeftOut:
         return tuple(cls(what, reason, tuple(those)) for reason, those in names.items())
 
     def __str__(self) -> str:
-        what = self.what.removesuffix("s") if len(self.names) == 1 else self.what
-        more = ", ..." if len(self.names) > _N_SHOWN else ""
-        shown = ", ".join(map(repr, self.names[:_N_SHOWN]))
-        return f"{len(self.names)} {what} left out: {self.reason} ({shown}{more})"
+        return self.told(self.as_details())
+
+    @staticmethod
+    def told(details: Mapping[str, Any]) -> str:
+        """Return what the details of a store tell of it, in words.
+
+        Examples
+        --------
+        >>> LeftOut.told({"what": "rows", "reason": "counters", "n": 1, "names": ["N_noFeature"]})
+        "1 row left out: counters ('N_noFeature')"
+        """
+        n, names = details["n"], details["names"]
+        what = details["what"].removesuffix("s") if n == 1 else details["what"]
+        more = ", ..." if n > len(names) else ""
+        shown = ", ".join(map(repr, names))
+        return f"{n} {what} left out: {details['reason']} ({shown}{more})"
 
     def as_details(self) -> dict[str, Any]:
         """Return it for the details of a store: its number and the first names."""
@@ -76,7 +136,8 @@ class Source:
 
     `platform` is "" where unknown, missing labels are "", missing values NaN. `gene_symbol` is
     None where the file names none, `sample_series` where all samples are of `series`. `left_out`
-    and `notes` tell what a user should know of the file.
+    and `notes` tell what a user should know of the file. Of a source that `is_lazy` any slice can
+    be read from the file whenever it is wanted, without the rest.
     """
 
     path: Path
@@ -91,6 +152,7 @@ class Source:
     sample_series: list[str] | None = None
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    is_lazy: bool = False
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return the values `(sample, gene)` of the samples from start up to stop.
@@ -150,11 +212,15 @@ def symbols_or_none(symbols: Sequence[str], genes: Sequence[str]) -> list[str] |
 
 def name_notes(genes: Sequence[str], symbols: Sequence[str] | None) -> tuple[str, ...]:
     """Return what a user should know of names of genes: those that Excel made dates of."""
-    dates = excel_dates([*genes, *(symbols or ())])
+    dates = list(dict.fromkeys(excel_dates([*genes, *(symbols or ())])))
     if not dates:
         return ()
-    what = f"{len(dates)} names of genes are dates, as Excel makes them of MARCH1 or SEPT2"
-    return (f"{what} (such as {dates[0]!r}): they are taken for no symbol",)
+    n = (
+        "1 name of a gene is a date"
+        if len(dates) == 1
+        else f"{len(dates)} names of genes are dates"
+    )
+    return (f"{n}, as spreadsheets make them, and taken for no symbol: {told_dates(dates)}",)
 
 
 def first_repeat(names: Sequence[str]) -> str | None:

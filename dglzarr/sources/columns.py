@@ -7,10 +7,11 @@ and counters of reads are told by these names, left out and counted. Reads no fi
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import NamedTuple
 
 from dglzarr.errors import SourceError
-from dglzarr.sources.base import LeftOut
+from dglzarr.sources.base import LeftOut, first_repeat
 from dglzarr.sources.identifiers import GENE_ID_COLUMNS, SYMBOL_COLUMNS, find_column, plain
 
 
@@ -235,10 +236,31 @@ def check_ids(name: str, ids: Sequence[str], samples: Sequence[str]) -> None:
         raise _turned(name, samples[0])
 
 
+def check_unique(path: Path, kind: str, ids: Sequence[str]) -> None:
+    """Refuse an empty table, empty ids and repeated ids.
+
+    Raises
+    ------
+    SourceError
+        Naming the first.
+    """
+    if not ids:
+        raise SourceError(f"{path.name}: expected at least one {kind}, got none.")
+    if counters := [name for name in ids if name in RESERVED_ROWS]:
+        raise SourceError(
+            f"{path.name}: expected a gene, got {counters[0]!r}, one of the "
+            f"{RESERVED_ROWS[counters[0]]}. Take it out of the file."
+        )
+    if "" in ids:
+        raise SourceError(f"{path.name}: expected a {kind} id, got ''.")
+    if (repeated := first_repeat(ids)) is not None:
+        raise SourceError(f"{path.name}: expected each {kind} once, got {repeated!r} again.")
+
+
 def _turned(name: str, sample: str) -> SourceError:
     return SourceError(
         f"{name}: expected genes in rows and samples in columns, got a column {sample!r} and "
-        f"samples in rows. Turn the table. {_REMEDY}"
+        f"samples in rows. State samples_in = 'rows'. {_REMEDY}"
     )
 
 

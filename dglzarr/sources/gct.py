@@ -4,10 +4,7 @@ GCT is parsed into memory and turned; a GCTX matrix is `(sample, gene)` on disk 
 read by slices of samples.
 """
 
-import math
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,30 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dglzarr.errors import SourceError
-from dglzarr.sources.base import Source, first_repeat, name_notes, series_name, symbols_or_none
-from dglzarr.sources.columns import RESERVED_ROWS, check_ids, find_symbols, sort_columns
+from dglzarr.sources.base import Source, name_notes, series_name, symbols_or_none
+from dglzarr.sources.columns import check_ids, check_unique, find_symbols, sort_columns
+from dglzarr.sources.hdf5 import check_chunk, find_dataset, strings, told
 from dglzarr.sources.matrix import Layout, check_samples, read_matrix, require_rows
-from dglzarr.sources.text import (
-    MAX_EXPANSION,
-    MIN_EXPANDED_NBYTES,
-    TextStream,
-    decode,
-    header_cells,
-    split_cells,
-)
+from dglzarr.sources.text import TextStream, header_cells, split_cells
 
 MISSING_METADATA = ("-666", "-666.0", "NA", "na", "NaN", "nan")
 """Metadata cells that mean nothing is known."""
 
 _MATRIX = "0/DATA/0/matrix"
 _IDS = ("0/META/ROW/id", "0/META/COL/id")
-_UNPACKED = {
-    *(h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32),
-}
-_DAMAGED = (
-    *(OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError),
-    *(AttributeError, MemoryError, SystemError, zlib.error),
-)
 
 
 def read_gct(
@@ -156,7 +140,7 @@ class GctxValues:
         SourceError
             If the file is damaged or a value is infinite.
         """
-        with _told(self.path, "a readable GCTX matrix"), h5py.File(self.path) as file:
+        with told(self.path, "a readable GCTX matrix"), h5py.File(self.path) as file:
             block = np.asarray(file[_MATRIX][samples])
         with np.errstate(over="ignore"):
             values = block.astype(np.float32, copy=False)
@@ -170,20 +154,6 @@ class GctxValues:
         return values
 
 
-@contextmanager
-def _told(path: Path, expected: str) -> Iterator[None]:
-    """Tell whatever h5py raises of a damaged file in one line."""
-    try:
-        yield
-    except SourceError:
-        raise
-    except _DAMAGED as error:
-        got = " ".join(str(error).split()) or type(error).__name__
-        raise SourceError(
-            f"{path.name}: expected {expected}, got a damaged one ({got}). Download it again."
-        ) from error
-
-
 def read_gctx(path: Path) -> Source:
     """Return a GCTX 1.0 file; values stay on disk.
 
@@ -194,7 +164,7 @@ def read_gctx(path: Path) -> Source:
     SourceError
         If the file is no HDF5, lacks a part of GCTX, or its parts do not fit each other.
     """
-    with _told(path, "a complete HDF5 file"), h5py.File(path) as file:
+    with told(path, "a complete HDF5 file"), h5py.File(path) as file:
         return _open_gctx(path, file)
 
 
@@ -206,38 +176,30 @@ def gctx_shape(path: Path) -> tuple[int, int]:
     SourceError
         If the file is no GCTX.
     """
-    with _told(path, "a complete HDF5 file"), h5py.File(path) as file:
-        n_samples, n_genes = _dataset(path, file, _MATRIX).shape
+    with told(path, "a complete HDF5 file"), h5py.File(path) as file:
+        n_samples, n_genes = find_dataset(path, file, _MATRIX).shape
         return int(n_samples), int(n_genes)
-
-
-def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
-    """Return a part of a GCTX file, or refuse a file without it."""
-    found = file.get(name)
-    if not isinstance(found, h5py.Dataset):
-        raise SourceError(f"{path.name}: expected a dataset '/{name}' of GCTX 1.0, got none.")
-    return found
 
 
 def _open_gctx(path: Path, file: h5py.File) -> Source:
     """Return the labels of an open GCTX file and its values by path."""
-    matrix, *ids = (_dataset(path, file, name) for name in (_MATRIX, *_IDS))
-    genes, samples = map(_strings, ids)
+    matrix, *ids = (find_dataset(path, file, name) for name in (_MATRIX, *_IDS))
+    genes, samples = map(strings, ids)
     row, column = file["0/META/ROW"], file["0/META/COL"]
     if matrix.shape != (len(samples), len(genes)) or matrix.dtype.kind not in "fiu":
         raise SourceError(
             f"{path.name}: expected a numeric matrix of {len(samples)} samples x {len(genes)} "
             f"genes, got {matrix.dtype} {matrix.shape}."
         )
-    _check_chunk(matrix)
+    check_chunk(matrix)
     for kind, names in (("sample", samples), ("gene", genes)):
-        _check_ids(path, kind, names)
+        check_unique(path, kind, names)
     check_ids(path.name, genes, samples)
     fields = _fields(row, len(genes))
     place = find_symbols(["id", *fields])
     symbols = None
     if place is not None:
-        symbols = symbols_or_none(_strings(row[[*fields][place - 1]]), genes)
+        symbols = symbols_or_none(strings(row[[*fields][place - 1]]), genes)
     return Source(
         path=path,
         format="gctx",
@@ -248,9 +210,10 @@ def _open_gctx(path: Path, file: h5py.File) -> Source:
         values=GctxValues(path, (len(samples), len(genes))),
         gene_symbol=symbols,
         labels={
-            name: _known(_strings(values)) for name, values in _fields(column, len(samples)).items()
+            name: _known(strings(values)) for name, values in _fields(column, len(samples)).items()
         },
         notes=name_notes(genes, symbols),
+        is_lazy=True,
     )
 
 
@@ -270,79 +233,3 @@ def _fields(group: h5py.Group, n: int) -> dict[str, h5py.Dataset]:
         for name, values in found.items()
         if name != "id" and isinstance(values, h5py.Dataset) and values.size == n
     }
-
-
-def _check_ids(path: Path, kind: str, ids: Sequence[str]) -> None:
-    """Refuse an empty table, empty ids and repeated ids."""
-    if not ids:
-        raise SourceError(f"{path.name}: expected at least one {kind}, got none.")
-    if counters := [name for name in ids if name in RESERVED_ROWS]:
-        raise SourceError(
-            f"{path.name}: expected a gene, got {counters[0]!r}, one of the "
-            f"{RESERVED_ROWS[counters[0]]}. Take it out of the file."
-        )
-    if "" in ids:
-        raise SourceError(f"{path.name}: expected a {kind} id, got ''.")
-    if (repeated := first_repeat(ids)) is not None:
-        raise SourceError(f"{path.name}: expected each {kind} once, got {repeated!r} again.")
-
-
-def _strings(dataset: h5py.Dataset) -> list[str]:
-    """Return a metadata dataset of any shape as text; whole numbers have no decimals.
-
-    Raises
-    ------
-    ValueError
-        If it says that it is far larger than its file.
-    """
-    if dataset.shape is None:
-        return []  # a dataset without a dataspace
-    nbytes, limit = dataset.size * dataset.dtype.itemsize, MIN_EXPANDED_NBYTES
-    if nbytes > max(limit, MAX_EXPANSION * dataset.id.get_storage_size()):
-        raise ValueError(f"{dataset.name} of {nbytes} bytes")
-    _check_chunk(dataset)
-    return [_text(value) for value in np.ravel(dataset[()]).tolist()]
-
-
-def _check_chunk(dataset: h5py.Dataset) -> None:
-    """Refuse a dataset of which the first chunk is shorter or longer than its header says.
-
-    HDF5 does not compare them: it would return what stands in memory behind a short chunk, or
-    write over it with a long one.
-
-    Raises
-    ------
-    ValueError
-        If they differ; chunks packed by other filters than gzip are not looked at.
-    """
-    filters = dataset.id.get_create_plist()
-    kinds = [filters.get_filter(place)[0] for place in range(filters.get_nfilters())]
-    if dataset.chunks is None or not _UNPACKED.issuperset(kinds):
-        return
-    origin = (0,) * dataset.ndim
-    found = dataset.id.get_chunk_info_by_coord(origin)
-    if found.byte_offset is None:
-        return
-    expected = math.prod(dataset.chunks) * dataset.id.get_type().get_size()
-    nbytes = found.size
-    if kinds:
-        skipped, raw = dataset.id.read_direct_chunk(origin)
-        for place, kind in reversed(list(enumerate(kinds))):
-            if skipped & 1 << place:
-                continue
-            if kind == h5py.h5z.FILTER_DEFLATE:
-                raw = zlib.decompressobj().decompress(raw, expected + 8)
-            elif kind == h5py.h5z.FILTER_FLETCHER32:
-                raw = raw[:-4]
-        nbytes = len(raw)
-    if nbytes != expected:
-        raise ValueError(f"{dataset.name} in chunks of {nbytes} bytes, {expected} expected")
-
-
-def _text(value: bytes | str | float) -> str:
-    """Return one metadata value as text."""
-    if isinstance(value, bytes):
-        return decode(value).strip()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()

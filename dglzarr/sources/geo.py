@@ -66,6 +66,23 @@ def read_series_matrix(stream: TextStream, *, scratch: Path | None = None) -> So
     )
 
 
+def read_series_labels(stream: TextStream) -> tuple[list[str], list[str], dict[str, list[str]]]:
+    """Return samples, their platforms and their labels from the head of a series matrix.
+
+    Its table may be empty, as that of RNA-seq is.
+
+    Raises
+    ------
+    SourceError
+        If the head is not whole, or names no samples.
+    """
+    fields = _series_fields(stream)
+    samples = next((cells for _, cells in fields.records.get("!Sample_geo_accession", [])), [])
+    if not samples:
+        raise stream.error("expected samples in '!Sample_geo_accession', got none.")
+    return samples, _platforms(stream, fields, samples), _series_labels(stream, fields, samples)
+
+
 @dataclass(frozen=True)
 class _Fields:
     """Metadata records of a series matrix: (first line, cells) by name."""

@@ -6,7 +6,7 @@ setting of ingest.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dglzarr.errors import SourceError
+from dglzarr.sources.dates import excel_dates, genes_of_date
 from dglzarr.sources.text import TextStream, read_rows
 
 FeatureKind = Literal["probe", "gene"]
@@ -76,13 +77,8 @@ _LIST_HEADERS = frozenset(
 _ENSEMBL = re.compile(r"(ENS[A-Z]*?)(R?)(\d+)(\.\d+)?(_PAR_Y)?")
 _WHOLE = re.compile(r"^(\d+)\.0+$")
 _POWER = re.compile(r"^\d(\.\d+)?[eE]\+?\d{1,2}$")
+_PAIR = re.compile(r"(\S.*?)\s*(?:\((\d+|ENS[A-Z]*\d+(?:\.\d+)?)\)|\|(\d+|ENS[A-Z]*\d+(?:\.\d+)?))")
 _MULTIPLE = re.compile(r"\s*(?:/{2,}|[;|])\s*")
-_MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|m\u00e4r|mrz|mai|okt|dez)"
-_DATE = re.compile(
-    rf"\d{{1,2}}[-.]{_MONTH}([-.]\d{{2,4}})?|{_MONTH}-\d{{1,2}}|"
-    r"(19|20)\d\d-\d\d-\d\d( 00:00:00)?|\d{1,2}/\d{1,2}/(19|20)?\d\d",
-    re.IGNORECASE,
-)
 
 
 def strip_version(gene_id: str) -> str:
@@ -117,6 +113,18 @@ def clean_id(gene_id: str) -> str:
     return gene_id
 
 
+def split_pair(name: str) -> tuple[str, str] | None:
+    """Return symbol and id of a name that pairs them, None of any other.
+
+    Examples
+    --------
+    >>> split_pair("TP53 (7157)"), split_pair("TP53|7157"), split_pair("TP53")
+    (('TP53', '7157'), ('TP53', '7157'), None)
+    """
+    found = _PAIR.fullmatch(name) if name[-1:] == ")" or "|" in name else None
+    return None if found is None else (found[1], found[2] or found[3])
+
+
 def has_name(name: str) -> bool:
     """Return whether a cell names something, instead of saying that nothing is known.
 
@@ -126,17 +134,6 @@ def has_name(name: str) -> bool:
     (True, False, False)
     """
     return name.strip().lower() not in NO_NAME
-
-
-def excel_dates(names: Iterable[str]) -> list[str]:
-    """Return the names that a spreadsheet made dates of.
-
-    Examples
-    --------
-    >>> excel_dates(["TP53", "1-Mar", "Sep-02", "2001-12-01"])
-    ['1-Mar', 'Sep-02', '2001-12-01']
-    """
-    return [name for name in names if name[:1].isalnum() and _DATE.fullmatch(name)]
 
 
 def first_symbol(symbols: str) -> str:
@@ -241,10 +238,14 @@ def read_gene_values(path: str | Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Annotation:
-    """What probes measure: gene symbol and gene id by probe, "" where none."""
+    """What probes measure: gene symbol and gene id by probe, "" where none.
+
+    ``dates`` holds the symbols that a spreadsheet made dates of, by probe; they count as none.
+    """
 
     symbol: dict[str, str]
     gene_id: dict[str, str]
+    dates: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def _probe_of(self) -> dict[str, str]:
@@ -330,6 +331,8 @@ def _add_names(annotation: Annotation, cells: Sequence[str], places: _Places) ->
         assigned = [parts[1], parts[4]]
     symbol = cells[places.symbol] if places.symbol is not None else assigned[0]
     gene_id = cells[places.gene_id] if places.gene_id is not None else assigned[1]
+    if dates := excel_dates(_MULTIPLE.split(symbol.strip(), maxsplit=1)[:1]):
+        annotation.dates.setdefault(probe, dates[0])
     for told, value, target in (
         (places.symbol, first_symbol(symbol), annotation.symbol),
         (places.gene_id, clean_id(first_symbol(gene_id)), annotation.gene_id),
@@ -507,10 +510,15 @@ def name_genes(
 
 @dataclass(frozen=True)
 class PanelMatch:
-    """A published panel in a study: labels found, in the file's order, and entries missing."""
+    """A published panel in a study: labels found, in the file's order, and entries missing.
+
+    ``dates`` holds the entries that a spreadsheet made dates of, and the label that was found for
+    each, "" where it may stand for several genes or for none that is measured.
+    """
 
     genes: list[str]
     missing: list[str]
+    dates: dict[str, str] = field(default_factory=dict)
 
 
 def read_panel(
@@ -537,7 +545,8 @@ def read_panel(
     Returns
     -------
     PanelMatch
-        An entry measured by several labels stands for the first of them.
+        An entry measured by several labels stands for the first of them. A date that can be of one
+        gene alone stands for it.
 
     Raises
     ------
@@ -563,8 +572,17 @@ def read_panel(
             f"{path.name}: expected ids or symbols of the study's genes such as {genes[0]!r}, got "
             f"{example or 'no rows'}. Give ingest.annotation to match by symbol."
         )
-    found = dict.fromkeys(lookup[_key(entry)] for entry in entries if _key(entry) in lookup)
-    return PanelMatch(list(found), [entry for entry in entries if _key(entry) not in lookup])
+    dates = {entry: _dated(entry, lookup) for entry in excel_dates(entries)}
+    labels = [lookup.get(_key(entry)) or dates.get(entry, "") for entry in entries]
+    missing = [entry for entry, label in zip(entries, labels, strict=True) if not label]
+    return PanelMatch(list(dict.fromkeys(filter(None, labels))), missing, dates)
+
+
+def _dated(date: str, lookup: dict[str, str]) -> str:
+    """Return the label of the one gene that a date stands for, "" where there is none."""
+    genes = genes_of_date(date)
+    names = genes[0] if len(genes) == 1 else ()
+    return next((lookup[_key(name)] for name in names if _key(name) in lookup), "")
 
 
 def find_genes(
@@ -725,8 +743,12 @@ def _first_label(names: Sequence[str], genes: Sequence[str]) -> dict[str, str]:
 
 
 def _key(name: str) -> str:
-    """Return a name as it is compared: no Ensembl version, no decimals, upper case."""
-    return strip_version(clean_id(name)).upper()
+    """Return a name as it is compared: no Ensembl version, no decimals, upper case; the id alone.
+
+    Of a symbol that is paired with an id, as in `TP53 (7157)`, the id counts.
+    """
+    pair = split_pair(name)
+    return strip_version(clean_id(pair[1] if pair else name)).upper()
 
 
 def _is_header(row: Sequence[str]) -> bool:

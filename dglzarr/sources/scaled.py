@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from dglzarr.errors import SourceError
 from dglzarr.kernels.scale import (
+    FROM_ZERO,
     Scale,
     Unit,
     detect_scale,
@@ -123,6 +124,6 @@ def _stated_scale(unit: Unit | None, quantiles: NDArray[np.float64]) -> Scale | 
     low, high = float(quantiles[0]), float(quantiles[-1])
     if unit == "log2" and high > LARGEST_LOG2:
         raise ValueError(f"unit: expected log2 values, got up to {high:.4g}. Correct the unit.")
-    if unit in ("counts", "rpkm", "tpm") and low < 0:
+    if unit in FROM_ZERO and low < 0:
         raise ValueError(f"unit: expected {unit} from 0, got down to {low:.4g}. Correct the unit.")
     return "log2" if unit == "log2" else "raw"

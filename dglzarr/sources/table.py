@@ -12,10 +12,25 @@ import numpy as np
 
 from dglzarr.errors import SourceError
 from dglzarr.kernels.scale import are_probabilities
-from dglzarr.sources.base import Source, name_notes, series_name, symbols_or_none
-from dglzarr.sources.columns import Columns, check_header, check_ids, sort_columns
+from dglzarr.sources.base import (
+    Reading,
+    Source,
+    SourceFormat,
+    Values,
+    name_notes,
+    series_name,
+    symbols_or_none,
+)
+from dglzarr.sources.columns import Columns, check_header, check_ids, check_unique, sort_columns
 from dglzarr.sources.matrix import Layout, TextMatrix, check_samples, read_matrix, require_rows
 from dglzarr.sources.text import TextStream, header_cells, read_rows, split_cells
+from dglzarr.sources.wide import (
+    Picked,
+    gene_columns,
+    has_samples_in_rows,
+    pair_symbols,
+    sort_rows,
+)
 
 PLATFORM_COLUMNS = ("platform", "platform_id")
 """Columns of a sample sheet that name the platform."""
@@ -27,9 +42,9 @@ _N_LOOKED_AT = 2000
 
 
 def read_table(
-    stream: TextStream, *, scratch: Path | None = None, value_columns: Sequence[str] = ()
+    stream: TextStream, *, scratch: Path | None = None, reading: Reading = Reading()
 ) -> Source:
-    """Return an expression table: ids in the first column, one column a sample.
+    """Return an expression table: ids in the first column, one column a sample, or turned.
 
     Parameters
     ----------
@@ -37,8 +52,8 @@ def read_table(
         Text that stands on the header, or on comments before it.
     scratch
         Folder for the values of more than one shard of samples.
-    value_columns
-        Patterns of the columns that are samples; what their names and values say is not doubted.
+    reading
+        Where the samples are, and which columns hold values; these are not doubted then.
 
     Raises
     ------
@@ -57,6 +72,9 @@ def read_table(
             f"sample columns, got {header[:60]!r}.",
             line=line,
         )
+    if has_samples_in_rows(columns[1:], reading):
+        return _read_turned(stream, columns, separator, scratch, reading)
+    value_columns = reading.value_columns
     found = sort_columns(place, columns, value_columns)
     samples = [columns[at] for at in found.samples]
     if not value_columns:
@@ -74,10 +92,70 @@ def read_table(
     return _as_source(stream.path, matrix, found, samples)
 
 
+def _read_turned(
+    stream: TextStream, columns: list[str], separator: str, scratch: Path | None, reading: Reading
+) -> Source:
+    """Return a table with samples in rows, whose columns of text are labels."""
+    stream.skip_blank()
+    first = split_cells(stream.peek() or "", separator)
+    values = gene_columns(stream.name, columns, first, reading)
+    text = tuple(sorted({*range(len(columns))}.difference(values)))
+    genes = [columns[place] for place in values]
+    check_unique(stream.path, "gene", genes)
+    matrix = read_matrix(stream, Layout(columns, separator, text, values), scratch=scratch)
+    require_rows(stream, matrix)
+    named = ([columns[place] for place in text], matrix.text)
+    return turned_source(stream.path, "table", genes, named, matrix.values.T)
+
+
+def turned_source(
+    path: Path,
+    kind: SourceFormat,
+    genes: list[str],
+    text: tuple[Sequence[str], Sequence[Sequence[str]]],
+    values: Values,
+) -> Source:
+    """Return a matrix with samples in rows as a source.
+
+    Parameters
+    ----------
+    path, kind
+        The file, and its format.
+    genes
+        Names of the columns of values.
+    text
+        Names and cells of the other columns.
+    values
+        All rows ``(row, gene)``.
+
+    Raises
+    ------
+    SourceError
+        If no column names the samples.
+    """
+    found = sort_rows(path.name, *text)
+    is_whole = found.rows.size == values.shape[0]
+    symbols = pair_symbols(genes)
+    return Source(
+        path=path,
+        format=kind,
+        samples=found.samples,
+        genes=genes,
+        series=series_name(path),
+        platform=[""] * len(found.samples),
+        values=values if is_whole else Picked(values, found.rows),
+        gene_symbol=symbols and symbols_or_none(symbols, genes),
+        labels=found.labels,
+        left_out=found.left_out,
+        notes=("samples are in rows", *name_notes(genes, symbols)),
+    )
+
+
 def _as_source(path: Path, matrix: TextMatrix, found: Columns, samples: list[str]) -> Source:
     """Return a parsed table as a source."""
     genes = matrix.text[0]
-    symbols = symbols_or_none(matrix.text[1], genes) if found.symbols is not None else None
+    named = matrix.text[1] if found.symbols is not None else pair_symbols(genes)
+    symbols = symbols_or_none(named, genes) if named is not None else None
     return Source(
         path=path,
         format="table",

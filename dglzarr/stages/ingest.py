@@ -1,23 +1,24 @@
 """Ingest: each file as published becomes a raw store of its own scale and genes.
 
-Writes ``raw/<source>.zarr``. A GCTX of log2 values for training is not copied: its store holds the
-labels, and `dglzarr.stages.join` reads the values from the file.
+Writes ``raw/<source>.zarr``. A file for training whose values can be read by slices (GCTX, ARCHS4,
+h5ad, Parquet, Feather) is not copied: its store holds the labels, and `dglzarr.stages.join` reads
+the values.
 """
 
 from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-import h5py
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from dglzarr.kernels.scale import Scale, Unit
-from dglzarr.sources import read_source
+from dglzarr.kernels.scale import FROM_ZERO, Scale, Unit
+from dglzarr.sources import Reading, read_source
+from dglzarr.sources.base import SamplesIn
 from dglzarr.sources.scaled import Scaled, find_scale
 from dglzarr.storage.declare import shard_samples
 from dglzarr.storage.files import check_file, readable
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 Role = Literal["train", "cohort"]
 
+_READING = tuple(one.name for one in fields(Reading) if one.name != "is_bare")
+
 
 class SourceOptions(Options):
     """What a source file is for and what is known of it."""
@@ -60,9 +63,48 @@ class SourceOptions(Options):
     join_column: str | None = choice(
         None, "column of the sheet with the sample ids; without it the first that covers them"
     )
+    annotation: str | None = choice(
+        None,
+        "table that names the genes of this file alone; ingest.annotation counts before it",
+        is_path=True,
+    )
     value_columns: Annotated[tuple[str, ...], Field(strict=False)] | None = choice(
         None, "patterns of a table's columns that are samples; without them by their names"
     )
+    samples_in: SamplesIn | None = choice(
+        None, "where a wide matrix has its samples; without it rows where its columns are genes"
+    )
+    pseudocount: float | None = choice(
+        None, "c of values that are log2(x + c), which become log2(x + 1); with unit 'log2'", gt=0
+    )
+
+    only_series: Annotated[tuple[str, ...], Field(strict=False)] | None = choice(
+        None, "accessions of the series to keep samples of"
+    )
+    only_matching: str | None = choice(
+        None, "text, or regular expression, that a label of a sample to keep holds: 'liver'"
+    )
+    only_samples: str | None = choice(
+        None, "file with one sample to keep a line; others are left out", is_path=True
+    )
+    max_single_cell: float | None = choice(
+        None,
+        "ARCHS4: highest probability of single cells of a sample to keep; without it 0.5",
+        ge=0,
+        le=1,
+    )
+    layer: str | None = choice(None, "h5ad: layer to read instead of X")
+
+    @model_validator(mode="after")
+    def _pseudocount_of_log2(self) -> Self:
+        if self.pseudocount is not None and self.unit != "log2":
+            raise ValueError("sources.pseudocount: expected unit = 'log2' beside it. State it.")
+        return self
+
+    def reading(self) -> Reading:
+        """Return how the file is read."""
+        named = {name: getattr(self, name) for name in _READING}
+        return Reading(**{name: value for name, value in named.items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -157,7 +199,7 @@ def ingest(
     """
     opened = _open_source(claim, source, options)
     if claim.state == "new":
-        spec = _choose_spec(source, options, opened.scale)
+        spec = _choose_spec(options, opened)
         length = shard_samples(len(opened.table.samples)) if spec is RAW else None
         create_store(claim, raw_labels(opened.table), spec=spec, region_length=length)
     else:
@@ -170,6 +212,8 @@ def ingest(
         "format": opened.table.format,
         "role": options.role,
         "path": source,
+        "reading": asdict(options.reading()),
+        "pseudocount": options.pseudocount,
         "left_out": [one.as_details() for one in opened.table.left_out],
         "notes": [*opened.table.notes, *opened.notes],
     }
@@ -193,7 +237,8 @@ def _open_source(claim: Claim, source: str, options: SourceOptions) -> Scaled:
             source,
             sample_sheet=options.sample_sheet,
             sample_column=options.join_column,
-            value_columns=options.value_columns or (),
+            reading=options.reading(),
+            annotation=options.annotation,
             scratch=str(scratch),
         )
         scaled = find_scale(table, options.unit)
@@ -201,9 +246,13 @@ def _open_source(claim: Claim, source: str, options: SourceOptions) -> Scaled:
     return scaled
 
 
-def _choose_spec(source: str, options: SourceOptions, scale: Scale) -> StoreSpec:
-    """Return whether values are copied, or joined from the file that they stand in."""
-    is_linked = options.role == "train" and scale == "log2" and h5py.is_hdf5(source)
+def _choose_spec(options: SourceOptions, opened: Scaled) -> StoreSpec:
+    """Return whether values are copied, or joined from the file that they stand in.
+
+    Those that stand there are joined from it where no negative value needs to be counted.
+    """
+    is_plain = opened.scale == "log2" or opened.unit in FROM_ZERO
+    is_linked = options.role == "train" and is_plain and opened.table.is_lazy
     return RAW_LINK if is_linked else RAW
 
 

@@ -7,8 +7,9 @@ own genes until it is evaluated.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -17,7 +18,9 @@ from pydantic import model_validator
 from dglzarr.errors import SourceError
 from dglzarr.kernels.scale import Scale, to_log2
 from dglzarr.kernels.split import SPLITS, SplitBy, SplitRule
-from dglzarr.sources import read_source
+from dglzarr.sources import Reading, read_source
+from dglzarr.sources.chosen import keep_samples
+from dglzarr.sources.dates import told_dates
 from dglzarr.sources.identifiers import (
     Annotation,
     FeatureKind,
@@ -166,7 +169,21 @@ def join(
         _join_region, target, parts=parts, what="joining sources", on_progress=run.on_progress
     )
     gene_space = "study" if like else "list" if options.probes else "intersection"
-    return finish(claim, details={"gene_space": gene_space, **_join_details(parts)})
+    details = {"gene_space": gene_space, **_join_details(parts), "notes": _date_notes(options)}
+    return finish(claim, details=details)
+
+
+def _date_notes(options: JoinOptions) -> list[str]:
+    """Return what a user should know of the annotation: its symbols that are dates."""
+    if options.annotation is None:
+        return []
+    dates = read_annotation_table(options.annotation).dates
+    if not dates:
+        return []
+    told = told_dates(sorted(set(dates.values())))
+    probes = "1 probe has" if len(dates) == 1 else f"{len(dates)} probes have"
+    what = f"{probes} a date for a symbol, as spreadsheets make them, which is taken for none"
+    return [f"{Path(options.annotation).name}: {what}: {told}. Correct it, or give another table."]
 
 
 def _whole_chunks(wanted: int | None, n_samples: int) -> int:
@@ -288,11 +305,10 @@ def _join_region(uri: str, region: Region, *, parts: _Parts) -> None:
     start = 0
     pieces = []
     for raw, raw_id in parts.raws:
-        match, n_samples, scale = _matched(raw, raw_id, parts)
+        match, n_samples, _ = _matched(raw, raw_id, parts)
         lo, hi = max(region.start - start, 0), min(region.stop - start, n_samples)
         if lo < hi:
-            block, _ = to_log2(_read_rows(raw, raw_id, lo, hi), scale)
-            pieces.append(match.apply(block))
+            pieces.append(match.apply(_log2_rows(raw, raw_id, lo, hi)))
         start += n_samples
     expression = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
     _refuse_impossible(uri, region, expression)
@@ -317,10 +333,23 @@ def _refuse_impossible(uri: str, region: Region, expression: NDArray[np.float32]
         )
 
 
-def _read_rows(raw: str, raw_id: str, start: int, stop: int) -> NDArray[np.float32]:
-    """Return rows of a raw store, or of the file that it links to."""
-    linked = _opened_link(raw, raw_id)
-    block: NDArray[np.float32] = linked.read(start, stop) if linked else Rows(raw)[start:stop]
+def _log2_rows(raw: str, raw_id: str, start: int, stop: int) -> NDArray[np.float32]:
+    """Return rows of a raw store, or of the file that it links to, in log2.
+
+    Raises
+    ------
+    SourceError
+        If a file that is not copied holds a negative value of a unit without such.
+    """
+    linked, details = _opened_link(raw, raw_id), (read_attributes(raw) or {})["details"]
+    values = linked.read(start, stop) if linked else Rows(raw)[start:stop]
+    pseudocount = details.get("pseudocount")
+    block, n_negative = to_log2(values, details["scale"], pseudocount=pseudocount)
+    if linked and n_negative:
+        raise SourceError(
+            f"{linked.path.name}: expected {details['unit']} from 0, got {n_negative} negative "
+            f"values in samples {start} to {stop}. State unit = 'intensity' to set them to 0."
+        )
     return block
 
 
@@ -329,7 +358,25 @@ def _opened_link(raw: str, raw_id: str) -> Source | None:  # noqa: ARG001  (part
     attributes = read_attributes(raw) or {}
     if attributes["dglzarr_schema"] != RAW_LINK.name:
         return None
-    return read_source(attributes["details"]["path"])
+    details = attributes["details"]
+    reading = replace(
+        Reading.recorded(details.get("reading", {})),
+        is_bare=True,
+        only_series=(),
+        only_matching=None,
+        only_samples=None,
+    )
+    source = read_source(details["path"], reading=reading)
+    samples = [str(sample) for sample in read_array(raw, "sample")]
+    if samples == source.samples:
+        return source
+    place = {sample: row for row, sample in enumerate(source.samples)}
+    if lost := [sample for sample in samples if sample not in place]:
+        raise SourceError(
+            f"{source.path.name}: expected sample {lost[0]!r}, which it had when it was read, got "
+            "none. Ingest it again."
+        )
+    return keep_samples(source, np.array([place[sample] for sample in samples], np.int64))
 
 
 @lru_cache(maxsize=1024)

@@ -29,10 +29,12 @@ from dglzarr.evaluation.panels import (
     positions,
     read_lists,
     told_penalties,
+    unmatched,
     with_penalties,
 )
 from dglzarr.evaluation.sketch import sketch_training
 from dglzarr.kernels.panels import SELECTORS
+from dglzarr.kernels.penalties import panel_gain
 from dglzarr.query import gene_keys
 from dglzarr.storage.options import Run, choice
 from dglzarr.storage.schemas import LANDMARKS, SAMPLES, SCORES
@@ -40,11 +42,13 @@ from dglzarr.storage.stage import stage
 from dglzarr.storage.store import StoreSummary, create_store, finish, open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import xarray as xr
     from numpy.typing import NDArray
 
+    from dglzarr.kernels.penalties import Stretch
+    from dglzarr.kernels.sketch import GeneSketch
     from dglzarr.storage.claims import Claim
 
 PUBLISHED = "published"
@@ -148,6 +152,8 @@ def select(  # noqa: PLR0913  (eight, and the claim)
         "score": ds["score"].values,
         "rank": rank,
         "is_landmark": rank <= n,
+        "is_forced": rank <= len(rules.forced),
+        "gain": _gain(sketch, chosen[0].genes, rules.path),
         **panel_arrays(chosen, ds["gene"].values),
     }
     details = {
@@ -158,6 +164,8 @@ def select(  # noqa: PLR0913  (eight, and the claim)
         "n_sketch_rows": len(sketch.rows),
         "penalties": told_penalties(rules),
         "missing": {name: listed.missing for name, listed in lists.items()},
+        "dates": {name: listed.dates for name, listed in lists.items() if listed.dates},
+        "excluded_missing": unmatched(ds, options.excluded),
     }
     return finish(claim, arrays=arrays, details=details)
 
@@ -180,6 +188,15 @@ def _rank(ds: xr.Dataset, mined: NDArray[np.int64]) -> NDArray[np.int32]:
     rank = np.empty(order.size, dtype=np.int32)
     rank[order] = np.arange(1, order.size + 1)
     return rank
+
+
+def _gain(
+    sketch: GeneSketch, mined: NDArray[np.int64], path: Sequence[Stretch]
+) -> NDArray[np.float64]:
+    """Return what each gene of the mined panel added when it joined, NaN for all others."""
+    gain = np.full(sketch.score.size, np.nan)
+    gain[mined] = panel_gain(sketch, mined, path)
+    return gain
 
 
 def _named(ds: xr.Dataset, chosen: NDArray[np.int64]) -> dict[str, int | None]:

@@ -250,6 +250,15 @@ LANDMARKS = StoreSpec(
         ArraySpec("score", ("gene",), "float64", "DeepLIFT score of the gene"),
         ArraySpec("rank", ("gene",), "int32", "the mined panel in order, then the rest by score"),
         ArraySpec("is_landmark", ("gene",), "bool", "whether the gene is in the mined panel"),
+        ArraySpec(
+            "gain", ("gene",), "float64",
+            "share of all genes' squares that the gene took off the ridge error when it joined the "
+            "mined panel; NaN off the panel", required=False,
+        ),
+        ArraySpec(
+            "is_forced", ("gene",), "bool", "whether the gene was forced on the panel",
+            required=False,
+        ),
         ArraySpec("panel_gene", ("panel", "position"), "str", "genes of a panel, best first"),
         ArraySpec("n_missing", ("panel",), "int32", "listed, not measured"),
         GENE,
@@ -480,6 +489,97 @@ COMPARISON = StoreSpec(
     upgrades={1: with_kinds},
 )  # fmt: skip
 
+_LANDMARK = index("landmark", "gene of the panel, in its order, as the study calls it")
+BUNDLE = StoreSpec(
+    "bundle",
+    1,
+    "A panel to take home: what predicts all other genes from it, with intervals, in one file.",
+    (
+        _LANDMARK,
+        coord("landmark_symbol", "landmark", "its symbol, '' unknown"),
+        coord("landmark_id", "landmark", "its gene ID, '' unknown"),
+        ArraySpec("landmark_mean", ("landmark",), "float64", "mean over training samples", "log2"),
+        ArraySpec("landmark_std", ("landmark",), "float64", "std over training samples", "log2"),
+        ArraySpec("landmark_low", ("landmark",), "float32", "lowest in training", "log2"),
+        ArraySpec("landmark_high", ("landmark",), "float32", "highest in training", "log2"),
+        ArraySpec(
+            "landmark_mse", ("landmark",), "float64",
+            "mean square error of the gene where the others stand in for it, left-out series", "z",
+        ),
+        ArraySpec(
+            "correlation", ("landmark", "other"), "float32", "of panel genes in training samples"
+        ),
+        ArraySpec(
+            "panel_reference", ("quantile",), "float64",
+            "ascending: mean of each order statistic of the panel in training samples", "log2",
+        ),
+        GENE,
+        GENE_SYMBOL,
+        GENE_ID,
+        ArraySpec("gene_mean", ("gene",), "float64", "mean over training samples", "log2"),
+        ArraySpec("gene_std", ("gene",), "float64", "std over training samples", "log2"),
+        ArraySpec(
+            "coefficient", ("landmark", "gene"), "float32", "of the ridge regression", "z"
+        ),
+        ArraySpec("intercept", ("gene",), "float32", "of the ridge regression", "z"),
+        ArraySpec(
+            "half_width", ("scale", "gene"), "float32",
+            "half the width of the 95 % interval, calibrated on left-out series", "log2",
+        ),
+        ArraySpec(
+            "mean_half_width", ("gene",), "float32",
+            "the same of an interval around the training mean", "log2",
+        ),
+        ArraySpec(
+            "explained", ("scale", "gene"), "float32",
+            "1 - mean square error / that of the training mean, left-out series",
+        ),
+        ArraySpec(
+            "factor", ("scale",), "float64", "half the width of intervals in spreads of the gene"
+        ),
+        ArraySpec("error", ("scale",), "float64", "mean absolute error, left-out series", "z"),
+        ArraySpec("novelty_usual", ("scale",), "float64", "median over left-out samples"),
+        ArraySpec("novelty_limit", ("scale",), "float64", "99 % of left-out samples are below it"),
+        index("other", "gene of the panel again"),
+        index("scale", "how measured values are brought to the study's: quantile, shift or given"),
+        index("quantile", "rank, 0 = lowest", "int32"),
+    ),
+)  # fmt: skip
+PREDICTION = StoreSpec(
+    "prediction",
+    1,
+    "Genes predicted from a measured panel by a bundle, with their 95 % intervals.",
+    (
+        matrix("predicted", "predicted expression, NaN where too little was measured", "log2"),
+        matrix("lower", "lower end of the 95 % interval", "log2"),
+        matrix("upper", "upper end of the 95 % interval", "log2"),
+        SAMPLE,
+        GENE,
+        GENE_SYMBOL,
+        GENE_ID,
+        ArraySpec(
+            "explained", ("gene",), "float32",
+            "1 - mean square error / that of the training mean, left-out series",
+        ),
+        ArraySpec(
+            "half_width", ("gene",), "float32", "half the width, with the genes that the file has",
+            "log2",
+        ),
+        ArraySpec(
+            "gene_trusted", ("gene",), "bool", "predicted better than by the training mean"
+        ),
+        ArraySpec(
+            "novelty", ("sample",), "float32",
+            "over 1: less like training than 99 % of left-out samples",
+        ),
+        ArraySpec("n_imputed", ("sample",), "int32", "panel genes that others stand in for"),
+        ArraySpec(
+            "n_out_of_range", ("sample",), "int32", "panel genes beyond their training range"
+        ),
+        ArraySpec("sample_trusted", ("sample",), "bool", "like training, and enough measured"),
+    ),
+)  # fmt: skip
+
 MODEL = StoreSpec("model", 2, "A trained network: a folder of its own, not a Zarr store.", ())
 MODEL_FILE, BEGUN_FILE = "model.json", "training.json"
 
@@ -488,6 +588,6 @@ SPECS = {
     for spec in (
         RAW, RAW_LINK, EXPRESSION, NORMALIZED, SAMPLES, LATENT, RECONSTRUCTION, CONTRIBUTIONS,
         SCORES, STABILITY, LANDMARKS,
-        EVALUATION, CANDIDATES, COMPARISON, GROUPS, ENRICHMENT,
+        EVALUATION, CANDIDATES, COMPARISON, GROUPS, ENRICHMENT, BUNDLE, PREDICTION,
     )
 }  # fmt: skip

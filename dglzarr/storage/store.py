@@ -727,7 +727,7 @@ def open_store(
         When it does not match its spec, or segments have different genes.
     """
     if not isinstance(uris, str):
-        return _concatenate([open_store(uri, spec, whole=whole) for uri in uris], uris)
+        return concatenate([open_store(uri, spec, whole=whole) for uri in uris], uris)
     ds = _open_one(uris, spec, whole=whole)
     big = _matrices(ds)
     length = ds.attrs["region_length"]
@@ -773,7 +773,14 @@ def _matrices(ds: xr.Dataset) -> list[str]:
     return [a.name for a in SPECS[ds.attrs["dglzarr_schema"]].arrays if a.is_matrix]
 
 
-def _concatenate(parts: list[xr.Dataset], uris: Sequence[str]) -> xr.Dataset:
+def concatenate(parts: list[xr.Dataset], uris: Sequence[str]) -> xr.Dataset:
+    """Return segments of one store as one Dataset, joined along samples.
+
+    Raises
+    ------
+    SchemaError
+        When they have different genes.
+    """
     if len(parts) == 1:
         return parts[0]
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 import xarray as xr
 
@@ -17,6 +16,7 @@ from dglzarr.evaluation.panels import check_list_names, find_rules, read_lists
 from dglzarr.models import check_installed
 from dglzarr.sources import read_source
 from dglzarr.sources.identifiers import name_genes, read_annotation_table, read_gene_list
+from dglzarr.sources.peek import is_lazy
 from dglzarr.stages.group import find_labelled
 from dglzarr.stages.ingest import raw_labels
 from dglzarr.stages.score import check_group_by
@@ -152,8 +152,8 @@ def check_sources(settings: Settings, sources: Sequence[SourceFile], *, is_read:
     sources
         The files and their raw stores.
     is_read
-        Whether the raw stores hold what the files do; otherwise files are read, a GCTX or up to
-        `CHEAP_NBYTES` of text, and nothing is checked where one is larger.
+        Whether the raw stores hold what the files do; otherwise files are read, of text up to
+        `CHEAP_NBYTES`, and nothing is checked where one is larger.
 
     Raises
     ------
@@ -176,11 +176,16 @@ def check_sources(settings: Settings, sources: Sequence[SourceFile], *, is_read:
 def _head(source: SourceFile) -> xr.Dataset | None:
     """Return the labels of a file, None where reading it takes long."""
     path = Path(source.path)
-    if path.stat().st_size > CHEAP_NBYTES and not h5py.is_hdf5(path):
+    if path.stat().st_size > CHEAP_NBYTES and not is_lazy(path):
         return None
     asked = source.options
     try:
-        table = read_source(path, sample_sheet=asked.sample_sheet, sample_column=asked.join_column)
+        table = read_source(
+            path,
+            sample_sheet=asked.sample_sheet,
+            sample_column=asked.join_column,
+            reading=asked.reading(),
+        )
     except SourceError:
         return None  # which ingest tells of
     labels = raw_labels(table)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dglzarr.sources.peek import peek_cost
 from dglzarr.studies.early import check_extras, check_sources
 from dglzarr.studies.plan import Plan
 from dglzarr.studies.scale import N_COMPONENTS, Scale, memory_of
@@ -24,7 +25,7 @@ _FLOPS = 1.5e11
 _SHAP_TIMES = 50.0  # as long as the closed form takes
 _SCORE_FLOPS = 2.5e11  # between cores with AVX2 and with AVX-512
 _METADATA_NBYTES = 1e4
-_REPORT_NBYTES = 1.2e6  # with the figures
+_REPORT_NBYTES, _REPORT_NBYTES_PER_GENE = 2.2e6, 600.0  # with figures and report_data
 _N_TERMS = 2000
 
 
@@ -40,6 +41,7 @@ class Estimate:
     memory_nbytes: float
     seconds: float
     reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def estimate(settings: Settings) -> list[Estimate]:
@@ -71,9 +73,16 @@ def estimate(settings: Settings) -> list[Estimate]:
             memory[step.name],
             seconds.get(step.name, 5),
             standings[step.name].reasons,
+            _told_costs(scale) if step.name in ("ingest", "join") and step.name in todo else (),
         )
         for step in plan
     ]
+
+
+def _told_costs(scale: Scale) -> tuple[str, ...]:
+    """Return which sources are packed so that reading them by regions takes long, and how long."""
+    told = {s.name: peek_cost(s.path, s.options.reading(), scale.shard) for s in scale.sources}
+    return tuple(f"{name}: {cost}" for name, cost in told.items() if cost)
 
 
 def _disk(scale: Scale) -> dict[str, float]:
@@ -96,7 +105,7 @@ def _disk(scale: Scale) -> dict[str, float]:
         "evaluate": 12.0 * scale.n_panels * n_genes,
         "group": 32.0 * n_samples * (scale.n_panels + 3),
         "enrich": 200.0 * scale.n_panels * _N_TERMS,
-        "report": _REPORT_NBYTES,
+        "report": _REPORT_NBYTES + _REPORT_NBYTES_PER_GENE * n_genes,
     }
 
 

@@ -19,6 +19,7 @@ from dglzarr.stages.normalize import NormalizeOptions, normalize
 from dglzarr.storage.options import Run
 from dglzarr.storage.store import made_from, open_store, recorded_parameters
 from dglzarr.storage.study import SEGMENTED, WHOLE, Study, locked, open_study, write_manifest
+from dglzarr.studies.fetch import get_missing
 from dglzarr.studies.plan import (
     Step,
     call,
@@ -51,6 +52,7 @@ def grow(settings: Settings, *, run: Run = Run(), execute: Execute = call) -> di
         Whatever a stage raises; the study stays as it was, and the next call goes on.
     """
     study = open_study(settings.root)
+    get_missing(settings, on_progress=run.on_progress)
     for name in (*SEGMENTED, *WHOLE):
         open_store(study.uris(name))
     with locked(settings.root):

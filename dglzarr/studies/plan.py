@@ -46,13 +46,14 @@ from dglzarr.storage.study import (
     write_manifest,
 )
 from dglzarr.studies.early import check_absolute, check_extras, check_genes, check_labels
+from dglzarr.studies.fetch import Found, fetched_files, get_missing, is_remote
 from dglzarr.studies.scale import needs, sources_to_read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from dglzarr.settings import Settings
+    from dglzarr.settings import Settings, SourceSettings
     from dglzarr.storage.claims import Claim, Difference
     from dglzarr.storage.options import Options
 
@@ -464,32 +465,38 @@ def source_files(settings: Settings, study: Study) -> list[SourceFile]:
     """
     found: dict[str, SourceFile] = {}
     for i, source in enumerate(settings.sources):
-        paths = sorted(str(p) for p in _matching(source.uri))
-        if not paths:
-            if Path(source.uri).is_dir():
-                raise ConfigError(
-                    f"sources.{i}.uri: expected files, got the folder {source.uri}. "
-                    "Add a pattern, such as /*_series_matrix.txt.gz."
-                )
-            advice = _fetched(source.uri)
-            told = f".{advice}" if advice else f"{_file_hint(source.uri)}."
-            raise ConfigError(f"sources.{i}.uri: no such file: {source.uri}{told}")
-        for path in paths:
-            name = source_name(path)
+        place = f"sources.{i}"
+        for file in fetched_files(settings, place) if is_remote(source) else _local(place, source):
+            path, name = file.path, source_name(file.path)
             if name in found:
                 is_same = found[name].path == path
                 raise ConfigError(
-                    f"sources.{i}.uri: {path} is listed twice. Remove one of the two."
+                    f"{place}.uri: {path} is listed twice. Remove one of the two."
                     if is_same
-                    else f"sources.{i}.uri: {path} and {found[name].path} are both named {name!r}. "
+                    else f"{place}.uri: {path} and {found[name].path} are both named {name!r}. "
                     "Rename one of the files."
                 )
-            options = SourceOptions.of(source)
+            options = SourceOptions.of(source).model_copy(update=file.options)
             if options.sample_sheet:
                 sheet = options.sample_sheet.replace("{stem}", name)
                 options = options.model_copy(update={"sample_sheet": sheet})
             found[name] = SourceFile(path, study.raw(name), options)
     return list(found.values())
+
+
+def _local(place: str, source: SourceSettings) -> list[Found]:
+    """Return the files of this machine that an entry of the settings stands for."""
+    pattern = str(source.uri)
+    if paths := sorted(str(p) for p in _matching(pattern)):
+        return [Found(path) for path in paths]
+    if Path(pattern).is_dir():
+        raise ConfigError(
+            f"{place}.uri: expected files, got the folder {pattern}. "
+            "Add a pattern, such as /*_series_matrix.txt.gz."
+        )
+    advice = _by_accession(pattern)
+    told = f".{advice}" if advice else f"{_file_hint(pattern)}."
+    raise ConfigError(f"{place}.uri: no such file: {pattern}{told}")
 
 
 def sources_of(expression: Sequence[str]) -> set[str]:
@@ -525,16 +532,10 @@ def _matching(pattern: str) -> list[Path]:
     return [p for p in found if p.is_file() and (is_hidden or not p.name.startswith("."))]
 
 
-def _fetched(uri: str) -> str:
-    """Return where the file of an accession of GEO stands, "" for another name."""
+def _by_accession(uri: str) -> str:
+    """Return how an accession of GEO is written, "" for another name."""
     name = Path(uri).name.upper()
-    if not re.fullmatch(r"GSE\d+", name):
-        return ""
-    matrix = f"series/{name[:-3] if len(name) > 6 else 'GSE'}nnn/{name}/matrix"
-    return (
-        f" An accession is not fetched: download {name}_series_matrix.txt.gz from "
-        f"https://ftp.ncbi.nlm.nih.gov/geo/{matrix}/ and name the file."
-    )
+    return f' An accession is written geo = "{name}".' if re.fullmatch(r"GSE\d+", name) else ""
 
 
 # ---------------------------------------------------------------- runs
@@ -570,6 +571,7 @@ def mine(
     DglzarrError
         Whatever a stage raises; nothing that it left looks complete.
     """
+    get_missing(settings, on_progress=run.on_progress)
     steps = [step for step in Plan.of(settings) if step.name in only]
     if not steps:
         raise ConfigError(f"{only[0]}: expected settings, got none. Add a section [{only[0]}].")
@@ -599,6 +601,7 @@ def refit(settings: Settings, *, run: Run = Run(), execute: Execute = call) -> d
     DglzarrError
         Whatever a stage raises; the segments stay as they were, and the next call goes on.
     """
+    get_missing(settings, on_progress=run.on_progress)
     with locked(settings.root):
         before = open_study(settings.root)
         study = Study(before.root, (before.next_segment,))

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-import h5py
-
 from dglzarr.errors import DglzarrError
 from dglzarr.evaluation.sketch import SKETCH_ROWS
+from dglzarr.kernels.scale import FROM_ZERO
 from dglzarr.sources.identifiers import read_gene_list
-from dglzarr.sources.peek import peek_size
+from dglzarr.sources.peek import is_lazy, peek_size
 from dglzarr.storage.declare import SHARD_SAMPLES, shard_samples
 from dglzarr.storage.store import is_complete, open_labels
 from dglzarr.storage.workers import Need
@@ -63,7 +62,7 @@ class Scale:
     @classmethod
     def of(cls, settings: Settings, sources: Sequence[SourceFile]) -> Scale:
         """Return the scale of a study from the heads of its files."""
-        sizes = {source.raw: peek_size(source.path) for source in sources}
+        sizes = {s.raw: peek_size(s.path, s.options.reading()) for s in sources}
         train = [sizes[source.raw] for source in sources if source.options.role == "train"]
         probes = settings.ingest.probes
         n_genes = len(read_gene_list(probes)) if probes else min(genes for _, genes in train)
@@ -171,13 +170,13 @@ def _fed_nbytes(scale: Scale) -> float:
 
 def _is_linked(source: SourceFile) -> bool:
     """Return whether a source is joined from its own file, as a GCTX in log2 is."""
-    is_log2 = source.options.unit in (None, "log2")
-    return source.options.role == "train" and is_log2 and h5py.is_hdf5(source.path)
+    is_able = source.options.unit in (None, "log2", *FROM_ZERO)
+    return source.options.role == "train" and is_able and is_lazy(source.path)
 
 
 def _is_held_whole(source: SourceFile, n_samples: int) -> bool:
     """Return whether all values of a source are in memory at once; the others come by regions."""
-    return n_samples <= SHARD_SAMPLES and not h5py.is_hdf5(source.path)
+    return n_samples <= SHARD_SAMPLES and not is_lazy(source.path)
 
 
 def sources_to_read(steps: Sequence[Call]) -> list[str]:

@@ -30,8 +30,8 @@ FOLDER = Path("/study")
 STUDY = FOLDER / "mined"
 TARGET = Path(__file__).with_name(f"study-{VERSION}.tar.xz")
 LEFT_OUT = (
-    "report.html", "figures", "landmarks.tsv", "overlaps.tsv", "panels.tsv", "sorted_genes.csv",
-    "folds", "stability", "seed-7", "study.lock",
+    "report.html", "report_data", "figures", "landmarks.tsv", "overlaps.tsv", "panels.tsv",
+    "sorted_genes.csv", "folds", "stability", "seed-7", "study.lock",
 )  # fmt: skip
 STORES = (
     "expression", "normalized", "samples", "latent", "contributions", "reconstruction", "scores",

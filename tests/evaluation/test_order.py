@@ -162,14 +162,17 @@ def test_why__of_a_gene_on_the_panel_and_of_another(maker):
 
 
 def test_sheet__has_ids_and_reads_back(maker, tmp_path):
-    made = maker.order(replace(FREE, include=("G7",)))
+    made = maker.order(replace(FREE, include=("G7",), exclude=("G8", "GX")))
+    assert made.notes == ["--exclude: 1 of its names no feature has: GX"]
     write_sheet(made, tmp_path / "order.tsv")
     found = pd.read_csv(tmp_path / "order.tsv", sep="\t", keep_default_na=False)
     assert found["gene"].tolist() == genes_of(made)
     assert found.columns.tolist() == made.table.columns.tolist()
     lines = order_lines(made)
-    assert lines[0] == "12 genes (1 included, 11 chosen) of 60 that could be chosen."
+    assert lines[0] == "12 genes (1 included, 11 chosen) of 59 that could be chosen."
     assert "      and 2 more." in lines
+    (marked,) = [line for line in lines if "(included)" in line]
+    assert marked.startswith("   1  007_at (included)  G7  ")
     assert any(line.startswith("The conditions cost ") for line in lines)
 
 

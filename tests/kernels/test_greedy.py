@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dglzarr.kernels.greedy import greedy_order
+from dglzarr.kernels.greedy import greedy_order, ordered_gain
 
 NONE = np.empty(0, dtype=np.int64)
 
@@ -94,3 +94,27 @@ def test_greedy_order__refused(n, ridge, message):
     allowed = np.array([True, False, True, True, True])
     with pytest.raises(ValueError, match=message):
         greedy_order(np.ones((2, 5)), n, ridge=ridge, forced=np.array([4]), allowed=allowed)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("begin", [0, 3])
+def test_ordered_gain__is_what_the_error_falls_by(dtype, begin):
+    rng = np.random.default_rng(2)
+    rows = rng.standard_normal((9, 14)).astype(dtype)
+    rows[:, 7:] += 2 * rows[:, :7]
+    panel = [11, 4, 3, 0, 10, 5]
+    ones, exact = np.ones(14), rows.astype(float)
+    expected = [gains(exact, panel[:i], 1.5, ones)[gene] for i, gene in enumerate(panel)]
+    found = ordered_gain(rows, np.array(panel), ridge=1.5, begin=begin)
+    np.testing.assert_allclose(found, expected[begin:], rtol=1e-5 if dtype == np.float32 else 1e-10)
+
+
+def test_ordered_gain__of_a_greedy_panel_is_the_highest_of_all():
+    rows = np.random.default_rng(3).standard_normal((30, 90)).astype(np.float32)
+    panel = greedy_order(rows, 70, ridge=2.0, forced=NONE, allowed=every(90))
+    found = ordered_gain(rows, panel, ridge=2.0, begin=0)
+    for i in (0, 1, 40):
+        rivals = gains(rows.astype(float), panel[:i].tolist(), 2.0, np.ones(90))
+        rivals[panel[:i]] = -np.inf
+        assert found[i] == pytest.approx(rivals.max(), rel=1e-4)
+    assert (found > 0).all()

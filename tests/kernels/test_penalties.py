@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dglzarr.kernels import penalties
-from dglzarr.kernels.greedy import greedy_order
+from dglzarr.kernels.greedy import greedy_order, ordered_gain
 from dglzarr.kernels.panels import select_panel
 from dglzarr.kernels.penalties import (
     ALPHAS,
@@ -17,6 +17,7 @@ from dglzarr.kernels.penalties import (
     best_unless_alike,
     choose_path,
     greedy_path,
+    panel_gain,
     stretch_ends,
 )
 from dglzarr.kernels.sketch import GeneSketch
@@ -78,6 +79,24 @@ def test_greedy_path__every_gene_is_the_best_by_the_penalty_of_its_stretch(seed,
         rest = np.setdiff1d(np.arange(15), found[:size])
         errors = {int(g): ridge_error(rows, [*found[:size], g], ridge) for g in rest}
         assert errors[int(found[size])] <= min(errors.values()) * (1 + 1e-6)
+
+
+def test_panel_gain__each_gene_by_the_penalty_of_its_stretch():
+    known = sketch()
+    path = [Stretch(3, 1.0), Stretch(6, 4.0)]
+    panel = greedy_path(known, 9, path, forced=np.array([7]), allowed=every(40))
+    found = panel_gain(known, panel, path)
+    total = (known.rows.astype(float) ** 2).sum()
+    first = ordered_gain(known.rows, panel[:3], ridge=60.0, begin=0)
+    later = ordered_gain(known.rows, panel, ridge=240.0, begin=3)
+    np.testing.assert_allclose(found, np.concatenate([first, later]) / total, rtol=1e-6)
+    assert 0 < found.sum() < 1
+
+
+def test_panel_gain__rows_of_zeros_have_nothing_to_gain():
+    known = sketch()
+    known.rows[:] = 0
+    assert panel_gain(known, np.array([1, 2]), [Stretch(50, 1.0)]).tolist() == [0, 0]
 
 
 def test_greedy_order__many_forced_genes_are_taken_off_as_one_by_one():

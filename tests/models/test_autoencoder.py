@@ -120,8 +120,8 @@ def test_dense_layers__saved_model_predicts_as_keras(autoencoder, build, tmp_pat
     saved = load_model(tmp_path)
     samples = np.random.default_rng(0).normal(size=(8, N_GENES)).astype("f4")
     np.testing.assert_allclose(predict(saved, samples), np.asarray(model(samples)), atol=1e-6)
-    assert encoder_layers(saved)[-1][0].shape == (5, 3)
-    assert NetworkOptions(**saved.config) == NetworkOptions(hidden=5, n_latent=3)
+    assert encoder_layers(saved)[-1][0].shape == (6, 3)
+    assert NetworkOptions(**saved.config) == NetworkOptions(hidden=6, n_latent=3)
 
 
 @pytest.mark.parametrize("activation", ["relu", "softplus"])

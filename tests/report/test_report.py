@@ -10,11 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from dglzarr.errors import StoreError
 from dglzarr.models.files import History, save_model, write_history
-from dglzarr.report.page import _panel_pictures, write_landmark_table, write_report
+from dglzarr.report.page import write_landmark_table, write_report
 from dglzarr.report.panels import CHANCE, PanelRow, panel_rows, shown_rows, verdict
+from dglzarr.report.pictures import panel_pictures
+from dglzarr.report.text import list_lines
 from dglzarr.storage.declare import shard_samples
 from dglzarr.storage.schemas import SPECS
 from dglzarr.storage.store import (
@@ -178,6 +181,8 @@ def study(tmp_path_factory):
         details={
             "scale": "raw", "n_negative": 7, "role": "train", "format": "series-matrix",
             "quantiles": {"min": 0.5, "median": 123.25, "q99": 9000, "max": 65001},
+            "left_out": [{"what": "rows", "reason": "counters", "n": 5, "names": ["N_multi"]}],
+            "notes": ["<b>a</b> note"],
         },
     )  # fmt: skip
     per_source = {
@@ -226,9 +231,15 @@ def study(tmp_path_factory):
         },
         finished={
             "score": score, "rank": rank, "is_landmark": rank <= N_LANDMARKS,
+            "gain": np.where(rank <= N_LANDMARKS, 0.4 / rank, np.nan), "is_forced": rank <= 2,
             "panel_gene": panel_gene, "n_missing": np.array([0, 3, 0, 0, 0, 0], "i4"),
         },
-        details={"n_landmarks": N_LANDMARKS, "n_distinct_genes": 6}, inputs=[scores],
+        details={
+            "n_landmarks": N_LANDMARKS, "n_distinct_genes": 6, "n_forced": 2, "n_unnamed": 0,
+            "missing": {"l1000": ["A1", "1-Mar", "B2"]}, "dates": {"l1000": {"1-Mar": ""}},
+            "excluded_missing": ["TP54"],
+        },
+        inputs=[scores],
     )  # fmt: skip
     panels, results = evaluation_arrays()
     evaluation = write_store(
@@ -336,14 +347,18 @@ def test_write_report__verdict(written):
     assert "of fewer than 3 series, too few to tell better from worse" in words
 
 
-def test_write_report__top_genes_equal_store(page, study):
+def test_write_report__top_genes_equal_store(page, written, study):
     ds = open_store(study["stores"]["landmarks"])
     rows = page.table("All 8 genes of the panel")[1:]
     best = np.argsort(ds["rank"].values)[:N_LANDMARKS]
     assert [row[0] for row in rows] == [str(i) for i in range(1, N_LANDMARKS + 1)]
-    assert [row[1] for row in rows] == [GENES[i] for i in best]
+    marks = [" (forced)"] * 2 + [""] * 6
+    assert [row[1] for row in rows] == [GENES[i] + m for i, m in zip(best, marks, strict=True)]
     assert [row[2] for row in rows] == [SYMBOLS[i] or "-" for i in best]
     assert [row[4] for row in rows] == [f"{ds['score'].values[i]:.4g}" for i in best]
+    assert [row[5] for row in rows] == [f"{0.4 / n:.2%}" for n in range(1, N_LANDMARKS + 1)]
+    total = sum(0.4 / n for n in range(1, 9))
+    assert f"the whole panel took off {total:.1%}" in written.read_text()
 
 
 def test_write_report__sources_and_series(page):
@@ -361,6 +376,22 @@ def test_write_report__sources_and_series(page):
     assert "distance of 1.25" in page.by_id["duplicates"]
 
 
+def test_write_report__tells_what_was_left_out_and_not_found(written):
+    words = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", written.read_text()))
+    assert "raw: 5 rows left out: counters (&#39;N_multi&#39;, ...)" in words
+    assert "raw: &lt;b&gt;a&lt;/b&gt; note" in words
+    assert "List l1000: 3 of 10 entries were not found: A1, 1-Mar, B2. 1 is a date" in words
+    assert "select.excluded: 1 of its names no feature has: TP54." in words
+
+
+def test_list_lines__nothing_where_all_was_found():
+    details = {"missing": {"l1000": []}}
+    ds = xr.Dataset({"panel_gene": (("panel", "position"), text(["a"]).reshape(1, 1))})
+    ds = ds.assign_coords(panel=text(["l1000"])).assign_attrs(details=details)
+    assert list_lines(ds) == []
+    assert list_lines(ds.assign_attrs(details={})) == []
+
+
 def test_write_report__lineage(page, study):
     rows = {row[1]: row for row in page.table("Stores")[1:]}
     assert list(rows) == [
@@ -375,11 +406,12 @@ def test_write_report__lineage(page, study):
 
 def test_write_report__everything_escaped(written, page):
     html = written.read_text()
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 4  # the data, the two libraries, the page's own
     assert "b" in page.tags
     assert "<b>made</b>" not in html
     assert "&lt;script&gt;alert" in html
     assert "<title>Study &lt;1&gt;</title>" in html
+    assert EVIL not in html
 
 
 def test_write_report__self_contained_with_every_figure(written, page):
@@ -387,10 +419,12 @@ def test_write_report__self_contained_with_every_figure(written, page):
     assert not re.search(r"src=\"(?!data:image/svg\+xml;base64,)", html)
     links = set(re.findall(r"href=\"([^#\"][^\"]*)", html))
     links.remove("https://doi.org/10.1186/s12859-021-03972-5")
-    assert links == {"panels.tsv", "landmarks.tsv", "sorted_genes.csv", "overlaps.tsv", "figures/"}
+    links.remove("data:,")  # no icon is asked for
+    beside = {"panels.tsv", "landmarks.tsv", "sorted_genes.csv", "overlaps.tsv", "figures/"}
+    assert {link for link in links if not link.startswith("report_data/")} == beside
     assert all((written.parent / name).exists() for name in links)
     assert "@import" not in html
-    assert len(page.images) == 8
+    assert len(page.images) == 10
     assert all(len(image["alt"]) > 20 for image in page.images)
     for image in page.images:
         assert "<svg" in base64.b64decode(image["src"].partition(",")[2]).decode()
@@ -446,7 +480,7 @@ def test_write_report__absent_details_are_dashes(study, tmp_path):
 def test_panel_pictures__whatever_panels_there_are(study, panels, n_pictures):
     evaluation = open_store(study["stores"]["evaluation"]).isel(panel=panels)
     rows = panel_rows(evaluation, open_store(study["stores"]["landmarks"]))
-    pictures = _panel_pictures(rows, evaluation)
+    pictures = panel_pictures(rows, evaluation)
     assert len(pictures) == n_pictures
     if n_pictures == 2:
         rival = "l1000" if 1 in panels else "random-0"
@@ -491,7 +525,8 @@ def test_write_landmark_table__all_genes_by_rank(study, tmp_path):
     assert [row["gene"] for row in rows] == [GENES[i] for i in order]
     assert [float(row["score"]) for row in rows] == score[order].tolist()
     assert [row["is_landmark"] for row in rows] == ["True"] * 8 + ["False"] * 52
-    assert {row["is_forced"] for row in rows} == {"False"}
+    assert [row["is_forced"] for row in rows] == ["True"] * 2 + ["False"] * 58
+    assert [row["gain"] for row in rows[:2] + rows[8:]] == ["0.4", "0.2", *[""] * 52]
 
 
 def test_write_landmark_table__csv_is_the_same_with_commas(written):

@@ -286,7 +286,7 @@ def test_read_gene_list__common_probes(data_dir):
 @pytest.mark.parametrize(
     ("name", "n_rows", "n_symbols", "example"),
     [
-        ("annotation/GPL96.txt", 22283, 19794, ("1007_s_at", "DDR1")),
+        ("annotation/GPL96.txt", 22283, 19782, ("1007_s_at", "DDR1")),
         ("annotation/GPL570_bioc.tsv", 41937, 41937, ("1053_at", "RFC2")),
         ("gtex/GTEx_yarn_skin_genes.tsv.gz", 40824, 25666, ("ENSG00000227232", "WASH7P")),
         ("l1000/GSE92742_Broad_LINCS_gene_info.csv", 12328, 12309, ("780", "DDR1")),

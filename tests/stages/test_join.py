@@ -158,6 +158,15 @@ def test_join__cohorts_stay_raw(tmp_path, sources, target, simulated, rng):
     assert is_complete(cohort.raw)
 
 
+def test_join__dates_of_the_annotation_are_told(tmp_path, sources, target, simulated):
+    symbols = ["5-Mar", "", *simulated.gene_symbol[2:]]
+    path = write_annotation(tmp_path / "a.txt", simulated.genes, symbols)
+    ingest_and_join(sources, target, annotation=str(path), seed=SEED)
+    (note,) = open_store(target).attrs["details"]["notes"]
+    assert note.startswith("a.txt: 1 probe has a date for a symbol")
+    assert "'5-Mar' is MARCHF5. Correct it" in note
+
+
 def test_join__symbols_from_the_annotation(tmp_path, sources, target, simulated):
     path = write_annotation(tmp_path / "a.txt", simulated.genes, simulated.gene_symbol)
     ingest_and_join(sources, target, annotation=str(path), seed=SEED)

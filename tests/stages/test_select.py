@@ -93,7 +93,7 @@ def test_select__ranks_and_breaks_ties_by_order(select, source, target):
     np.testing.assert_array_equal(ds["score"].values, SCORE)
     assert summary.details == {
         "n_landmarks": 4, "n_distinct_genes": 3, "n_unnamed": 0, "n_forced": 0, "n_excluded": 0,
-        "n_sketch_rows": 29, "penalties": [], "missing": {},
+        "n_sketch_rows": 29, "penalties": [], "missing": {}, "dates": {}, "excluded_missing": [],
     }  # fmt: skip
 
 
@@ -264,6 +264,8 @@ def test_select__is_fitted_on_kept_training_samples(select, stores, source, tmp_
     products = z.T @ z
     gain = (products**2).sum(axis=0) / (RIDGE * 29 + products.diagonal())
     assert panels(str(tmp_path / "l.zarr"))["mined"][0] == GENES[gain.argmax()]
+    stored = open_store(str(tmp_path / "l.zarr"))["gain"].values
+    assert np.nanmax(stored) == pytest.approx(gain.max() / (z**2).sum(), rel=1e-5)
 
 
 @pytest.mark.parametrize("selector", ["top-score", "greedy", "medoids", "random"])
@@ -275,6 +277,24 @@ def test_select__forced_and_excluded_by_any_name(select, source, target, selecto
     for genes in panels(target).values():
         assert genes[:2] == ["7_at", "1_at"]
         assert not {"0_at", "3_at"} & set(genes)
+    ds = open_store(target).sortby("rank")
+    assert ds["is_forced"].values.tolist() == [True, True, *[False] * 6]
+    assert (ds["gain"].values[:4] > 0).all()
+    assert np.isnan(ds["gain"].values[4:]).all()
+
+
+def test_select__names_that_are_dates_or_unknown_are_told(select, tmp_path, source, target):
+    with pytest.raises(ConfigError, match=r"got \['5-Mar'\] among 1 \('5-Mar' is MARCHF5\)"):
+        select(source, target, n_landmarks=4, forced=["5-Mar"])
+    path = tmp_path / "list.txt"
+    path.write_text("A\nB\n1-Mar\nnone-such\n")
+    summary = select(source, target, n_landmarks=4, excluded=["F", "TP54"], panels={"l": str(path)})
+    assert summary.details["excluded_missing"] == ["TP54"]
+    assert summary.details["missing"] == {"l": ["1-Mar", "none-such"]}
+    assert summary.details["dates"] == {"l": {"1-Mar": ""}}
+    path.write_text("A\n1-Mar\nnone-such\n")
+    with pytest.raises(SourceError, match=r"Dates among them: '1-Mar' is MARCHF1 or MTARC1\."):
+        select(source, f"{target}-2", n_landmarks=4, panels={"l": str(path)})
 
 
 def test_select__controls_and_unnamed_features_are_left_out_where_asked(select, source, target):

@@ -505,7 +505,8 @@ def test_train__where_training_does_harm_the_components_are_kept(tmp_path, study
 
 
 def test_train__where_training_helps_its_best_epoch_is_kept(tmp_path, study):
-    run(study, tmp_path / "m", **COMPONENTS, hidden=40, learning_rate=1e-3, epochs=9)
+    chosen = {**COMPONENTS, "n_latent": 2, "hidden": 40, "dropout": 0.0}
+    run(study, tmp_path / "m", **chosen, learning_rate=1e-3, epochs=9)
     history = history_of(tmp_path / "m")
     assert history.best_epoch > 0
     assert history.val_loss.min() < history.val_loss[0]

@@ -63,7 +63,9 @@ def test_estimate__only_text_of_one_shard_is_whole_in_memory(
         assert found["ingest"].memory_nbytes == by_region
 
 
-@pytest.mark.parametrize(("more", "copies"), [({}, 1), ({"unit": "log2"}, 1), ({"unit": "tpm"}, 2)])
+@pytest.mark.parametrize(
+    ("more", "copies"), [({}, 1), ({"unit": "tpm"}, 1), ({"unit": "intensity"}, 2)]
+)
 def test_estimate__a_gctx_in_log2_is_not_copied(tmp_path, more, copies):
     path = write_source(tmp_path, 2000, is_gctx=True)
     found = forecast(tmp_path, {"uri": path.name, **more})
@@ -107,7 +109,7 @@ def test_estimate__training_holds_what_a_stream_does(tmp_path, monkeypatch, trai
     source = {"uri": write_source(tmp_path, 20, is_gctx=True).name}
     found = {}
     for n_samples in (100, 25_000, 50_000):
-        monkeypatch.setattr("dglzarr.studies.scale.peek_size", lambda _, n=n_samples: (n, 22_268))
+        monkeypatch.setattr("dglzarr.studies.scale.peek_size", lambda *_, n=n_samples: (n, 22_268))
         for name, settings in (("default", {}), ("asked", train)):
             memory = forecast(tmp_path, source, train=settings)["train"].memory_nbytes
             found[name, n_samples] = memory
@@ -123,7 +125,7 @@ def test_estimate__training_holds_what_a_stream_does(tmp_path, monkeypatch, trai
 def test_estimate__times_as_measured(tmp_path, monkeypatch, what, n_samples, seconds):
     kind, _, stage = what.rpartition(": ")
     path = write_source(tmp_path, 20, is_gctx=kind != "text")
-    monkeypatch.setattr("dglzarr.studies.scale.peek_size", lambda _: (n_samples, 22_268))
+    monkeypatch.setattr("dglzarr.studies.scale.peek_size", lambda *_: (n_samples, 22_268))
     monkeypatch.setattr("dglzarr.studies.forecast.check_sources", lambda *_, **__: None)
     select = {"n_landmarks": 943, "n_random": 20, "selectors": []}
     found = forecast(tmp_path, {"uri": path.name}, select=select)

@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from dglzarr import settings as config
+from dglzarr.access.options import FetchOptions
 from dglzarr.errors import ConfigError, DglzarrError, StoreError
 from dglzarr.report.panels import CHANCE, panel_rows
 from dglzarr.settings import Settings, load_settings
@@ -256,7 +257,15 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
     "sources.unit": ("log2", "ingest", "@: none -> 'log2'"),
     "sources.sample_sheet": ("sheet.tsv", "ingest", "other inputs"),
     "sources.join_column": ("Sample", "ingest", "@: none -> 'Sample'"),
+    "sources.annotation": ("annotation.txt", "ingest", "other inputs"),
     "sources.value_columns": (["*"], "ingest", "@: none -> ['*']"),
+    "sources.samples_in": ("columns", "ingest", "@: none -> 'columns'"),
+    "sources.only_series": (["GSE1"], "ingest", "@: none -> ['GSE1']"),
+    "sources.only_matching": ("liver", "ingest", "@: none -> 'liver'"),
+    "sources.only_samples": ("probes.txt", "ingest", "other inputs"),
+    "sources.max_single_cell": (0.5, "ingest", "@: none -> 0.5"),
+    "sources.layer": ("counts", "ingest", "@: none -> 'counts'"),
+    "sources.pseudocount": (0.5, "ingest", "@: none -> 0.5"),
     "ingest.feature_kind": ("gene", "ingest", "@: 'probe' -> 'gene'"),
     "ingest.probes": ("probes.txt", "ingest", "@: none -> probes.txt"),
     "ingest.annotation": ("annotation.txt", "ingest", "other inputs"),
@@ -336,10 +345,12 @@ ELSEWHERE = {
     "enrich.gene_sets",
 }
 NOT_OF_MINE = {
+    "sources.geo", "sources.platform", "sources.gtex", "sources.gtex_values", "sources.tissue",
+    *(f"fetch.{name}" for name in FetchOptions.model_fields),
     "compare.selectors", "compare.sizes", "compare.predictors", "compare.n_folds",
     "stability.n_seeds", "stability.n_halves",
 }  # fmt: skip
-"""Asked by other verbs, whose tests change them."""
+"""Asked by other verbs, whose tests change them; tests/access has those of fetching."""
 CLUSTER = {
     "kind": "local",
     "n_workers": 3,
@@ -362,7 +373,8 @@ def changed(folder, name, value):
         first, *others = sorted(str(f) for f in folder.glob("GSE*"))
         return tiny(folder, sources=[{"uri": first, key: value}, *({"uri": f} for f in others)])
     if section == "sources":
-        return tiny(folder, sources=[{"uri": "GSE*", key: value}])
+        beside = {"unit": "log2"} if key == "pseudocount" else {}
+        return tiny(folder, sources=[{"uri": "GSE*", key: value, **beside}])
     if section == "evaluate.dgex":
         return tiny(folder, evaluate={"dgex": {key: value}})
     if section in (optional := {"group": GROUP, "enrich": ENRICH}):

@@ -1,0 +1,126 @@
+"""Fetching for one study: a client, a cache, and files as the lock records them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dglzarr.access.cache import Cache
+from dglzarr.access.download import Download, Fetched
+from dglzarr.access.http import Client, RefusedError
+from dglzarr.access.lock import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dglzarr.access.options import FetchOptions
+    from dglzarr.storage.options import Progress
+
+
+class ChangedUpstreamError(RefusedError):
+    """A server has another file than the one that the lock records."""
+
+
+@dataclass
+class Tally:
+    """How many kilobytes have come of how many, over all files, for who watches."""
+
+    on_progress: Progress | None = None
+    done: int = 0
+    total: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, more: int, to_come: int) -> None:
+        """Count bytes that came, and bytes that are to come."""
+        with self._lock:
+            self.done += more
+            self.total += to_come
+            total = max(self.total, self.done + 1)  # it is done when all sources are
+            if self.on_progress is not None:
+                self.on_progress("fetching, kB", self.done // 1000, -(-total // 1000))
+
+
+class Fetcher:
+    """What fetches the files of one study.
+
+    Parameters
+    ----------
+    options
+        Where from and where to, and how patiently.
+    locked
+        Files that the lock records, by address: what differs from these is not taken.
+    on_progress
+        Called with (what, kilobytes done, kilobytes in all).
+    """
+
+    def __init__(
+        self,
+        options: FetchOptions,
+        *,
+        locked: Mapping[str, Entry] | None = None,
+        on_progress: Progress | None = None,
+    ) -> None:
+        self.options = options
+        self.client = Client(options)
+        self.cache = Cache(options.cache_folder())
+        self.locked = dict(locked or {})
+        self._tally = Tally(on_progress)
+
+    def text(self, address: str) -> str:
+        """Return a page.
+
+        Raises
+        ------
+        RefusedError
+            When it cannot be had.
+        """
+        return self.client.text(address)
+
+    def get(self, address: str, name: str, *, is_matrix: bool = False, is_gzip: bool) -> Fetched:
+        """Return a file in the cache; one that the lock records as it was, or not at all.
+
+        Raises
+        ------
+        RefusedError
+            When it cannot be had or is not what it should be; `ChangedUpstreamError` when it is
+            another than the lock records.
+        OSError
+            When the disk refuses.
+        """
+        download = Download(
+            self.client,
+            self.cache,
+            address,
+            name=name,
+            is_matrix=is_matrix,
+            is_gzip=is_gzip,
+            on_bytes=self._tally.add,
+        )
+        found = download.run()
+        known = self.locked.get(address)
+        if known is not None and known.sha256 != found.sha256:
+            raise ChangedUpstreamError(
+                f"expected {name} as of {known.fetched} ({known.size} bytes, SHA-256 "
+                f"{known.sha256[:8]}), got another ({found.size} bytes, {found.sha256[:8]}"
+                f"{f', of {found.modified}' if found.modified else ''}). Take it with 'dglzarr "
+                "fetch --update', or bring back the old file"
+            )
+        return found
+
+
+def entry_of(source: str, kind: str, address: str, found: Fetched, **more: str) -> Entry:
+    """Return what the lock records of a file that was fetched today."""
+    return Entry(
+        source,
+        kind,
+        address,
+        found.path.name,
+        found.size,
+        found.sha256,
+        found.etag,
+        found.modified,
+        time.strftime("%Y-%m-%d", time.gmtime()),
+        **more,
+    )

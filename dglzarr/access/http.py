@@ -1,0 +1,399 @@
+"""One polite HTTP client: rate, time-outs, retries and redirects in one place.
+
+``requests`` speaks the protocol, ``tenacity`` waits. Bytes go to `dglzarr.access.download`.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from importlib.metadata import version
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
+
+import requests
+import tenacity
+from urllib3.exceptions import HTTPError
+from urllib3.util import Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from dglzarr.access.options import FetchOptions
+
+T = TypeVar("T")
+
+HOSTS = (
+    "ftp.ncbi.nlm.nih.gov", "www.ncbi.nlm.nih.gov", "ncbi.nlm.nih.gov", "eutils.ncbi.nlm.nih.gov",
+    "storage.googleapis.com", "*.s3.amazonaws.com",
+)  # fmt: skip
+"""Patterns of hosts that a server may send to, beside itself."""
+
+PIECE_NBYTES = 1 << 20
+MOST_TEXT_NBYTES = 1 << 26
+_MOST_REDIRECTS, _CONNECT_SECONDS, _LONGEST_WAIT = 5, 15.0, 60.0
+_LONGEST_ASKED, _SLOWEST = 600.0, 1000
+_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+_SECRET = re.compile(r"key|token|secret|signature|password|credential|sig$", re.IGNORECASE)
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+class RefusedError(Exception):
+    """What was asked for cannot be had; the message says why and what to do."""
+
+
+class AbsentError(RefusedError):
+    """There is no such thing at the address, or not for everyone."""
+
+
+class AgainError(Exception):
+    """It may work when it is tried again, after ``wait`` seconds where the server says so."""
+
+    def __init__(self, reason: str, *, wait: float | None = None, host: str = "") -> None:
+        super().__init__(reason)
+        self.wait = wait
+        self.host = host
+        """The host, where it could not be reached at all."""
+
+
+def check_address(address: str) -> str:
+    """Return an address that may be asked: https, http of this machine alone, no credentials.
+
+    Raises
+    ------
+    RefusedError
+        Otherwise; what looks like a credential is not repeated.
+    """
+    parts = urlsplit(address)
+    is_local = parts.hostname in _LOCAL
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_local):
+        raise RefusedError(f"expected an https address, got {shown_address(address)!r}. Correct it")
+    if parts.username or parts.password or any(map(_SECRET.search, dict(parse_qsl(parts.query)))):
+        raise RefusedError(
+            f"expected an address without credentials, got one with them at {parts.hostname}. "
+            "Name a public address, or download the file and name it"
+        )
+    return address
+
+
+def shown_address(address: str) -> str:
+    """Return an address as it may be told: without user, password and values of keys.
+
+    Examples
+    --------
+    >>> shown_address("https://me:pw@a.org/x?db=gds&api_key=123")
+    'https://a.org/x?db=gds&api_key=...'
+    """
+    parts = urlsplit(address)
+    host = parts.netloc.rpartition("@")[2]
+    query = [
+        (key, "..." if _SECRET.search(key) else value) for key, value in parse_qsl(parts.query)
+    ]
+    return urlunsplit((parts.scheme, host, parts.path, urlencode(query), ""))
+
+
+class Limiter:
+    """Spaces requests of all threads evenly, at most so many a second."""
+
+    def __init__(self, per_second: float) -> None:
+        self._gap = 1 / per_second
+        self._next = 0.0
+        self._lock = threading.Lock()
+
+    def wait(self) -> None:
+        """Sleep until it is this request's turn."""
+        with self._lock:
+            turn = max(time.monotonic(), self._next)
+            self._next = turn + self._gap
+        time.sleep(max(0.0, turn - time.monotonic()))
+
+    def pause(self, seconds: float) -> None:
+        """Let nobody ask for so long: a server wants it."""
+        with self._lock:
+            self._next = max(self._next, time.monotonic() + seconds)
+
+
+class Client:
+    """Asks servers: one rate for all threads, redirects to known hosts alone, patience.
+
+    Parameters
+    ----------
+    options
+        How patiently.
+    """
+
+    def __init__(self, options: FetchOptions) -> None:
+        self.options = options
+        self._limiter = Limiter(options.rate())
+        self._threads = threading.local()
+        self._down: dict[str, str] = {}
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Let nothing more be asked or waited for, by any thread: the run is being ended."""
+        self._stopped.set()
+
+    def check_stopped(self) -> None:
+        """Refuse to go on once `stop` was called.
+
+        Raises
+        ------
+        RefusedError
+            Then.
+        """
+        if self._stopped.is_set():
+            raise RefusedError("stopped before it was there. Run again; what has come is kept")
+
+    @contextmanager
+    def open(
+        self, address: str, *, headers: Mapping[str, str] | None = None
+    ) -> Iterator[requests.Response]:
+        """Yield the answer to one request, its body unread and as it was sent.
+
+        Raises
+        ------
+        AgainError
+            When it may work later.
+        RefusedError
+            When it will not.
+        """
+        first, asked = address, check_address(address)
+        for _ in range(_MOST_REDIRECTS):
+            with self._asked(asked, headers or {}) as response:
+                if not response.is_redirect:
+                    self._check(response)
+                    yield response
+                    return
+                asked = self._redirected(first, asked, response.headers["Location"])
+        raise RefusedError(
+            f"expected a file, got sent on {_MOST_REDIRECTS} times from {shown_address(first)}. "
+            "Try again later, or download it and name the file"
+        )
+
+    @contextmanager
+    def _asked(self, address: str, headers: Mapping[str, str]) -> Iterator[requests.Response]:
+        host = urlsplit(address).netloc
+        if host in self._down:
+            raise RefusedError(self._down[host])
+        self.check_stopped()
+        self._limiter.wait()
+        timeout = (min(_CONNECT_SECONDS, self.options.time_out), self.options.time_out)
+        with _told(host, self.options.time_out):
+            response = self._session().get(
+                address, headers=headers, stream=True, timeout=timeout, allow_redirects=False
+            )
+        try:
+            yield response
+        finally:
+            response.close()
+
+    def text(self, address: str) -> str:
+        """Return a page as text, with patience.
+
+        Raises
+        ------
+        RefusedError
+            When it cannot be had.
+        """
+
+        def read() -> str:
+            with self.open(address) as response:
+                found = bytearray()
+                for piece in pieces(response, self.options.time_out):
+                    found += piece
+                    if len(found) > MOST_TEXT_NBYTES:
+                        raise RefusedError(
+                            f"expected a page, got over {MOST_TEXT_NBYTES >> 20} MiB from "
+                            f"{shown_address(address)}. Correct the address"
+                        )
+                check_length(response, len(found))
+                return found.decode("utf-8", errors="replace")
+
+        return self.patiently(read)
+
+    def patiently(self, ask: Callable[[], T], *, progressed: Callable[[], bool] | None = None) -> T:
+        """Return what a call returns, which is made again, later and later, while it may work.
+
+        Parameters
+        ----------
+        ask
+            Asks once; raises `AgainError` where it may work later.
+        progressed
+            Whether the last call got further, so that patience begins anew; without it never.
+
+        Raises
+        ------
+        RefusedError
+            When it does not work, or not soon enough.
+        """
+        barren = 0
+
+        def is_over(state: tenacity.RetryCallState) -> bool:
+            nonlocal barren
+            barren = 0 if progressed and progressed() else barren + 1
+            error = state.outcome.exception() if state.outcome else None
+            asked = getattr(error, "wait", None) or 0.0
+            return barren >= self.options.attempts or asked > _LONGEST_ASKED
+
+        try:
+            return tenacity.Retrying(
+                stop=is_over,
+                wait=self._wait,
+                retry=tenacity.retry_if_exception_type(AgainError),
+                sleep=tenacity.sleep_using_event(self._stopped),
+                reraise=True,
+            )(ask)
+        except AgainError as error:
+            raise RefusedError(self._given_up(error)) from error
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        """Return the seconds to wait: what the server asks, else more each time, with jitter."""
+        error = state.outcome.exception() if state.outcome else None
+        asked = getattr(error, "wait", None)
+        if asked is not None:
+            self._limiter.pause(asked)
+            return float(asked)
+        first = self.options.first_wait
+        grown = tenacity.wait_exponential(multiplier=first, max=_LONGEST_WAIT)
+        return float((grown + tenacity.wait_random(0, first))(state))
+
+    def _given_up(self, error: AgainError) -> str:
+        """Return why something was given up, and remember a host that cannot be reached."""
+        if error.wait is not None and error.wait > _LONGEST_ASKED:
+            told = f"{error}: it asks to wait {error.wait:.0f} s. Run again then"
+        else:
+            told = f"{error}, {self.options.attempts} times in a row. "
+            told += "Check the network and run again" if error.host else "Run again later"
+        told += "; what has come is kept"
+        if error.host:
+            self._down[error.host] = told
+        return told
+
+    def _check(self, response: requests.Response) -> None:
+        """Refuse an answer that is none, by its status."""
+        status, address = response.status_code, shown_address(response.url)
+        if status in _AGAIN:
+            reason = f"expected a file, got status {status} from {urlsplit(address).netloc}"
+            raise AgainError(reason, wait=_retry_after(response))
+        if status in (404, 410):
+            raise AbsentError(f"expected a file at {address}, got none (status {status})")
+        if status in (401, 403):
+            raise AbsentError(f"expected a public file at {address}, got status {status}")
+        if status not in (200, 206, 416):
+            raise RefusedError(f"expected a file at {address}, got status {status}. Correct it")
+
+    def _redirected(self, first: str, address: str, location: str) -> str:
+        """Return where a server sends to, where that is allowed."""
+        to = urljoin(address, location)
+        host = urlsplit(to).hostname or ""
+        known = (urlsplit(first).hostname or "", *HOSTS, *self.options.hosts)
+        is_lowered = urlsplit(first).scheme == "https" and urlsplit(to).scheme != "https"
+        if is_lowered or not any(fnmatch(host, pattern) for pattern in known):
+            raise RefusedError(
+                f"expected {urlsplit(first).hostname} to send to a known host by https, got "
+                f"{urlsplit(to).scheme}://{host}. If that is right, add it to fetch.hosts"
+            )
+        return check_address(to)
+
+    def _session(self) -> requests.Session:
+        """Return this thread's session."""
+        if not hasattr(self._threads, "session"):
+            session = requests.Session()
+            session.headers.update(
+                {"User-Agent": f"dglzarr/{version('dglzarr')}", "Accept-Encoding": "identity"}
+            )
+            self._threads.session = session
+        found: requests.Session = self._threads.session
+        return found
+
+
+def pieces(response: requests.Response, time_out: float) -> Iterator[bytes]:
+    """Yield the body of an answer as it comes, about a mebibyte at once.
+
+    Raises
+    ------
+    AgainError
+        When it breaks off, or hardly anything comes for ``time_out`` seconds.
+    """
+    kept = bytearray()
+    try:
+        with _told(urlsplit(response.url).netloc, time_out):
+            for piece in _steady(response, time_out):
+                kept += piece
+                if len(kept) >= PIECE_NBYTES:
+                    yield bytes(kept)
+                    kept.clear()
+    except AgainError:
+        yield bytes(kept)  # what came before it broke off
+        raise
+    if kept:
+        yield bytes(kept)
+
+
+def _steady(response: requests.Response, time_out: float) -> Iterator[bytes]:
+    """Yield what comes while it comes fast enough."""
+    since, n_since = time.monotonic(), 0
+    while piece := response.raw.read1(PIECE_NBYTES):
+        yield piece
+        n_since += len(piece)
+        if (waited := time.monotonic() - since) > time_out:
+            if n_since < _SLOWEST * waited:
+                raise AgainError(
+                    f"expected at least {_SLOWEST} bytes a second, got {n_since} in {waited:.0f} s "
+                    f"from {urlsplit(response.url).netloc}"
+                )
+            since, n_since = time.monotonic(), 0
+
+
+def check_length(response: requests.Response, n_bytes: int) -> None:
+    """Refuse a body that is not as long as was said.
+
+    Raises
+    ------
+    AgainError
+        When it is shorter or longer.
+    """
+    said = response.headers.get("Content-Length", "")
+    if said.isdecimal() and int(said) != n_bytes:
+        host = urlsplit(response.url).netloc
+        raise AgainError(f"expected {said} bytes, got {n_bytes} from {host}")
+
+
+@contextmanager
+def _told(host: str, time_out: float) -> Iterator[None]:
+    """Turn what goes wrong on the way into `AgainError`, or `RefusedError` where it is for good."""
+    try:
+        yield
+    except requests.exceptions.SSLError as error:
+        raise RefusedError(
+            f"expected {host} to show a certificate that is trusted, got {_cause(error)}. Check "
+            "the clock and the network of this machine"
+        ) from error
+    except requests.exceptions.Timeout as error:
+        raise AgainError(f"expected an answer of {host}, got none in {time_out:g} s") from error
+    except (requests.exceptions.ConnectionError, requests.exceptions.ProxyError) as error:
+        raise AgainError(f"expected an answer of {host}, got {_cause(error)}", host=host) from error
+    except (requests.exceptions.RequestException, HTTPError, TimeoutError) as error:
+        raise AgainError(f"expected a whole file of {host}, got {_cause(error)}") from error
+
+
+def _cause(error: BaseException) -> str:
+    """Return what lies behind an error of the network, in a few words."""
+    text = str(error.args[0] if error.args else error)
+    found = re.findall(r"\[Errno -?\d+\] ([\w ]+)|(\w[\w ]*): '", text)
+    named = next((one or other for one, other in reversed(found) if one or other), "")
+    return named.lower() or type(error).__name__
+
+
+def _retry_after(response: requests.Response) -> float | None:
+    """Return the seconds that a server asks to wait."""
+    asked = response.headers.get("Retry-After")
+    if asked is None:
+        return None
+    try:
+        return float(Retry().parse_retry_after(asked))
+    except HTTPError:
+        return None

@@ -1,0 +1,155 @@
+"""Answers that can be asked further: groups of samples, a latent unit, likeness of genes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from dglzarr.query.genes import GeneNames
+    from dglzarr.query.labels import SampleLabels
+
+N_COMPARED = 2048
+"""Samples at most that genes are compared over."""
+
+_STATISTICS = {"min": 0.0, "q1": 0.25, "median": 0.5, "q3": 0.75, "max": 1.0}
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Expression by a label of the samples: what ``.dgl.by(label)`` returns.
+
+    Attributes
+    ----------
+    label
+        Name of the label.
+    """
+
+    label: str
+    _matrix: xr.DataArray
+    _labels: SampleLabels
+    _names: GeneNames
+
+    def sizes(self) -> xr.DataArray:
+        """Return how many samples each group has, (group,); samples without the label are none."""
+        values, counts = np.unique(self._known(), return_counts=True)
+        return xr.DataArray(
+            counts, {"group": values.astype(object)}, ("group",), "n", {"label": self.label}
+        )
+
+    def values(self, *genes: str) -> xr.DataArray:
+        """Return the expression of genes in every sample that has the label, (sample, gene), lazy.
+
+        The coordinate of the label's name says which group a sample is of: what a picture takes.
+
+        Raises
+        ------
+        ConfigError
+            When a gene is not known.
+        """
+        places = self._names.find_all(genes)
+        column = self._labels.column(self.label)
+        chosen = self._matrix.isel(sample=np.flatnonzero(_has(column)), gene=places)
+        name = self.label if self.label not in chosen.dims else f"{self.label}_label"
+        return chosen.assign_coords({name: ("sample", column[_has(column)])})
+
+    def gene(self, *genes: str) -> xr.Dataset:
+        """Return how genes are expressed in each group: n, mean, std and quartiles, (group, gene).
+
+        Missing values are left out; the std is that of a sample (n - 1), NaN of one.
+
+        Raises
+        ------
+        ConfigError
+            When a gene is not known.
+        """
+        chosen = self.values(*genes)
+        frame = pd.DataFrame(chosen.values.astype(np.float64), columns=np.arange(chosen.shape[1]))
+        grouped = frame.groupby(self._known().astype(str))
+        tables = {"n": grouped.count(), "mean": grouped.mean(), "std": grouped.std()}
+        tables |= {name: grouped.quantile(q) for name, q in _STATISTICS.items()}
+        labels = {n: chosen[n] for n in ("gene", "gene_symbol", "gene_id") if n in chosen.coords}
+        groups = np.asarray(tables["n"].index, dtype=object)
+        found = {n: (("group", "gene"), t.to_numpy()) for n, t in tables.items()}
+        return xr.Dataset(found, {"group": groups, **labels}, {"label": self.label})
+
+    def grouped(self) -> Any:  # noqa: ANN401
+        """Return xarray's own groupby of the lazy matrix (sample, gene), for any other question."""
+        column = self._labels.column(self.label)
+        chosen = self._matrix.isel(sample=np.flatnonzero(_has(column)))
+        return chosen.groupby(xr.DataArray(self._known(), dims="sample", name=self.label))
+
+    def _known(self) -> NDArray[Any]:
+        column = self._labels.column(self.label)
+        return column[_has(column)]
+
+
+def _has(column: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which samples have a label."""
+    return np.asarray(column != "") if column.dtype == object else np.ones(column.shape, np.bool_)
+
+
+@dataclass(frozen=True, eq=False)
+class LatentUnit:
+    """One latent unit of the network: what ``.dgl.latent(k)`` returns.
+
+    Attributes
+    ----------
+    unit
+        Its number, from 0.
+    genes
+        Every gene, and its ``latent_score``: the mean over kept training samples of its absolute
+        contribution to the unit.
+    activation
+        The unit's activation in every sample, (sample,), lazy; None of a study without ``latent``.
+    """
+
+    unit: int
+    genes: xr.Dataset
+    activation: xr.DataArray | None
+
+    def top(self, n: int = 20) -> xr.Dataset:
+        """Return the genes that move the unit most, best first."""
+        score = np.abs(self.genes["latent_score"].values)
+        return self.genes.isel(gene=np.argsort(-score, kind="stable")[:n])
+
+
+class Likeness:
+    """How alike genes are: Pearson's r over samples, missing values standing at the gene's mean.
+
+    Parameters
+    ----------
+    values
+        (sample, gene), missing = NaN; is changed.
+
+    Examples
+    --------
+    >>> like = Likeness(np.array([[1, 2, 5], [2, 4, 5], [3, 7, 5]], dtype=np.float32))
+    >>> like.correlations(0).round(2).tolist()
+    [1.0, 0.99, nan]
+    """
+
+    def __init__(self, values: NDArray[np.float32]) -> None:
+        self.n_samples = len(values)
+        mean = np.nansum(values, axis=0, dtype=np.float64)
+        mean /= np.maximum(np.isfinite(values).sum(axis=0), 1)
+        values -= mean.astype(np.float32)
+        np.nan_to_num(values, copy=False)
+        norm = np.sqrt(np.einsum("sg,sg->g", values, values, dtype=np.float64))
+        self._is_flat = norm <= 1e-6 * np.sqrt(self.n_samples)
+        values /= np.where(self._is_flat, np.inf, norm).astype(np.float32)
+        self._unit = values
+
+    def correlations(self, gene: int) -> NDArray[np.float64]:
+        """Return the correlation of a gene with every gene, (gene,); NaN of one without spread."""
+        if self._is_flat[gene]:
+            return np.full(self._is_flat.size, np.nan)
+        r = (self._unit[:, gene] @ self._unit).astype(np.float64)
+        r[self._is_flat] = np.nan
+        return np.asarray(np.clip(r, -1, 1))

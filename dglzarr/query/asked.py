@@ -1,0 +1,190 @@
+"""One question in words of the command line, and its answer as a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from dglzarr.errors import ConfigError, hint
+from dglzarr.query.stores import is_study, open  # noqa: A004  (dglzarr.open)
+from dglzarr.query.tables import table
+from dglzarr.query.tree import open_study
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import xarray as xr
+
+    from dglzarr.query.questions import StoreQuestions, StudyQuestions
+
+TOP = 20
+_UNITS = 3
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question: what is left out is not asked.
+
+    Attributes
+    ----------
+    genes, samples
+        Names of genes, and labels of samples.
+    top
+        How many genes, first by rank; of a latent unit or of neighbours, best first.
+    latent
+        A latent unit: which genes move it.
+    neighbours
+        A gene: which genes are like it.
+    by
+        A label: genes by it, or the sizes of its groups.
+    lists_samples
+        Samples, and what is known of them; with genes, also their expression.
+    labels
+        Only samples of these labels, name and values; they are listed.
+    aliases
+        A table of other names of genes, as for `open_study`.
+    """
+
+    genes: Sequence[str] = ()
+    samples: Sequence[str] = ()
+    top: int | None = None
+    latent: int | None = None
+    neighbours: str = ""
+    by: str = ""
+    lists_samples: bool = False
+    labels: Mapping[str, Sequence[str]] | None = None
+    aliases: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse questions that exclude each other."""
+        given = {
+            "--latent": self.latent is not None,
+            "--neighbours": bool(self.neighbours),
+            "--by": bool(self.by),
+            "--samples": self.lists_samples,
+        }
+        if len(both := [name for name, is_given in given.items() if is_given]) > 1:
+            raise ConfigError(f"{both[0]}: expected one question, got {both[1]} too. Ask twice.")
+        if self.genes and both and both[0] in ("--latent", "--neighbours"):
+            raise ConfigError(f"--gene: expected without {both[0]}. Ask twice.")
+
+
+def answer(place: str, asked: Asked) -> pd.DataFrame:
+    """Return the answer of a study, or of one of its stores, as a table; every column is named.
+
+    Parameters
+    ----------
+    place
+        The folder of a study; or a store, as for `dglzarr.open`.
+
+    Raises
+    ------
+    ConfigError
+        When a name is not known, or the store cannot answer such a question.
+    """
+    if is_study(place):
+        return _of_study(open_study(place, aliases=asked.aliases).dgl, asked)
+    if asked.latent is not None or asked.neighbours or asked.aliases:
+        raise ConfigError(f"{place}: expected the folder of a study for such a question.")
+    if asked.by or asked.lists_samples or asked.labels:
+        return _of_samples(open(place).dgl, asked)
+    frame = table(place, genes=asked.genes, samples=asked.samples, top=asked.top or TOP)
+    return frame.reset_index()
+
+
+def _of_study(ask: StudyQuestions, asked: Asked) -> pd.DataFrame:
+    n = asked.top or TOP
+    if asked.latent is not None:
+        return gene_table(ask.latent(asked.latent).top(n))
+    if asked.neighbours:
+        return gene_table(ask.neighbours(asked.neighbours, n))
+    if asked.by or asked.lists_samples or asked.labels or asked.samples:
+        return _of_samples(ask, asked)
+    if asked.genes:
+        return gene_table(ask.gene(*asked.genes))
+    return gene_table(ask.top(n))
+
+
+def _of_samples(ask: StudyQuestions | StoreQuestions, asked: Asked) -> pd.DataFrame:
+    """Return samples, or their groups, with the expression of genes where any are asked for."""
+    if asked.by:
+        if asked.labels or asked.samples:
+            raise ConfigError("--by: expected without other samples. Ask with --samples instead.")
+        groups = ask.by(asked.by)
+        if not asked.genes:
+            sizes = groups.sizes().to_series()
+            return pd.DataFrame({asked.by: sizes.index, "n": sizes.to_numpy()})
+        found = groups.gene(*asked.genes).transpose("gene", "group")
+        frame = found.to_dataframe().reset_index().rename(columns={"group": asked.by})
+        first = ["gene", "gene_symbol", asked.by]
+        return frame[[c for c in first if c in frame] + [*map(str, found.data_vars)]]
+    places = ask.labels.find(asked.labels or {})
+    if asked.samples:
+        named = ask.labels.places(asked.samples)
+        places = named[np.isin(named, places)]
+    frame = ask.labels.table(places).to_dataframe().reset_index()
+    if not asked.genes:
+        return frame
+    values = ask.expression(*asked.genes).isel(sample=places)
+    shown = _headers(values)
+    return frame.assign(**dict(zip(shown, np.asarray(values.values).T, strict=True)))
+
+
+def _headers(values: xr.DataArray) -> list[str]:
+    """Return what columns of genes are called: symbols, with the label where several share one."""
+    labels = [str(label) for label in values["gene"].values]
+    symbols = (
+        [str(s) for s in values["gene_symbol"].values] if "gene_symbol" in values.coords else labels
+    )
+    return [
+        f"{symbol} ({label})" if symbols.count(symbol) > 1 else symbol or label
+        for symbol, label in zip(symbols, labels, strict=True)
+    ]
+
+
+def gene_table(found: xr.Dataset) -> pd.DataFrame:
+    """Return what is known of genes, a line a gene: panels and leading latent units in one cell.
+
+    Parameters
+    ----------
+    found
+        An answer with a dim ``gene``; what else is in it by sample is left out.
+    """
+    columns = {"gene": found["gene"].values}
+    for name in ("gene_symbol", "gene_id", "r", "rank", *map(str, found.data_vars)):
+        if name in found.variables and found[name].dims == ("gene",):
+            columns[name] = found[name].values
+    if "on_panel" in found:
+        names, on = found["panel"].values, found["on_panel"].transpose("gene", "panel").values
+        columns["panels"] = np.array(["; ".join(map(str, names[row])) for row in on], dtype=object)
+    if "latent" in found.dims and "latent_score" in found:
+        score = found["latent_score"].transpose("gene", "latent").values
+        columns["latent_units"] = np.array([_leading(row) for row in score], dtype=object)
+    return pd.DataFrame(columns)
+
+
+def _leading(score: np.ndarray) -> str:
+    """Return the latent units that a gene moves most, with its score."""
+    best = np.argsort(-np.abs(score), kind="stable")[:_UNITS]
+    return "; ".join(f"{unit}: {score[unit]:.3g}" for unit in best)
+
+
+def choose_columns(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return some columns of a table in the order of their names; all where none is named.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such column.
+    """
+    known = [str(name) for name in frame.columns]
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"--columns: expected some of {', '.join(known[:20])}, got {name[:60]!r}"
+                f"{hint(name, known)}."
+            )
+    return frame[list(names)] if names else frame

@@ -1,0 +1,141 @@
+"""Genes by any of their names: label, symbol, Entrez or Ensembl ID, and aliases of a file."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dglzarr.errors import ConfigError
+from dglzarr.sources.aliases import lookup_key, read_aliases
+from dglzarr.sources.identifiers import has_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import xarray as xr
+    from numpy.typing import NDArray
+
+NEAR = 3
+"""Names at most that an error offers for one that is not known."""
+
+
+class GeneNames:
+    """The names of the genes of a store.
+
+    Parameters
+    ----------
+    genes, symbols, gene_ids
+        Label, symbol and ID of each feature, "" where unknown.
+    aliases
+        Symbols that other names stand for, as `read_aliases` returns them.
+
+    Examples
+    --------
+    >>> names = GeneNames(["7_at", "8_at", "9_at"], ["TP53", "TP53", "MYC"], ["7157", "7157", ""])
+    >>> names.find("tp53"), names.find("9_at"), names.find("7157")
+    (array([0, 1]), array([2]), array([0, 1]))
+    """
+
+    def __init__(
+        self,
+        genes: Sequence[str],
+        symbols: Sequence[str] = (),
+        gene_ids: Sequence[str] = (),
+        aliases: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.labels, self._aliases = list(genes), aliases or {}
+        self.symbols = list(symbols)
+        self._places: dict[str, list[int]] = {}
+        for names in (genes, symbols, gene_ids):
+            for place, name in enumerate(names):
+                for part in name.split("///") if "///" in name else (name,):
+                    self._add(part.strip(), place)
+
+    def _add(self, name: str, place: int) -> None:
+        if has_name(name):
+            known = self._places.setdefault(lookup_key(name), [])
+            if place not in known[-1:]:
+                known.append(place)
+
+    def find(self, name: str, *, place: str = "gene") -> NDArray[np.int64]:
+        """Return where the features stand that a name may mean, ascending: all that it may mean.
+
+        A label, symbol or ID is looked for first; an alias only where there is none of that name.
+        Letter case and the version of an Ensembl ID do not matter.
+
+        Raises
+        ------
+        ConfigError
+            When there is no such gene; with the names most like it.
+        """
+        key = lookup_key(name.strip())
+        found = set(self._places.get(key, ()))
+        if not found:
+            for symbol in self._aliases.get(key, ()):
+                found.update(self._places.get(lookup_key(symbol), ()))
+        if found:
+            return np.array(sorted(found), dtype=np.int64)
+        raise ConfigError(
+            f"{place}: expected a gene of the study (label, symbol or ID), got {name[:60]!r}"
+            f"{self._near(key)}."
+        )
+
+    def find_all(self, names: Iterable[str], *, place: str = "gene") -> NDArray[np.int64]:
+        """Return where the features of several genes stand, in the order of the names, each once.
+
+        Raises
+        ------
+        ConfigError
+            When one of them is not known.
+        """
+        places = [index for name in names for index in self.find(name, place=place).tolist()]
+        return np.array(list(dict.fromkeys(places)), dtype=np.int64)
+
+    def official(self, name: str) -> str:
+        """Return a name as the study knows it: of an alias its symbol, else the name itself."""
+        key = lookup_key(name.strip())
+        known = (s for s in self._aliases.get(key, ()) if lookup_key(s) in self._places)
+        return name if key in self._places else next(known, name)
+
+    def near(self, name: str, n: int = NEAR) -> list[str]:
+        """Return the names of genes, as the study writes them, that are most like a name."""
+        return self._spelled(self._near_keys(lookup_key(name.strip()), n))
+
+    def _near_keys(self, key: str, n: int) -> list[str]:
+        alike = [k for k in (*self._places, *self._aliases) if abs(len(k) - len(key)) <= 2]
+        return get_close_matches(key, alike, n=n, cutoff=0.65)
+
+    def _spelled(self, keys: Iterable[str]) -> list[str]:
+        found = []
+        for key in keys:
+            places = self._places.get(key)
+            names = [s for i in places or () for s in (*self.symbols[i : i + 1], self.labels[i])]
+            found.append(next((name for name in names if lookup_key(name) == key), key))
+        return found
+
+    def _near(self, key: str) -> str:
+        names = self._spelled(self._near_keys(key, NEAR))
+        return f" (did you mean {' or '.join(map(repr, names))}?)" if names else ""
+
+
+def names_of(ds: xr.Dataset, aliases: str = "") -> GeneNames:
+    """Return the names of the genes of a Dataset.
+
+    Raises
+    ------
+    SourceError
+        When the file of aliases is not one.
+    """
+    label, symbol, gene_id = (
+        [str(value) for value in ds[name].values] if name in ds.coords else []
+        for name in ("gene", "gene_symbol", "gene_id")
+    )
+    return GeneNames(label, symbol, gene_id, _aliases(aliases) if aliases else None)
+
+
+@lru_cache(maxsize=4)
+def _aliases(path: str) -> dict[str, tuple[str, ...]]:
+    return read_aliases(path)

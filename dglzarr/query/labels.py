@@ -1,0 +1,112 @@
+"""What is known of each sample: labels, series, platform, split, and whether it was kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from dglzarr.errors import ConfigError, hint, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+_COORDS = ("series", "platform", "source", "split")
+_FOUND = ("keep", "duplicate_of", "cluster")
+
+
+class SampleLabels:
+    """What is known of each sample, read column by column.
+
+    Parameters
+    ----------
+    ds
+        A store with ``sample`` labels, as ``normalized``.
+    found
+        The ``samples`` store of the same samples, where there is one.
+    """
+
+    def __init__(self, ds: xr.Dataset, found: xr.Dataset | None = None) -> None:
+        self._ds, self._found = ds, found
+        self._columns: dict[str, NDArray[Any]] = {}
+        self.own = [str(name) for name in ds["label"].values] if "label" in ds.coords else []
+        self.names = [
+            *(name for name in _COORDS if name in ds.coords),
+            *(name for name in _FOUND if found is not None and name in found),
+            *(name for name in self.own if name not in (*_COORDS, *_FOUND)),
+        ]
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return one label of every sample, (sample,); '' where a sample has none.
+
+        Raises
+        ------
+        ConfigError
+            When no sample has such a label.
+        """
+        if name not in self._columns:
+            self._columns[name] = self._read(name)
+        return self._columns[name]
+
+    def _read(self, name: str) -> NDArray[Any]:
+        if name not in self.names:
+            raise ConfigError(
+                f"label: expected one of {', '.join(self.names) or 'none'}, got "
+                f"{name[:60]!r}{hint(name, self.names)}."
+            )
+        if name in _FOUND and self._found is not None:
+            return np.asarray(self._found[name].values)
+        if name not in self._ds.coords:
+            return np.asarray(self._ds["sample_label"].values[:, self.own.index(name)])
+        values = self._ds[name]
+        if "flag_meanings" in values.attrs:
+            meanings = np.array(str(values.attrs["flag_meanings"]).split(), dtype=object)
+            return np.asarray(meanings[values.values])
+        return np.asarray(values.values)
+
+    def find(self, wanted: Mapping[str, str | Sequence[str]]) -> NDArray[np.int64]:
+        """Return where the samples stand that have every label wanted: of several values, any.
+
+        Raises
+        ------
+        ConfigError
+            When there is no such label, or no sample has such a value.
+        """
+        chosen = np.ones(self._ds.sizes["sample"], dtype=bool)
+        for name, value in wanted.items():
+            column = self.column(name).astype(str)
+            values = [str(value)] if isinstance(value, str | bool) else [str(v) for v in value]
+            found = set(column.tolist())
+            if unknown := [v for v in values if v not in found]:
+                raise ConfigError(
+                    f"{shown(name)}: expected a value that a sample has, got "
+                    f"{unknown[0][:60]!r}{hint(unknown[0], found)}."
+                )
+            chosen &= np.isin(column, values)
+        return np.flatnonzero(chosen)
+
+    def places(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """Return where samples of some names stand, in their order.
+
+        Raises
+        ------
+        ConfigError
+            When one of them is not there.
+        """
+        found = self._ds.indexes["sample"].get_indexer(pd.Index(list(names)))
+        unknown = [name for name, at in zip(names, found, strict=True) if at < 0]
+        if unknown:
+            raise ConfigError(
+                f"sample: expected samples of the store, got {unknown[:5]!r}"
+                f"{hint(unknown[0], map(str, self._ds['sample'].values))}."
+            )
+        return np.asarray(found, dtype=np.int64)
+
+    def table(self, places: NDArray[np.int64]) -> xr.Dataset:
+        """Return all that is known of some samples, a variable a label."""
+        columns = {name: ("sample", self.column(name)[places]) for name in self.names}
+        return xr.Dataset(columns, {"sample": self._ds["sample"].values[places]})

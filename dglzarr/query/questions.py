@@ -1,0 +1,470 @@
+"""The accessor ``.dgl``: questions to a study (`StudyQuestions`) and to a store (`StoreQuestions`).
+
+Everything is read when it is asked for, and a matrix only when its values are.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from dglzarr.errors import ConfigError
+from dglzarr.query.answers import N_COMPARED, Groups, LatentUnit, Likeness
+from dglzarr.query.genes import GeneNames, names_of
+from dglzarr.query.labels import SampleLabels
+from dglzarr.storage.rows import Rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+_FACTS = {
+    "landmarks": {n: n for n in ("rank", "score", "gain", "is_landmark")},
+    "scores": {"score": "score", "latent_score": "latent_score", "group_score": "group_score"},
+    "reconstruction": {
+        "mae": "reconstruction_mae",
+        "pcc": "reconstruction_pcc",
+        "null_fraction": "null_fraction",
+    },
+    "samples": {"gene_mean": "gene_mean", "gene_std": "gene_std"},
+}
+"""Which variables of which store tell of a gene, and what they are called in an answer."""
+
+
+class _Questions:
+    """What both accessors can be asked."""
+
+    names: GeneNames
+    labels: SampleLabels
+
+    @property
+    def _matrix(self) -> xr.DataArray:
+        raise NotImplementedError
+
+    def by(self, label: str) -> Groups:
+        """Return the samples grouped by a label, to ask for expression: see `Groups`.
+
+        Parameters
+        ----------
+        label
+            A sample label, or ``series``, ``platform``, ``source``, ``split``, ``cluster``,
+            ``keep``.
+
+        Raises
+        ------
+        ConfigError
+            When no sample has such a label.
+
+        Examples
+        --------
+        >>> tissues = open_study(study).dgl.by("tissue")
+        >>> int(tissues.sizes().sum()), list(tissues.gene("SIM1").dims)
+        (120, ['group', 'gene'])
+        """
+        self.labels.column(label)
+        return Groups(label, self._matrix, self.labels, self.names)
+
+    def expression(self, *genes: str) -> xr.DataArray:
+        """Return the expression of genes in every sample, (sample, gene), lazy.
+
+        Raises
+        ------
+        ConfigError
+            When a gene is not known; with the names most like it.
+
+        Examples
+        --------
+        >>> open_study(study).dgl.expression("sim1").shape
+        (120, 1)
+        """
+        return self._matrix.isel(gene=self.names.find_all(genes))
+
+    def samples(
+        self, series: str | Sequence[str] = (), **labels: str | Sequence[str]
+    ) -> xr.Dataset:
+        """Return what is known of samples, a variable a label: all, or those of some labels.
+
+        Parameters
+        ----------
+        series
+            One or several series.
+        labels
+            Other labels and their value, or several of them, as in ``tissue="liver"``.
+
+        Raises
+        ------
+        ConfigError
+            When there is no such label, or no sample has such a value.
+
+        Examples
+        --------
+        >>> found = open_study(study).dgl.samples(series="GSE900003")
+        >>> found.sizes["sample"], sorted(set(found.split.values.tolist()))
+        (6, ['train'])
+        """
+        wanted = dict(labels) | ({"series": series} if len(series) else {})
+        return self.labels.table(self.labels.find(wanted))
+
+
+@xr.register_datatree_accessor("dgl")  # type: ignore[no-untyped-call]
+class StudyQuestions(_Questions):
+    """Questions to a study: ``dglzarr.open_study(root).dgl``.
+
+    Parameters
+    ----------
+    tree
+        What `open_study` returns, or a node of it.
+
+    Raises
+    ------
+    ConfigError
+        When it is no study.
+    """
+
+    def __init__(self, tree: xr.DataTree) -> None:
+        known = [node for node in (tree, *tree.parents) if {"root", "segments"} <= {*node.attrs}]
+        if not known:
+            raise ConfigError(
+                "dgl: expected a study, got another DataTree. Open it with dglzarr.open_study."
+            )
+        self._tree = known[0]
+
+    @property
+    def root(self) -> str:
+        """The folder of the study."""
+        return str(self._tree.attrs["root"])
+
+    @cached_property
+    def names(self) -> GeneNames:  # type: ignore[override]
+        """The names that genes are found by."""
+        return names_of(self._labelled(), str(self._tree.attrs.get("aliases", "")))
+
+    @cached_property
+    def labels(self) -> SampleLabels:  # type: ignore[override]
+        """What is known of the samples."""
+        return SampleLabels(self._store("normalized"), self._get("samples"))
+
+    def top(self, n: int = 20) -> xr.Dataset:
+        """Return the first genes by rank, and what is known of each: the panel, then by score.
+
+        Without ``landmarks`` they are the genes of the highest scores.
+
+        Raises
+        ------
+        ConfigError
+            When the study has no scores.
+
+        Examples
+        --------
+        >>> open_study(study).dgl.top(3)["rank"].values.tolist()
+        [1, 2, 3]
+        """
+        ranked, scored = self._get("landmarks"), self._get("scores")
+        if ranked is not None:
+            order = np.argsort(ranked["rank"].values, kind="stable")
+        elif scored is not None:
+            order = np.argsort(-scored["score"].values, kind="stable")
+        else:
+            raise ConfigError(f"{self.root}: expected ranks or scores, got none. Run 'score'.")
+        labels = (ranked if ranked is not None else scored)["gene"].values  # type: ignore[index]
+        return self._facts(self._places(labels[order[:n]]))
+
+    def gene(self, *names: str) -> xr.Dataset:
+        """Return all that is known of genes, with their expression in every sample, lazy.
+
+        Rank, score, ``latent_score`` by latent unit, ``on_panel`` by panel, how well the network
+        rebuilds them, mean and spread; of every feature that measures them.
+
+        Parameters
+        ----------
+        names
+            Label, symbol, Entrez or Ensembl ID, or alias (`open_study` says how): in any letter
+            case. A name of several features or genes stands for all of them.
+
+        Raises
+        ------
+        ConfigError
+            When a gene is not known; with the names most like it.
+
+        Examples
+        --------
+        >>> found = open_study(study).dgl.gene("sim1", "200005_at")
+        >>> found.gene_symbol.values.tolist(), found.expression.dims
+        (['SIM1', 'SIM5'], ('sample', 'gene'))
+        """
+        places = self.names.find_all(names)
+        facts = self._facts(places)
+        ds = self._get("normalized")
+        return facts if ds is None else facts.assign(expression=ds["expression"][:, places])
+
+    def latent(self, unit: int) -> LatentUnit:
+        """Return a latent unit: the genes that move it, and its activation in samples.
+
+        Raises
+        ------
+        ConfigError
+            When the study has no such unit, or no scores.
+
+        Examples
+        --------
+        >>> unit = open_study(study).dgl.latent(0)
+        >>> unit.top(2).sizes["gene"], unit.activation.dims
+        (2, ('sample',))
+        """
+        scores, latent = self._store("scores"), self._get("latent")
+        n_units = scores.sizes["latent"]
+        if not 0 <= unit < n_units:
+            raise ConfigError(f"latent: expected a unit from 0 to {n_units - 1}, got {unit}.")
+        genes = scores[["latent_score"]].isel(latent=unit)
+        activation = None if latent is None else latent["latent"].isel(latent_unit=unit)
+        return LatentUnit(unit, genes, activation)
+
+    def neighbours(self, gene: str, n: int = 10) -> xr.Dataset:
+        """Return the genes most like a gene: by Pearson's r, of either sign, largest first.
+
+        Over kept training samples of the first segment, at most 2048 of them, evenly taken; they
+        are read once and stay in memory (8 kB a gene). Of a name of several features it is the
+        first; other features of the same gene are told as any other.
+
+        Raises
+        ------
+        ConfigError
+            When the gene is not known.
+
+        Examples
+        --------
+        >>> near = open_study(study).dgl.neighbours("SIM1", 3)
+        >>> near.r.shape, bool((np.diff(np.abs(near.r)) <= 0).all()), near.attrs["of"]
+        ((3,), True, '200001_at')
+        """
+        place = int(self.names.find(gene)[0])
+        r = self.likeness.correlations(place)
+        order = np.argsort(-np.abs(np.nan_to_num(r)), kind="stable")
+        order = order[(order != place) & ~np.isnan(r[order])][:n]
+        attributes = {"of": self.names.labels[place], "n_samples": self.likeness.n_samples}
+        facts = self._facts(order).assign(r=("gene", r[order]))
+        return facts.assign_attrs(attributes)
+
+    @cached_property
+    def likeness(self) -> Likeness:
+        """How alike the genes are."""
+        ds, found = self._store("normalized"), self._store("samples")
+        first = json.loads(ds.attrs["segments"])[0]["uri"]
+        rows = Rows(first)
+        chosen = ((ds["split"].values == 0) & found["keep"].values)[: len(rows)]
+        kept = np.flatnonzero(chosen)
+        step = np.linspace(0, kept.size - 1, min(kept.size, N_COMPARED)).round().astype(int)
+        return Likeness(rows.take(kept[step]))
+
+    def panel(
+        self,
+        size: int,
+        *,
+        include: Sequence[str] | str = (),
+        exclude: Sequence[str] | str = (),
+        **conditions: Any,  # noqa: ANN401
+    ) -> xr.Dataset:
+        """Return a panel chosen anew within conditions, a row a gene, in order.
+
+        What `dglzarr panel` does: why each gene is on it, what it serves and what can be had
+        instead. ``attrs`` tell the error on held-out samples (z units), that of a panel without
+        conditions, and the difference with its 95 % interval over series.
+
+        Parameters
+        ----------
+        size
+            Genes.
+        include, exclude
+            Genes that it holds, and that it must not hold: names, or a file of them.
+        conditions
+            Others by name, as `dglzarr.evaluation.order.Conditions` has them.
+
+        Raises
+        ------
+        ConfigError
+            When a gene is not known, or the conditions leave too few.
+
+        Examples
+        --------
+        >>> panel = open_study(study).dgl.panel(4, include=["SIM1"])
+        >>> panel.gene_symbol.values[0], panel.sizes["position"]
+        ('SIM1', 4)
+        """
+        from dglzarr.evaluation.order import Conditions  # noqa: PLC0415  (as for `_maker`)
+
+        try:
+            asked = Conditions(size, self._listed(include), self._listed(exclude), **conditions)
+        except TypeError as error:
+            raise ConfigError(f"panel: {error}.") from error
+        made = self._maker.order(asked)
+        price = made.price["all"]
+        found = xr.Dataset.from_dataframe(made.table.set_index("position"))
+        return found.assign_attrs(
+            error=price.error,
+            error_without_conditions=price.free,
+            difference=price.difference,
+            interval=[price.low, price.high],
+            notes="\n".join(made.notes),
+        )
+
+    @cached_property
+    def _maker(self) -> Any:  # noqa: ANN401
+        from dglzarr.evaluation.order import PanelMaker  # noqa: PLC0415  (scikit-learn, a second)
+
+        return PanelMaker(self.root)
+
+    def _listed(self, genes: Sequence[str] | str) -> Sequence[str] | str:
+        """Return genes as `select` knows them: an alias becomes its symbol."""
+        if isinstance(genes, str) and Path(genes).is_file():
+            return genes
+        return [
+            self.names.official(name) for name in ([genes] if isinstance(genes, str) else genes)
+        ]
+
+    # ------------------------------------------------------------ stores
+
+    @property
+    def _matrix(self) -> xr.DataArray:
+        return self._store("normalized")["expression"]
+
+    def _get(self, name: str) -> xr.Dataset | None:
+        return self._tree[name].to_dataset() if name in self._tree.children else None
+
+    def _store(self, name: str) -> xr.Dataset:
+        found = self._get(name)
+        if found is None:
+            raise ConfigError(
+                f"{self.root}: expected a study with {name!r}, got one without. Run its stage."
+            )
+        return found
+
+    def _labelled(self) -> xr.Dataset:
+        """Return a store with the names of all genes: the first that there is."""
+        for name in ("landmarks", "scores", "normalized", "expression"):
+            if (ds := self._get(name)) is not None:
+                return ds
+        raise ConfigError(
+            f"{self.root}: expected a study with genes, got none. Run 'dglzarr mine'."
+        )
+
+    @cached_property
+    def _place_of(self) -> dict[str, int]:
+        return {label: place for place, label in enumerate(self.names.labels)}
+
+    def _places(self, labels: NDArray[Any]) -> NDArray[np.int64]:
+        return np.array([self._place_of[str(label)] for label in labels], dtype=np.int64)
+
+    @cached_property
+    def _known(self) -> xr.Dataset:
+        """All that is known of every gene, in the order of the names, in memory."""
+        ds = self._labelled()
+        labels = {n: ds[n].variable for n in ("gene", "gene_symbol", "gene_id") if n in ds.coords}
+        found = xr.Dataset(coords=labels)
+        for store, told in _FACTS.items():
+            if (part := self._get(store)) is None:
+                continue
+            index = part.indexes["gene"].get_indexer(ds.indexes["gene"])
+            for name, called in told.items():
+                if name in part and called not in found:
+                    found[called] = part[name].isel(gene=index).variable
+                    others = {d: part[d].variable for d in part[name].dims if d != "gene"}
+                    found = found.assign_coords(others)
+        return found.load()
+
+    def _facts(self, places: NDArray[np.int64]) -> xr.Dataset:
+        """Return what is known of some genes."""
+        found = self._known.isel(gene=places)
+        ranked = self._get("landmarks")
+        if ranked is None:
+            return found
+        genes = ranked["panel_gene"].values
+        on = (genes[:, :, None] == found["gene"].values[None, None, :]).any(axis=1)
+        return found.assign(on_panel=(("panel", "gene"), on)).assign_coords(
+            panel=ranked["panel"].variable
+        )
+
+
+@xr.register_dataset_accessor("dgl")  # type: ignore[no-untyped-call]
+class StoreQuestions(_Questions):
+    """Questions to one store: ``dglzarr.open(uri).dgl``.
+
+    Parameters
+    ----------
+    ds
+        What `dglzarr.open` returns, or a part of it.
+    """
+
+    def __init__(self, ds: xr.Dataset) -> None:
+        self._ds = ds
+
+    @cached_property
+    def names(self) -> GeneNames:  # type: ignore[override]
+        """The names that genes are found by."""
+        self._needs("gene", "genes")
+        return names_of(self._ds)
+
+    @cached_property
+    def labels(self) -> SampleLabels:  # type: ignore[override]
+        """What is known of the samples."""
+        self._needs("sample", "samples")
+        return SampleLabels(self._ds, self._ds)
+
+    def top(self, n: int = 20) -> xr.Dataset:
+        """Return the part of the store of its first genes: by rank, else by score.
+
+        Raises
+        ------
+        ConfigError
+            When it has neither.
+
+        Examples
+        --------
+        >>> import dglzarr
+        >>> dglzarr.open(f"{study}#scores").dgl.top(2).sizes["gene"]
+        2
+        """
+        for name, sign in (("rank", 1), ("score", -1)):
+            if name in self._ds and self._ds[name].dims == ("gene",):
+                return self._ds.isel(gene=np.argsort(sign * self._ds[name].values)[:n])
+        raise ConfigError(
+            f"{self._called}: expected ranks or scores of genes, got none. Ask landmarks or scores."
+        )
+
+    def gene(self, *names: str) -> xr.Dataset:
+        """Return the part of the store of some genes, by any of their names.
+
+        Raises
+        ------
+        ConfigError
+            When the store has no genes, or no such gene; with the names most like it.
+
+        Examples
+        --------
+        >>> import dglzarr
+        >>> dglzarr.open(f"{study}#normalized").dgl.gene("SIM1").expression.shape
+        (120, 1)
+        """
+        return self._ds.isel(gene=self.names.find_all(names))
+
+    @property
+    def _called(self) -> str:
+        return str(self._ds.attrs.get("uri", "dgl"))
+
+    @property
+    def _matrix(self) -> xr.DataArray:
+        for array in self._ds.data_vars.values():
+            if array.dims == ("sample", "gene"):
+                return array
+        raise ConfigError(
+            f"{self._called}: expected values (sample, gene), got none. Ask normalized."
+        )
+
+    def _needs(self, dim: str, what: str) -> None:
+        if dim not in self._ds.coords:
+            raise ConfigError(f"{self._called}: expected a store of {what}, got one without.")

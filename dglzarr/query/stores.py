@@ -1,0 +1,147 @@
+"""Which stores there are, what stands in each, and each as a lazy Dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dglzarr.errors import DglzarrError, StoreError
+from dglzarr.query.lazy import open_parts, readable
+from dglzarr.storage.files import store_nbytes
+from dglzarr.storage.schemas import SPECS
+from dglzarr.storage.store import missing_regions, open_store, read_attributes, regions
+from dglzarr.storage.study import MANIFEST, OPTIONAL, SEGMENTED, WHOLE, open_study
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from numpy.typing import NDArray
+
+
+def open(uri: str) -> xr.Dataset:  # noqa: A001  (dglzarr.open, as in xarray and zarr)
+    """Return any dglzarr store as a validated, lazy Dataset.
+
+    Parameters
+    ----------
+    uri
+        A store; or a study's root and the name of a store, as in ``"study#normalized"``.
+
+    Raises
+    ------
+    StoreError
+        When there is no store, it is foreign, or it is not complete.
+    SchemaError
+        When it does not match its schema.
+    """
+    with readable(uri):
+        return open_parts(resolve(uri))
+
+
+def gene_keys(ds: xr.Dataset) -> NDArray[Any]:
+    """Return what gene each feature measures: its gene ID, else symbol, else its own label."""
+    keys = np.array(ds["gene"].values, dtype=np.dtypes.StringDType())
+    for name in ("gene_symbol", "gene_id"):
+        if name in ds:
+            known = ds[name].values != ""
+            keys[known] = ds[name].values[known]
+    return keys
+
+
+def describe(uri: str) -> dict[str, Any]:
+    """Return schema, sizes, lineage and completeness of a store, complete or not.
+
+    Raises
+    ------
+    StoreError
+        When there is no dglzarr store.
+    """
+    with readable(uri):
+        attributes = read_attributes(uri) or {}
+    if attributes.get("dglzarr_schema") not in SPECS:
+        open(uri)
+    spec = SPECS[attributes["dglzarr_schema"]]
+    n_regions = len(regions(uri)) if spec.region_arrays else 0
+    n_missing = len(missing_regions(uri)) if spec.region_arrays else 0
+    complete = bool(attributes.get("complete"))
+    return {
+        "uri": uri,
+        "schema": f"{spec.name} version {attributes.get('dglzarr_schema_version')}",
+        "description": spec.description,
+        "complete": complete,
+        "regions": f"{n_regions - n_missing} of {n_regions}" if n_regions else "-",
+        "sizes": _sizes(uri) if complete else {},
+        "nbytes": store_nbytes(uri),
+        "store_id": attributes.get("store_id"),
+        "created": attributes.get("created"),
+        "dglzarr_version": attributes.get("dglzarr_version"),
+        "inputs": attributes.get("inputs", []),
+        "parameters": attributes.get("parameters", {}),
+        "details": attributes.get("details", {}),
+    }
+
+
+def describe_study(root: str) -> list[dict[str, Any]]:
+    """Return what stands in a study: ``describe`` of each store, and its ``"problem"`` if any.
+
+    Raises
+    ------
+    StoreError
+        When there is no such study.
+    """
+    found = []
+    for uri in stores(root):
+        try:
+            found.append({**describe(uri), "problem": ""})
+        except DglzarrError as error:
+            found.append(
+                {
+                    "uri": uri,
+                    "complete": False,
+                    "regions": "-",
+                    "sizes": {},
+                    "nbytes": store_nbytes(uri),
+                    "problem": str(error),
+                }
+            )
+    return found
+
+
+def _sizes(uri: str) -> dict[str, int]:
+    with readable(uri):
+        return {str(k): int(v) for k, v in open_store(uri, whole=False).sizes.items()}
+
+
+def resolve(name: str) -> list[str]:
+    """Return the URIs that a store name stands for: itself, or the segments of STUDY#NAME.
+
+    Raises
+    ------
+    StoreError
+        When there is no such study, or ``name`` is a study and not one of its stores.
+    """
+    root, found, schema = name.partition("#")
+    if found:
+        return open_study(root).uris(schema)
+    if is_study(name):
+        known = ", ".join((*SEGMENTED, *WHOLE, *OPTIONAL))
+        raise StoreError(f"{name}: expected a store, got a study. Choose {name}#NAME of {known}.")
+    return [name]
+
+
+def is_study(name: str) -> bool:
+    """Return whether a study's manifest stands at ``name``."""
+    return (Path(name) / MANIFEST).is_file()
+
+
+def stores(name: str) -> list[str]:
+    """Return the URIs of the stores of a study that exist, in the order they are made.
+
+    Raises
+    ------
+    StoreError
+        When there is no such study.
+    """
+    study = open_study(name)
+    made = [uri for schema in (*SEGMENTED, *WHOLE, *OPTIONAL) for uri in study.uris(schema)]
+    return study.raws() + [uri for uri in made if Path(uri, "zarr.json").exists()]

@@ -1,0 +1,57 @@
+"""A study as one xarray.DataTree, with the lineage of its stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import xarray as xr
+
+from dglzarr.errors import StoreError
+from dglzarr.query.lazy import open_parts, readable
+from dglzarr.storage import study as studies
+
+
+def open_study(root: str | Path, *, aliases: str | Path = "") -> xr.DataTree:
+    """Return a study as one DataTree: a node for each of its stores that stands, all lazy.
+
+    Segments of a study that has grown are joined along ``sample``; the tree stays what the
+    manifest told at this moment. Attributes of a node are the lineage of its store: ``store_id``,
+    and as JSON ``inputs``, ``parameters`` and ``details``; ``segments`` names each segment.
+    ``tree.dgl`` asks it questions: see `StudyQuestions`.
+
+    Parameters
+    ----------
+    root
+        Folder of the study.
+    aliases
+        A table of other names of genes: HGNC's complete set, or NCBI's ``gene_info``. With it a
+        gene is found by its aliases, former symbols and IDs too.
+
+    Raises
+    ------
+    StoreError
+        When there is no study, or one of its stores is not complete or damaged.
+    SchemaError
+        When a store does not match its schema.
+
+    Examples
+    --------
+    >>> import json
+    >>> tree = open_study(study)
+    >>> list(tree.children)[:4], tree["normalized"].dataset.sizes["sample"]
+    (['expression', 'normalized', 'samples', 'latent'], 120)
+    >>> json.loads(tree["normalized"].attrs["parameters"])["ties"]
+    'midrank'
+    """
+    root = str(root)
+    study = studies.open_study(root)
+    nodes = {}
+    for name in (*studies.SEGMENTED, *studies.WHOLE, *studies.OPTIONAL):
+        uris = study.uris(name)
+        if any(Path(uri, "zarr.json").exists() for uri in uris):
+            with readable(f"{root}#{name}"):
+                nodes[name] = open_parts(uris)
+    if not nodes:
+        raise StoreError(f"{root}: expected a study with finished stores. Run 'dglzarr mine'.")
+    attributes = {"root": root, "segments": " ".join(study.segments), "aliases": str(aliases)}
+    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attributes), **nodes}, name=Path(root).name)

@@ -1,0 +1,126 @@
+"""A table as text, JSON or Parquet, whole or cut to a terminal."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+
+from dglzarr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Format = Literal["table", "tsv", "csv", "json", "parquet"]
+FORMATS: tuple[Format, ...] = ("table", "tsv", "csv", "json", "parquet")
+
+_WIDEST = 36
+"""Characters of a cell that a terminal is shown."""
+
+
+def write_table(frame: pd.DataFrame, form: Format, *, width: int | None = None) -> bytes:
+    """Return a table in a format, UTF-8.
+
+    Parameters
+    ----------
+    frame
+        The table; its index is left out.
+    form
+        ``table`` has aligned columns for people, six digits; ``tsv`` and ``csv`` six digits;
+        ``json`` is a list of records, null where a value is missing; ``parquet`` keeps types.
+    width
+        Of ``table``: characters of a line; columns that do not fit are named below. None: all.
+
+    Raises
+    ------
+    ConfigError
+        When Parquet is asked for without pyarrow.
+    """
+    if form == "table":
+        return "".join(f"{line}\n" for line in aligned(frame, width)).encode()
+    if form == "json":
+        return f"{json.dumps(_records(frame), indent=1)}\n".encode()
+    if form == "parquet":
+        need_parquet()
+        buffer = io.BytesIO()
+        frame.to_parquet(buffer, index=False)
+        return buffer.getvalue()
+    separator = "\t" if form == "tsv" else ","
+    text: str = frame.to_csv(sep=separator, index=False, float_format="%.6g", lineterminator="\n")
+    return text.encode()
+
+
+def need_parquet() -> None:
+    """Refuse Parquet where nothing can write it.
+
+    Raises
+    ------
+    ConfigError
+        Saying what to install.
+    """
+    if importlib.util.find_spec("pyarrow") is None:
+        raise ConfigError(
+            "--format: parquet needs pyarrow. Run: pip install 'dglzarr[parquet]', or choose tsv."
+        )
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, object]]:
+    columns = {str(name): frame[name].tolist() for name in frame.columns}
+    rows = zip(*columns.values(), strict=True)
+    return [
+        {
+            name: None if isinstance(value, float) and not np.isfinite(value) else value
+            for name, value in zip(columns, row, strict=True)
+        }
+        for row in rows
+    ]
+
+
+def aligned(frame: pd.DataFrame, width: int | None = None) -> list[str]:
+    r"""Return the lines of a table with aligned columns; what does not fit is told in a last line.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"gene": ["TP53", "MYC"], "score": [0.5, 12.25], "note": ["a", "b"]})
+    >>> print(*aligned(frame, 14), sep="\n")
+    gene  score
+    TP53    0.5
+    MYC   12.25
+    Not shown: note. Choose with --columns, or --format tsv.
+    """
+    cells = {str(name): _cells(frame[name]) for name in frame.columns}
+    shown: list[str] = []
+    used = 0
+    for name, column in cells.items():
+        used += max(map(len, [name, *column])) + (2 if shown else 0)
+        if width is not None and used > width and shown:
+            break
+        shown.append(name)
+    lines = _lines({name: cells[name] for name in shown}, frame)
+    hidden = [name for name in cells if name not in shown]
+    if hidden:
+        some = ", ".join(hidden[:8]) + (f" and {len(hidden) - 8} more" if len(hidden) > 8 else "")
+        lines.append(f"Not shown: {some}. Choose with --columns, or --format tsv.")
+    return lines
+
+
+def _lines(cells: dict[str, list[str]], frame: pd.DataFrame) -> list[str]:
+    padded: list[Sequence[str]] = []
+    for name, column in cells.items():
+        widest = max(map(len, [name, *column]))
+        is_number = pd.api.types.is_numeric_dtype(frame[name].dtype) and frame[name].dtype != bool
+        side = ">" if is_number else "<"
+        padded.append([f"{cell:{side}{widest}}" for cell in [name, *column]])
+    return ["  ".join(row).rstrip() for row in zip(*padded, strict=True)]
+
+
+def _cells(column: pd.Series) -> list[str]:
+    """Return values as people read them: six digits, nothing that a terminal would obey."""
+    values = column.tolist()
+    texts = [f"{value:.6g}" if isinstance(value, float) else str(value) for value in values]
+    texts = [text if text.isprintable() else ascii(text)[1:-1] for text in texts]
+    return [text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…" for text in texts]

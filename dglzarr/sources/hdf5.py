@@ -1,0 +1,113 @@
+"""HDF5 files as they come: what h5py raises of a damaged one told in one line, and text read.
+
+Knows no format: GCTX, ARCHS4 and h5ad are read by their own modules.
+"""
+
+import math
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from dglzarr.errors import SourceError
+from dglzarr.sources.text import MAX_EXPANSION, MIN_EXPANDED_NBYTES, decode
+
+_UNPACKED = {
+    *(h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32),
+}
+_DAMAGED = (
+    *(OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError),
+    *(AttributeError, MemoryError, SystemError, zlib.error),
+)
+
+
+@contextmanager
+def told(path: Path, expected: str) -> Iterator[None]:
+    """Tell whatever h5py raises of a damaged file in one line."""
+    try:
+        yield
+    except SourceError:
+        raise
+    except _DAMAGED as error:
+        got = " ".join(str(error).split()) or type(error).__name__
+        raise SourceError(
+            f"{path.name}: expected {expected}, got a damaged one ({got}). Download it again."
+        ) from error
+
+
+def find_dataset(path: Path, file: h5py.File, name: str, *, of: str = "GCTX 1.0") -> h5py.Dataset:
+    """Return a part of a file, or refuse a file without it.
+
+    Raises
+    ------
+    SourceError
+        Naming the part and the format that has it.
+    """
+    found = file.get(name)
+    if not isinstance(found, h5py.Dataset):
+        raise SourceError(f"{path.name}: expected a dataset '/{name}' of {of}, got none.")
+    return found
+
+
+def strings(dataset: h5py.Dataset) -> list[str]:
+    """Return a metadata dataset of any shape as text; whole numbers have no decimals.
+
+    Raises
+    ------
+    ValueError
+        If it says that it is far larger than its file.
+    """
+    if dataset.shape is None:
+        return []  # a dataset without a dataspace
+    nbytes, limit = dataset.size * dataset.dtype.itemsize, MIN_EXPANDED_NBYTES
+    if nbytes > max(limit, MAX_EXPANSION * dataset.id.get_storage_size()):
+        raise ValueError(f"{dataset.name} of {nbytes} bytes")
+    check_chunk(dataset)
+    return [_text(value) for value in np.ravel(dataset[()]).tolist()]
+
+
+def check_chunk(dataset: h5py.Dataset) -> None:
+    """Refuse a dataset of which the first chunk is shorter or longer than its header says.
+
+    HDF5 does not compare them: it would return what stands in memory behind a short chunk, or
+    write over it with a long one.
+
+    Raises
+    ------
+    ValueError
+        If they differ; chunks packed by other filters than gzip are not looked at.
+    """
+    filters = dataset.id.get_create_plist()
+    kinds = [filters.get_filter(place)[0] for place in range(filters.get_nfilters())]
+    if dataset.chunks is None or not _UNPACKED.issuperset(kinds):
+        return
+    origin = (0,) * dataset.ndim
+    found = dataset.id.get_chunk_info_by_coord(origin)
+    if found.byte_offset is None:
+        return
+    expected = math.prod(dataset.chunks) * dataset.id.get_type().get_size()
+    nbytes = found.size
+    if kinds:
+        skipped, raw = dataset.id.read_direct_chunk(origin)
+        for place, kind in reversed(list(enumerate(kinds))):
+            if skipped & 1 << place:
+                continue
+            if kind == h5py.h5z.FILTER_DEFLATE:
+                raw = zlib.decompressobj().decompress(raw, expected + 8)
+            elif kind == h5py.h5z.FILTER_FLETCHER32:
+                raw = raw[:-4]
+        nbytes = len(raw)
+    if nbytes != expected:
+        raise ValueError(f"{dataset.name} in chunks of {nbytes} bytes, {expected} expected")
+
+
+def _text(value: bytes | str | float) -> str:
+    """Return one metadata value as text."""
+    if isinstance(value, bytes):
+        return decode(value).strip()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()

@@ -1,0 +1,472 @@
+"""What the settings name by accession or address: fetched, recorded, and found again offline.
+
+``sources.lock`` stands beside the settings; files are in the cache that studies share.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from dglzarr.access.address import fetch_address, public_address
+from dglzarr.access.fetch import ChangedUpstreamError, Fetcher
+from dglzarr.access.geo import ACCESSION, fetch_series
+from dglzarr.access.gtex import fetch_gtex, gtex_source, unit_of
+from dglzarr.access.http import AgainError, RefusedError
+from dglzarr.access.lock import Entry, read_lock, record
+from dglzarr.errors import ConfigError, DglzarrError, SourceError
+from dglzarr.sources.geo import read_series_labels
+from dglzarr.sources.text import TextStream
+from dglzarr.storage.files import file_sha256, tag, told, whole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from dglzarr.settings import Settings, SourceSettings
+    from dglzarr.storage.options import Progress
+
+State = Literal["fetched", "kept", "changed", "refused"]
+
+_MADE = "made:"
+"""Begins the address of a file that was made from fetched ones."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One thing to fetch.
+
+    Attributes
+    ----------
+    place
+        Where the settings name it, as in ``sources.0.geo``.
+    source
+        What the lock calls it, as in ``geo:GSE10072``.
+    name
+        What people call it.
+    settings
+        The entry that names it.
+    """
+
+    place: str
+    source: str
+    name: str
+    settings: SourceSettings
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one thing that was to be fetched."""
+
+    name: str
+    state: State
+    n_files: int = 0
+    nbytes: int = 0
+    told: str = ""
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether it needs somebody to do something."""
+        return self.state in ("changed", "refused")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A fetched file to ingest, and what is known of it."""
+
+    path: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+# ---------------------------------------------------------------- what is wanted
+
+
+def wanted(settings: Settings) -> list[Wanted]:
+    """Return what the settings name by accession or address, in their order.
+
+    Raises
+    ------
+    ConfigError
+        When an accession, a file of them or an address is none, or one is named twice.
+    """
+    found: dict[str, Wanted] = {}
+    for number, source in enumerate(settings.sources):
+        for one in _wanted_of(f"sources.{number}", source):
+            if one.source in found:
+                raise ConfigError(
+                    f"{one.place}: {one.name} is named twice, also by {found[one.source].place}. "
+                    "Remove one of the two."
+                )
+            found[one.source] = one
+    return list(found.values())
+
+
+def _wanted_of(place: str, source: SourceSettings) -> Iterator[Wanted]:
+    for accession in _accessions(f"{place}.geo", source.accessions):
+        platforms = "+".join(sorted(source.platforms))
+        yield Wanted(
+            f"{place}.geo",
+            "/".join(filter(None, [f"geo:{accession}", platforms])),
+            accession,
+            source,
+        )
+    if source.gtex is not None:
+        key = gtex_source(source.gtex, source.gtex_values, source.tissue)
+        yield Wanted(f"{place}.gtex", key, key.replace("gtex:", "GTEx "), source)
+    if source.uri is not None and "://" in source.uri and not source.uri.startswith("file:"):
+        try:
+            public_address(source.uri)
+        except RefusedError as error:
+            raise ConfigError(f"{place}.uri: {error}.") from error
+        yield Wanted(f"{place}.uri", f"uri:{source.uri}", source.uri, source)
+
+
+def _accessions(place: str, given: Sequence[str]) -> Iterator[str]:
+    for one in given:
+        if ACCESSION.fullmatch(one):
+            yield one.upper()
+            continue
+        try:
+            lines = Path(one).read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{place}: expected an accession such as GSE10072 or a file of them, got "
+                f"{Path(one).name!r}, which is no such file. Correct it."
+            ) from error
+        yield from _listed(one, lines)
+
+
+def _listed(path: str, lines: Sequence[str]) -> Iterator[str]:
+    """Yield the accessions of a file: the first word of each line, a header and # left out."""
+    n_found = 0
+    for number, line in enumerate(lines, start=1):
+        word = line.replace(",", "\t").split("#")[0].split("\t")[0].strip().strip('"')
+        if ACCESSION.fullmatch(word):
+            n_found += 1
+            yield word.upper()
+        elif word and n_found:
+            raise ConfigError(
+                f"{path}, line {number}: expected an accession such as GSE10072, got {word!r}. "
+                "Correct the line."
+            )
+    if not n_found:
+        raise ConfigError(f"{path}: expected accessions such as GSE10072, got none.")
+
+
+# ---------------------------------------------------------------- found again, offline
+
+
+def fetched_files(settings: Settings, place: str) -> list[Found]:
+    """Return the files that one entry of the settings stands for; nothing is fetched.
+
+    Parameters
+    ----------
+    settings
+        The study.
+    place
+        The entry, as in ``sources.0``.
+
+    Raises
+    ------
+    ConfigError
+        When something was not fetched yet, or is not in the cache any more.
+    """
+    lock = _by_source(settings)
+    cache = Fetcher(settings.fetch).cache
+    found = []
+    for one in _wanted_of(place, settings.sources[int(place.rpartition(".")[2])]):
+        entries = lock.get(one.source, [])
+        paths = {e: cache.find(e.sha256, e.name, e.size) for e in entries}
+        if not entries or None in paths.values():
+            where = "fetched yet" if not entries else f"in the cache {cache.root} any more"
+            raise ConfigError(
+                f"{one.place}: {one.name} is not {where}. Run 'dglzarr fetch' with these settings."
+            )
+        found += _to_ingest(one, {entry: str(path) for entry, path in paths.items()})
+    return found
+
+
+def is_remote(source: SourceSettings) -> bool:
+    """Return whether an entry of the settings names something to fetch."""
+    return source.uri is None or ("://" in source.uri and not source.uri.startswith("file:"))
+
+
+def _by_source(settings: Settings) -> dict[str, list[Entry]]:
+    found: dict[str, list[Entry]] = {}
+    for entry in read_lock(Path(settings.fetch.lock)):
+        found.setdefault(entry.source, []).append(entry)
+    return found
+
+
+def _to_ingest(one: Wanted, paths: dict[Entry, str]) -> list[Found]:
+    """Return the files that hold values, with the sheet and names that came with them."""
+    of: dict[str, list[str]] = {}
+    for entry, path in paths.items():
+        of.setdefault(entry.kind, []).append(path)
+    more: dict[str, Any] = {}
+    if "samples" in of and one.settings.sample_sheet is None:
+        more["sample_sheet"] = of["samples"][0]
+    if "annotation" in of and one.settings.annotation is None:
+        more["annotation"] = of["annotation"][0]
+    if one.settings.unit is None and "counts" in of:
+        more["unit"] = "counts"
+    if one.settings.unit is None and one.settings.gtex is not None:
+        more["unit"] = unit_of(one.settings.gtex, one.settings.gtex_values)
+    values = of.get("counts") or of.get("matrix") or of["data"]
+    return [Found(path, more) for path in sorted(values)]
+
+
+# ---------------------------------------------------------------- fetching
+
+
+def get_missing(settings: Settings, *, on_progress: Progress | None = None) -> None:
+    """Fetch what the settings name and is not there yet; without such, nothing is asked.
+
+    Raises
+    ------
+    ConfigError
+        When what is named cannot be, or the lock is not as it was written.
+    SourceError
+        When something cannot be had: all of it, one after the other.
+    """
+    outcomes = fetch(settings, on_progress=on_progress, is_hashed=False)
+    wrong = [outcome for outcome in outcomes if outcome.is_wrong]
+    if wrong:
+        more = f" And {len(wrong) - 1} more: see 'dglzarr fetch'." if len(wrong) > 1 else ""
+        raise SourceError(f"{wrong[0].told}{more}")
+
+
+def fetch(
+    settings: Settings,
+    *,
+    update: bool = False,
+    check: bool = False,
+    on_progress: Progress | None = None,
+    is_hashed: bool = True,
+) -> list[Outcome]:
+    """Fetch what the settings name by accession or address; return what became of each.
+
+    What is recorded and in the cache is kept, without asking anybody. What cannot be had is told,
+    and the rest goes on; each source is recorded when it is whole.
+
+    Parameters
+    ----------
+    settings
+        The study.
+    update
+        Take what has changed upstream.
+    check
+        Ask whether anything has changed upstream, and take nothing.
+    on_progress
+        Called with (what, kilobytes done, kilobytes in all).
+    is_hashed
+        Whether files in the cache are compared with their digests, not only their sizes.
+
+    Raises
+    ------
+    ConfigError
+        When what is named cannot be, or the lock is not as it was written.
+    """
+    todo = wanted(settings)
+    if not todo:
+        return []
+    lock = _by_source(settings)
+    locked = {e.address: e for entries in lock.values() for e in entries}
+    work = _Work(
+        Fetcher(settings.fetch, locked=locked, on_progress=on_progress),
+        lock,
+        update,
+        check,
+        is_hashed,
+    )
+    found: dict[str, Outcome] = {}
+    path = Path(settings.fetch.lock)
+    pool = ThreadPoolExecutor(settings.fetch.at_once)
+    try:
+        asked = {pool.submit(work.outcome, one): one for one in todo}
+        for done in as_completed(asked):
+            one = asked[done]
+            found[one.source], entries = done.result()
+            if entries is not None:
+                with told(str(path), remedy="Choose a writable place as fetch.lock."):
+                    record(path, one.source, entries)
+                lock[one.source] = entries
+    except BaseException:
+        work.fetcher.client.stop()
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
+    return _one_species([(one, found[one.source]) for one in todo], lock)
+
+
+@dataclass
+class _Work:
+    """What is done with each source; called by several threads."""
+
+    fetcher: Fetcher
+    lock: dict[str, list[Entry]]
+    update: bool
+    check: bool
+    is_hashed: bool
+
+    def outcome(self, one: Wanted) -> tuple[Outcome, list[Entry] | None]:
+        """Return what became of a source, and what to record of it, None for nothing new."""
+        try:
+            with told(one.name, "fetched"):
+                return self._get(one)
+        except ChangedUpstreamError as error:
+            return Outcome(one.name, "changed", told=f"{one.name}: {error}."), None
+        except RefusedError as error:
+            return Outcome(one.name, "refused", told=f"{one.name}: {error}."), None
+        except DglzarrError as error:
+            text = str(error)
+            text = text if text.startswith(one.name) else f"{one.name}: {text}"
+            return Outcome(one.name, "refused", told=text), None
+
+    def _get(self, one: Wanted) -> tuple[Outcome, list[Entry] | None]:
+        known = self.lock.get(one.source, [])
+        if known and (self.check or self.update):
+            changes = self._changes(known)
+            if changes and self.check:
+                raise ChangedUpstreamError(
+                    f"expected {changes[0]}. Take what is new with 'dglzarr fetch --update'"
+                )
+            if changes:
+                for entry in known:
+                    self.fetcher.locked.pop(entry.address, None)
+                known = []
+        if known and all(map(self._is_here, known)):
+            return _outcome(one, "kept", known), None
+        if known:
+            self._again(known)
+            return _outcome(one, "fetched", known), None
+        if self.check:
+            raise RefusedError("is not fetched yet. Run 'dglzarr fetch' without --check")
+        entries = self._fetch(one)
+        return _outcome(one, "fetched", entries), entries
+
+    def _fetch(self, one: Wanted) -> list[Entry]:
+        """Return the files of a source that the lock does not know."""
+        asked = one.settings
+        if one.source.startswith("geo:"):
+            entries = fetch_series(self.fetcher, one.name, platforms=asked.platforms)
+            if any(entry.kind == "counts" for entry in entries):
+                entries.append(self._make_sheet(one.name, entries))
+        elif asked.gtex is not None:
+            entries = fetch_gtex(self.fetcher, asked.gtex, asked.gtex_values, asked.tissue)
+        else:
+            entries = fetch_address(self.fetcher, str(asked.uri))
+        return [replace(entry, source=one.source) for entry in entries]
+
+    def _again(self, known: Sequence[Entry]) -> None:
+        """Fetch recorded files that are lost; they must be as they were."""
+        for entry in known:
+            if not self._is_here(entry) and not entry.address.startswith(_MADE):
+                is_gzip = entry.name.endswith(".gz")
+                is_matrix = entry.kind == "matrix"
+                self.fetcher.get(entry.address, entry.name, is_matrix=is_matrix, is_gzip=is_gzip)
+        for entry in known:
+            if entry.address.startswith(_MADE) and not self._is_here(entry):
+                self._make_sheet(entry.address.removeprefix(_MADE), known)
+
+    def _is_here(self, entry: Entry) -> bool:
+        """Return whether a file is in the cache and as it was; remove one that is not."""
+        path = self.fetcher.cache.find(entry.sha256, entry.name, entry.size)
+        if path is None or (self.is_hashed and file_sha256(str(path)) != entry.sha256):
+            with suppress(OSError):
+                self.fetcher.cache.place(entry.sha256, entry.name).unlink(missing_ok=True)
+            return False
+        return True
+
+    def _changes(self, known: Sequence[Entry]) -> list[str]:
+        """Return what has changed upstream, in words."""
+        found = []
+        for entry in known:
+            if entry.address.startswith(_MADE):
+                continue
+            now = self._ask(entry)
+            before = (entry.etag, entry.modified, str(entry.size))
+            if any(a and b and a != b for a, b in zip(before, now, strict=True)):
+                found.append(
+                    f"{entry.name} as of {entry.fetched} ({entry.size} bytes), got another "
+                    f"({now[2]} bytes, of {now[1] or 'unknown time'})"
+                )
+        return found
+
+    def _ask(self, entry: Entry) -> tuple[str, str, str]:
+        """Return tag, time of change and length that a server now says of a file."""
+
+        def ask() -> tuple[str, str, str]:
+            with self.fetcher.client.open(entry.address) as response:
+                if response.status_code != 200:
+                    raise AgainError(f"expected status 200, got {response.status_code}")
+                said = response.headers
+                names = ("ETag", "Last-Modified", "Content-Length")
+                return said.get(names[0], ""), said.get(names[1], ""), said.get(names[2], "")
+
+        return self.fetcher.client.patiently(ask)
+
+    def _make_sheet(self, accession: str, entries: Sequence[Entry]) -> Entry:
+        """Return the sheet of a series' samples, made from the heads of its matrices."""
+        cache = self.fetcher.cache
+        matrices = [cache.place(e.sha256, e.name) for e in entries if e.kind == "matrix"]
+        content = _sheet(matrices)
+        name, sha256 = f"{accession}_samples.tsv", tag(content)
+        with whole(cache.place(sha256, name)) as partial:
+            partial.write_bytes(content)
+        source = entries[0].source
+        return Entry(source, "samples", f"{_MADE}{accession}", name, len(content), sha256)
+
+
+def _sheet(matrices: Sequence[Path]) -> bytes:
+    """Return a table of samples, a row each, with platforms and labels."""
+    rows: list[dict[str, str]] = []
+    for path in matrices:
+        with TextStream(path) as stream:
+            samples, platforms, labels = read_series_labels(stream)
+        for place, sample in enumerate(samples):
+            own = {f"{name}": values[place] for name, values in labels.items()}
+            own = {name: value for name, value in own.items() if name not in ("Sample", "platform")}
+            rows.append({"Sample": sample, "platform": platforms[place], **own})
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, delimiter="\t", restval="", lineterminator="\n")
+    table.writeheader()
+    table.writerows({k: " ".join(v.split()) for k, v in row.items()} for row in rows)
+    return text.getvalue().encode()
+
+
+def _outcome(one: Wanted, state: State, entries: Sequence[Entry]) -> Outcome:
+    return Outcome(one.name, state, len(entries), sum(entry.size for entry in entries))
+
+
+def _one_species(
+    outcomes: Sequence[tuple[Wanted, Outcome]], lock: dict[str, list[Entry]]
+) -> list[Outcome]:
+    """Return the outcomes; a series of another species than most is refused."""
+    of = {
+        one.source: {entry.organism for entry in lock.get(one.source, []) if entry.organism}
+        for one, _ in outcomes
+    }
+    counted = Counter(name for names in of.values() for name in names)
+    if len(counted) < 2:
+        return [outcome for _, outcome in outcomes]
+    common = counted.most_common(1)[0][0]
+    found = []
+    for one, outcome in outcomes:
+        others = of[one.source] - {common}
+        if others and not outcome.is_wrong:
+            got = " and ".join(sorted(others))
+            text = (
+                f"{one.name}: expected {common} as of the other series, got {got}. Remove it, or "
+                "make it a study of its own."
+            )
+            found.append(Outcome(one.name, "refused", told=text))
+        else:
+            found.append(outcome)
+    return found

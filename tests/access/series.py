@@ -1,0 +1,75 @@
+"""Small series of GEO below a folder that a mirror serves."""
+
+import gzip
+
+import numpy as np
+
+from dglzarr.testing import write_series_matrix
+from dglzarr.testing.mirror import series_folder
+
+COUNTS = "{}_raw_counts_GRCh38.p13_NCBI.tsv.gz"
+
+
+def matrix(
+    folder, accession, *, platform="GPL96", several=False, n_genes=60, n_samples=8, seed=0,
+    organism="Homo sapiens", head="",
+):  # fmt: skip
+    """A series matrix where GEO has it; returns its path."""
+    rng = np.random.default_rng([seed, int(accession[3:])])
+    name = f"{accession}-{platform}" if several else accession
+    path = folder / series_folder(accession) / f"{name}_series_matrix.txt.gz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_series_matrix(
+        path,
+        rng.normal(8, 2, (n_samples, n_genes)),
+        samples=[f"GSM{accession[3:]}{n:03d}" for n in range(n_samples)],
+        genes=[f"{n}_at" for n in range(n_genes)],
+        series=accession,
+        platform=platform,
+        tissue=["lung", "skin"] * (n_samples // 2),
+    )
+    if head or organism != "Homo sapiens":
+        text = gzip.decompress(path.read_bytes()).decode().replace("Homo sapiens", organism)
+        path.write_bytes(gzip.compress((head + text).encode(), mtime=0))
+    return path
+
+
+def empty_matrix(folder, accession, samples):
+    """The series matrix of RNA-seq: labels, and a table without rows."""
+    cells = {
+        "geo_accession": samples,
+        "title": [f"Sample {name}" for name in samples],
+        "organism_ch1": ["Homo sapiens"] * len(samples),
+        "characteristics_ch1": [f"tissue: blood {n + 1}" for n in range(len(samples))],
+        "platform_id": ["GPL15456"] * len(samples),
+    }
+    lines = [f'!Series_geo_accession\t"{accession}"', '!Series_platform_id\t"GPL15456"', ""]
+    lines += ["\t".join([f"!Sample_{key}", *(f'"{v}"' for v in vs)]) for key, vs in cells.items()]
+    lines += ["!series_matrix_table_begin", "\t".join(f'"{v}"' for v in ["ID_REF", *samples])]
+    lines += ["!series_matrix_table_end", ""]
+    path = folder / series_folder(accession) / f"{accession}_series_matrix.txt.gz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
+    return path
+
+
+def ncbi_counts(folder, accession, samples, n_genes=60):
+    """NCBI's counts and the annotation of their genes, as its page links them."""
+    rng = np.random.default_rng(0)
+    place = folder / "counts" / accession
+    place.mkdir(parents=True)
+    ids = [1, 10, *range(100, 98 + n_genes)]
+    symbols = ["A1BG", "NAT2", *(f"SIM{n}" for n in ids[2:])]
+    counts = rng.poisson(200, (n_genes, len(samples)))
+    rows = ["\t".join(["GeneID", *samples])]
+    rows += ["\t".join(map(str, [i, *row])) for i, row in zip(ids, counts.tolist(), strict=True)]
+    (place / COUNTS.format(accession)).write_bytes(
+        gzip.compress(("\n".join(rows) + "\n").encode(), mtime=0)
+    )
+    names = ["GeneID\tSymbol\tDescription\tSynonyms\tGeneType\tEnsemblGeneID\tStatus"]
+    names += [
+        f"{i}\t{s}\tgene\t\tprotein-coding\t\tactive" for i, s in zip(ids, symbols, strict=True)
+    ]
+    (place / "Human.GRCh38.p13.annot.tsv.gz").write_bytes(
+        gzip.compress(("\n".join(names) + "\n").encode(), mtime=0)
+    )

@@ -1,0 +1,177 @@
+"""Predictions on disk: the same numbers in every format, whole or not at all."""
+
+import json
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+import dglzarr
+from dglzarr.cli import app, guarded
+from dglzarr.errors import ConfigError, SourceError, StoreError
+from dglzarr.prediction import output
+from dglzarr.prediction.output import write_prediction
+from dglzarr.prediction.predict import predict
+from dglzarr.storage.options import Run
+from tests.builders import digests, remove_regions
+from tests.prediction.conftest import N_PANEL, PANEL
+
+
+@pytest.fixture
+def measured(held_out, tmp_path):
+    """A table of what was measured, genes in rows."""
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    names = [f"patient-{i}" for i in range(len(held_out))]
+    table = pd.DataFrame(held_out[:, :N_PANEL].T, index=PANEL, columns=names)
+    table.loc[PANEL[3], "patient-5"] = np.nan
+    table.to_csv(folder / "new.tsv", sep="\t", float_format="%.5f", index_label="gene")
+    return folder / "new.tsv"
+
+
+def run(*arguments):
+    return guarded(lambda: app([str(a) for a in arguments], standalone_mode=False))
+
+
+def test_write_prediction__tables(made, measured, tmp_path):
+    expected = predict(made.output, measured)
+    written = write_prediction(made.output, measured, tmp_path / "out" / "p.tsv")
+    names = ["p.tsv", "p.lower.tsv", "p.upper.tsv", "p.samples.tsv", "p.genes.tsv"]
+    assert written.places == [str(tmp_path / "out" / name) for name in names]
+    for name, frame in zip(
+        names, (expected.predicted.T, expected.lower.T, expected.upper.T, expected.samples,
+                expected.genes), strict=True,
+    ):  # fmt: skip
+        found = pd.read_csv(tmp_path / "out" / name, sep="\t", index_col=0, dtype={"gene_id": str})
+        pd.testing.assert_frame_equal(found, frame, check_dtype=False, rtol=1e-4, check_names=False)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(names)
+    assert written.notes == expected.notes
+
+
+def test_write_prediction__anndata(made, measured, tmp_path):
+    expected = predict(made.output, measured)
+    write_prediction(made.output, measured, tmp_path / "p.h5ad")
+    found = anndata.read_h5ad(tmp_path / "p.h5ad")
+    assert found.obs_names.tolist() == expected.predicted.index.tolist()
+    assert found.var_names.tolist() == expected.predicted.columns.tolist()
+    np.testing.assert_array_equal(found.X, expected.predicted.to_numpy())
+    np.testing.assert_array_equal(found.layers["lower"], expected.lower.to_numpy())
+    np.testing.assert_array_equal(found.layers["upper"], expected.upper.to_numpy())
+    assert found.var["gene_symbol"].tolist() == expected.genes["gene_symbol"].tolist()
+    np.testing.assert_array_equal(found.obs["trusted"], expected.samples["trusted"])
+    assert found.uns["bundle"] == made.sha256
+    assert found.uns["notes"].tolist() == expected.notes
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith("p.")] == ["p.h5ad"]
+
+
+def test_write_prediction__zarr(made, measured, tmp_path, monkeypatch):
+    expected = predict(made.output, measured)
+    monkeypatch.setattr(output, "shard_samples", lambda _: 16)
+    place = str(tmp_path / "p.zarr")
+    write_prediction(made.output, measured, place)
+    found = dglzarr.open(place)
+    for name in ("predicted", "lower", "upper"):
+        np.testing.assert_array_equal(found[name].values, getattr(expected, name).to_numpy())
+    np.testing.assert_array_equal(found["sample_trusted"], expected.samples["trusted"])
+    np.testing.assert_array_equal(found["n_imputed"], expected.samples["n_imputed"])
+    assert {entry["role"] for entry in found.attrs["inputs"]} == {"bundle", "measured"}
+    assert found.attrs["details"]["notes"] == expected.notes
+    assert run("verify", place) == 0
+    before = digests(place)
+    write_prediction(made.output, measured, place)
+    assert digests(place) == before
+
+
+def test_write_prediction__interrupted_goes_on_to_the_same(made, measured, tmp_path, monkeypatch):
+    monkeypatch.setattr(output, "shard_samples", lambda _: 16)
+    whole, cut = str(tmp_path / "whole.zarr"), str(tmp_path / "cut.zarr")
+    write_prediction(made.output, measured, whole)
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(output, "finish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            write_prediction(made.output, measured, cut)
+    remove_regions(cut, ["predicted"], [1])
+    with pytest.raises(StoreError, match="not complete"):
+        dglzarr.open(cut)
+    write_prediction(made.output, measured, cut)
+    for name in ("predicted", "lower", "upper", "novelty", "sample_trusted"):
+        np.testing.assert_array_equal(dglzarr.open(cut)[name], dglzarr.open(whole)[name])
+
+
+def test_write_prediction__made_otherwise_is_kept(made, measured, tmp_path):
+    place = tmp_path / "p.zarr"
+    write_prediction(made.output, measured, place)
+    with pytest.raises(
+        ConfigError, match=r"exists, made otherwise: scale: 'quantile' -> 'shift'\. Give"
+    ):
+        write_prediction(made.output, measured, place, scale="shift")
+    write_prediction(made.output, measured, place, scale="shift", run=Run(overwrite=True))
+    assert dglzarr.open(str(place)).attrs["parameters"]["scale"] == "shift"
+    for name in ("p.tsv", "p.h5ad"):
+        (tmp_path / name).write_text("mine", encoding="utf-8")
+        with pytest.raises(ConfigError, match=r"exists\. Remove it, or give --overwrite"):
+            write_prediction(made.output, measured, tmp_path / name)
+        assert (tmp_path / name).read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".h5ad", ".zarr"])
+def test_write_prediction__refused_leaves_nothing(made, measured, tmp_path, suffix):
+    text = measured.read_text(encoding="utf-8").splitlines()
+    measured.write_text("\n".join(text[:10]), encoding="utf-8")
+    out = tmp_path / "out"
+    with pytest.raises(SourceError, match=r"new.tsv: expected at most 10 % of the 24 panel genes"):
+        write_prediction(made.output, measured, out / f"p{suffix}")
+    lacking = [line.split("\t") for line in text]
+    rows = [line if i % 2 else [line[0], *[""] * 42] for i, line in enumerate(lacking[1:])]
+    body = "\n".join("\t".join(line) for line in [lacking[0], *rows])
+    measured.write_text(body, encoding="utf-8")
+    with pytest.raises(SourceError, match="expected samples with at most 10 %"):
+        write_prediction(made.output, measured, out / f"p{suffix}")
+    assert not out.exists() or list(out.iterdir()) == []
+
+
+def test_write_prediction__other_names_and_too_many_samples(made, measured, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match=r"--output: expected a name that ends in"):
+        write_prediction(made.output, measured, tmp_path / "p.csv")
+    monkeypatch.setattr(output, "TABLE_SAMPLES", 10)
+    with pytest.raises(ConfigError, match="expected at most 10 samples for tables of text, got 42"):
+        write_prediction(made.output, measured, tmp_path / "p.tsv")
+
+
+def test_predict_command(made, measured, tmp_path, capsys):
+    place = tmp_path / "p.tsv"
+    assert run("predict", made.output, measured, "--output", place) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("65 genes of 42 samples predicted with 95 % intervals; ")
+    assert told[-1].startswith(f"Written: {place}, ")
+    assert run("predict", made.output, measured, "--output", tmp_path / "q.h5ad", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["samples"]) == 42
+    assert run("predict", made.output, measured, "--output", place) == 2
+    assert capsys.readouterr().err.startswith(f"{place}: exists.")
+    assert run("predict", tmp_path / "no.zip", measured, "--output", tmp_path / "r.tsv") == 1
+    assert "no such bundle" in capsys.readouterr().err
+
+
+def test_predict_command__what_a_file_is_wrong_in(made, measured, tmp_path, capsys):
+    text = measured.read_text(encoding="utf-8").splitlines()
+    measured.write_text("\n".join([*text, text[3]]), encoding="utf-8")
+    assert run("predict", made.output, measured, "--output", tmp_path / "p.tsv") == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "'002_at'" in told
+    table = [line.split("\t") for line in text]
+    counts = [[line[0], *(str(round(2 ** float(v or 3))) for v in line[1:])] for line in table[1:]]
+    body = "\n".join("\t".join(line) for line in [table[0], *counts])
+    measured.write_text(body, encoding="utf-8")
+    assert run("predict", made.output, measured, "--output", tmp_path / "p.tsv") == 1
+    told = capsys.readouterr().err
+    assert told.startswith("new.tsv: expected log2 values, got read counts up to")
+    assert "Say what they are, --unit counts, intensity, tpm or rpkm" in told
+    arguments = ("--unit", "counts", "--output", tmp_path / "p.tsv")
+    assert run("predict", made.output, measured, *arguments) == 0

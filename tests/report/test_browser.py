@@ -1,0 +1,302 @@
+"""The page in a real browser: it loads, searches, sorts, tells, zooms, saves and prints."""
+
+import base64
+import csv
+
+import pytest
+
+from tests.browser import chromium, console, requested, screen, until
+from tests.report.test_report import EVIL, GENES, SYMBOLS, study, written
+
+pytestmark = pytest.mark.slow
+__all__ = ["study", "written"]
+
+OUTSIDE = """
+return [...document.querySelectorAll("main p, main h2, main figure, main .live svg")]
+  .filter(node => node.getBoundingClientRect().right > innerWidth + 1)
+  .map(node => node.outerHTML.slice(0, 80));
+"""
+COLORS = """
+const node = document.querySelector(arguments[0]);
+let under = node;
+while (getComputedStyle(under).backgroundColor === "rgba(0, 0, 0, 0)") under = under.parentElement;
+const pen = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+return [getComputedStyle(node).color, getComputedStyle(under).backgroundColor].map(color => {
+  pen.fillStyle = color;
+  pen.fillRect(0, 0, 1, 1);
+  return [...pen.getImageData(0, 0, 1, 1).data];
+});
+"""
+NAMELESS = """
+const bad = [], of = (selector, isGood) => {
+  const found = [...document.querySelectorAll(selector)];
+  if (!found.length) bad.push("no " + selector);
+  bad.push(...found.filter(node => !isGood(node)).map(node => node.outerHTML.slice(0, 90)));
+};
+of("table", table => table.caption && table.caption.textContent.trim());
+of("thead th", head => head.scope === "col");
+of("tbody th", head => head.scope === "row");
+of("img", image => image.alt.length > 20);
+of(".live", chart => chart.getAttribute("aria-label"));
+of("input, select", input => input.labels.length || input.getAttribute("aria-label"));
+of("button", button => button.textContent.trim() || button.getAttribute("aria-label"));
+of("main > section", one => document.getElementById(one.getAttribute("aria-labelledby")));
+const ids = [...document.querySelectorAll("main [id], .side [id]")].map(node => node.id);
+bad.push(...ids.filter((id, i) => ids.indexOf(id) !== i));
+return bad;
+"""
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory):
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def browser(downloads):
+    with chromium(downloads) as driver:
+        yield driver
+
+
+@pytest.fixture
+def page(browser, written):
+    """The page, freshly opened at 1,400 pixels; at the end nothing was complained of or fetched."""
+    screen(browser, 1400, 900)
+    show(browser, written)
+    yield browser
+    assert console(browser) == []
+    assert requested(browser) == []
+
+
+def show(browser, written):
+    console(browser)
+    browser.get(f"file://{written}")
+    until(lambda: browser.execute_script("return document.documentElement.dataset.ready"), "page")
+    assert set(requested(browser)) == {f"file://{written}"}
+
+
+def texts(browser, selector):
+    return browser.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].map(node => node.textContent)",
+        selector,
+    )
+
+
+def find(browser, selector):
+    return browser.find_element("css selector", selector)
+
+
+def press(browser, selector, *keys):
+    """Focus an element and press keys."""
+    element = find(browser, selector)
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+    browser.execute_script("arguments[0].focus()", element)
+    for key in keys:
+        element.send_keys(key)
+    return element
+
+
+def test_load__every_chart_is_drawn_and_no_still_picture_is_left_beside_it(page):
+    drawn = page.execute_script(
+        "return [...document.querySelectorAll('figure.drawn')].map(figure => ["
+        "figure.dataset.picture, figure.querySelector('.live svg').getBoundingClientRect().height,"
+        "getComputedStyle(figure.querySelector('img')).display])"
+    )
+    assert len(drawn) == 9
+    assert all(height > 80 and display == "none" for _, height, display in drawn), drawn
+
+
+def test_search__all_genes(page):
+    press(page, "#gene-search", "sym12")
+    names = texts(page, "#all-genes tbody td:nth-child(3)")
+    assert names
+    assert all("SYM12" in name for name in names)
+    assert f"of {SYMBOLS.count('SYM12')} genes" in find(page, "#all-genes .pages").text
+    press(page, "#gene-search", "x")
+    assert "No gene of this name" in find(page, "#all-genes .pages").text
+
+
+def test_sort__all_genes_by_score_both_ways(page):
+    button = "//div[@id='all-genes']//th/button[text()='score']"
+    for way in (1, -1):
+        element = page.find_element("xpath", button)
+        page.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        element.click()
+        shown = [float(text) for text in texts(page, "#all-genes tbody td:nth-child(5)")]
+        assert shown == sorted(shown, reverse=way < 0)
+        sorted_by = texts(page, "#all-genes th[aria-sort]")
+        assert sorted_by == ["score"]
+
+
+def test_sort_and_search__a_table_of_the_page(page):
+    table = "#settings table"
+    find(page, "#settings").location_once_scrolled_into_view  # noqa: B018
+    page.find_element("css selector", f"{table} th:nth-child(3) button").click()
+    names = texts(page, f"{table} tbody td:nth-child(3)")
+    assert names == sorted(names)
+    press(page, "#settings .filter input", "seed")
+    visible = texts(page, f"{table} tbody tr:not([hidden])")
+    assert 0 < len(visible) < len(names)
+    assert all("seed" in row for row in visible)
+    assert f"{len(visible)} of {len(names)} rows" in find(page, "#settings .filter").text
+
+
+def test_hover__tells_the_gene_under_the_pointer(page):
+    from selenium.webdriver import ActionChains
+
+    live = find(page, "[data-picture=target-genes] .live")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", live)
+    x, y = page.execute_script(
+        "const box = arguments[0].getBoundingClientRect(),"
+        "dot = arguments[0].querySelector('[aria-label=dot] circle').getBoundingClientRect();"
+        "return [dot.x + dot.width / 2 - box.x - box.width / 2,"
+        " dot.y + dot.height / 2 - box.y - box.height / 2]",
+        live,
+    )
+    ActionChains(page).move_to_element_with_offset(live, round(x), round(y)).perform()
+    told = until(
+        lambda: "".join(texts(page, "[data-picture=target-genes] [aria-label=tip]")), "tip"
+    )
+    assert any(gene in told for gene in GENES)
+    assert "error with mined (z)" in told
+
+
+def test_zoom__by_dragging_and_back(page):
+    from selenium.webdriver import ActionChains
+
+    live = find(page, "[data-picture=target-genes] .live")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", live)
+    before = int(live.get_attribute("data-n"))
+    half = live.size["width"] // 2
+    drag = ActionChains(page).move_to_element_with_offset(live, 0, -120).click_and_hold()
+    drag.move_by_offset(half - 60, 250).release().perform()
+    assert int(live.get_attribute("data-n")) < before
+    assert "in sight" in find(page, "[data-picture=target-genes] .said").text
+    press(page, "[data-picture=target-genes] .live", "0")
+    assert int(live.get_attribute("data-n")) == before
+
+
+def test_keyboard__goes_through_points_and_zooms(page):
+    from selenium.webdriver import Keys
+
+    name = "[data-picture=score-curve]"
+    press(page, f"{name} .live", Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    said = find(page, f"{name} .said").text
+    assert "(2 of 60)" in said
+    assert "rank by score: 2" in said
+    press(page, f"{name} .live", "+")
+    assert "of 60 are in sight" in find(page, f"{name} .said").text
+    press(page, f"{name} .live", Keys.ESCAPE)
+    assert find(page, f"{name} .live").get_attribute("data-n") == "60"
+
+
+def test_keyboard__the_first_tab_skips_to_the_report(page):
+    from selenium.webdriver import Keys
+
+    find(page, "body").send_keys(Keys.TAB)
+    assert page.switch_to.active_element.text == "To the report"
+    page.switch_to.active_element.send_keys(Keys.ENTER)
+    assert page.execute_script("return document.activeElement.id") == "main"
+
+
+def test_find__marks_one_gene_in_every_picture(page):
+    press(page, "#find", SYMBOLS[0].lower())
+    assert "rank" in find(page, "#find-said").text
+    marked = page.execute_script(
+        "return [...document.querySelectorAll('figure.drawn')].filter(figure =>"
+        "figure.querySelector('.live [stroke=\"var(--found)\"]')).map(f => f.dataset.picture)"
+    )
+    assert {"score-curve", "score-histogram"} <= set(marked)
+    press(page, "#find", "nothing-like-it")
+    assert "no such gene" in find(page, "#find-said").text
+
+
+def test_download__data_and_picture(page, downloads, written):
+    def click(figure, text):
+        xpath = f"//figure[@data-picture='{figure}']//button[text()='{text}']"
+        element = page.find_element("xpath", xpath)
+        page.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        element.click()
+
+    click("learning", "Data (TSV)")
+    saved = downloads / "learning.tsv"
+    until(saved.exists, "learning.tsv")
+    rows, beside = (
+        list(csv.DictReader(path.read_text().splitlines(), delimiter="\t"))
+        for path in (saved, written.parent / "report_data" / "learning.tsv")
+    )
+    assert [row["epoch"] for row in rows] == [row["epoch"] for row in beside]
+    click("score-curve", "SVG")
+    svg = downloads / "score-curve.svg"
+    until(svg.exists, "svg")
+    assert "var(--" not in svg.read_text().partition("<style")[0]
+    assert 'xmlns="http://www.w3.org/2000/svg"' in svg.read_text()
+    click("score-curve", "PNG")
+    png = downloads / "score-curve.png"
+    until(png.exists, "png")
+    assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_hostile_names__are_shown_as_text_and_run_nowhere(page):
+    assert page.execute_script("return document.querySelectorAll('main script').length") == 0
+    assert any(EVIL in text for text in texts(page, "#data td, #data th"))
+
+
+@pytest.mark.parametrize("width", [390, 820, 1400])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_screens__nothing_wider_than_the_screen_and_words_stand_out(browser, written, width, dark):
+    screen(browser, width, 900, dark=dark)
+    show(browser, written)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    outside = browser.execute_script(OUTSIDE)
+    assert outside == []
+    for selector in ("main p", "section .note", ".side nav a", "figcaption", "td", "caption"):
+        assert contrast(browser, selector) >= 4.5, selector
+    assert console(browser) == []
+    assert requested(browser) == []
+
+
+def contrast(browser, selector):
+    """Contrast of text on what lies under it, as WCAG 2 counts it."""
+    colors = browser.execute_script(COLORS, selector)
+    light = []
+    for color in colors:
+        parts = [c / 255 for c in color[:3]]
+        parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        light.append(0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2])
+    return (max(light) + 0.05) / (min(light) + 0.05)
+
+
+def test_print__to_pdf_with_still_pictures(page):
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    shown = page.execute_script(
+        "return [...document.querySelectorAll('figure.drawn')].map(figure => ["
+        "getComputedStyle(figure.querySelector('img')).display,"
+        "getComputedStyle(figure.querySelector('.live')).display])"
+    )
+    assert shown
+    assert all(pair == ["block", "none"] for pair in shown)
+    pdf = base64.b64decode(page.execute_cdp_cmd("Page.printToPDF", {})["data"])
+    assert pdf.startswith(b"%PDF")
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_screen_reader__everything_is_named(page):
+    nameless = page.execute_script(NAMELESS)
+    assert nameless == []
+
+
+def test_without_javascript__it_reads_as_it_stands(browser, written):
+    screen(browser, 1400, 900)
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.get(f"file://{written}")
+        images = browser.find_elements("css selector", "figure img")
+        assert len(images) == 10
+        assert all(image.is_displayed() for image in images)
+        assert not find(browser, "#all-genes").is_displayed()
+        assert "JavaScript is off" in find(browser, "main").text
+        link = find(browser, "[data-picture=learning] .tools a").get_attribute("href")
+        assert link.endswith("report_data/learning.tsv")
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
