@@ -23,7 +23,7 @@ def begun(folder):
     file = write_study(folder, n_samples=120, n_genes=80)
     with (folder / "said").open("wb") as said:
         run = subprocess.Popen(
-            [DGLZARR, "mine", str(file), "--set", "train.epochs=100000",
+            [DGLZARR, "mine", str(file), "--set", "train.epochs=100000", "--set", "train.patience=100000",
              "--set", "train.patience=100000"],
             stdout=said, stderr=said, start_new_session=True, cwd=folder,
         )  # fmt: skip
