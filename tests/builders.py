@@ -47,6 +47,16 @@ from dglzarr.testing import (
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 LENGTHS = (16, 48, 112)
+KONG2021: dict[str, Any] = {
+    "activation": "sigmoid",
+    "latent_activation": "hidden",
+    "start": "random",
+    "dropout": 0.1,
+    "learning_rate": 1e-3,
+    "held_back": 0.0,
+    "patience": None,
+}
+"""The paper's network, which was that of 0.1.0 by default."""
 TINY_SETTINGS: dict[str, Any] = {
     "root": "study",
     "sources": [{"uri": "GSE*"}],

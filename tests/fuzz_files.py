@@ -270,7 +270,7 @@ def settings(rng: Random) -> bytes:
         "ingest": ['split_by = "sample"', "shard_samples = 32", 'feature_kind = "probe"'],
         "normalize": ['ties = "midrank"'],
         "dedup": ["n_clusters = 4", "threshold = 1.5"],
-        "train": ["hidden = 8", "epochs = 2", "learning_rate = 1e-3"],
+        "train": ["hidden = 208", "epochs = 2", "learning_rate = 1e-3"],
         "select": ["n_landmarks = 5", 'selector = "greedy"', 'forced = ["TP53"]'],
         "evaluate": ['panels = {kong = "drawn.txt"}'],
         "cluster": ['kind = "none"', 'memory_limit = "4GiB"'],

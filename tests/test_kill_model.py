@@ -27,7 +27,7 @@ import sys
 from dglzarr.stages.train import TrainOptions, train
 source, samples, target = sys.argv[1:]
 options = TrainOptions(hidden=40, n_latent=8, epochs={EPOCHS}, batch_size=8, cache="stream",
-                       windows_in_memory=8)
+                       windows_in_memory=8, patience=None)
 train(source, target, samples=samples, options=options)
 """
 # It rests after each step, so that the moment to kill it at cannot be missed.

@@ -105,8 +105,7 @@ def test_load_settings__every_key_can_be_given(tmp_path):
 
 def test_settings__defaults_of_the_paper():
     train = TrainOptions()
-    assert (train.hidden, train.n_latent, train.activation) == (500, 100, "sigmoid")
-    assert (train.dropout, train.l2, train.epochs) == (0.1, 1e-6, 100)
+    assert (train.hidden, train.n_latent, train.l2, train.epochs) == (500, 100, 1e-6, 100)
     assert SelectOptions().n_landmarks == 943
     assert SelectOptions().n_random == 20
     dedup_settings = DedupOptions()

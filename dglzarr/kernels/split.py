@@ -217,3 +217,29 @@ def _deal(counts: Mapping[str, int], n_piles: int, seed: int) -> dict[str, int]:
         pile[label] = size.index(min(size))
         size[pile[label]] += counts[label]
     return pile
+
+
+def hold_back(series: NDArray[np.generic], share: float, *, seed: int) -> NDArray[np.bool_]:
+    """Return which samples (sample,) to hold back: about a share of them, in whole series.
+
+    Series come in an order that a seed fixes and are taken until the share is reached, none that
+    would make it over half. Samples of a single series are drawn one by one.
+
+    Examples
+    --------
+    >>> hold_back(np.array(["a", "b", "b", "b"], dtype=object), 0.1, seed=0).tolist()
+    [True, False, False, False]
+    >>> int(hold_back(np.array(["a"] * 20, dtype=object), 0.1, seed=0).sum())
+    2
+    """
+    n, counts = len(series), Counter(series.tolist())
+    wanted = max(1, round(share * n)) if share > 0 and n > 1 else 0
+    if len(counts) == 1:
+        chosen = np.random.default_rng(seed).permutation(n)[:wanted]
+        return np.asarray(np.isin(np.arange(n), chosen))
+    held: list[str] = []
+    for label in sorted(counts, key=lambda one: hashlib.sha256(f"{seed}:{one}".encode()).digest()):
+        n_held = sum(counts[one] for one in held)
+        if n_held < wanted and n_held + counts[label] <= n / 2:
+            held.append(label)
+    return np.array([label in held for label in series.tolist()], dtype=bool)

@@ -162,6 +162,11 @@ class Batches:
         )
 
     @property
+    def keep(self) -> NDArray[np.bool_]:
+        """Which samples of the matrix take part, (sample,)."""
+        return self._keep
+
+    @property
     def n_batches(self) -> int:
         """The number of batches of an epoch."""
         return -(-self.n_samples // self.batch_size)

@@ -61,9 +61,9 @@ class History:
     Attributes
     ----------
     epoch
-        1, 2, 3 ...
+        1, 2, 3 ...; before them 0, the network as it began, where that was judged too.
     loss
-        Training loss, dropout on, the penalty on the weights included.
+        Training loss, dropout on, the penalty on the weights included; NaN of epoch 0.
     val_loss
         Loss on the validation samples, dropout off; NaN where there are none.
     seconds
@@ -76,11 +76,16 @@ class History:
     seconds: NDArray[np.float64]
 
     @property
+    def last_epoch(self) -> int:
+        """The number of epochs of training."""
+        return int(self.epoch.max(initial=0))
+
+    @property
     def best_epoch(self) -> int:
         """The first epoch of lowest validation loss; the last epoch without validation."""
         if np.isnan(self.val_loss).all():
-            return len(self.epoch)
-        return int(np.nanargmin(self.val_loss)) + 1
+            return self.last_epoch
+        return int(self.epoch[np.nanargmin(self.val_loss)])
 
 
 @dataclass(frozen=True)

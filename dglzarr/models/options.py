@@ -3,12 +3,17 @@
 They stand apart from `files`, so that what only applies a network loads no pydantic.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
 
 from dglzarr.kernels.deeplift import Activation, HiddenActivation
 from dglzarr.storage.options import Options, choice
 
 Cache = Literal["auto", "memory", "stream"]
+Start = Literal["random", "components"]
+PAIRED = ("relu", "softplus")
+"""Activations of which a unit and its mirror image differ by their input: f(x) - f(-x) = x."""
 MAX_WIDTH = 100_000
 
 
@@ -41,19 +46,56 @@ class BatchOptions(Options):
 
 
 class NetworkOptions(Options):
-    """The paper's network: genes - hidden - latent - hidden - genes."""
+    """The network: genes - hidden - latent - hidden - genes."""
 
     hidden: int = choice(500, "width of the outer hidden layers", gt=0, le=MAX_WIDTH)
     n_latent: int = choice(100, "width of the latent layer", gt=0, le=MAX_WIDTH)
-    activation: HiddenActivation = choice("sigmoid", "activation of the three hidden layers")
+    activation: HiddenActivation = choice(
+        "relu", "activation of the hidden layers", paper="sigmoid"
+    )
+    latent_activation: Activation | Literal["hidden"] = choice(
+        "linear", "activation of the latent layer; hidden is that of the other two", paper="hidden"
+    )
+    start: Start = choice(
+        "components",
+        "the weights before training: random ones, or those that rebuild what as many components "
+        "as latent units do (spherical ones, every series of equal weight)",
+        paper="random",
+    )
     output: Activation = choice(
         "linear", "activation of the output; z-scores need a linear one", paper="open"
     )
-    dropout: float = choice(0.1, "share of units that is silenced in training", ge=0, lt=1)
+    dropout: float = choice(
+        0.0, "share of units that is silenced in training", paper="0.1", ge=0, lt=1
+    )
     dropout_position: Literal["hidden", "input"] = choice(
         "hidden", "after each of the three hidden layers, or on the input alone", paper="open"
     )
     l2: float = choice(1e-6, "weight in the loss of the sum of squares of every kernel", ge=0)
+
+    @model_validator(mode="after")
+    def _can_start(self) -> Self:
+        """Refuse components where layers cannot hold them."""
+        if self.start == "random":
+            return self
+        wanted = {
+            "activation": (self.activation in PAIRED, " or ".join(PAIRED), self.activation),
+            "latent_activation": (
+                self.latent_activation == "linear", "linear", self.latent_activation
+            ),
+            "output": (self.output == "linear", "linear", self.output),
+            "hidden": (
+                self.hidden >= 2 * self.n_latent, f"at least 2 x n_latent = {2 * self.n_latent}",
+                str(self.hidden),
+            ),
+        }  # fmt: skip
+        for name, (fits, expected, got) in wanted.items():
+            if not fits:
+                raise ValueError(
+                    f'{name}: expected {expected} with start = "components", got {got}. '
+                    'Change it, or set start = "random".'
+                )
+        return self
 
 
 class DGexOptions(Options):

@@ -124,11 +124,14 @@ class Schedule(NamedTuple):
         Of Adam; a network that is compiled already keeps its own optimizer.
     patience
         Stop after so many epochs without a lower validation loss.
+    judges_start
+        Whether the network as it begins may be the best one, by its validation loss.
     """
 
     epochs: int
     learning_rate: float
     patience: int | None = None
+    judges_start: bool = False
 
 
 def fit(
@@ -175,7 +178,7 @@ def fit(
     undisturbed one, bit for bit; on a GPU sums may differ in their last bits from run to run.
     Needs four times the size of the weights, and the batches.
     """
-    epochs, learning_rate, patience = schedule
+    epochs, learning_rate, patience, judges_start = schedule
     if patience is not None and (validation is None or patience < 1):
         raise ValueError(
             f"patience: expected at least 1 epoch and validation samples, got {patience!r}."
@@ -188,19 +191,22 @@ def fit(
     fingerprint = _fingerprint(model, batches, validation, learning_rate)
     history = _restore(model, checkpoint / "last.npz", fingerprint)
     _keep_best(checkpoint, history)  # a run may have been killed before it did
-    while len(history.epoch) < epochs and not _is_over(history, patience):
+    if judges_start and validation is not None and not len(history.epoch):
+        history = _judge_start(model, validation, history)
+        _save(model, checkpoint, history, fingerprint)
+    while history.last_epoch < epochs and not _is_over(history, patience):
         history = _fit_epoch(model, batches, validation, history)
         if after_epoch is not None:
             after_epoch(model)
         _save(model, checkpoint, history, fingerprint)
         if on_progress is not None:
-            on_progress(len(history.epoch), epochs)
-    if history.best_epoch != len(history.epoch):
+            on_progress(history.last_epoch, epochs)
+    if history.best_epoch != history.last_epoch:
         best = _restore(model, checkpoint / "best.npz", fingerprint)
-        if len(best.epoch) != history.best_epoch:
+        if not len(best.epoch) or best.last_epoch != history.best_epoch:
             raise StoreError(
                 f"{checkpoint / 'best.npz'}: expected the checkpoint of epoch "
-                f"{history.best_epoch}, got {len(best.epoch) or 'none'}. "
+                f"{history.best_epoch}, got {best.last_epoch if len(best.epoch) else 'none'}. "
                 "Remove the folder to train anew."
             )
     return history
@@ -213,7 +219,7 @@ def _fit_epoch(
     history: History,
 ) -> History:
     """Return the history, longer by the epoch that this call trains."""
-    epoch = len(history.epoch) + 1
+    epoch = history.last_epoch + 1
     start = time.perf_counter()
     loss = _mean_loss(model.train_on_batch, batches.epoch(epoch - 1), f"epoch {epoch}")
     val_loss = math.nan
@@ -227,12 +233,21 @@ def _fit_epoch(
         "none" if validation is None else f"{val_loss:.4f}",
         batches.n_samples / seconds,
     )
-    return History(
-        epoch=np.append(history.epoch, epoch),
-        loss=np.append(history.loss, loss),
-        val_loss=np.append(history.val_loss, val_loss),
-        seconds=np.append(history.seconds, seconds),
-    )
+    return _longer(history, epoch, loss, val_loss, seconds)
+
+
+def _judge_start(model: keras.Model, validation: EpochBatches, history: History) -> History:
+    """Return the history with the loss of the network as it begins: epoch 0."""
+    start = time.perf_counter()
+    val_loss = _mean_loss(model.test_on_batch, validation.epoch(0), "validation 0")
+    logger.info("before training: validation %.4f", val_loss)
+    return _longer(history, 0, math.nan, val_loss, time.perf_counter() - start)
+
+
+def _longer(history: History, *values: float) -> History:
+    """Return a history with one more epoch: its number, losses and seconds."""
+    curves = (getattr(history, field.name) for field in fields(History))
+    return History(*(np.append(curve, value) for curve, value in zip(curves, values, strict=True)))
 
 
 def _mean_loss(step: Callable[..., dict[str, float]], batches: Iterator[Any], place: str) -> float:
@@ -256,7 +271,7 @@ def _mean_loss(step: Callable[..., dict[str, float]], batches: Iterator[Any], pl
 
 def _is_over(history: History, patience: int | None) -> bool:
     """Whether the patience is spent."""
-    return patience is not None and len(history.epoch) - history.best_epoch >= patience
+    return patience is not None and history.last_epoch - history.best_epoch >= patience
 
 
 def _fingerprint(
@@ -293,7 +308,7 @@ def _save(model: keras.Model, checkpoint: Path, history: History, fingerprint: s
 
 def _keep_best(checkpoint: Path, history: History) -> None:
     """Let ``best.npz`` be ``last.npz`` where the last epoch is the best so far."""
-    if len(history.epoch) and history.best_epoch == len(history.epoch):
+    if len(history.epoch) and history.best_epoch == history.last_epoch:
         _link(checkpoint / "last.npz", checkpoint / "best.npz")
 
 

@@ -51,15 +51,15 @@ def cautions(
         The learning curve of the network.
     """
     return [
-        *_of_samples(opened),
-        *_of_training(opened, history),
+        *_of_samples(opened, history),
+        *_of_training(history),
         *_of_network(opened),
         *_of_chance(opened["evaluation"], rows),
         *_of_probes(opened["landmarks"]),
     ]
 
 
-def _of_samples(opened: Mapping[str, xr.Dataset]) -> Iterator[Caution]:
+def _of_samples(opened: Mapping[str, xr.Dataset], history: History | None) -> Iterator[Caution]:
     n_series = len(set(texts(opened["expression"], "series")))
     evaluation = opened["evaluation"]
     held_out = evaluation.isel(cohort=texts(evaluation, "cohort").index(cohorts(evaluation)[0]))
@@ -85,18 +85,26 @@ def _of_samples(opened: Mapping[str, xr.Dataset]) -> Iterator[Caution]:
             "Lower select.n_landmarks, or add samples.",
         )
     if not _n_kept(opened, "validation"):
+        is_judged = history is not None and not np.isnan(history.val_loss).all()
+        how = "chosen on training samples held back" if is_judged else "that of the last epoch"
         yield Caution(
-            "There are no validation samples: the network of the last epoch was kept, and "
-            "penalties were chosen on a tenth of the training samples.",
+            f"There are no validation samples: the network kept is {how}, and penalties were "
+            "chosen on a tenth of the training samples.",
             "Raise ingest.validation_fraction, or add series.",
         )
 
 
-def _of_training(opened: Mapping[str, xr.Dataset], history: History | None) -> Iterator[Caution]:
-    if history is None or np.isnan(history.val_loss).all() or not _n_kept(opened, "validation"):
+def _of_training(history: History | None) -> Iterator[Caution]:
+    if history is None or np.isnan(history.val_loss).all():
         return
-    n_epochs = int(history.epoch.size)
-    if history.best_epoch == n_epochs:
+    n_epochs = history.last_epoch
+    if not history.best_epoch:
+        yield Caution(
+            "Training made the network no better than the components it begins with: it is those, "
+            "and its scores tell which genes they are made of.",
+            "Nothing is wrong with them; more samples may let it learn more.",
+        )
+    elif history.best_epoch == n_epochs:
         yield Caution(
             f"Training still improved when it stopped, in epoch {n_epochs}.",
             "Raise train.epochs.",
@@ -120,8 +128,8 @@ def _of_network(opened: Mapping[str, xr.Dataset]) -> Iterator[Caution]:
             f"The network rebuilds held-out samples worse than {components['n']} principal "
             f"components do: mean absolute error {components['network']:.4f} beside "
             f"{components['mae']:.4f}.",
-            "Its scores may tell less than a linear method would. Raise train.epochs or "
-            "train.hidden; the greedy panel does not depend on the network.",
+            "Its scores may tell less than a linear method would. Set train.start = "
+            '"components", or raise train.epochs; the greedy panel does not depend on the network.',
         )
 
 

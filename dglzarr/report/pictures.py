@@ -283,7 +283,7 @@ def learning_picture(history: History) -> tuple[Picture, Table]:
             history.epoch, history.loss, history.val_loss, best_epoch=history.best_epoch
         ),
         "Loss by epoch in training and validation",
-        f"{history.epoch.size} epochs in {history.seconds.sum():,.0f} seconds. Both curves should "
+        f"{history.last_epoch} epochs in {history.seconds.sum():,.0f} seconds. Both curves should "
         "fall and level out. Validation rising while training falls means over-fitting. Training "
         "can lie above validation, because dropout disturbs only training.",
         "learning",

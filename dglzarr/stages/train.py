@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from dglzarr.errors import StoreError
 from dglzarr.evaluation.cohorts import kept_samples
+from dglzarr.kernels.components import series_weights, spherical_components
+from dglzarr.kernels.split import hold_back
 from dglzarr.models import Device, check_installed
 from dglzarr.models.batches import Batches
 from dglzarr.models.files import CHECKPOINT, load_model, save_model
@@ -21,7 +23,7 @@ from dglzarr.models.options import BatchOptions, NetworkOptions
 from dglzarr.models.quiet import loading_keras
 from dglzarr.storage.files import store_nbytes, told
 from dglzarr.storage.options import Run, choice
-from dglzarr.storage.rows import Rows
+from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.schemas import MODEL, NORMALIZED, SAMPLES
 from dglzarr.storage.stage import stage
 from dglzarr.storage.store import StoreSummary, begin_model, open_labels
@@ -44,14 +46,22 @@ FIXED = {
 
 
 class TrainOptions(BatchOptions, NetworkOptions):
-    """The AutoEncoder and its training; defaults are the paper's where it states them."""
+    """The AutoEncoder and its training; deploy/settings/kong2021.toml has the paper's."""
 
     section = "train"
 
     epochs: int = choice(100, "how often each training sample is seen, at most", gt=0)
-    learning_rate: float = choice(1e-3, "of Adam", paper="open", gt=0)
+    learning_rate: float = choice(1e-4, "of Adam", paper="open", gt=0)
+    held_back: float = choice(
+        0.1,
+        "share of the training samples, in whole series where there are two, that only chooses "
+        "the best epoch where the split has no validation samples",
+        paper="0.0",
+        ge=0,
+        le=0.5,
+    )
     patience: int | None = choice(
-        None,
+        10,
         "it stops after so many epochs without a lower validation loss; the weights kept are those "
         "of the lowest",
         gt=0,
@@ -114,9 +124,12 @@ def train(
     seed
         Of initial weights, dropout and the order of samples.
     options, run
-        Its choices, and how it is run. Without validation samples the weights kept are those of
-        the last epoch, and ``patience`` has no effect. However the samples are held, the batches
-        are the same, bit for bit.
+        Its choices, and how it is run. Without validation samples a share of the training samples
+        is held back to choose the best epoch; with none held back the weights kept are those of
+        the last, and ``patience`` has no effect. A network that begins at components is judged
+        before its first epoch, too: where training makes it no better, it is the components of
+        all training samples.
+        However the samples are held, the batches are the same, bit for bit.
 
     Raises
     ------
@@ -134,7 +147,7 @@ def train(
     genes = [str(gene) for gene in open_labels(source, NORMALIZED)["gene"].values]
     mask = open_labels(samples, SAMPLES)
     moments = mask["gene_mean"].values, mask["gene_std"].values
-    batches = _batches(source, samples, moments, options, seed)
+    everything, *batches = _batches(source, samples, moments, options, seed)
     check_installed("keras", "numba", extra="train")
     with loading_keras():
         # they load keras, only to train
@@ -145,8 +158,12 @@ def train(
             model = build_autoencoder(len(genes), options, seed=seed)
     begin_model(claim)
     with told(target), on_device(options.device):
+        if options.start == "components":
+            _begin(model, batches[0], source)
         history = _fit(model, batches, Path(target, CHECKPOINT), options, run)
-        del batches  # the memory of their samples, before weights are copied
+        if not history.best_epoch and everything is not batches[0]:
+            _begin(model, everything, source)
+        del everything, batches  # the memory of their samples, before weights are copied
         network = options.model_dump(include=set(NetworkOptions.model_fields))
         trained_on = device_in_use() if options.device == "auto" else options.device
         save_model(
@@ -169,14 +186,32 @@ def train(
 def _batches(
     source: str, samples: str, moments: tuple[Any, Any], options: TrainOptions, seed: int
 ) -> list[Batches]:
-    """Return the batches to fit on and, where there are validation samples, those to validate."""
+    """Return the batches of all training samples, to fit on and, where there are any, to validate.
+
+    The first two are the same where no training samples are held back.
+    """
     rows, (mean, std) = Rows(source), moments
+    train, judging = kept_samples(source, samples), kept_samples(source, samples, "validation")
     common: dict[str, Any] = {"mean": mean, "std": std, "options": options, "seed": seed}
-    found = [Batches(rows, keep=kept_samples(source, samples), **common)]
-    is_validation = kept_samples(source, samples, "validation")
-    if is_validation.any():
-        found.append(Batches(rows, keep=is_validation, share=found[0], **common))
-    return found
+    everything = Batches(rows, keep=train, **common)
+    if judging.any():
+        return [everything, everything, Batches(rows, keep=judging, share=everything, **common)]
+    series = read_array(source, "series").astype(object)[train]
+    judging[train] = hold_back(series, options.held_back, seed=seed)
+    if not judging.any():
+        return [everything, everything]
+    fitted = Batches(rows, keep=train & ~judging, **common)
+    return [everything, fitted, Batches(rows, keep=judging, share=fitted, **common)]
+
+
+def _begin(model: Any, batches: Batches, source: str) -> None:  # noqa: ANN401  (of keras)
+    """Let a network begin at the components of some samples, as many as it has latent units."""
+    from dglzarr.models.autoencoder import begin_with_components  # noqa: PLC0415
+
+    series = read_array(source, "series")[batches.keep]
+    n_latent = model.get_layer("latent").units
+    axes = spherical_components(batches.blocks, series_weights(series), n_latent)
+    begin_with_components(model, axes)
 
 
 def _fit(
@@ -202,7 +237,12 @@ def _fit(
     return fit(
         model,
         feeds[0],
-        Schedule(options.epochs, options.learning_rate, options.patience if is_validated else None),
+        Schedule(
+            options.epochs,
+            options.learning_rate,
+            options.patience if is_validated else None,
+            judges_start=options.start == "components",
+        ),
         validation=feeds[1] if is_validated else None,
         checkpoint=checkpoint,
         on_progress=on_progress,

@@ -23,6 +23,7 @@ State = Literal["new", "resumed", "unchanged"]
 _N_SHOWN = 5
 _UNKNOWN = "input "  # and its number: the role of one of 0.1.0 that is not wanted now
 _RENAMED = {"shard_length": "shard_samples", "sample_column": "join_column"}  # since 0.1.0
+_FORMER = {"start": "random", "latent_activation": "hidden", "held_back": 0.0}  # a 0.1.0 model's
 _UNRECORDED = {"contributions": ("latent", "frozen")}  # inputs of which 0.1.0 kept no record
 
 
@@ -148,7 +149,10 @@ def as_now(found: Mapping[str, Any], wanted: Mapping[str, Any] | None = None) ->
     nobody asks for any more are left out.
     """
     inputs = [dict(entry) for entry in found.get("inputs", [])]
-    parameters = dict(found.get("parameters", {}))
+    asked_for = (wanted or {}).get("parameters", {})
+    former = _FORMER if found.get("dglzarr_schema") == "model" else {}
+    parameters = {key: value for key, value in former.items() if key in asked_for}
+    parameters |= found.get("parameters", {})
     if all("role" in entry for entry in inputs):
         return {**found, "inputs": inputs, "parameters": parameters}
     parameters = {_RENAMED.get(key, key): value for key, value in parameters.items()}

@@ -227,7 +227,7 @@ def test_automations__a_dead_run_is_marked_and_people_are_told(server, ear, tmp_
     (tmp_path / "automations.yaml").write_text(ours, encoding="utf-8")
     server.call("automation", "create", "--from-file", "automations.yaml")
     file = write_study(tmp_path, n_samples=120, n_genes=60)
-    long = {**SMALL, "train": {**SMALL["train"], "epochs": 10**6}}
+    long = {**SMALL, "train": {**SMALL["train"], "epochs": 10**6, "patience": 10**6}}
     uri = f"{file.parent}/data/GSE*.gz"
     study = {"root": f"{tmp_path}/study", "sources": [{"uri": uri}], **long}
     server.call("work-pool", "create", "dglzarr", "--type", "process")

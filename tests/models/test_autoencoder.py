@@ -3,10 +3,12 @@ import pytest
 
 from dglzarr.models.files import encoder_layers, load_model, predict, save_model
 from dglzarr.models.options import NetworkOptions
+from tests.builders import KONG2021
 
 pytestmark = pytest.mark.slow
 
 N_GENES = 7
+RANDOM = {"start": "random", "activation": "sigmoid", "dropout": 0.1}
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +21,7 @@ def autoencoder():
 @pytest.fixture
 def build(autoencoder):
     def build(n_genes=N_GENES, *, seed=4, **changes):
-        options = NetworkOptions(**({"hidden": 5, "n_latent": 3} | changes))
+        options = NetworkOptions(**({"hidden": 6, "n_latent": 3, **RANDOM} | changes))
         return autoencoder.build_autoencoder(n_genes, options, seed=seed)
 
     return build
@@ -29,8 +31,9 @@ def kernels(autoencoder, model):
     return [kernel for kernel, _, _ in autoencoder.dense_layers(model)]
 
 
-def test_network_options__defaults_are_the_papers(autoencoder):
-    model = autoencoder.build_autoencoder(30, NetworkOptions(), seed=0)
+def test_build_autoencoder__the_papers(autoencoder):
+    chosen = {k: v for k, v in KONG2021.items() if k in NetworkOptions.model_fields}
+    model = autoencoder.build_autoencoder(30, NetworkOptions(**chosen), seed=0)
     layers = autoencoder.dense_layers(model)
     assert [kernel.shape for kernel, _, _ in layers] == [
         (30, 500),
@@ -76,9 +79,10 @@ def test_build_autoencoder__l2_is_the_penalty_on_every_kernel(autoencoder, build
     "change",
     [
         {"seed": 5},
-        {"hidden": 6},
+        {"hidden": 7},
         {"n_latent": 4},
         {"activation": "tanh"},
+        {"latent_activation": "hidden"},
         {"output": "sigmoid"},
         {"dropout": 0.9},
         {"dropout_position": "input"},
@@ -106,7 +110,7 @@ def test_dense_layers__saved_model_predicts_as_keras(autoencoder, build, tmp_pat
     save_model(
         tmp_path,
         autoencoder.dense_layers(model),
-        config=NetworkOptions(hidden=5, n_latent=3).model_dump(),
+        config=NetworkOptions(hidden=6, n_latent=3).model_dump(),
         genes=[f"g{i}" for i in range(N_GENES)],
         gene_mean=np.zeros(N_GENES),
         gene_std=np.ones(N_GENES),
@@ -116,5 +120,47 @@ def test_dense_layers__saved_model_predicts_as_keras(autoencoder, build, tmp_pat
     saved = load_model(tmp_path)
     samples = np.random.default_rng(0).normal(size=(8, N_GENES)).astype("f4")
     np.testing.assert_allclose(predict(saved, samples), np.asarray(model(samples)), atol=1e-6)
-    assert encoder_layers(saved)[-1][0].shape == (5, 3)
-    assert NetworkOptions(**saved.config) == NetworkOptions(hidden=5, n_latent=3)
+    assert encoder_layers(saved)[-1][0].shape == (6, 3)
+    assert NetworkOptions(**saved.config) == NetworkOptions(hidden=6, n_latent=3)
+
+
+@pytest.mark.parametrize("activation", ["relu", "softplus"])
+@pytest.mark.parametrize("n_axes", [0, 2, 3])
+def test_begin_with_components__rebuilds_what_they_do(autoencoder, build, activation, n_axes):
+    rng = np.random.default_rng(1)
+    axes = np.linalg.qr(rng.normal(size=(N_GENES, 3)))[0].T[:n_axes].astype("f4")
+    samples = rng.normal(size=(8, N_GENES)).astype("f4")
+    model = build(activation=activation, hidden=9)
+    autoencoder.begin_with_components(model, axes)
+    np.testing.assert_allclose(np.asarray(model(samples)), samples @ axes.T @ axes, atol=1e-6)
+
+
+def test_begin_with_components__training_reaches_every_layer(autoencoder, build):
+    import keras
+
+    axes = np.eye(2, N_GENES, dtype="f4")  # a latent unit is left without an axis
+    model = build(activation="relu", hidden=12, dropout=0.0)
+    autoencoder.begin_with_components(model, axes)
+    before = kernels(autoencoder, model)
+    model.compile(keras.optimizers.SGD(0.1), "mean_absolute_error")
+    samples = np.random.default_rng(2).normal(size=(64, N_GENES)).astype("f4")
+    model.fit(samples, samples, epochs=3, verbose=0)
+    for old, new in zip(before, kernels(autoencoder, model), strict=True):
+        changed = old != new
+        assert changed.any(axis=0).all() or changed.any(axis=1).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"activation": "tanh"}, "activation: expected relu or softplus .*, got tanh"),
+        ({"latent_activation": "relu"}, "latent_activation: expected linear .*, got relu"),
+        ({"output": "sigmoid"}, "output: expected linear .*, got sigmoid"),
+        ({"hidden": 199}, "hidden: expected at least 2 x n_latent = 200 .*, got 199"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+)
+def test_network_options__refuse_what_cannot_hold_components(change, message):
+    with pytest.raises(ValueError, match=message):
+        NetworkOptions(**change)
+    NetworkOptions(**change, start="random")

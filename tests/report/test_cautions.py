@@ -60,9 +60,9 @@ def rows(low=0.01, high=0.1, random=(0.6, 0.7)):
     return [row("mined", 0.5, "mined"), *drawn, chance]
 
 
-def history(*val_loss):
+def history(*val_loss, first=1):
     n = len(val_loss)
-    return History(np.arange(1, n + 1), np.ones(n), np.array(val_loss, float), np.ones(n))
+    return History(np.arange(first, first + n), np.ones(n), np.array(val_loss, float), np.ones(n))
 
 
 GOOD = history(0.8, 0.6, 0.7)
@@ -85,6 +85,7 @@ def test_cautions__nothing_stands_against_a_good_study():
         ({"validation": 0}, {}, GOOD, "no validation samples", "ingest.validation_fraction"),
         ({"kept": 9}, {}, GOOD, "9 training samples for a panel of 10", "select.n_landmarks"),
         ({}, {}, history(0.8, 0.7), "still improved when it stopped, in epoch 2", "train.epochs"),
+        ({}, {}, history(0.7, 0.8, first=0), "no better than the components", "more samples"),
         ({}, {"low": -0.01}, GOOD, "not shown to be better than chance", "dglzarr compare"),
         (
             {}, {"low": -0.2, "high": -0.1, "random": (0.4, 0.7)}, GOOD,
@@ -96,7 +97,7 @@ def test_cautions__nothing_stands_against_a_good_study():
         ),
         (
             {"rivals": {"components": rival(0.02, 0.01, 0.03, n=7)}}, {}, GOOD,
-            "worse than 7 principal components", "train.hidden",
+            "worse than 7 principal components", "train.start",
         ),
         (
             {"genes": ["AFFX-BioB-5_at", *(f"{i}_at" for i in range(1, N_GENES))]}, {}, GOOD,

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from dglzarr.errors import ConfigError, DglzarrError, StoreError
-from dglzarr.models.files import load_model, read_history
+from dglzarr.models.files import load_model, predict, read_history
 from dglzarr.stages.train import TrainOptions, train
 from dglzarr.storage.options import Run
 from dglzarr.storage.schemas import NORMALIZED
 from dglzarr.storage.store import store_input
 from tests.builders import (
+    KONG2021,
     TEST,
     TRAIN,
     digests,
@@ -27,7 +28,10 @@ from tests.builders import (
 
 pytestmark = pytest.mark.slow
 
-SIZES = {"hidden": 12, "n_latent": 4, "epochs": 3, "batch_size": 16, "device": "cpu"}
+SIZES = {
+    **KONG2021, "hidden": 12, "n_latent": 4, "epochs": 3, "batch_size": 16, "device": "cpu",
+}  # fmt: skip
+COMPONENTS = {"start": "components", "activation": "relu", "latent_activation": "linear"}
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +142,9 @@ def older_training(folder, **changed):
     normalized, samples = (
         f"{root}/segments/0000/{name}.zarr" for name in ("normalized", "samples")
     )
-    options = TrainOptions(**({"hidden": 4, "n_latent": 2, "epochs": 2, "batch_size": 8} | changed))
+    options = TrainOptions(
+        **{**KONG2021, "hidden": 4, "n_latent": 2, "epochs": 2, "batch_size": 8, **changed}
+    )
     model = str(root / "models" / "seed-6")
     return {
         "source": normalized,
@@ -243,6 +249,8 @@ def test_train__other_parameters(study, plain):
         "hidden": 10,
         "n_latent": 3,
         "activation": "tanh",
+        "latent_activation": "linear",
+        "held_back": 0.2,
         "output": "tanh",
         "dropout": 0.2,
         "dropout_position": "input",
@@ -471,3 +479,60 @@ def test_train__what_it_is_made_from_is_known_before_the_first_epoch(tmp_path, s
     assert not list((tmp_path / "m").rglob("*.partial"))
     with pytest.raises(StoreError, match="expected a complete model, got a begun one"):
         store_input(str(tmp_path / "m"))
+
+
+def history_of(target):
+    return read_history(target / "history.csv")
+
+
+def test_train__begins_at_the_components_of_the_samples_it_is_fitted_on(tmp_path, study, values):
+    run(study, tmp_path / "m", **COMPONENTS, epochs=1, learning_rate=1e-30)
+    saved, kept = load_model(tmp_path / "m"), values[study.keep & (study.split == TRAIN)]
+    z = np.nan_to_num((kept - saved.gene_mean) / saved.gene_std).astype("f4")
+    unit = z / np.linalg.norm(z, axis=1, keepdims=True)
+    axes = np.linalg.svd(unit.astype(float), full_matrices=False)[2][:4]  # one series
+    np.testing.assert_allclose(predict(saved, z), z @ axes.T @ axes, atol=2e-3)
+
+
+def test_train__where_training_does_harm_the_components_are_kept(tmp_path, study):
+    run(study, tmp_path / "m", **COMPONENTS, learning_rate=1.0, epochs=9, patience=2)
+    history = history_of(tmp_path / "m")
+    assert history.epoch.tolist() == [0, 1, 2]
+    assert history.best_epoch == 0
+    assert np.isnan(history.loss[0])
+    run(study, tmp_path / "start", **COMPONENTS, learning_rate=1e-30, epochs=1)
+    assert same(tmp_path / "m", tmp_path / "start")
+
+
+def test_train__where_training_helps_its_best_epoch_is_kept(tmp_path, study):
+    chosen = {**COMPONENTS, "n_latent": 2, "hidden": 40, "dropout": 0.0}
+    run(study, tmp_path / "m", **chosen, learning_rate=1e-3, epochs=9)
+    history = history_of(tmp_path / "m")
+    assert history.best_epoch > 0
+    assert history.val_loss.min() < history.val_loss[0]
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_train__killed_after_it_began_at_components_goes_on(tmp_path, study, epoch):
+    chosen = {**COMPONENTS, "learning_rate": 0.01}
+    run(study, tmp_path / "whole", **chosen)
+    with pytest.raises(Killed):
+        run(study, tmp_path / "m", on_progress=killed_after(epoch), **chosen)
+    run(study, tmp_path / "m", **chosen)
+    assert same(tmp_path / "whole", tmp_path / "m")
+
+
+def test_train__holds_training_samples_back_where_none_validate(tmp_path, values):
+    (tmp_path / "study").mkdir()
+    study = Study(tmp_path / "study", values, split=splits(len(values), n_validation=0))
+    run(study, tmp_path / "none")
+    assert np.isnan(history_of(tmp_path / "none").val_loss).all()
+    run(study, tmp_path / "m", held_back=0.2, patience=2, learning_rate=1.0, epochs=30)
+    history = history_of(tmp_path / "m")
+    assert np.isfinite(history.val_loss).all()
+    assert history.last_epoch == history.best_epoch + 2
+    run(study, tmp_path / "start", **COMPONENTS, held_back=0.2, patience=1, learning_rate=9.0)
+    run(study, tmp_path / "all", **COMPONENTS, epochs=1, learning_rate=1e-30)
+    assert history_of(tmp_path / "start").best_epoch == 0
+    for found, expected in zip(weights(tmp_path / "start"), weights(tmp_path / "all"), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -1,0 +1,186 @@
+"""How well networks rebuild series that they have not seen, beside components and the mean.
+
+    python benchmarks/network.py --root real
+    python benchmarks/network.py --simulated
+
+With a root, of a study whose samples are normalized: its training series make inner folds, whose
+networks, moments and components see nothing of the series they are judged on. Held-out series of
+the study are not looked at. Simulated: expression that bends, of 16,384 samples, whose generator
+stands below. Prints the mean absolute error in z units, one column a fold, and their mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dglzarr.cli import guarded
+from dglzarr.evaluation.cohorts import kept_samples
+from dglzarr.kernels.components import series_weights, spherical_components
+from dglzarr.kernels.moments import chunk_moments, finish_moments, standardize
+from dglzarr.kernels.panels import principal_axes
+from dglzarr.kernels.split import hold_back
+from dglzarr.models.batches import Batches
+from dglzarr.models.quiet import loading_keras
+from dglzarr.stages.train import TrainOptions
+from dglzarr.storage.rows import Rows, read_array
+from dglzarr.storage.study import open_study
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    Matrix = NDArray[np.float32]
+
+PAPER: dict[str, Any] = {
+    "activation": "sigmoid", "latent_activation": "hidden", "start": "random", "dropout": 0.1,
+    "learning_rate": 1e-3, "patience": None, "held_back": 0.0,
+}  # fmt: skip
+NETWORKS: dict[str, dict[str, Any]] = {
+    "network: the default": {},
+    "network: the default from random weights": {"start": "random", "learning_rate": 1e-3},
+    "network: the paper's": PAPER,
+}
+
+
+class Held:
+    """A matrix in memory that gives some of its rows."""
+
+    def __init__(self, values: Matrix) -> None:
+        self.values, self.shape = values, values.shape
+
+    def read_into(
+        self,
+        ascending: NDArray[np.int64],
+        out: Matrix,
+        places: NDArray[np.int64],
+        *,
+        is_compiled: bool = False,
+    ) -> None:
+        """Write the rows at an index to their places."""
+        del is_compiled
+        out[places] = self.values[ascending]
+
+
+def simulated(n_samples: int, n_genes: int, seed: int = 20261129) -> Matrix:
+    """Return samples whose genes are sums of 200 programs, each a bent function of 20 causes."""
+    rng = np.random.default_rng(seed)
+    causes, mixing = rng.normal(size=(n_samples, 20)), rng.normal(size=(20, 200)) / np.sqrt(20)
+    programs = np.tanh(2 * causes @ mixing + 0.5 * rng.normal(size=200))
+    signal = programs @ rng.normal(size=(200, n_genes))
+    signal = (signal - signal.mean(axis=0)) / signal.std(axis=0)
+    noise = rng.normal(size=signal.shape)
+    return np.asarray(np.sqrt(0.7) * signal + np.sqrt(0.3) * noise, np.float32)
+
+
+def rebuilt(
+    train: Matrix, series: NDArray[Any], test: Matrix, seed: int
+) -> Iterator[tuple[str, Matrix]]:
+    """Yield what each method makes of test samples, all in z units of the training samples."""
+    n = TrainOptions().n_latent
+    yield "mean of each gene", np.zeros_like(test)
+    some = train[np.unique(np.linspace(0, len(train) - 1, 2048).astype(int))]
+    for n_plain in (30, n):
+        axes, _ = principal_axes(some, 1.0, n_most=n_plain)
+        yield f"{n_plain} principal components", test @ axes.T @ axes
+    weights = {
+        "": np.ones(len(train), np.float32),
+        ", series of equal weight": series_weights(series),
+    }
+    for how, weight in weights.items():
+        axes = spherical_components(lambda: [train], weight, n)
+        yield f"{n} spherical components{how}", test @ axes.T @ axes
+    for name, changed in NETWORKS.items():
+        yield name, network(train, series, test, TrainOptions(**changed), seed)
+
+
+def network(
+    train: Matrix, series: NDArray[Any], test: Matrix, options: TrainOptions, seed: int
+) -> Matrix:
+    """Return what a network makes of test samples, trained as the stage does it."""
+    with loading_keras():
+        from dglzarr.models.autoencoder import begin_with_components, build_autoencoder  # noqa: PLC0415
+        from dglzarr.models.train import Schedule, fit  # noqa: PLC0415
+    common: dict[str, Any] = {
+        "mean": np.zeros(train.shape[1]), "std": np.ones(train.shape[1]), "options": options,
+        "seed": seed,
+    }  # fmt: skip
+    held = hold_back(series, options.held_back, seed=seed)
+    batches = Batches(Held(train), keep=~held, **common)
+    validation = Batches(Held(train), keep=held, share=batches, **common) if held.any() else None
+
+    def begin(rows: Matrix, of: NDArray[Any]) -> None:
+        axes = spherical_components(lambda: [rows], series_weights(of), options.n_latent)
+        begin_with_components(model, axes)
+
+    model = build_autoencoder(train.shape[1], options, seed=seed)
+    starts = options.start == "components"
+    if starts:
+        begin(train[~held], series[~held])
+    patience = options.patience if validation else None
+    schedule = Schedule(options.epochs, options.learning_rate, patience, judges_start=starts)
+    with tempfile.TemporaryDirectory() as folder:
+        history = fit(
+            model, batches, schedule, validation=validation, checkpoint=Path(folder, "checkpoint")
+        )
+    print(f"  {history.last_epoch} epochs, best {history.best_epoch}", file=sys.stderr)
+    if not history.best_epoch:
+        begin(train, series)
+    return np.asarray(model.predict(test, batch_size=256, verbose=0))
+
+
+def inner_folds(root: str, n_folds: int) -> Iterator[tuple[Matrix, NDArray[Any], Matrix]]:
+    """Yield training samples, their series, and the samples to rebuild, by a study's series."""
+    study = open_study(root)
+    source, samples = study.uris("normalized")[0], study.uris("samples")[0]
+    keep = np.flatnonzero(kept_samples(source, samples))
+    values = Rows(source).take(keep)
+    series = read_array(source, "series")[keep].astype(object)
+    names = np.random.default_rng(0).permutation(sorted(set(series.tolist())))
+    for k in range(n_folds):
+        is_test = np.isin(series, names[k::n_folds])
+        moments = finish_moments(chunk_moments(values[~is_test]))
+        yield (
+            standardize(values[~is_test], *moments), series[~is_test],
+            standardize(values[is_test], *moments),
+        )  # fmt: skip
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", default="real", help="a study whose samples are normalized")
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--simulated", action="store_true")
+    parser.add_argument("--samples", type=int, default=16_384)
+    parser.add_argument("--genes", type=int, default=2_000)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    if asked.simulated:
+        values = simulated(asked.samples + 2048, asked.genes)
+        series = np.arange(asked.samples).astype(str).astype(object)
+        folds: Any = [(values[:-2048], series, values[-2048:])]
+    else:
+        folds = inner_folds(asked.root, asked.folds)
+    found: dict[str, list[float]] = {}
+    for train, of, test in folds:
+        start = time.monotonic()
+        for name, values in rebuilt(train, of, test, asked.seed):
+            found.setdefault(name, []).append(float(np.abs(values - test).mean()))
+            print(
+                f"{name}: {found[name][-1]:.4f}, {time.monotonic() - start:.0f} s", file=sys.stderr
+            )
+    for name, errors in found.items():
+        shown = " | ".join(f"{error:.4f}" for error in errors)
+        print(f"| {name} | {shown} | **{np.mean(errors):.4f}** |")
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))
