@@ -863,6 +863,80 @@ def _write_frame(frame: Any, form: Any, output: Path | None) -> None:  # noqa: A
         typer.echo(content, nl=False)
 
 
+@app.command("serve")
+def serve_command(
+    study: Annotated[list[str], typer.Argument(help="Folders of studies.")],
+    host: Annotated[
+        str, typer.Option(help="Where to listen; elsewhere than on this machine asks for a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any that is free.", min=0, max=65535)] = 8000,
+    cache_mb: Annotated[
+        int, typer.Option(help="Memory for values of genes, MB; 0 keeps none.", min=0)
+    ] = 64,
+) -> None:
+    """Show studies in a browser: genes, panels, the report, and the stores for programs.
+
+    Nothing is changed. Other machines need the token that is printed, or that of DGLZARR_TOKEN in
+    the environment. Stores are at /data/STUDY for xarray.open_zarr, the same answers as JSON at
+    /api.
+    """
+    try:
+        from dglzarr.serve.run import serve
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"serve: expected {error.name} to be installed. Run: pip install 'dglzarr[serve]'"
+        ) from error
+    serve(study, host=host, port=port, cache_nbytes=cache_mb * 10**6, say=_say)
+
+
+def _say(line: str) -> None:
+    typer.echo(line)
+    sys.stdout.flush()
+
+
+@app.command("export")
+def export_command(
+    study: Annotated[str, typer.Argument(help="The folder of a finished study.")],
+    form: Annotated[
+        str,
+        typer.Option("--format", help="h5ad, gct, tsv, parquet or zarr; by default as --output."),
+    ] = "",
+    panel: Annotated[
+        str, typer.Option(help="Only the genes of this panel, in its order: mined, ...")
+    ] = "",
+    gene: Annotated[list[str] | None, typer.Option(help="Only this gene; repeatable.")] = None,
+    by_gene: Annotated[
+        bool, typer.Option("--by-gene", help="Of zarr: gene by gene, for buckets.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="File or folder to write. [default: STUDY.FORMAT, here]")
+    ] = None,
+) -> None:
+    """Write the normalized expression with all labels for other programs: AnnData, GCT, R, Zarr.
+
+    h5ad is opened by scanpy, with latent units in obsm; gct by cmapPy and Morpheus; tsv and parquet
+    have a row a sample: labels, then genes; zarr is opened by xr.open_zarr. Whole or not at all.
+    """
+    from dglzarr.export import FORMATS, export_study
+    from dglzarr.studies.progress import Bars
+
+    chosen: Any = form or (output.suffix[1:] if output else "")
+    if chosen not in FORMATS:
+        raise ConfigError(f"--format: expected one of {', '.join(FORMATS)}, got {chosen!r}.")
+    place = output or Path(f"{Path(study).resolve().name}.{chosen}")
+    with Bars() as bars:
+        n_samples, n_genes = export_study(
+            study,
+            place,
+            chosen,
+            panel=panel,
+            genes=gene or (),
+            by_gene=by_gene,
+            on_progress=lambda done, total: bars("exporting", done, total),
+        )
+    typer.echo(f"Written: {place}, {n_samples} samples x {n_genes} genes")
+
+
 @app.command()
 def init(
     folder: Annotated[
