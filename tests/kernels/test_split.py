@@ -9,11 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dglzarr.errors import ConfigError
-<<<<<<< HEAD
-from dglzarr.kernels.split import assign_split, fold_split, split_units
-=======
-from dglzarr.kernels.split import assign_split, fold_split, hold_back
->>>>>>> network
+from dglzarr.kernels.split import assign_split, fold_split, hold_back, split_units
 
 TRAIN, TEST = 0, 2
 SERIES = [f"GSE{i}" for i, n in enumerate([40, 20, 9, 8, 8, 7, 5, 2, 1]) for _ in range(n)]
@@ -135,7 +131,6 @@ def test_assign_split__one_label_cannot_be_split(split_by, remedy):
         assign_split(["GSE1"] * 5, split_by, test=0.2, validation=0.1, seed=0)
 
 
-<<<<<<< HEAD
 @given(st.lists(st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=3), min_size=1))
 def test_split_units__as_connected_components_are(keys):
     """As scipy's connected components of the graph of samples and keys."""
@@ -156,7 +151,8 @@ def test_split_units__as_connected_components_are(keys):
 
 def test_split_units__one_key_is_itself():
     assert split_units([["b"], ["a"], ["b"]]) == ["b", "a", "b"]
-=======
+
+
 def test_hold_back__whole_series_about_the_share_and_never_over_half():
     series = np.repeat(np.array(["a", "b", "c", "d"], dtype=object), [60, 20, 15, 5])
     for seed in range(20):
@@ -172,4 +168,3 @@ def test_hold_back__whole_series_about_the_share_and_never_over_half():
 @pytest.mark.parametrize(("n", "share", "expected"), [(1, 0.1, 0), (2, 0.1, 1), (9, 0.0, 0)])
 def test_hold_back__of_a_single_series(n, share, expected):
     assert hold_back(np.array(["a"] * n, dtype=object), share, seed=0).sum() == expected
->>>>>>> network

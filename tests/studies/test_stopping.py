@@ -28,16 +28,9 @@ def started(command, file):
     unset = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT")}
     environment = {**unset, "PREFECT_HOME": str(folder / "prefect"), "DO_NOT_TRACK": "1"}
     with (folder / "said").open("wb") as said:
-<<<<<<< HEAD
         return subprocess.Popen(
             [*command, str(file), "--set", "train.epochs=100000", "--set", "train.patience=100000"],
             stdout=said, stderr=said, start_new_session=True, cwd=folder, env=environment,
-=======
-        run = subprocess.Popen(
-            [DGLZARR, "mine", str(file), "--set", "train.epochs=100000", "--set", "train.patience=100000",
-             "--set", "train.patience=100000"],
-            stdout=said, stderr=said, start_new_session=True, cwd=folder,
->>>>>>> network
         )  # fmt: skip
 
 
