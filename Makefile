@@ -17,19 +17,22 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help parts demo test check lint measure mutants kills damage fuzz real grow compare docs bench bench-full
+.PHONY: help demo explore parts test check lint measure mutants kills damage fuzz real grow compare docs bench bench-full
 
 help:  ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
 	  | while IFS='|' read -r name text; do printf '%-14s %s\n' "$$name" "$$text"; done
 
-parts:  ## install Debian's SLURM, for the tests that are skipped by name without it; needs root
-	@command -v slurmctld munged >/dev/null || { apt-get update -qq && \
-	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurmctld slurmd slurm-client munge >/dev/null; }
-
 demo: $(READY)  ## simulate a study in ./demo, mine it, say where the report is
 	$(RUN) flows/mine.py demo
 	@echo "Report: $(CURDIR)/demo/study/report.html"
+
+explore: $(READY)  ## serve the demo to a browser; it is made where it is absent
+	test -f demo/study/report.html || $(MAKE) demo
+	$(VENV)/bin/dglzarr serve demo/study
+
+parts:  ## install Debian's SLURM and Chromium, for the tests that are skipped by name without them
+	@sh tests/parts.sh
 
 test: $(READY)  ## run every test, also those with real Dask, Prefect and TensorFlow
 	$(PYTEST)

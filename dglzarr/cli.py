@@ -863,6 +863,37 @@ def _write_frame(frame: Any, form: Any, output: Path | None) -> None:  # noqa: A
         typer.echo(content, nl=False)
 
 
+@app.command("serve")
+def serve_command(
+    study: Annotated[list[str], typer.Argument(help="Folders of studies.")],
+    host: Annotated[
+        str, typer.Option(help="Where to listen; elsewhere than on this machine asks for a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any that is free.", min=0, max=65535)] = 8000,
+    cache_mb: Annotated[
+        int, typer.Option(help="Memory for values of genes, MB; 0 keeps none.", min=0)
+    ] = 64,
+) -> None:
+    """Show studies in a browser: genes, panels, the report, and the stores for programs.
+
+    Nothing is changed. Other machines need the token that is printed, or that of DGLZARR_TOKEN in
+    the environment. Stores are at /data/STUDY for xarray.open_zarr, the same answers as JSON at
+    /api.
+    """
+    try:
+        from dglzarr.serve.run import serve
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"serve: expected {error.name} to be installed. Run: pip install 'dglzarr[serve]'"
+        ) from error
+    serve(study, host=host, port=port, cache_nbytes=cache_mb * 10**6, say=_say)
+
+
+def _say(line: str) -> None:
+    typer.echo(line)
+    sys.stdout.flush()
+
+
 @app.command("export")
 def export_command(
     study: Annotated[str, typer.Argument(help="The folder of a finished study.")],

@@ -42,8 +42,10 @@ IMPORTERS = {
     },
     "shap": {"dglzarr/models/"},
     "sklearn": {"dglzarr/kernels/"},
+    "starlette": {"dglzarr/serve/"},
     "tensorflow": {"dglzarr/models/adam.py"},
     "typer": {"dglzarr/cli.py"},
+    "uvicorn": {"dglzarr/serve/run.py"},
     "zarr": {f"dglzarr/storage/{name}.py" for name in ("objects", "rows", "store")},
 }
 
