@@ -5,8 +5,9 @@
 Twelve simulated series stand under their real paths beside twelve that cannot be had; one cohort
 is GTEx's, one is RNA-seq with NCBI's counts. What went wrong, and what was told, is printed as a
 table; then the study is mined without those that were refused, the server gone. With --data the
-real GSE55235 and GSE4107 are served and mined, too. Exit status 1 when anything is told or mined
-otherwise than it should be.
+real GSE55235 and GSE4107 are served, too, settings are drafted of both, and what the draft trains
+on is mined: GSE4107 alone, since the two platforms share too few probes for a draft. Exit status 1
+when anything is told or mined otherwise than it should be.
 """
 
 from __future__ import annotations
