@@ -598,7 +598,9 @@ def test_mine__twice_as_a_program(tmp_path):
     for line in (first.stderr + second.stderr).splitlines():
         if re.match(r"WARNING: All log messages before absl|[IWE]0000 ", line):
             continue  # TensorFlow's own
-        assert re.fullmatch(r"[a-zA-Z0-9 -]+( \(\d+\)|: \d+ of \d+(, \S+/s, about .+ left)?)", line), line
+        assert re.fullmatch(
+            r"[a-zA-Z0-9 -]+( \(\d+\)|: \d+ of \d+(, \S+/s, about .+ left)?)", line
+        ), line
 
 
 @pytest.mark.slow
