@@ -4,19 +4,20 @@
 PYTHON ?= python3
 VENV ?= .venv
 DATA ?= ../shared/data
-WORKERS ?= 2
+# Of tests: more than two cores have, for some wait for servers.
+WORKERS ?= 3
 SCRATCH ?= /tmp
 
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
-PYTEST := $(RUN) -m pytest -n $(WORKERS) --dist loadfile
+PYTEST := $(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 export DO_NOT_TRACK ?= 1
 export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint measure mutants kills damage fuzz real grow compare docs bench bench-full
+.PHONY: help demo explore parts test check lint measure mutants kills damage fuzz real grow compare docs bench bench-full
 
 help:  ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -25,6 +26,13 @@ help:  ## print the targets
 demo: $(READY)  ## simulate a study in ./demo, mine it, say where the report is
 	$(RUN) flows/mine.py demo
 	@echo "Report: $(CURDIR)/demo/study/report.html"
+
+explore: $(READY)  ## serve the demo to a browser; it is made where it is absent
+	test -f demo/study/report.html || $(MAKE) demo
+	$(VENV)/bin/dglzarr serve demo/study
+
+parts:  ## install Debian's SLURM and Chromium, for the tests that are skipped by name without them
+	@sh tests/parts.sh
 
 test: $(READY)  ## run every test, also those with real Dask, Prefect and TensorFlow
 	$(PYTEST)

@@ -264,6 +264,52 @@ def fetch_command(
         raise typer.Exit(1)
 
 
+@app.command("discover")
+def discover_command(
+    platform: Annotated[
+        list[str] | None, typer.Option(help="As GPL96; repeatable: any of them.")
+    ] = None,
+    organism: Annotated[str, typer.Option(help='As "Homo sapiens".')] = "",
+    since: Annotated[str, typer.Option(help="First day of publication, as 2026-01-01.")] = "",
+    min_samples: Annotated[int, typer.Option(help="Samples of a series, at least.", min=1)] = 1,
+    rna_seq: Annotated[
+        bool, typer.Option("--rna-seq", help="Only series of which NCBI has counts.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option(help="Write the table there.")] = None,
+) -> None:
+    """List series of GEO, the newest first: a table of which geo = "FILE" takes the accessions.
+
+    NCBI is asked at most 3 times a second, 10 with NCBI_API_KEY in the environment; NCBI_EMAIL, if
+    it is there, tells NCBI whom to write to.
+    """
+    from dglzarr.access.discover import Search, discover
+    from dglzarr.access.http import Client, RefusedError
+    from dglzarr.access.options import FetchOptions
+    from dglzarr.errors import SourceError
+    from dglzarr.storage.files import put, told
+    from dglzarr.studies.progress import Bars
+
+    search = Search(tuple(platform or ()), organism, since, min_samples, rna_seq)
+    try:
+        search.term()
+    except RefusedError as error:
+        raise ConfigError(f"discover: {error}.") from error
+    try:
+        with Bars() as bars:
+            found = discover(Client(FetchOptions()), search, on_progress=bars)
+    except RefusedError as error:
+        raise SourceError(f"discover: {error}.") from error
+    columns = ("accession", "samples", "organism", "platforms", "published", "title")
+    rows = [columns, *((str(cell) for cell in asdict(one).values()) for one in found)]
+    text = "".join("\t".join(row) + "\n" for row in rows)
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    with told(str(output), remedy="Choose a writable place with --output."):
+        put(output, text.encode())
+    typer.echo(f"{len(found)} series written: {output}")
+
+
 def _show_estimates(settings: Settings, *, as_json: bool) -> None:
     """Print how each step stands, what it will take, and why something stands in its way."""
     from dglzarr.studies.forecast import estimate
@@ -817,24 +863,123 @@ def _write_frame(frame: Any, form: Any, output: Path | None) -> None:  # noqa: A
         typer.echo(content, nl=False)
 
 
+@app.command("serve")
+def serve_command(
+    study: Annotated[list[str], typer.Argument(help="Folders of studies.")],
+    host: Annotated[
+        str, typer.Option(help="Where to listen; elsewhere than on this machine asks for a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any that is free.", min=0, max=65535)] = 8000,
+    cache_mb: Annotated[
+        int, typer.Option(help="Memory for values of genes, MB; 0 keeps none.", min=0)
+    ] = 64,
+) -> None:
+    """Show studies in a browser: genes, panels, the report, and the stores for programs.
+
+    Nothing is changed. Other machines need the token that is printed, or that of DGLZARR_TOKEN in
+    the environment. Stores are at /data/STUDY for xarray.open_zarr, the same answers as JSON at
+    /api.
+    """
+    try:
+        from dglzarr.serve.run import serve
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"serve: expected {error.name} to be installed. Run: pip install 'dglzarr[serve]'"
+        ) from error
+    serve(study, host=host, port=port, cache_nbytes=cache_mb * 10**6, say=_say)
+
+
+def _say(line: str) -> None:
+    typer.echo(line)
+    sys.stdout.flush()
+
+
+@app.command("export")
+def export_command(
+    study: Annotated[str, typer.Argument(help="The folder of a finished study.")],
+    form: Annotated[
+        str,
+        typer.Option("--format", help="h5ad, gct, tsv, parquet or zarr; by default as --output."),
+    ] = "",
+    panel: Annotated[
+        str, typer.Option(help="Only the genes of this panel, in its order: mined, ...")
+    ] = "",
+    gene: Annotated[list[str] | None, typer.Option(help="Only this gene; repeatable.")] = None,
+    by_gene: Annotated[
+        bool, typer.Option("--by-gene", help="Of zarr: gene by gene, for buckets.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="File or folder to write. [default: STUDY.FORMAT, here]")
+    ] = None,
+) -> None:
+    """Write the normalized expression with all labels for other programs: AnnData, GCT, R, Zarr.
+
+    h5ad is opened by scanpy, with latent units in obsm; gct by cmapPy and Morpheus; tsv and parquet
+    have a row a sample: labels, then genes; zarr is opened by xr.open_zarr. Whole or not at all.
+    """
+    from dglzarr.export import FORMATS, export_study
+    from dglzarr.studies.progress import Bars
+
+    chosen: Any = form or (output.suffix[1:] if output else "")
+    if chosen not in FORMATS:
+        raise ConfigError(f"--format: expected one of {', '.join(FORMATS)}, got {chosen!r}.")
+    place = output or Path(f"{Path(study).resolve().name}.{chosen}")
+    with Bars() as bars:
+        n_samples, n_genes = export_study(
+            study,
+            place,
+            chosen,
+            panel=panel,
+            genes=gene or (),
+            by_gene=by_gene,
+            on_progress=lambda done, total: bars("exporting", done, total),
+        )
+    typer.echo(f"Written: {place}, {n_samples} samples x {n_genes} genes")
+
+
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(help="Folder with expression files.")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder with expression files; with --geo none is needed.")
+    ] = None,
+    geo: Annotated[
+        list[str] | None,
+        typer.Option(help="Accession of GEO, or a file of them; repeatable. They are fetched."),
+    ] = None,
+    platform: Annotated[
+        list[str] | None, typer.Option(help="Platforms to take of these, as GPL96; repeatable.")
+    ] = None,
     output: Annotated[Path, typer.Option(help="The settings file to write.")] = Path("study.toml"),
 ) -> None:
-    """Look at the files of a folder and write settings for them, commented: what each file is.
+    """Look at files of a folder, or of accessions, and write settings for them, commented.
 
-    Nothing is fetched or mined. A settings file that exists is not replaced.
+    Nothing is mined. A settings file that exists is not replaced. Accessions that cannot be had are
+    told, and left out; then the exit status is 1.
     """
     from dglzarr.storage.files import ChangedError, put, told
     from dglzarr.studies.draft import draft_settings
+    from dglzarr.studies.fetch import fetch_accessions
     from dglzarr.studies.progress import Bars
 
     taken = ConfigError(f"{output}: exists. Remove it, or choose another place with --output.")
     if output.exists():
         raise taken
+    if folder is None and not geo:
+        raise ConfigError("init: expected a folder of files, or --geo GSE..., got neither.")
+    platforms = tuple(platform or ())
     with Bars() as bars:
-        text = draft_settings(folder, base=output.parent, on_progress=bars)
+        fetched, refused = fetch_accessions(
+            tuple(geo or ()), platforms, base=output.parent, on_progress=bars
+        )
+        for line in refused:
+            sys.stderr.write(f"{line}\n")
+        text = draft_settings(
+            folder,
+            base=output.parent,
+            fetched=fetched,
+            platforms=platforms,
+            on_progress=bars,
+        )
     with told(str(output), remedy="Choose a writable folder with --output."):
         try:
             put(output, text.encode(), if_absent=True)
@@ -842,6 +987,9 @@ def init(
             raise taken from error
     typer.echo(text.partition("\n")[0].removeprefix("# "))
     typer.echo(f"Written: {output}. Look at it, then run: dglzarr mine {output}")
+    if refused:
+        sys.stderr.write(f"{len(refused)} of {len(fetched) + len(refused)} were not taken.\n")
+        raise typer.Exit(1)
 
 
 @app.command()

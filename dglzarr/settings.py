@@ -32,7 +32,7 @@ from dglzarr.stages.score import ScoreOptions
 from dglzarr.stages.select import SelectOptions
 from dglzarr.stages.stability import StabilityOptions
 from dglzarr.stages.train import TrainOptions
-from dglzarr.storage.cluster import ClusterOptions
+from dglzarr.storage.cluster_options import ClusterOptions
 from dglzarr.storage.options import Options, choice
 
 if TYPE_CHECKING:
@@ -297,7 +297,8 @@ def _values(field: dict[str, Any]) -> str:
     if field.get("type") == "array":
         return f"list of {_values(field.get('items', {'type': 'string'}))}"
     if field.get("type") == "object":
-        return "table of name = text"
+        is_text = field.get("additionalProperties") == {"type": "string"}
+        return f"table of name = {'text' if is_text else 'value'}"
     names = {"string": "text", "integer": "integer", "number": "number", "boolean": "true or false"}
     bounds = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
     told = [f"{sign} {field[bound]:g}" for bound, sign in bounds.items() if bound in field]

@@ -38,6 +38,15 @@ def pytest_configure(config):
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
 
 
+def pytest_collection_modifyitems(items):
+    """Files of slow tests come first, so that no worker begins a long one when others are done."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    waiting = {
+        path for path in slow if path.parent.name == "flows"
+    }  # most of the time, for servers
+    items.sort(key=lambda item: (item.path not in waiting, item.path not in slow))
+
+
 def pytest_runtest_setup(item):
     # Results of a GPU need one. The choice of a device, its errors and the same code by another
     # array library have tests without.

@@ -28,20 +28,24 @@ FLOWS = sorted((REPO / "flows").rglob("*.py"))
 LINT = Path(sys.executable).with_name("lint-imports")
 # Whatever is loaded only where it belongs.
 IMPORTERS = {
-    "dask": {f"dglzarr/storage/{name}.py" for name in ("cluster", "tasks", "workers")},
-    "distributed": {f"dglzarr/storage/{name}.py" for name in ("cluster", "tasks", "workers")},
+    "dask": {f"dglzarr/storage/{name}.py" for name in ("cluster", "launch", "tasks", "workers")},
+    "distributed": {
+        f"dglzarr/storage/{name}.py" for name in ("cluster", "launch", "tasks", "workers")
+    },
     "keras": {"dglzarr/models/"},
     "matplotlib": {"dglzarr/report/"},
     "numba": {"dglzarr/kernels/compiled.py"},
     "prefect": {"flows/"},
     "pydantic": {
         *("dglzarr/evaluation/panels.py", "dglzarr/settings.py", "dglzarr/stages/"),
-        *("dglzarr/storage/cluster.py", "dglzarr/storage/options.py"),
+        *("dglzarr/storage/cluster_options.py", "dglzarr/storage/options.py"),
     },
     "shap": {"dglzarr/models/"},
     "sklearn": {"dglzarr/kernels/"},
+    "starlette": {"dglzarr/serve/"},
     "tensorflow": {"dglzarr/models/adam.py"},
     "typer": {"dglzarr/cli.py"},
+    "uvicorn": {"dglzarr/serve/run.py"},
     "zarr": {f"dglzarr/storage/{name}.py" for name in ("objects", "rows", "store")},
 }
 

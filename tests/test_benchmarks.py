@@ -403,3 +403,18 @@ def test_panel_sizes__judges_by_the_ridge_of_the_package(tmp_path, monkeypatch, 
         error = np.subtract(fold["greedy/10"], fold["random/10"])
         assert error.size == len(fold["series"])
     assert panel_sizes.judge_data(settings, [5, 10], **asked) == folds
+
+
+@pytest.mark.slow
+def test_load_serve__all_are_answered(tmp_path):
+    options = ["--size", "tiny", "--clients", 4, "--seconds", 3, "--scratch", tmp_path]
+    status, printed, said = run_script("load_serve.py", *options)
+    assert status == 0, (printed, said)
+    written, *kinds, every = [json.loads(line) for line in printed]
+    assert (written["n_samples"], written["n_genes"]) == (600, 300)
+    assert {line["question"] for line in kinds} <= {"scores", "neighbours", "expression"}
+    assert sum(line["n"] for line in kinds) == every["n"] > 0
+    assert every["errors"] == 0
+    assert 0 < every["p50_ms"] <= every["p95_ms"] <= every["most_ms"]
+    assert every["after"]["own_mb"] > 20
+    assert list(tmp_path.iterdir()) == []

@@ -244,7 +244,7 @@ def test_load_settings__unknown_or_missing(text, message, tmp_path):
         ("[evaluate]\nalphas = []", r"evaluate\.alphas: .*at least 1 item"),
         ("[evaluate]\nalphas = [1.0, 0.0]", r"evaluate\.alphas\.1: .*greater than 0, got 0\.0"),
         ("[evaluate]\npanels = ['a.txt']", r"evaluate\.panels: .*got \['a\.txt'\]"),
-        ("[cluster]\nkind = 'slurm'", r"cluster\.kind: .*got 'slurm'"),
+        ("[cluster]\nkind = 'slum'", r"cluster\.kind: .*got 'slum'"),
         ("[cluster]\nmemory_limit = 'much'", r"cluster\.memory_limit: .*got 'much'"),
         ("[cluster]\nn_workers = 0", r"cluster\.n_workers: .*got 0"),
     ],
@@ -395,7 +395,7 @@ def test_load_settings__root_from_the_environment(tmp_path, monkeypatch):
         (" normalize.ties =dgex", "normalize", "ties", "dgex"),
         ("evaluate.alphas=[1.0, 2]", "evaluate", "alphas", (1.0, 2.0)),
         ("cluster.memory_limit=500MB", "cluster", "memory_limit", "500MB"),
-        ("cluster.address=tcp://a:1?b=c", "cluster", "address", "tcp://a:1?b=c"),
+        ("group.label=tcp://a:1?b=c", "group", "label", "tcp://a:1?b=c"),
     ],
 )
 def test_load_settings__override(override, section, key, value, tmp_path):

@@ -67,6 +67,7 @@ class Fetcher:
         self.cache = Cache(options.cache_folder())
         self.locked = dict(locked or {})
         self._tally = Tally(on_progress)
+        self._got: dict[str, Fetched] = {}
 
     def text(self, address: str) -> str:
         """Return a page.
@@ -89,6 +90,8 @@ class Fetcher:
         OSError
             When the disk refuses.
         """
+        if address in self._got and self._got[address].path.is_file():
+            return self._got[address]
         download = Download(
             self.client,
             self.cache,
@@ -98,7 +101,7 @@ class Fetcher:
             is_gzip=is_gzip,
             on_bytes=self._tally.add,
         )
-        found = download.run()
+        found = self._got[address] = download.run()
         known = self.locked.get(address)
         if known is not None and known.sha256 != found.sha256:
             raise ChangedUpstreamError(

@@ -94,11 +94,10 @@ def fetch_series(fetcher: Fetcher, accession: str, *, platforms: Sequence[str] =
         When it is absent, of other platforms, a superseries, or has no values.
     """
     found = []
-    for name, address in _choose(_listed(fetcher, accession), platforms):
+    for name, address in _choose(fetcher, _listed(fetcher, accession), platforms):
         file = fetcher.get(address, name, is_matrix=True, is_gzip=True)
-        platform = ",".join(_platforms(file))
         _check_matrix(accession, file, platforms)
-        found.append(_Matrix(name, address, platform, file))
+        found.append(_Matrix(name, address, ",".join(_platforms(file)), file))
     entries = [
         entry_of(
             f"geo:{accession}",
@@ -136,10 +135,18 @@ def _listed(fetcher: Fetcher, accession: str) -> dict[str, str]:
     return {name: urljoin(folder, name) for name in names}
 
 
-def _choose(listed: dict[str, str], platforms: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the files of the platforms that are asked for; of several one must be chosen."""
+def _choose(
+    fetcher: Fetcher, listed: dict[str, str], platforms: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Return the files of the platforms that are asked for; of several one must be chosen.
+
+    Of RNA-seq all are taken: they hold labels alone, and one table of counts has all samples.
+    """
     of = {name: m[0] if (m := PLATFORM.search(name)) else "" for name in listed}
     if len(listed) == 1 or "any" in platforms:
+        return list(listed.items())
+    name, address = next(iter(listed.items()))
+    if fetcher.get(address, name, is_matrix=True, is_gzip=True).head.is_empty:
         return list(listed.items())
     if not platforms:
         raise RefusedError(
@@ -177,7 +184,8 @@ def _check_matrix(accession: str, file: Fetched, platforms: Sequence[str]) -> No
             "Name those of them that you want instead"
         )
     got = _platforms(file)
-    if platforms and "any" not in platforms and got and not set(got) & set(platforms):
+    is_asked = platforms and "any" not in platforms and not file.head.is_empty
+    if is_asked and got and not set(got) & set(platforms):
         raise _other_platform(got, platforms)
 
 

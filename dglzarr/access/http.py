@@ -149,9 +149,15 @@ class Client:
 
     @contextmanager
     def open(
-        self, address: str, *, headers: Mapping[str, str] | None = None
+        self,
+        address: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        form: Mapping[str, str] | None = None,
     ) -> Iterator[requests.Response]:
         """Yield the answer to one request, its body unread and as it was sent.
+
+        A ``form`` is posted, and never sent on to another place: it may hold a key.
 
         Raises
         ------
@@ -162,11 +168,13 @@ class Client:
         """
         first, asked = address, check_address(address)
         for _ in range(_MOST_REDIRECTS):
-            with self._asked(asked, headers or {}) as response:
+            with self._asked(asked, headers or {}, form) as response:
                 if not response.is_redirect:
                     self._check(response)
                     yield response
                     return
+                if form is not None:
+                    raise RefusedError(f"expected an answer of {first}, got sent elsewhere")
                 asked = self._redirected(first, asked, response.headers["Location"])
         raise RefusedError(
             f"expected a file, got sent on {_MOST_REDIRECTS} times from {shown_address(first)}. "
@@ -174,7 +182,9 @@ class Client:
         )
 
     @contextmanager
-    def _asked(self, address: str, headers: Mapping[str, str]) -> Iterator[requests.Response]:
+    def _asked(
+        self, address: str, headers: Mapping[str, str], form: Mapping[str, str] | None
+    ) -> Iterator[requests.Response]:
         host = urlsplit(address).netloc
         if host in self._down:
             raise RefusedError(self._down[host])
@@ -182,16 +192,22 @@ class Client:
         self._limiter.wait()
         timeout = (min(_CONNECT_SECONDS, self.options.time_out), self.options.time_out)
         with _told(host, self.options.time_out):
-            response = self._session().get(
-                address, headers=headers, stream=True, timeout=timeout, allow_redirects=False
+            response = self._session().request(
+                "GET" if form is None else "POST",
+                address,
+                headers=headers,
+                data=form,
+                stream=True,
+                timeout=timeout,
+                allow_redirects=False,
             )
         try:
             yield response
         finally:
             response.close()
 
-    def text(self, address: str) -> str:
-        """Return a page as text, with patience.
+    def text(self, address: str, *, form: Mapping[str, str] | None = None) -> str:
+        """Return a page as text, with patience; a ``form`` is posted.
 
         Raises
         ------
@@ -200,7 +216,7 @@ class Client:
         """
 
         def read() -> str:
-            with self.open(address) as response:
+            with self.open(address, form=form) as response:
                 found = bytearray()
                 for piece in pieces(response, self.options.time_out):
                     found += piece

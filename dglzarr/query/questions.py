@@ -173,7 +173,7 @@ class StudyQuestions(_Questions):
         else:
             raise ConfigError(f"{self.root}: expected ranks or scores, got none. Run 'score'.")
         labels = (ranked if ranked is not None else scored)["gene"].values  # type: ignore[index]
-        return self._facts(self._places(labels[order[:n]]))
+        return self.facts(self._places(labels[order[:n]]))
 
     def gene(self, *names: str) -> xr.Dataset:
         """Return all that is known of genes, with their expression in every sample, lazy.
@@ -199,7 +199,7 @@ class StudyQuestions(_Questions):
         (['SIM1', 'SIM5'], ('sample', 'gene'))
         """
         places = self.names.find_all(names)
-        facts = self._facts(places)
+        facts = self.facts(places)
         ds = self._get("normalized")
         return facts if ds is None else facts.assign(expression=ds["expression"][:, places])
 
@@ -248,7 +248,7 @@ class StudyQuestions(_Questions):
         order = np.argsort(-np.abs(np.nan_to_num(r)), kind="stable")
         order = order[(order != place) & ~np.isnan(r[order])][:n]
         attributes = {"of": self.names.labels[place], "n_samples": self.likeness.n_samples}
-        facts = self._facts(order).assign(r=("gene", r[order]))
+        facts = self.facts(order).assign(r=("gene", r[order]))
         return facts.assign_attrs(attributes)
 
     @cached_property
@@ -377,7 +377,7 @@ class StudyQuestions(_Questions):
                     found = found.assign_coords(others)
         return found.load()
 
-    def _facts(self, places: NDArray[np.int64]) -> xr.Dataset:
+    def facts(self, places: NDArray[np.int64]) -> xr.Dataset:
         """Return what is known of some genes."""
         found = self._known.isel(gene=places)
         ranked = self._get("landmarks")

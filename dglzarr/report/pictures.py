@@ -321,7 +321,7 @@ def rival_picture(table: Table) -> Picture:
         figures.bars(list(table.columns["who"]), errors, xlabel=ERROR),
         "Error of held-out samples rebuilt by the network, by components and by the mean",
         "How well held-out samples are rebuilt. A network that is not better than as many "
-        "principal components has learned nothing that a linear method would not.",
+        "principal components tells no more here than a linear method would.",
         "network",
         kind="bars",
         table=table.name,
@@ -347,8 +347,8 @@ def spread_picture(table: Table) -> Picture:
         figures.spreads(stages),
         "Median and quantiles of expression, sample by sample, before and after normalization",
         f"{table.n_rows:,} samples, evenly spaced in the order of the sources: the median, half of "
-        "all genes about it (dark), and 98 % of them (light). Before, sources differ in level and "
-        "width; after, all samples have one distribution.",
+        "all genes about it (dark), and 98 % of them (light). Steps before are sources that differ "
+        "in level or width; what still differs after is not brought to one distribution.",
         "normalization",
         kind="ranges",
         table=table.name,
@@ -388,8 +388,8 @@ def map_picture(table: Table) -> Picture:
     return picture(
         figures.sample_map(first, second, list(table.columns["series"])),
         "Samples on the two directions of largest variance, coloured by series",
-        f"{table.n_rows:,} samples after normalization. Series that lie apart differ by more than "
-        "their biology: how they were made or measured.",
+        f"{table.n_rows:,} samples after normalization. Series that lie apart differ in biology, "
+        "or in how they were made or measured: what a panel learns may be either.",
         "samples",
         kind="scatter",
         table=table.name,

@@ -95,7 +95,7 @@ class Chart {
 
   get canZoom() { return !["bars", "terms"].includes(this.told.kind); }
 
-  get zoomsY() { return ["scatter", "curve"].includes(this.told.kind); }
+  get zoomsY() { return this.told.kind === "scatter"; }
 
   title(row) {
     const { label, sublabel, x, y, kind, hits } = this.told;
@@ -120,13 +120,14 @@ class Chart {
     const drawn = this[this.told.kind]();
     this.plot = Plot.plot({
       width: this.width, style: ink, marginLeft: 52, marginBottom: 42, ariaLabel: this.told.alt, ...drawn,
-      x: { grid: true, label: this.told.xlabel, labelArrow: "none", labelAnchor: "center", ...drawn.x },
+      x: { grid: true, label: this.told.xlabel, labelArrow: "none", labelAnchor: this.width < 520 ? "right" : "center", ...drawn.x },
       y: { grid: true, label: this.told.ylabel, labelArrow: "none", ...drawn.y },
       marks: [...drawn.marks, ...this.pointed(drawn)].filter(Boolean),
     });
     this.plot.setAttribute("role", "img");
     this.live.replaceChildren(this.plot);
     this.live.dataset.n = this.points.length;
+    if (!this.domain) this.live.dataset.all = (this.told.kind === "histogram" ? this.rows : this.points).length.toLocaleString("en");
   }
 
   // marks of what is found by name, of what the keyboard is at, and of what is under the pointer
@@ -260,7 +261,7 @@ class Chart {
     const rows = ordered.filter((row) => this.isInside(row[x], row[y]));
     const step = Math.max(1, Math.floor(rows.length / 2000));
     const line = rows.filter((_, i) => i % step === 0 || i === rows.length - 1);
-    const dy = this.zoomed("y", [Math.min(0, d3.min(ordered, (row) => row[y]) ?? 0), (d3.max(ordered, (row) => row[y]) ?? 1) * 1.04]);
+    const dy = [Math.min(0, d3.min(rows, (row) => row[y]) ?? 0), (d3.max(rows, (row) => row[y]) ?? 1) * 1.04];
     this.legend([["all genes", "var(--ink)"], ["mined panel", "var(--mined)"]]);
     return {
       height: 300, x: { domain: this.zoomed("x", [0, (ordered.at(-1)?.[x] ?? 1) * 1.02]) }, y: { domain: dy },
@@ -355,10 +356,22 @@ class Chart {
       const [low, high] = limits, middle = known(about[k]) ? about[k] : (low + high) / 2, half = (high - low) / 2 * factor;
       next[axis] = this.told.log && axis === "x" ? [Math.max(low, 1), high] : [middle - half, middle + half];
     });
-    this.domain = next;
+    this.look(next);
+  }
+
+  // draw what lies in a domain, or say that nothing does
+  look(domain) {
+    const before = this.domain;
+    this.domain = domain;
     this.at = -1;
     this.draw();
-    this.say(`${this.points.length} of ${this.rows.length} are in sight.`);
+    const n = this.told.kind === "histogram" ? d3.sum(this.points, (bin) => bin.n) : this.points.length;
+    if (n) this.say(`${n.toLocaleString("en")} of ${this.live.dataset.all} are in sight.`);
+    else {
+      this.domain = before;
+      this.draw();
+      this.say("Nothing is there.");
+    }
   }
 
   move(dx, dy) {
@@ -367,8 +380,7 @@ class Chart {
       const limits = this.limits(axis);
       if (limits && (axis === "x" || this.zoomsY)) next[axis] = limits.map((end) => end + share * (limits[1] - limits[0]));
     });
-    this.domain = next;
-    this.draw();
+    this.look(next);
   }
 
   press(event) {
@@ -388,10 +400,7 @@ class Chart {
     if (!this.points.length) return;
     const here = this.at < 0 ? (step > 0 ? 0 : this.points.length - 1) : this.at + step;
     const now = to ?? Math.max(0, Math.min(this.points.length - 1, here));
-    if (["scatter", "histogram", "strip"].includes(this.told.kind) && this.at < 0) this.points = d3.sort(this.points, this.xy[0]);
-    const points = this.points;
     this.at = now;
-    this.sorted = points;
     this.draw();
     this.say(`${this.title(this.points[this.at]).replaceAll("\n", ", ")} (${this.at + 1} of ${this.points.length})`);
   }
@@ -422,10 +431,7 @@ class Chart {
         const invert = this.plot.scale(axis)?.invert;
         if (invert) next[axis] = box[axis].map((pixel) => invert(pixel * scale));
       }
-      this.domain = next;
-      this.at = -1;
-      this.draw();
-      this.say(`${this.points.length} of ${this.rows.length} are in sight.`);
+      this.look(next);
     };
     document.addEventListener("pointermove", place);
     document.addEventListener("pointerup", stop);

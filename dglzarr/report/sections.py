@@ -36,7 +36,7 @@ from dglzarr.report.text import (
     source_notes,
     stability_lines,
 )
-from dglzarr.storage.store import open_store
+from dglzarr.storage.store import open_store, read_attributes
 from dglzarr.storage.study import raw_name
 
 if TYPE_CHECKING:
@@ -252,6 +252,7 @@ def sample_sections(
         "series": list(zip(*(v[:N_SERIES] for v in series.columns.values()), strict=True)),
         "n_more_series": max(0, series.n_rows - N_SERIES),
         "n_missing": int(expression["n_missing"].values.sum()),
+        "is_copied": _is_copied(stores),
         "spread": shown.draw(pictures.spread_picture(spread), spread) if spread else None,
         "n_dropped": left_out.n_rows,
         "left_out": list(zip(*(v[:N_DUPLICATES] for v in left_out.columns.values()), strict=True)),
@@ -264,6 +265,14 @@ def sample_sections(
         "within_clusters": mask.attrs["parameters"].get("rule") == "dgex",
         "threshold": threshold,
     }
+
+
+def _is_copied(stores: Stores) -> bool:
+    """Return whether values were taken as normalized already."""
+    if "normalized" not in stores:
+        return False
+    attributes = read_attributes(uris_of(stores["normalized"])[0]) or {}
+    return dict(attributes.get("parameters") or {}).get("method") == "none"
 
 
 # ---------------------------------------------------------------- the paper's, and lineage

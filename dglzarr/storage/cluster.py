@@ -1,4 +1,4 @@
-"""A Dask client for the time of a run: local processes, or a scheduler that already runs."""
+"""A Dask client for the time of a run: of local processes, or of a cluster that is elsewhere."""
 
 from __future__ import annotations
 
@@ -8,55 +8,23 @@ import signal
 import sys
 from contextlib import ExitStack, contextmanager
 from multiprocessing import resource_tracker
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import dask
-from pydantic import Field, model_validator
 
 from dglzarr.errors import ConfigError
-from dglzarr.storage.options import Options, choice
-from dglzarr.storage.workers import WAIT_LIMIT, Watch, issued, kept
+from dglzarr.storage.cluster_options import LAUNCHED, ClusterOptions
+from dglzarr.storage.launch import WORKER_ENVIRONMENT, held, launched, security, waiting
+from dglzarr.storage.workers import Watch, issued, kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from dglzarr.storage.workers import Need
-
-_BYTES = r"^(\d+(\.\d+)? *[kMGT]i?B|auto)$"
-
-Count = Annotated[int, Field(gt=0)]
+    from dglzarr.storage.workers import Need, Why
 
 
-class ClusterOptions(Options):
-    """Where Dask runs."""
-
-    section = "cluster"
-
-    kind: Literal["local", "address", "none"] = choice(
-        "local", "workers of its own, a scheduler that runs already, or this process alone"
-    )
-    n_workers: Count = choice(2, "local worker processes")
-    threads_per_worker: Count = choice(1, "threads of each")
-    memory_limit: str = choice("4GiB", "memory of each, or auto", pattern=_BYTES)
-    address: str | None = choice(
-        None, "of the running scheduler; without it DASK_SCHEDULER_ADDRESS in the environment"
-    )
-    wait_limit: Count = choice(
-        WAIT_LIMIT,
-        "seconds that a run waits while no worker works (there is none, or all are paused at "
-        "their memory limit) before it ends; told after 60",
-    )
-
-    @model_validator(mode="after")
-    def _address_goes_with_kind(self) -> ClusterOptions:
-        if self.kind == "address" and not self.scheduler:
-            raise ValueError("cluster.kind: 'address' needs address or DASK_SCHEDULER_ADDRESS")
-        return self
-
-    @property
-    def scheduler(self) -> str:
-        """The address of the running scheduler, "" where none is told."""
-        return self.address or os.environ.get("DASK_SCHEDULER_ADDRESS", "")
+TIME_TO_CONNECT = "20s"
+"""How long a scheduler that runs already may take to answer."""
 
 
 @contextmanager
@@ -83,7 +51,8 @@ def client(
     Raises
     ------
     ConfigError
-        When no scheduler answers at the address, or Dask has no certificates for it.
+        When no scheduler answers at the address, or Dask has no certificates for it; when a
+        cluster cannot be started.
     DglzarrError
         When a worker does not see the root or a file, or has other packages.
     """
@@ -96,25 +65,39 @@ def client(
     for name in ("distributed", "distributed.client", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # an error that matters is raised
 
-    opened = _at_address(options.scheduler) if options.kind == "address" else _local(options)
-    with opened as connected, ExitStack() as stack:
+    with _opened(options, root) as (connected, why), ExitStack() as stack:
         ticket = stack.enter_context(issued(root)) if root else None
-        watch = Watch(connected, options.wait_limit, ticket)
+        watch = Watch(connected, options.wait_limit, ticket, why)
         stack.enter_context(kept(watch))
         watch.greet(files, needs)
         yield connected
 
 
 @contextmanager
-def _at_address(address: str) -> Iterator[Any]:
+def _opened(options: ClusterOptions, root: str) -> Iterator[tuple[Any, Why | None]]:
+    """Yield a client, and what tells why there are no workers yet where they come in time."""
+    if options.kind in LAUNCHED:
+        with dask.config.set(scheduler="distributed"), launched(options, root) as (cluster, opened):
+            yield opened, waiting(options, cluster)
+    elif options.kind == "address":
+        with _at_address(options) as opened:
+            yield opened, None
+    else:
+        with _local(options) as opened:
+            yield opened, None
+
+
+@contextmanager
+def _at_address(options: ClusterOptions) -> Iterator[Any]:
     """Yield a client of a scheduler that runs already."""
     from distributed import Client  # noqa: PLC0415  (takes a second to import)
 
+    address, certificates = options.scheduler, security(options)
     if address.startswith("tls://"):
-        _check_certificates(address)
+        _check_certificates(address, certificates)
     with dask.config.set(scheduler="distributed"):  # a client restores what it finds
         try:
-            opened = Client(address, timeout="20s")
+            opened = Client(address, timeout=TIME_TO_CONNECT, security=certificates)
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"cluster.address: no Dask scheduler answers at {address!r}: {error}."
@@ -123,13 +106,17 @@ def _at_address(address: str) -> Iterator[Any]:
             yield connected
 
 
-def _check_certificates(address: str) -> None:
-    """Refuse a TLS address where Dask is not told of certificates, or cannot read them."""
+def _check_certificates(address: str, certificates: Any) -> None:  # noqa: ANN401
+    """Refuse a TLS address without certificates, or with such that cannot be read."""
     from distributed.security import Security  # noqa: PLC0415  (takes a second to import)
 
-    keys = "distributed.comm.tls.ca-file, .client.cert and .client.key of Dask's configuration"
+    keys = (
+        "cluster.tls_ca, tls_cert and tls_key, or distributed.comm.tls.ca-file, .client.cert and "
+        ".client.key of Dask's configuration"
+    )
     try:
-        found = Security().get_connection_args("client")["ssl_context"]
+        known = certificates or Security()
+        found = known.get_connection_args("client")["ssl_context"]
     except (OSError, ValueError) as error:  # ssl's errors are the former
         raise ConfigError(
             f"cluster.address: {address!r} needs certificates, but they cannot be read: {error}. "
@@ -137,8 +124,8 @@ def _check_certificates(address: str) -> None:
         ) from error
     if found is None:
         raise ConfigError(
-            f"cluster.address: {address!r} needs certificates, but Dask is told of none. Set {keys}"
-            " (in the environment DASK_DISTRIBUTED__COMM__TLS__CA_FILE and so on)."
+            f"cluster.address: {address!r} needs certificates, but there are none. Set {keys} "
+            "(in the environment DASK_DISTRIBUTED__COMM__TLS__CA_FILE and so on)."
         )
 
 
@@ -161,9 +148,9 @@ def _local(options: ClusterOptions) -> Iterator[Any]:
     ):
         resource_tracker.ensure_running()  # starting it lets its thread hear signals again
         runner = LoopRunner()
-        with _held(signal.SIGINT):
+        with held(signal.SIGINT):
             runner.start()  # processes inherit what the thread that starts them does not hear
-        with _held(signal.SIGINT, signal.SIGTERM):
+        with held(signal.SIGINT, signal.SIGTERM):
             cluster = LocalCluster(
                 n_workers=options.n_workers,
                 threads_per_worker=options.threads_per_worker,
@@ -174,38 +161,20 @@ def _local(options: ClusterOptions) -> Iterator[Any]:
                 loop=runner.loop,
             )
             connected = Client(cluster)
+            if options.max_workers:
+                cluster.adapt(minimum=options.n_workers, maximum=options.max_workers)
         try:
             yield connected
         finally:
-            with _held(signal.SIGINT, signal.SIGTERM):
+            with held(signal.SIGINT, signal.SIGTERM):
                 connected.close()
                 cluster.close()
                 runner.stop()
 
 
-@contextmanager
-def _held(*numbers: signal.Signals) -> Iterator[None]:
-    """Let signals wait until the end of a block that would leave processes behind."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _worker_environment() -> dict[str, str]:
-    """Return how a worker's memory is managed, beside what Dask sets.
-
-    Dask makes it go back to the system at once, so that every temporary above 128 KiB costs a
-    system call and fresh pages: quantiles take twice the time. Some may stay with the worker.
-    """
-    return {
-        **dask.config.get("distributed.nanny.pre-spawn-environ"),
-        "MALLOC_TRIM_THRESHOLD_": str(2**25),
-        "MALLOC_MMAP_THRESHOLD_": str(2**25),
-        "MALLOC_ARENA_MAX": "1",
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # TensorFlow takes a whole GPU otherwise
-    }
+    """Return the environment of a worker."""
+    return {**dask.config.get("distributed.nanny.pre-spawn-environ"), **WORKER_ENVIRONMENT}
 
 
 @contextmanager

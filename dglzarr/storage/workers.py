@@ -7,6 +7,7 @@ import os
 import platform
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 logger = logging.getLogger(__name__)
+
+Why = Callable[[], tuple[str, str]]
+"""Tells why there are no workers, and what to do."""
 
 WAIT_LIMIT = 600
 """Seconds that a run waits for workers that do not work, by default."""
@@ -162,11 +166,15 @@ class Watch:
         Seconds to wait while nobody works.
     ticket
         What a worker must show before it works, if anything.
+    why
+        Tells why no worker has come yet, and what to do, where they come in time: a batch system's
+        do once their jobs begin. There is no work before the first has come.
     """
 
     client: Any
     limit: float = WAIT_LIMIT
     ticket: Ticket | None = None
+    why: Why | None = None
     _looked: float = field(default=0.0, init=False)
     _since: float | None = field(default=None, init=False)
     _is_told: bool = field(default=False, init=False)
@@ -191,6 +199,10 @@ class Watch:
             time.sleep(0.1)
         if idle := self._idle(workers):
             self._warn("cluster", *idle)
+        while self.why is not None and not workers:
+            self.wait("cluster")
+            time.sleep(0.5)
+            workers = self._workers()
         _tell_memory(workers or {}, needs or {})
         self.check(files)
 
@@ -276,7 +288,7 @@ class Watch:
         if workers is None:
             return f"the Dask scheduler at {address} does not answer", "Mend or restart it"
         if not workers:
-            return f"there are no workers at {address}", "Start some"
+            return self.why() if self.why else (f"there are no workers at {address}", "Start some")
         if any(map(_works, workers.values())):
             return None
         first, worker = next(iter(workers.items()))

@@ -23,12 +23,14 @@ from dglzarr.sources.persons import iter_persons
 from dglzarr.sources.scaled import find_scale
 from dglzarr.sources.table import read_sample_sheet
 from dglzarr.sources.text import TextStream
+from dglzarr.studies.fetch import Found
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from dglzarr.kernels.scale import Unit
     from dglzarr.sources import Source
     from dglzarr.storage.options import Progress
 
@@ -79,6 +81,7 @@ class _Found:
     persons: set[str]
     sheet: Path | None = None
     notes: list[str] = field(default_factory=list)
+    accession: str = ""
 
 
 @dataclass
@@ -90,14 +93,21 @@ class _Folder:
     unfit: dict[Path, str] = field(default_factory=dict)
     refused: dict[Path, str] = field(default_factory=dict)
     tables: list[Path] = field(default_factory=list)
+    accessions: dict[Path, str] = field(default_factory=dict)
+    platforms: Sequence[str] = ()
 
     def name(self, path: Path) -> str:
-        """Return a path as the settings file says it."""
-        return os.path.relpath(path, self.base)
+        """Return a path as the settings file says it, the accession of a fetched one."""
+        return self.accessions.get(path) or os.path.relpath(path, self.base)
 
 
 def draft_settings(
-    folder: str | Path, *, base: str | Path = ".", on_progress: Progress | None = None
+    folder: str | Path | None,
+    *,
+    base: str | Path = ".",
+    fetched: Mapping[str, Sequence[Found]] | None = None,
+    platforms: Sequence[str] = (),
+    on_progress: Progress | None = None,
 ) -> str:
     """Return commented settings for the expression files under a folder, as TOML.
 
@@ -108,9 +118,13 @@ def draft_settings(
     Parameters
     ----------
     folder
-        Where the files are, in folders too. Hidden files and studies are left out.
+        Where the files are, in folders too. Hidden files and studies are left out. None for none.
     base
         Folder of the settings file, which its paths are relative to.
+    fetched
+        Files by accession that take part, too.
+    platforms
+        By which these were chosen.
     on_progress
         Called with (what, done, total).
 
@@ -119,36 +133,49 @@ def draft_settings(
     ConfigError
         When there is no such folder, or no file of it is expression.
     """
-    place = Path(folder)
-    if not place.is_dir():
+    if folder is not None and not Path(folder).is_dir():
         raise ConfigError(f"{folder}: expected a folder with expression files, got none.")
-    paths = list(_files(place))
-    found = _Folder(Path(base))
+    files = [Found(str(path)) for path in (_files(Path(folder)) if folder is not None else ())]
+    given = [(name, file) for name, those in (fetched or {}).items() for file in those]
+    accessions = {Path(file.path): name for name, file in given}
+    found = _Folder(Path(base), accessions=accessions, platforms=platforms)
     names = _Names()
+    paths = [*files, *(file for _, file in given)]
     with tempfile.TemporaryDirectory() as scratch:
-        for done, path in enumerate(paths):
+        for done, file in enumerate(paths):
             if on_progress is not None:
                 on_progress("looking at files", done, len(paths))
-            if len(str(path).splitlines()) > 1:
-                found.unfit[path] = "expected a name of one line. Rename it."
-                continue
-            try:
-                source = read_source(path, scratch=scratch)
-            except SourceError as error:
-                found.refused[path] = str(error)
-                continue
-            try:
-                found.sources.append(_describe(source, names))
-            except SourceError as error:
-                found.unfit[path] = str(error)
+            _look(found, names, file, scratch)
     if not found.sources:
         told = next(iter((found.unfit | found.refused).values()), "it holds no file")
         raise ConfigError(
-            f"{folder}: expected expression files, got none that can be read of {len(paths)} "
+            f"{folder or '--geo'}: expected expression files, got none that can be read of "
+            f"{len(paths)} "
             f"(the first: {told})"
         )
     _match_sheets(found)
     return _write(found, names)
+
+
+def _look(found: _Folder, names: _Names, file: Found, scratch: str) -> None:
+    """Note what a file is taken for."""
+    path = Path(file.path)
+    if len(str(path).splitlines()) > 1:
+        found.unfit[path] = "expected a name of one line. Rename it."
+        return
+    sheet, annotation = file.options.get("sample_sheet"), file.options.get("annotation")
+    try:
+        source = read_source(path, sample_sheet=sheet, annotation=annotation, scratch=scratch)
+    except SourceError as error:
+        found.refused[path] = str(error)
+        return
+    try:
+        one = _describe(source, names, unit=file.options.get("unit"))
+    except SourceError as error:
+        found.unfit[path] = str(error)
+        return
+    one.accession = found.accessions.get(path, "")
+    found.sources.append(one)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -165,7 +192,7 @@ def _files(folder: Path) -> Iterator[Path]:
         yield from (here / name for name in sorted(files) if not name.startswith("."))
 
 
-def _describe(source: Source, names: _Names) -> _Found:
+def _describe(source: Source, names: _Names, *, unit: Unit | None = None) -> _Found:
     """Return what an expression file holds.
 
     Raises
@@ -178,7 +205,7 @@ def _describe(source: Source, names: _Names) -> _Found:
         raise SourceError(
             f"{path.name}: expected at least {_FEWEST_GENES} genes, got {len(source.genes)}."
         )
-    scaled = find_scale(source, None)
+    scaled = find_scale(source, unit)
     return _Found(
         path,
         source.format,
@@ -407,10 +434,11 @@ def _not_taken(found: _Folder, refused: Mapping[Path, str]) -> list[str]:
 
 def _sources(found: _Folder, sources: Sequence[_Found], role: str) -> list[str]:
     """Return the entries of some files; those that one pattern tells are one."""
+    lines = _fetched_sources(found, [one for one in sources if one.accession], role)
     groups: dict[tuple[str, str], list[_Found]] = defaultdict(list)
     for one in sources:
-        groups[_pattern(found, one), _sheet_pattern(found, one)].append(one)
-    lines: list[str] = []
+        if not one.accession:
+            groups[_pattern(found, one), _sheet_pattern(found, one)].append(one)
     for (pattern, sheet), members in groups.items():
         place = members[0].path.parent
         matched = {p for p in place.glob(Path(pattern).name) if not p.name.startswith(".")}
@@ -430,6 +458,17 @@ def _sources(found: _Folder, sources: Sequence[_Found], role: str) -> list[str]:
             lines += [f"#   {told}" for one in those for told in _told(one)]
             lines.append("")
     return lines
+
+
+def _fetched_sources(found: _Folder, sources: Sequence[_Found], role: str) -> list[str]:
+    """Return the entry of accessions, one for all."""
+    if not sources:
+        return []
+    names = list(dict.fromkeys(one.accession for one in sources))
+    lines = ["[[sources]]", f"geo = {json.dumps(names)}"]
+    lines += [f"platform = {json.dumps(list(found.platforms))}"] if found.platforms else []
+    lines += [f"role = {_text(role)}"] if role != "train" else []
+    return [*lines, *(f"#   {told}" for one in sources for told in _told(one)), ""]
 
 
 def _pattern(found: _Folder, one: _Found) -> str:

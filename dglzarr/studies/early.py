@@ -20,6 +20,8 @@ from dglzarr.sources.peek import is_lazy
 from dglzarr.stages.group import find_labelled
 from dglzarr.stages.ingest import raw_labels
 from dglzarr.stages.score import check_group_by
+from dglzarr.storage.cluster_options import LAUNCHED
+from dglzarr.storage.launch import check_launch
 from dglzarr.storage.store import is_complete, open_labels
 
 if TYPE_CHECKING:
@@ -60,9 +62,10 @@ def check_extras(settings: Settings, writes: Mapping[str, str]) -> None:
             )
         check_installed("keras", "numba", extra="train")
         check_installed("shap", extra="oracle")
-    is_elsewhere = settings.cluster.kind == "address"
-    if "explain" in todo and asked.device == "gpu" and not is_elsewhere:
+    if "explain" in todo and asked.device == "gpu" and not settings.cluster.is_elsewhere:
         check_installed("cupy", extra="gpu")
+    if todo and settings.cluster.kind in LAUNCHED:
+        check_launch(settings.cluster)
 
 
 def _is_made(uri: str) -> bool:

@@ -21,6 +21,7 @@ from dglzarr.access.gtex import fetch_gtex, gtex_source, unit_of
 from dglzarr.access.http import AgainError, RefusedError
 from dglzarr.access.lock import Entry, read_lock, record
 from dglzarr.errors import ConfigError, DglzarrError, SourceError
+from dglzarr.settings import build_settings
 from dglzarr.sources.geo import read_series_labels
 from dglzarr.sources.text import TextStream
 from dglzarr.storage.files import file_sha256, tag, told, whole
@@ -222,6 +223,45 @@ def _to_ingest(one: Wanted, paths: dict[Entry, str]) -> list[Found]:
 
 
 # ---------------------------------------------------------------- fetching
+
+
+def fetch_accessions(
+    accessions: Sequence[str],
+    platforms: Sequence[str],
+    *,
+    base: Path,
+    on_progress: Progress | None = None,
+) -> tuple[dict[str, list[Found]], list[str]]:
+    """Return files of accessions for settings that are to be written, and what was refused.
+
+    Parameters
+    ----------
+    accessions, platforms
+        As ``geo`` and ``platform`` of the settings; without accessions nothing is done.
+    base
+        Where the settings will be: ``sources.lock`` is written there.
+    on_progress
+        Called with (what, kilobytes done, kilobytes in all).
+
+    Raises
+    ------
+    ConfigError
+        As `fetch`.
+    """
+    if not accessions:
+        return {}, []
+    named = [a if ACCESSION.fullmatch(a) else str(Path(a).absolute()) for a in accessions]
+    source = {"geo": named, "platform": list(platforms)}
+    content = {"root": "study", "sources": [source]}
+    settings = build_settings(content, name="--geo", folder=base.resolve())
+    outcomes = fetch(settings, on_progress=on_progress)
+    lock, cache = _by_source(settings), Fetcher(settings.fetch).cache
+    found = {}
+    for one, outcome in zip(wanted(settings), outcomes, strict=True):
+        if not outcome.is_wrong:
+            paths = {e: str(cache.place(e.sha256, e.name)) for e in lock[one.source]}
+            found[one.name] = _to_ingest(one, paths)
+    return found, [outcome.told for outcome in outcomes if outcome.is_wrong]
 
 
 def get_missing(settings: Settings, *, on_progress: Progress | None = None) -> None:

@@ -175,7 +175,7 @@ class Plan:
             When a source matches no file, two sources have one name, or a named file is absent;
             when a path is relative but workers are elsewhere.
         """
-        if settings.cluster.kind == "address":
+        if settings.cluster.is_elsewhere:
             check_absolute(settings)
         study = study or planned_study(settings.root)
         grown = sources_of(study.uris("expression")[1:])
@@ -620,7 +620,7 @@ def on_cluster(settings: Settings, steps: Sequence[Step]) -> AbstractContextMana
     """Return the settings' cluster, whose workers are looked at before steps run on it."""
     if settings.cluster.kind == "none":
         return client(settings.cluster)
-    if settings.cluster.kind == "address":
+    if settings.cluster.is_elsewhere:
         check_absolute(settings)
     return client(
         settings.cluster,

@@ -143,6 +143,12 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._file(self.server.folder / path.strip("/"), fault)
 
+    def do_POST(self) -> None:
+        """Answer a form as a query."""
+        form = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        self.path = f"{self.path}?{form}"
+        self.do_GET()
+
     def _failed(self, fault: Fault) -> bool:
         """Answer with a failure, where the fault is one of the whole request."""
         if fault in ("hang", "drop"):
@@ -232,12 +238,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._page("GEO", ["/geo/"])
 
     def _eutils(self, verb: str, query: Mapping[str, str]) -> None:
-        """Answer a search by what ``eutils.json`` of the folder lists."""
+        """Answer a search by what ``eutils.json`` of the folder lists, whatever is asked for."""
         known = json.loads((self.server.folder / "eutils.json").read_bytes())
-        if verb == "esearch.fcgi":
-            ids = [one["uid"] for one in known]
-            found = {"count": str(len(ids)), "webenv": "MCID_1", "querykey": "1", "idlist": []}
-            content: dict[str, object] = {"esearchresult": found}
+        content: dict[str, object]
+        if verb == "esearch.fcgi" and "[" not in query.get("term", ""):
+            content = {"esearchresult": {"ERROR": "Empty term"}}
+        elif verb == "esearch.fcgi":
+            found = {"count": str(len(known)), "webenv": "MCID_1", "querykey": "1", "idlist": []}
+            content = {"esearchresult": found}
         else:
             start, size = int(query["retstart"]), int(query["retmax"])
             page = {one["uid"]: one for one in known[start : start + size]}

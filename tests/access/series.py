@@ -34,20 +34,21 @@ def matrix(
     return path
 
 
-def empty_matrix(folder, accession, samples):
+def empty_matrix(folder, accession, samples, platform="GPL15456"):
     """The series matrix of RNA-seq: labels, and a table without rows."""
     cells = {
         "geo_accession": samples,
         "title": [f"Sample {name}" for name in samples],
         "organism_ch1": ["Homo sapiens"] * len(samples),
         "characteristics_ch1": [f"tissue: blood {n + 1}" for n in range(len(samples))],
-        "platform_id": ["GPL15456"] * len(samples),
+        "platform_id": [platform] * len(samples),
     }
-    lines = [f'!Series_geo_accession\t"{accession}"', '!Series_platform_id\t"GPL15456"', ""]
+    lines = [f'!Series_geo_accession\t"{accession}"', f'!Series_platform_id\t"{platform}"', ""]
     lines += ["\t".join([f"!Sample_{key}", *(f'"{v}"' for v in vs)]) for key, vs in cells.items()]
     lines += ["!series_matrix_table_begin", "\t".join(f'"{v}"' for v in ["ID_REF", *samples])]
     lines += ["!series_matrix_table_end", ""]
-    path = folder / series_folder(accession) / f"{accession}_series_matrix.txt.gz"
+    name = accession if platform == "GPL15456" else f"{accession}-{platform}"
+    path = folder / series_folder(accession) / f"{name}_series_matrix.txt.gz"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
     return path

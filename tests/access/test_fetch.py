@@ -13,8 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from dglzarr.access.lock import read_lock
+from dglzarr.cli import app
 from dglzarr.errors import ConfigError, SourceError
 from dglzarr.settings import load_settings
 from dglzarr.studies.fetch import fetch, get_missing, wanted
@@ -201,6 +203,18 @@ def test_fetch__rna_seq_without_counts_is_refused(place, asked):
     assert told.state == "refused"
     assert re.match(r"GSE99479: expected values, got an empty series matrix.* Remove it", told.told)
     assert read_lock(place / "sources.lock") == []
+
+
+def test_fetch__rna_seq_of_several_platforms_needs_no_choice(place, asked):
+    for platform, samples in (("GPL11154", ["GSM1", "GSM2"]), ("GPL16791", ["GSM3"])):
+        empty_matrix(place / "served", "GSE60", samples, platform=platform)
+    ncbi_counts(place / "served", "GSE60", ["GSM1", "GSM2", "GSM3"])
+    assert asked("GSE60")["GSE60"].n_files == 5
+    (source,) = Plan.of(load_settings(place / "study.toml")).sources
+    sheet = Path(source.options.sample_sheet).read_text().splitlines()
+    assert [line.split("\t")[:2] for line in sheet[1:]] == [
+        ["GSM1", "GPL11154"], ["GSM2", "GPL11154"], ["GSM3", "GPL16791"],
+    ]  # fmt: skip
 
 
 # ---------------------------------------------------------------- what goes wrong and is overcome
@@ -494,6 +508,37 @@ def test_requests__at_most_so_many_a_second(place, monkeypatch):
         times = [at for at, _, _ in mirror.asked]
     assert len(times) == 10
     assert times[-1] - times[0] >= 9 / 10 - 0.05, "10 a second, over all threads"
+
+
+# ---------------------------------------------------------------- settings drafted
+
+
+def test_init__drafts_settings_of_accessions_that_can_be_mined(place, monkeypatch):
+    for accession in ("GSE1", "GSE2", "GSE3"):
+        matrix(place / "served", accession)
+    (place / "list.txt").write_text("GSE2\nGSE3\nGSE4\n")
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("NCBI_API_KEY", "for the rate")
+    with serving(place / "served") as mirror:
+        for name, value in mirror.environment().items():
+            monkeypatch.setenv(name, value)
+        words = ["init", "--geo", "GSE1", "--geo", "list.txt", "--output", "study.toml"]
+        done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1, "one was not taken"
+    assert "GSE4: expected a public series" in done.output
+    text = (place / "study.toml").read_text()
+    assert text.startswith("# 24 samples of 3 series train this, over 60 genes.")
+    assert 'geo = ["GSE1", "GSE2", "GSE3"]' in text
+    assert "#   GSE1_series_matrix.txt.gz: series-matrix, 8 samples x 60 genes, GPL96" in text
+    settings = load_settings(place / "study.toml")  # the server is gone
+    assert [source.name for source in Plan.of(settings).sources] == ["GSE1", "GSE2", "GSE3"]
+
+
+def test_init__of_nothing(place, monkeypatch):
+    monkeypatch.chdir(place)
+    done = CliRunner().invoke(app, ["init"])
+    assert isinstance(done.exception, ConfigError)
+    assert str(done.exception) == "init: expected a folder of files, or --geo GSE..., got neither."
 
 
 # ---------------------------------------------------------------- settings

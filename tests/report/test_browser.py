@@ -3,9 +3,12 @@
 import base64
 import csv
 
+import numpy as np
 import pytest
 
+from dglzarr.report.tables import for_script
 from tests.browser import chromium, console, requested, screen, until
+from tests.report.test_interactive import DATA, embedded
 from tests.report.test_report import EVIL, GENES, SYMBOLS, study, written
 
 pytestmark = pytest.mark.slow
@@ -70,6 +73,7 @@ def page(browser, written):
 
 def show(browser, written):
     console(browser)
+    requested(browser)
     browser.get(f"file://{written}")
     until(lambda: browser.execute_script("return document.documentElement.dataset.ready"), "page")
     assert set(requested(browser)) == {f"file://{written}"}
@@ -300,3 +304,69 @@ def test_without_javascript__it_reads_as_it_stands(browser, written):
         assert link.endswith("report_data/learning.tsv")
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+HOSTILE = "</script><img src=x onerror=document.title='stolen'>"
+
+
+@pytest.fixture
+def dense(written, tmp_path):
+    """The page with 3,000 genes, of which one has a hostile symbol."""
+    html = written.read_text()
+    data = embedded(written)
+    genes = data["tables"]["genes"]
+    rng, n = np.random.default_rng(0), 3000
+    made = {
+        "gene": [f"{i}_at" for i in range(n)],
+        "gene_symbol": [HOSTILE, *(f"G{i}" for i in range(1, n))],
+        "error_mined": rng.normal(0.6, 0.1, n).tolist(),
+        "error_rival": rng.normal(0.6, 0.1, n).tolist(),
+    }
+    columns = zip(genes["names"], genes["columns"], strict=True)
+    genes["columns"] = [made.get(name, [*column * 50]) for name, column in columns]
+    place = tmp_path / "dense.html"
+    place.write_text(DATA.sub(lambda found: found[0].replace(found[1], for_script(data)), html))
+    return place
+
+
+def test_dense__hexagons_until_zoomed_then_dots(browser, dense):
+    screen(browser, 1400, 900)
+    show(browser, dense)
+    chart = "[data-picture=target-genes]"
+    assert not browser.find_elements("css selector", f"{chart} [aria-label=dot] circle")
+    assert browser.find_elements("css selector", f"{chart} [aria-label=hexagon] path")
+    press(browser, f"{chart} .live", "+")
+    until(lambda: browser.find_elements("css selector", f"{chart} [aria-label=dot] circle"), "dots")
+    assert "of 3,000 are in sight" in find(browser, f"{chart} .said").text
+    assert console(browser) == []
+
+
+def test_dense__a_hostile_symbol_is_text_wherever_it_is_shown(browser, dense):
+    from selenium.webdriver import Keys
+
+    screen(browser, 1400, 900)
+    show(browser, dense)
+    press(browser, "#find", "0_at")
+    press(browser, "#gene-search", "onerror")
+    assert texts(browser, "#all-genes tbody td:nth-child(3)") == [HOSTILE]
+    press(browser, "[data-picture=target-genes] .live", Keys.HOME)
+    assert (
+        HOSTILE.replace("</script>", "") in find(browser, "[data-picture=target-genes] .said").text
+    )
+    assert browser.title == "Study <1>"
+    assert browser.find_elements("css selector", "img[src=x]") == []
+    assert console(browser) == []
+    assert requested(browser) == []
+
+
+def test_zoom__to_where_nothing_is_stays(page):
+    from selenium.webdriver import ActionChains
+
+    live = find(page, "[data-picture=target-genes] .live")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", live)
+    before = live.get_attribute("data-n")
+    x, y = live.size["width"] // 2, live.size["height"] // 2
+    drag = ActionChains(page).move_to_element_with_offset(live, 70 - x, y - 60).click_and_hold()
+    drag.move_by_offset(12, -12).release().perform()
+    assert find(page, "[data-picture=target-genes] .said").text == "Nothing is there."
+    assert live.get_attribute("data-n") == before

@@ -14,8 +14,10 @@ import yaml
 
 import dglzarr.report
 from dglzarr.report.multiqc import multiqc_files
+from dglzarr.report.page import write_report
 from dglzarr.report.tables import Table, for_script, write_tables
 from dglzarr.storage.store import open_store
+from tests.builders import set_attributes
 from tests.report.test_report import EVIL, GENES, N_LANDMARKS, evaluation_arrays, study, written
 
 __all__ = ["study", "written"]
@@ -211,3 +213,33 @@ def test_multiqc__shows_every_file(written, tmp_path):
     page = (tmp_path / "multiqc_report.html").read_text()
     for path in (written.parent / "report_data").glob("*_mqc.tsv"):
         assert f"{path.stem.removesuffix('_mqc')}" in page
+
+
+def test_table__of_the_papers_22268_genes_takes_under_4_mb_of_the_page():
+    rng = np.random.default_rng(0)
+    n = 22_268
+    columns = {name: [f"{200_000 + i}_s_at" for i in range(n)] for name in ("gene", "gene_symbol")}
+    numbers = {f"error_{i}": rng.normal(size=n).tolist() for i in range(10)}
+    assert len(for_script(Table("genes", "t", {**columns, **numbers}).embedded())) < 4e6
+
+
+@pytest.mark.parametrize(
+    ("stores", "words"),
+    [({}, "without the normalized store"), ({"normalized": "none"}, "taken as normalized already"),
+     ({"normalized": "quantile"}, "given one common distribution")],
+    ids=["absent", "copied", "quantile"],
+)  # fmt: skip
+def test_page__tells_what_normalization_did(study, tmp_path, stores, words):
+    found = dict(study["stores"])
+    if stores:
+        found["normalized"] = str(tmp_path / "normalized.zarr")
+        shutil.copytree(study["stores"]["expression"][0], found["normalized"])
+        set_attributes(found["normalized"], parameters={"method": stores["normalized"]})
+    page = Path(write_report(str(tmp_path / "r.html"), **{**study, "stores": found}))
+    assert words in page.read_text()
+    assert ("normalization" in embedded(page)["tables"]) == bool(stores)
+    if stores:
+        table = read(tmp_path / "report_data" / "normalization.tsv")
+        rows = open_store(found["expression"])["expression"].values
+        median = [float(row["before_median"]) for row in table]
+        np.testing.assert_allclose(median, np.median(rows, axis=1), rtol=1e-6)

@@ -431,3 +431,58 @@ def test_open_matrix__none_for_another_layout(tmp_path, options):
 
 def test_open_matrix__none_for_a_remote_store():
     assert open_matrix("memory://x.zarr", "expression") is None
+
+
+@settings(max_examples=30)
+@given(layouts, st.data())
+def test_matrix_column__as_zarr_has_it(tmp_path_factory, layout, data):
+    uri, array = create(tmp_path_factory.mktemp("x"), **layout)
+    write(open_matrix(uri, "expression"), values_of(layout["shape"]))
+    gene = data.draw(st.integers(0, layout["shape"][1] - 1))
+    np.testing.assert_array_equal(open_matrix(uri, "expression").column(gene), array[:, gene])
+
+
+def test_matrix_column__chunks_that_zarr_left_out_are_missing_values(tmp_path):
+    uri, array = create(tmp_path)
+    array[3:5, 20] = 1
+    array[40:42, 0] = 2
+    array[66, 8] = 3
+    for gene in (0, 8, 20, 22):
+        np.testing.assert_array_equal(open_matrix(uri, "expression").column(gene), array[:, gene])
+
+
+def test_matrix_column__missing_shard_and_chunk_beyond_the_end(tmp_path):
+    uri, _ = create(tmp_path)
+    matrix = open_matrix(uri, "expression")
+    matrix.write(0, [np.ones((32, 23))])
+    with pytest.raises(StoreError, match=r"x\.zarr: region 1 of 'expression' is missing\. Run"):
+        matrix.column(3)
+    path = Path(uri, "expression", "c", "0", "0")
+    path.write_bytes(path.read_bytes()[-(16 * 16 + 4) :])
+    with pytest.raises(StoreError, match=r"expression/c/0/0: expected a whole shard"):
+        matrix.column(3)
+
+
+def test_matrix_column__a_disk_that_refuses_names_the_shard(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    uri, _ = create(tmp_path, shape=(32, 23))
+    open_matrix(uri, "expression").write(0, [np.ones((32, 23))])
+    monkeypatch.setattr(shards.mmap, "mmap", refuse)
+    with pytest.raises(StoreError, match=r"expression/c/0/0: cannot be read: Input/output error"):
+        open_matrix(uri, "expression").column(3)
+
+
+@pytest.mark.parametrize("options", [{}, {"compressors": BloscCodec(cname="lz4")}])
+def test_rows_column__of_all_segments_compressed_or_not(tmp_path, options):
+    uris, values = [], []
+    for part in range(2):
+        folder = tmp_path / str(part)
+        uri, array = create(folder, shape=(30 + part, 23), **options)
+        values.append(values_of(array.shape, seed=part))
+        array[...] = values[-1]
+        uris.append(uri)
+    np.testing.assert_array_equal(Rows(uris).column(22), np.concatenate(values)[:, 22])
+    with pytest.raises(AssertionError, match="gene out of range"):
+        Rows(uris).column(23)

@@ -15,6 +15,7 @@ from dglzarr.settings import Settings, load_settings
 from dglzarr.stages.select import SelectOptions, select
 from dglzarr.storage.schemas import SCORES
 from dglzarr.storage.store import create_store, finish, is_complete, open_store
+from dglzarr.studies import early
 from dglzarr.studies import plan as pipeline
 from dglzarr.studies.plan import OPTIONAL, STEPS, VERBS, Plan, mine
 from dglzarr.testing import write_study
@@ -351,13 +352,29 @@ NOT_OF_MINE = {
 }  # fmt: skip
 """Asked by other verbs, whose tests change them; tests/access has those of fetching."""
 CLUSTER = {
-    "kind": "local",
-    "n_workers": 3,
-    "threads_per_worker": 2,
-    "memory_limit": "1GiB",
-    "address": "tcp://127.0.0.1:1",
-    "wait_limit": 7,
+    "kind": "local", "n_workers": 3, "max_workers": 9, "threads_per_worker": 2,
+    "memory_limit": "1GiB", "address": "tls://127.0.0.1:1", "tls_ca": "ca.pem",
+    "tls_cert": "cert.pem", "tls_key": "key.pem", "queue": "long", "account": "lab",
+    "walltime": "10:00:00", "image": "dglzarr:1", "namespace": "lab", "volumes": {"data": "/data"},
+    "cluster_class": "distributed.LocalCluster", "arguments": {"interface": "lo"}, "wait_limit": 7,
+}  # fmt: skip
+CLUSTER_KINDS = {
+    "address": ("address", "tls_ca", "tls_cert", "tls_key"),
+    "slurm": ("queue", "account", "walltime", "arguments"),
+    "kubernetes": ("image", "namespace", "volumes"),
+    "class": ("cluster_class",),
 }
+
+
+def cluster_with(name, folder):
+    """A section with one choice, and what it takes to be valid."""
+    kind = next((kind for kind, names in CLUSTER_KINDS.items() if name in names), "local")
+    asked = {"address": CLUSTER_KINDS["address"], "kubernetes": ("image", "volumes")}.get(kind, ())
+    section = {"kind": kind, **{key: CLUSTER[key] for key in (*asked, name)}}
+    return {
+        key: str(folder / value) if key.startswith("tls_") else value
+        for key, value in section.items()
+    }
 
 
 def written(root):
@@ -463,10 +480,13 @@ def test_settings__cluster_field_reaches_the_client(tmp_path, monkeypatch, name)
         raise BrokenError
 
     monkeypatch.setattr(pipeline, "client", client)
-    section = {"cluster": {name: CLUSTER[name]}}
+    monkeypatch.setattr(early, "check_launch", lambda _: None)  # no batch system is needed
+    section = cluster_with(name, tmp_path)
+    for key in ("tls_ca", "tls_cert", "tls_key"):
+        (tmp_path / CLUSTER[key]).touch()
     with pytest.raises(BrokenError):
-        mine(tiny(tmp_path, **section))
-    assert seen[name] == CLUSTER[name]
+        mine(tiny(tmp_path, cluster=section))
+    assert seen[name] == section[name]
 
 
 # ---------------------------------------------------------------- bits

@@ -1,0 +1,183 @@
+"""Series of GEO that are there to be had, by NCBI's E-utilities: a search, then its pages.
+
+The search stays on NCBI's history server; a key goes in the body of requests alone, so that it is
+in no address, log or record.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dglzarr.access.geo import ACCESSION, PLATFORM
+from dglzarr.access.http import RefusedError
+from dglzarr.access.options import API_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from dglzarr.access.http import Client
+    from dglzarr.storage.options import Progress
+
+PAGE = 500
+EMAIL = "NCBI_EMAIL"
+_DAY = re.compile(r"\d{4}(-\d\d(-\d\d)?)?")
+_FOREVER = "3000"
+
+
+@dataclass(frozen=True)
+class SeriesFound:
+    """A series as NCBI describes it."""
+
+    accession: str
+    n_samples: int
+    organism: str
+    platforms: str
+    published: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Search:
+    """Which series are looked for.
+
+    Attributes
+    ----------
+    platforms
+        As in ``GPL96``; any of them.
+    organism
+        As in ``Homo sapiens``; "" for any.
+    since
+        The first day of publication, as in ``2026-01-01``; "" for any.
+    min_samples
+        How many samples a series has at least.
+    rna_seq
+        Only series of which NCBI has counts.
+    """
+
+    platforms: Sequence[str] = ()
+    organism: str = ""
+    since: str = ""
+    min_samples: int = 1
+    rna_seq: bool = False
+
+    def term(self) -> str:
+        """Return it as a search of E-utilities.
+
+        Raises
+        ------
+        RefusedError
+            When a part of it is not what it should be.
+
+        Examples
+        --------
+        >>> Search(["GPL96"], "Homo sapiens", "2026-01-01", 20).term()
+        'gse[ETYP] AND (GPL96[ACCN]) AND "Homo sapiens"[ORGN] AND 2026/01/01:3000[PDAT] AND \
+20:1000000[NSAM]'
+        """
+        self._check()
+        parts = ["gse[ETYP]"]
+        if self.platforms:
+            parts.append(f"({' OR '.join(f'{p}[ACCN]' for p in self.platforms)})")
+        if self.organism:
+            parts.append(f'"{self.organism}"[ORGN]')
+        if self.since:
+            parts.append(f"{self.since.replace('-', '/')}:{_FOREVER}[PDAT]")
+        if self.min_samples > 1:
+            parts.append(f"{self.min_samples}:1000000[NSAM]")
+        if self.rna_seq:
+            parts.append('"rnaseq counts"[Filter]')
+        return " AND ".join(parts)
+
+    def _check(self) -> None:
+        if not (self.platforms or self.organism or self.since):
+            raise RefusedError("expected --platform, --organism or --since, got none of them")
+        for platform in self.platforms:
+            if not PLATFORM.fullmatch(platform):
+                raise RefusedError(f"--platform: expected one such as GPL96, got {platform!r}")
+        if self.since and not _DAY.fullmatch(self.since):
+            raise RefusedError(f"--since: expected a day such as 2026-01-01, got {self.since!r}")
+        if '"' in self.organism or "[" in self.organism:
+            raise RefusedError(f"--organism: expected a name, got {self.organism!r}")
+
+
+def discover(
+    client: Client, search: Search, *, on_progress: Progress | None = None
+) -> list[SeriesFound]:
+    """Return the series that a search finds, the newest first.
+
+    Raises
+    ------
+    RefusedError
+        When the search is none, or NCBI does not answer it.
+    """
+    term = search.term()
+    asked = {"db": "gds", "term": term, "usehistory": "y", "retmax": "0"}
+    said = _ask(client, "esearch", asked).get("esearchresult", {})
+    problem = said.get("ERROR") or said.get("errorlist", {}).get("phrasesnotfound")
+    if problem or not str(said.get("count", "")).isdecimal() or not said.get("webenv"):
+        raise RefusedError(f"expected NCBI to search for {term}, got {str(problem or said)[:100]}")
+    total = int(said["count"])
+    found: list[SeriesFound] = []
+    for start in range(0, total, PAGE):
+        if on_progress is not None:
+            on_progress("looking at series", start, total)
+        found += _page(client, said, start, min(PAGE, total - start))
+    if on_progress is not None and total:
+        on_progress("looking at series", total, total)
+    fit = [one for one in found if one.n_samples >= search.min_samples]
+    return sorted(fit, key=lambda one: (one.published, one.accession), reverse=True)
+
+
+def _page(client: Client, said: dict[str, Any], start: int, size: int) -> Iterator[SeriesFound]:
+    """Yield the series of one page of a search."""
+    asked = {
+        "db": "gds",
+        "query_key": str(said["querykey"]),
+        "WebEnv": str(said["webenv"]),
+        "retstart": str(start),
+        "retmax": str(size),
+    }
+    result = _ask(client, "esummary", asked).get("result", {})
+    uids = result.get("uids", [])
+    if len(uids) != size:
+        raise RefusedError(f"expected {size} series from the {start + 1}th, got {len(uids)}. Retry")
+    for uid in uids:
+        one = result.get(uid, {})
+        accession = str(one.get("accession", ""))
+        if not ACCESSION.fullmatch(accession):
+            raise RefusedError(f"expected the accession of a series, got {accession!r} for {uid}")
+        platforms = [f"GPL{number}" for number in str(one.get("gpl", "")).split(";") if number]
+        yield SeriesFound(
+            accession,
+            int(one.get("n_samples") or 0),
+            _plain(one.get("taxon")),
+            ",".join(platforms),
+            _plain(one.get("pdat")).replace("/", "-"),
+            _plain(one.get("title")),
+        )
+
+
+def _plain(text: object) -> str:
+    return " ".join(str(text or "").split())
+
+
+def _ask(client: Client, verb: str, asked: dict[str, str]) -> dict[str, Any]:
+    """Return what E-utilities answer to a form."""
+    form = {**asked, "retmode": "json", "tool": "dglzarr"}
+    for name, variable in (("api_key", API_KEY), ("email", EMAIL)):
+        if value := os.environ.get(variable):
+            form[name] = value
+    text = client.text(f"{client.options.address('eutils')}/{verb}.fcgi", form=form)
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise RefusedError(
+            f"expected JSON of {verb}, got {text[:60]!r}. Run again later"
+        ) from error
+    if not isinstance(found, dict):
+        raise RefusedError(f"expected an object of {verb}, got {text[:60]!r}. Run again later")
+    return found

@@ -1,0 +1,142 @@
+"""What is exported: samples, genes, what is known of them, and the values block by block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dglzarr.errors import ConfigError, hint
+from dglzarr.kernels.slices import iter_slices
+from dglzarr.query.asked import gene_table
+from dglzarr.query.tree import open_study
+from dglzarr.storage.declare import CHUNK_SAMPLES
+from dglzarr.storage.rows import Rows
+from dglzarr.storage.study import open_study as pinned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import pandas as pd
+    import xarray as xr
+    from numpy.typing import NDArray
+
+    Block = tuple[slice, NDArray[np.float32]]
+
+BLOCK_NBYTES = 2**26
+"""Of values that are in memory at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Selected:
+    """Samples and genes of a study, to be written elsewhere.
+
+    Attributes
+    ----------
+    tree
+        The study.
+    samples, genes
+        What is known of each, a line each; the first column is its label.
+    facts
+        The same of genes as a Dataset, with ``latent_score`` where the study has scores.
+    places
+        Where the genes stand in the study, (gene,).
+    on_progress
+        Called with the samples, or genes, that are done, and all of them.
+    """
+
+    tree: xr.DataTree
+    samples: pd.DataFrame
+    genes: pd.DataFrame
+    facts: xr.Dataset
+    places: NDArray[np.int64]
+    rows: Rows
+    on_progress: Callable[[int, int], None]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Samples and genes."""
+        return len(self.rows), self.places.size
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """Where the values come from: attributes of the normalized store."""
+        found = self.tree["normalized"].attrs
+        names = (
+            "uri",
+            "store_id",
+            "created",
+            "dglzarr_version",
+            "inputs",
+            "parameters",
+            "segments",
+        )
+        return {name: str(found[name]) for name in names if name in found}
+
+    def blocks(self, *, limit_nbytes: int = BLOCK_NBYTES) -> Iterator[Block]:
+        """Yield consecutive samples and their values (sample, gene), whole chunks of samples."""
+        n_samples, n_genes = self.shape
+        is_whole = n_genes == self.rows.shape[1] and bool((np.diff(self.places) == 1).all())
+        windows = -(-n_samples // CHUNK_SAMPLES)
+        for some in iter_slices(windows, 4 * CHUNK_SAMPLES * n_genes, limit_nbytes=limit_nbytes):
+            part = slice(some.start * CHUNK_SAMPLES, min(some.stop * CHUNK_SAMPLES, n_samples))
+            index = np.arange(part.start, part.stop)
+            yield part, self.rows.take(index, None if is_whole else self.places)
+            self.on_progress(part.stop, n_samples)
+
+    def gene_blocks(self, *, limit_nbytes: int = BLOCK_NBYTES) -> Iterator[Block]:
+        """Yield consecutive genes and their values (sample, gene), of all samples."""
+        n_samples, n_genes = self.shape
+        every = np.arange(n_samples)
+        for part in iter_slices(n_genes, 4 * n_samples, limit_nbytes=limit_nbytes):
+            yield part, self.rows.take(every, self.places[part])
+            self.on_progress(part.stop, n_genes)
+
+
+def select(
+    root: str,
+    *,
+    panel: str = "",
+    genes: Sequence[str] = (),
+    on_progress: Callable[[int, int], None] = lambda *_: None,
+) -> Selected:
+    """Return all samples of a study, and its genes: all, those of a panel in its order, or some.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such panel or gene.
+    StoreError
+        When the study is not complete.
+    """
+    tree = open_study(root)
+    ask = tree.dgl
+    if "normalized" not in tree.children:
+        raise ConfigError(f"{root}: expected a study with 'normalized', got one without. Run it.")
+    n_genes = tree["normalized"].sizes["gene"]
+    if panel and genes:
+        raise ConfigError("--panel: expected without --gene. Export twice.")
+    if panel:
+        places = ask.names.find_all(_genes_of(tree, panel))
+    else:
+        places = ask.names.find_all(genes) if genes else np.arange(n_genes)
+    facts = ask.facts(places)
+    every = np.arange(tree["normalized"].sizes["sample"])
+    samples = ask.labels.table(every).to_dataframe().reset_index()
+    rows = Rows(pinned(root).uris("normalized"))
+    return Selected(tree, samples, gene_table(facts), facts, places, rows, on_progress)
+
+
+def _genes_of(tree: xr.DataTree, panel: str) -> list[str]:
+    if "landmarks" not in tree.children:
+        raise ConfigError("--panel: expected a study with panels, got none. Run 'select'.")
+    landmarks = tree["landmarks"].dataset
+    names: list[Any] = landmarks["panel"].values.tolist()
+    if panel not in names:
+        raise ConfigError(
+            f"--panel: expected one of {', '.join(map(str, names[:12]))}, got {panel[:60]!r}"
+            f"{hint(panel, map(str, names))}."
+        )
+    labels = landmarks["panel_gene"].values[names.index(panel)]
+    return [str(label) for label in labels if label]

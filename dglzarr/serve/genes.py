@@ -1,0 +1,106 @@
+"""Finds genes by any of their names: label of the feature, symbol, Entrez or Ensembl ID."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from dglzarr.sources.identifiers import clean_id, first_symbol, has_name, strip_version
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+N_NEAR = 5
+LONGEST_NAME = 200
+"""Characters of a name that is looked for."""
+
+
+class GeneIndex:
+    """The names of a study's features, each of which may be asked for in any case of letters.
+
+    Parameters
+    ----------
+    labels, symbols, ids
+        Of each feature; "" where it has none.
+    rank
+        Of each feature, lower first among those that a name finds.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        symbols: Sequence[str],
+        ids: Sequence[str],
+        rank: Sequence[int],
+    ) -> None:
+        self.labels, self.symbols, self.ids, self.rank = labels, symbols, ids, rank
+        self._places: list[dict[str, list[int]]] = [{}, {}, {}]
+        for names, places in zip((labels, symbols, ids), self._places, strict=True):
+            for place, name in enumerate(names):
+                for each in {name, first_symbol(name)}:
+                    if has_name(each):
+                        places.setdefault(_key(each), []).append(place)
+        self._plain = [
+            "\n".join((label, symbol, gene_id)).upper()
+            for label, symbol, gene_id in zip(labels, symbols, ids, strict=True)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def find(self, name: str) -> list[int]:
+        """Return the features of a name, by rank: those of that label, else symbol, else ID."""
+        key = _key(name.strip())
+        found = next((places[key] for places in self._places if key in places), [])
+        return sorted(found, key=self._by_rank)
+
+    def search(self, text: str) -> list[int]:
+        """Return the features that a text may mean: of that name, then beginning so, then with it.
+
+        Features that are equally good come by rank. "" means all.
+        """
+        wanted = " ".join(text.split()).upper()
+        exact = self.find(text) if wanted else []
+        begin: list[int] = []
+        within: list[int] = []
+        for place, plain in enumerate(self._plain):
+            if wanted in plain:
+                begins = plain.startswith(wanted) or f"\n{wanted}" in plain
+                (begin if begins else within).append(place)
+        ordered = (*exact, *sorted(begin, key=self._by_rank), *sorted(within, key=self._by_rank))
+        return list(dict.fromkeys(ordered))
+
+    def near(self, name: str) -> list[str]:
+        """Return names that are much like one that is not known, as the study spells them."""
+        key = _key(name.strip()[:LONGEST_NAME])
+        alike = [k for k in self._by_first.get(key[:1], ()) if abs(len(k) - len(key)) <= 2]
+        return [self._spelled[k] for k in get_close_matches(key, alike, n=N_NEAR, cutoff=0.6)]
+
+    def called(self, place: int) -> str:
+        """Return how people call a feature: its symbol, else its label."""
+        return first_symbol(self.symbols[place]) or self.labels[place]
+
+    def _by_rank(self, place: int) -> tuple[int, int]:
+        return int(self.rank[place]), place
+
+    @cached_property
+    def _spelled(self) -> dict[str, str]:
+        spelled: dict[str, str] = {}
+        for places, names in zip(self._places, (self.labels, self.symbols, self.ids), strict=True):
+            for key, found in places.items():
+                first = names[found[0]]
+                spelled.setdefault(key, first if _key(first) == key else first_symbol(first))
+        return spelled
+
+    @cached_property
+    def _by_first(self) -> dict[str, list[str]]:
+        by_first: dict[str, list[str]] = {}
+        for key in self._spelled:
+            by_first.setdefault(key[:1], []).append(key)
+        return by_first
+
+
+def _key(name: str) -> str:
+    """Return a name as it is compared: no Ensembl version, no decimals, upper case."""
+    return strip_version(clean_id(name)).upper()

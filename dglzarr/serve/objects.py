@@ -1,0 +1,374 @@
+"""The stores as they stand, by plain HTTP: whole objects, ranges of them, and their tags.
+
+So ``xarray.open_zarr("http://.../normalized.zarr")`` reads lazily. A store that is being made is
+not there; one that has been replaced since it was opened is gone, so that nobody gets parts of two.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from stat import S_ISREG
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import anyio.to_thread
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from dglzarr.errors import DglzarrError
+from dglzarr.serve.questions import Question
+from dglzarr.serve.refusals import BadQuestion, Gone, NotFound, NotMade
+from dglzarr.serve.stamps import file_stamp
+from dglzarr.storage.files import PARTIAL
+from dglzarr.storage.objects import FOLDER, GROUP
+from dglzarr.storage.study import MANIFEST, OPTIONAL, SEGMENTED, WHOLE, open_study
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+
+PIECE_NBYTES = 2**20
+_PART = re.compile(r"[A-Za-z0-9_.@ +,()-]+")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
+
+
+class Store(NamedTuple):
+    """A finished store: its folder, identity, and what changes when it is replaced."""
+
+    path: Path
+    store_id: str
+    stamp: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A store as it was asked for, and the object in it.
+
+    ``pinned`` is the identity that the address names, "" where it names none.
+    """
+
+    uri: str
+    object: str
+    pinned: str = ""
+
+
+def find_place(root: str, path: str) -> Place:
+    """Return which store of a study an address means, and which object.
+
+    ``NAME.zarr`` of a store in segments stands for its only one.
+
+    Raises
+    ------
+    NotFound
+        When there is no such place.
+    Gone
+        When the study has several segments by now.
+    """
+    parts = path.split("/")
+    if not all(_PART.fullmatch(part) and part.strip(".") for part in parts):
+        raise NotFound("There is no such object.")
+    at = next((i for i, part in enumerate(parts) if ".zarr" in part), None)
+    if at is None:
+        raise NotFound("There is no such store. /data/STUDY lists them.")
+    name, _, pinned = parts[at].partition(".zarr")
+    if pinned and not pinned.startswith("@"):
+        raise NotFound("There is no such store. /data/STUDY lists them.")
+    folder, inside = parts[:at], "/".join(parts[at + 1 :])
+    if not folder and name in SEGMENTED:
+        segments = open_study(root).segments
+        if len(segments) > 1:
+            where = " and ".join(f"segments/{s}/{name}.zarr" for s in segments)
+            raise Gone(f"{name} has grown: open {where}.")
+        folder = ["segments", segments[0]]
+    return Place("/".join([root, *folder, f"{name}.zarr"]), inside, pinned[1:])
+
+
+def store_of(place: Place) -> Store:
+    """Return the finished store at a place.
+
+    Raises
+    ------
+    NotMade
+        When there is none, or one that is being made.
+    Gone
+        When it is not the one that the address names.
+    """
+    found = _store(place.uri, file_stamp(f"{place.uri}/{GROUP}"))
+    if found is None:
+        raise NotMade("There is no finished store of that name.")
+    if place.pinned and found.store_id != place.pinned:
+        raise Gone("This store has been replaced since. Open it anew by the address of today.")
+    return found
+
+
+@lru_cache(maxsize=256)
+def _store(uri: str, stamp: tuple[int, ...] | None) -> Store | None:
+    from dglzarr.storage.store import read_attributes  # noqa: PLC0415  (takes a second)
+
+    if stamp is None:
+        return None
+    try:
+        attributes = read_attributes(uri) or {}
+    except DglzarrError:
+        return None
+    if not attributes.get("complete") or "dglzarr_schema" not in attributes:
+        return None
+    return Store(Path(uri).resolve(), str(attributes["store_id"]), stamp)
+
+
+class Opened:
+    """Which store each client address opened last without naming it: it gets objects of no other.
+
+    A client that reads on after the store was replaced would mix two of them.
+    """
+
+    def __init__(self, most: int = 4096) -> None:
+        self._known: dict[tuple[str, str], str] = {}
+        self._most, self._lock = most, threading.Lock()
+
+    def check(self, client: str, place: Place, store: Store) -> None:
+        """Note who opens a store, refuse who reads on in one that has been replaced."""
+        key = client, place.uri
+        with self._lock:
+            if place.object == GROUP:
+                self._known.pop(key, None)
+                self._known[key] = store.store_id
+                if len(self._known) > self._most:
+                    self._known.pop(next(iter(self._known)))
+            elif self._known.get(key, store.store_id) != store.store_id:
+                raise Gone("This store has been replaced since it was opened. Open it again.")
+
+
+def index(request: Request) -> Response:
+    """Tell which stores of a study can be opened, and where."""
+    Question(request.query_params).end()
+    root = request.app.state.shelf[request.path_params["study"]].root
+    base = str(request.url.replace(query="")).rstrip("/")
+    rows = [{**row, "url": f"{base}/{row['path']}"} for row in list_stores(root)]
+    return JSONResponse({"stores": rows})
+
+
+def list_stores(root: str) -> list[dict[str, str]]:
+    """Return the finished stores of a study: what they are, and their path in it, by identity."""
+    from dglzarr.storage.schemas import SPECS  # noqa: PLC0415  (as below)
+
+    study = open_study(root)
+    found = []
+    for schema in (*SEGMENTED, *WHOLE, *OPTIONAL):
+        for uri in study.uris(schema):
+            store = _store(uri, file_stamp(f"{uri}/{GROUP}"))
+            if store is None:
+                continue
+            path = uri.removeprefix(f"{root}/")
+            is_only = schema in SEGMENTED and len(study.segments) == 1
+            found.append(
+                {
+                    "schema": schema,
+                    "description": SPECS[schema].description,
+                    "path": f"{schema}.zarr" if is_only else path,
+                    "pinned": f"{path}@{store.store_id}",
+                }
+            )
+    return found
+
+
+def whole_file(request: Request, folder: Path, path: str, kind: str) -> Response:
+    """Return a file of a folder; nothing outside of it."""
+    inside = folder.resolve()
+    file = (inside / path).resolve()
+    if not file.is_relative_to(inside):
+        raise NotFound("There is no such file.")
+    answer = _file(request, file, "file")
+    answer.headers["content-type"] = kind
+    return answer
+
+
+def answer(request: Request) -> Response:
+    """Return the answer to a request for an object of a study."""
+    path = request.path_params["path"]
+    root = request.app.state.shelf[request.path_params["study"]].root
+    opened: Opened = request.app.state.opened
+    Question(request.query_params).end()
+    if path == MANIFEST:
+        return _file(request, Path(root, MANIFEST), "manifest")
+    place = find_place(root, path)
+    store = store_of(place)
+    if not place.pinned:
+        opened.check(request.client.host if request.client else "", place, store)
+    if place.object in ("", GROUP):
+        return _bytes(request, _metadata(store), f"{store.store_id}-group")
+    file = (store.path / place.object).resolve()
+    if not file.is_relative_to(store.path) or place.object.endswith(PARTIAL):
+        raise NotFound("There is no such object.")
+    found = _file(request, file, store.store_id)
+    if store_of(place).store_id != store.store_id:
+        raise Gone("This store has been replaced since it was opened. Open it again.")
+    return found
+
+
+@lru_cache(maxsize=64)
+def _metadata(store: Store) -> bytes:
+    """Return the metadata of a store with that of its arrays in it, as readers without a list need.
+
+    What stands on disk is given as it is where it has them already.
+    """
+    written = (store.path / GROUP).read_bytes()
+    content: dict[str, Any] = json.loads(written)
+    if content.get("consolidated_metadata"):
+        return written
+    arrays = sorted(path.parent for path in store.path.glob(f"*/{GROUP}"))
+    metadata = {
+        array.name: json.loads((array / GROUP).read_bytes())
+        for array in arrays
+        if array.name != FOLDER
+    }
+    content["consolidated_metadata"] = {
+        "kind": "inline",
+        "must_understand": False,
+        "metadata": metadata,
+    }
+    return json.dumps(content).encode()
+
+
+# ---------------------------------------------------------------- bytes
+
+
+def _bytes(request: Request, content: bytes, name: str) -> Response:
+    headers = _headers(f'"{name}"', len(content))
+    if _is_known(request, headers["etag"]):
+        return _not_changed(headers["etag"])
+    part = _range(request, len(content), headers["etag"])
+    if part is None:
+        return Response(content, 200, headers, "application/json")
+    start, stop = part
+    headers["content-range"] = f"bytes {start}-{stop - 1}/{len(content)}"
+    return Response(content[start:stop], 206, headers, "application/json")
+
+
+def _file(request: Request, file: Path, name: str) -> Response:
+    """Return a file or a range of it, opened now: what replaces it later is not mixed in."""
+    descriptor = _open(file)
+    found = os.fstat(descriptor)
+    size, tag = found.st_size, f'"{name}-{found.st_size:x}-{found.st_mtime_ns:x}"'
+    headers = _headers(tag, size)
+    try:
+        part = _range(request, size, tag)
+    except BadRange:
+        os.close(descriptor)
+        raise
+    if _is_known(request, tag):
+        os.close(descriptor)
+        return _not_changed(tag)
+    start, stop = part or (0, size)
+    headers["content-length"] = str(stop - start)
+    if part:
+        headers["content-range"] = f"bytes {start}-{stop - 1}/{size}"
+    if request.method == "HEAD":
+        os.close(descriptor)
+        return Response(status_code=206 if part else 200, headers=headers)
+    kind = "application/json" if file.suffix == ".json" else "application/octet-stream"
+    return _Streamed(descriptor, start, stop, 206 if part else 200, headers, kind)
+
+
+def _open(file: Path) -> int:
+    """Return a descriptor of a plain file."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:
+        raise NotFound("There is no such object.") from error
+    if not S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotFound("There is no such object.")
+    return descriptor
+
+
+class _Streamed(StreamingResponse):
+    """A stretch of an open file in pieces; closed when it ends, also where nobody listens."""
+
+    def __init__(
+        self,
+        descriptor: int,
+        start: int,
+        stop: int,
+        status: int,
+        headers: dict[str, str],
+        kind: str,
+    ) -> None:
+        self._file: int | None = descriptor
+        super().__init__(_pieces(descriptor, start, stop), status, headers, kind)
+
+    async def __call__(self, *asgi: Any) -> None:  # noqa: ANN401
+        try:
+            await super().__call__(*asgi)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def __del__(self) -> None:
+        self.close()
+
+
+async def _pieces(descriptor: int, start: int, stop: int) -> AsyncIterator[bytes]:
+    while start < stop:
+        size = min(PIECE_NBYTES, stop - start)
+        piece = await anyio.to_thread.run_sync(os.pread, descriptor, size, start)
+        if not piece:
+            raise OSError("a file has ended before it should")
+        start += len(piece)
+        yield piece
+
+
+def _not_changed(tag: str) -> Response:
+    return Response(status_code=304, headers={"etag": tag})
+
+
+def _headers(tag: str, size: int) -> dict[str, str]:
+    return {"etag": tag, "accept-ranges": "bytes", "content-length": str(size)}
+
+
+def _is_known(request: Request, tag: str) -> bool:
+    """Return whether a client has this already."""
+    known = request.headers.get("if-none-match", "")
+    return known == "*" or tag in [one.strip().removeprefix("W/") for one in known.split(",")]
+
+
+def _range(request: Request, size: int, tag: str) -> tuple[int, int] | None:
+    """Return where a range of a request begins and ends, None where all is asked for.
+
+    Raises
+    ------
+    BadRange
+        When it lies beyond the end.
+    """
+    asked = request.headers.get("range", "")
+    if request.headers.get("if-range", tag) != tag:
+        return None
+    found = _RANGE.fullmatch(asked.replace(" ", ""))
+    if found is None or found.groups() == ("", ""):  # several, or of another unit: all is given
+        return None
+    first, last = found.groups()
+    start = int(first) if first else max(0, size - int(last))
+    stop = min(size, int(last) + 1) if first and last else size
+    if start >= size or start >= stop:
+        raise BadRange(size)
+    return start, stop
+
+
+class BadRange(BadQuestion):
+    """A range that lies beyond the end of an object."""
+
+    status = 416
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"Range: expected one within the {size} bytes of the object.")
+        self.size = size

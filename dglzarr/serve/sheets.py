@@ -1,0 +1,49 @@
+"""Tables to download: tab- or comma-separated, for people and their spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+KINDS = {"tsv": ("\t", "text/tab-separated-values"), "csv": (",", "text/csv")}
+_FORMULA = ("=", "+", "@", "\t", "\r")
+
+
+def sheet(rows: Sequence[Mapping[Any, Any]], name: str, kind: str) -> Response:
+    """Return rows as a file to download."""
+    separator, media = KINDS[kind]
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=separator, lineterminator="\n")
+    if rows:
+        writer.writerow([str(key) for key in rows[0]])
+    for row in rows:
+        writer.writerow([cell(value) for value in row.values()])
+    file = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
+    return Response(
+        text.getvalue().encode("utf-8", "replace"),
+        media_type=f"{media}; charset=utf-8",
+        headers={"content-disposition": f'attachment; filename="{file}.{kind}"'},
+    )
+
+
+def cell(value: object) -> str:
+    """Return a value as a cell; a text that a spreadsheet would take for a formula is quoted.
+
+    Examples
+    --------
+    >>> cell(0.123456), cell(None), cell("=1+1")
+    ('0.1235', '', "'=1+1")
+    """
+    if value is None or value != value:  # NaN
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = str(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text

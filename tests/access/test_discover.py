@@ -1,0 +1,125 @@
+"""Series found by E-utilities of a server of this machine: history, pages, keys, refusals."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from dglzarr.access.discover import PAGE, Search, discover
+from dglzarr.access.http import Client, RefusedError
+from dglzarr.access.options import FetchOptions
+from dglzarr.cli import app
+from dglzarr.errors import ConfigError, SourceError
+from dglzarr.settings import load_settings
+from dglzarr.studies.fetch import wanted
+from dglzarr.testing.mirror import serving
+
+pytestmark = pytest.mark.slow
+FAST = FetchOptions(requests_per_second=10.0, first_wait=0.02, attempts=2)
+SEARCH = Search(("GPL96",), "Homo sapiens", "2026-01-01", 20)
+
+
+def known(n):
+    """What NCBI says of some series; every tenth is small."""
+    return [
+        {
+            "uid": str(200000000 + i), "accession": f"GSE{i}", "gpl": "96;570", "n_samples": 5 if
+            i % 10 == 0 else 30, "taxon": "Homo sapiens", "pdat": f"2026/01/{1 + i % 28:02d}",
+            "title": f"Series\t{i}\n of lungs",
+        }
+        for i in range(1, n + 1)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch):
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "eutils.json").write_text(json.dumps(known(2 * PAGE + 10)))
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.delenv("NCBI_API_KEY", raising=False)
+    with serving(tmp_path / "served") as mirror:
+        for name, value in mirror.environment().items():
+            monkeypatch.setenv(name, value)
+        yield mirror
+
+
+def test_discover__all_pages_in_order_without_small_series(mirror):
+    found = discover(Client(FAST), SEARCH)
+    assert len(found) == 2 * PAGE + 10 - (2 * PAGE + 10) // 10
+    assert len({one.accession for one in found}) == len(found)
+    assert found == sorted(found, key=lambda one: (one.published, one.accession), reverse=True)
+    assert (found[0].platforms, found[0].published) == ("GPL96,GPL570", "2026-01-28")
+    assert "\t" not in found[0].title
+    assert "\n" not in found[0].title
+    paths = [path.rpartition("/")[2] for _, path, _ in mirror.asked]
+    assert paths == ["esearch.fcgi", *["esummary.fcgi"] * 3]
+
+
+def test_discover__a_key_is_in_no_address(mirror, monkeypatch):
+    monkeypatch.setenv("NCBI_API_KEY", "s3cr3t")
+    seen = []
+    asked = mirror.fault
+    monkeypatch.setattr(mirror, "fault", lambda path, r: seen.append(path) or asked(path, r))
+    with Client(FAST).open(f"{mirror.address}/entrez/eutils/esearch.fcgi",
+                           form={"term": "a[ACCN]", "api_key": "s3cr3t"}) as response:  # fmt: skip
+        assert "s3cr3t" not in response.url
+    discover(Client(FAST), SEARCH)
+    assert "s3cr3t" not in str(seen)
+
+
+@pytest.mark.usefixtures("mirror")
+def test_command__its_table_is_a_file_of_accessions(tmp_path):
+    table = tmp_path / "new.tsv"
+    done = CliRunner().invoke(
+        app, ["discover", "--platform", "GPL96", "--min-samples", "20", "--output", str(table)]
+    )
+    assert (done.exit_code, "909 series written" in done.stdout) == (0, True), done.output
+    header = table.read_text().splitlines()[0]
+    assert header == "accession\tsamples\torganism\tplatforms\tpublished\ttitle"
+    (tmp_path / "study.toml").write_text('root = "s"\n[[sources]]\ngeo = "new.tsv"\n')
+    assert len(wanted(load_settings(tmp_path / "study.toml"))) == 909
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (["html"], "expected JSON of esearch, got '<!DOCTYPE html>"),
+        (["broken"], "got status 500 from 127.*2 times in a row"),
+        (["elsewhere"], "expected an answer of http.*esearch.fcgi, got sent elsewhere"),
+    ],
+)
+def test_discover__what_is_no_answer(mirror, fault, told):
+    mirror.faults = {"/entrez/eutils/esearch.fcgi": fault}
+    with pytest.raises(RefusedError, match=told):
+        discover(Client(FAST), SEARCH)
+    done = CliRunner().invoke(app, ["discover", "--since", "2026"])
+    assert isinstance(done.exception, SourceError)
+    assert str(done.exception).startswith("discover: expected")
+
+
+def test_discover__a_short_page_is_not_taken_for_the_end(mirror, tmp_path):
+    asked = mirror.fault
+
+    def shorter(path, asked_range):
+        if path.endswith("esummary.fcgi"):  # as when the history is forgotten meanwhile
+            (tmp_path / "served" / "eutils.json").write_text(json.dumps(known(3)))
+        return asked(path, asked_range)
+
+    mirror.fault = shorter
+    with pytest.raises(RefusedError, match=r"expected 500 series from the 1th, got 3"):
+        discover(Client(FAST), SEARCH)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "expected --platform, --organism or --since, got none"),
+        (["--platform", "96"], "--platform: expected one such as GPL96, got '96'"),
+        (["--since", "May"], "--since: expected a day such as 2026-01-01, got 'May'"),
+        (["--organism", "x[ALL]"], "--organism: expected a name"),
+    ],
+)
+def test_command__wrong_searches(words, told):
+    done = CliRunner().invoke(app, ["discover", *words])
+    assert isinstance(done.exception, ConfigError)
+    assert told in str(done.exception)
