@@ -96,7 +96,7 @@ def test_mine_flow__table_of_landmarks(finished, client, settings):
     assert [row["rank"] for row in rows] == list(range(1, n_landmarks + 1))
     assert [row["gene"] for row in rows] == best.index.tolist()
     assert [row["score"] for row in rows] == pytest.approx(best["score"].tolist())
-    assert set(rows[0]) == {"rank", "gene", "gene_symbol", "score", "is_forced"}
+    assert set(rows[0]) == {"rank", "gene", "gene_symbol", "score", "is_forced", "gain"}
 
 
 def test_mine_flow__link_to_the_report(finished, client):
