@@ -25,6 +25,7 @@ from dglzarr.stages.reconstruct import reconstruct
 from dglzarr.stages.score import ScoreOptions, score
 from dglzarr.stages.select import SelectOptions, select
 from dglzarr.storage.study import open_study
+from tests.builders import KONG2021
 
 VERSION = "0.1.0"
 DATA = Path(__file__).parent / "data"
@@ -186,9 +187,12 @@ def test_older_study__panels_count_as_chosen_and_evaluated(folder, study):
 
 @pytest.mark.slow
 def test_older_study__mined_again_is_done(folder):
-    """The files have moved since; they are known by what is in them. The penalty was this one."""
+    """The files have moved since; they are known by what is in them. Defaults were these."""
     command = [sys.executable, "-c", "from dglzarr.cli import main; main()", "mine", "--json"]
-    command += ["--set", "select.penalty=3.0"]
+    former = {**KONG2021, "patience": 2, "penalty": 3.0}  # a patience of all epochs is none
+    for name, value in former.items():
+        section = "select" if name == "penalty" else "train"
+        command += ["--set", f"{section}.{name}={json.dumps(value)}"]
     done = subprocess.run(
         [*command, folder / "settings.toml"], check=True, stdout=subprocess.PIPE, text=True
     )

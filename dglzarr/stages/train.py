@@ -73,6 +73,11 @@ class TrainOptions(BatchOptions, NetworkOptions):
         is_recorded=False,
     )
 
+    def recorded(self) -> dict[str, Any]:
+        """Return the values that belong to the lineage; a patience that never ends is none."""
+        is_endless = self.patience is None or self.patience >= self.epochs
+        return {**super().recorded(), "patience": None if is_endless else self.patience}
+
 
 def _damage(uri: str) -> str:
     """Return what is wrong with a model, "" where nothing is."""

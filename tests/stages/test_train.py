@@ -536,3 +536,8 @@ def test_train__holds_training_samples_back_where_none_validate(tmp_path, values
     assert history_of(tmp_path / "start").best_epoch == 0
     for found, expected in zip(weights(tmp_path / "start"), weights(tmp_path / "all"), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_train_options__a_patience_that_never_ends_is_none():
+    assert TrainOptions(epochs=5, patience=5).recorded()["patience"] is None
+    assert TrainOptions(epochs=5, patience=4).recorded()["patience"] == 4

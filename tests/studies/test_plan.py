@@ -295,7 +295,7 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
     "train.epochs": (3, "train", "@: 2 -> 3"),
     "train.batch_size": (8, "train", "@: 16 -> 8"),
     "train.learning_rate": (0.1, "train", "@: 0.0001 -> 0.1"),
-    "train.patience": (1, "train", "@: 10 -> 1"),
+    "train.patience": (1, "train", "@: none -> 1"),
     "train.latent_activation": ("hidden", "train", "@: 'linear' -> 'hidden'"),
     "train.start": ("components", "train", "@: 'random' -> 'components'"),
     "train.held_back": (0.2, "train", "@: 0.1 -> 0.2"),
