@@ -1,9 +1,18 @@
 """What doctests of questions ask: ``study``, the root of a small finished study."""
 
+import dask
 import pytest
 from _pytest.doctest import DoctestItem
 
 ASKED = ("dglzarr.query", "dglzarr.export")
+
+
+def pytest_runtest_setup():
+    """Let no test begin with the scheduler of a cluster that another had.
+
+    A client that is closed late puts back what it found when it was opened.
+    """
+    dask.config.config.pop("scheduler", None)
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ from dglzarr.settings import build_settings
 from dglzarr.storage.objects import RECORD, list_objects
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.schemas import SPECS
-from dglzarr.storage.store import check_matrices, open_store
+from dglzarr.storage.store import check_matrices, open_store, read_attributes
 from dglzarr.storage.study import MANIFEST, open_study
 from dglzarr.studies.cross_validate import cross_validate
 from dglzarr.studies.plan import Plan, mine, rewrite_report
@@ -162,7 +162,7 @@ def _layers(model: str) -> list[Any]:
 
 def _whats(uri: str) -> dict[str, str]:
     """Return what each object of a store is."""
-    spec = SPECS[query.read_attributes(uri)["dglzarr_schema"]]  # type: ignore[index]
+    spec = SPECS[read_attributes(uri)["dglzarr_schema"]]  # type: ignore[index]
     names = {"create": "labels", "finish": "results", "region": "partial results"}
     kinds = {a.name: "matrix" if a.is_matrix else names[a.written] for a in spec.arrays}
     whats = {
@@ -173,7 +173,7 @@ def _whats(uri: str) -> dict[str, str]:
 
 
 def _reads(uri: str) -> dict[str, Callable[[], Any]]:
-    spec = SPECS[query.read_attributes(uri)["dglzarr_schema"]]  # type: ignore[index]
+    spec = SPECS[read_attributes(uri)["dglzarr_schema"]]  # type: ignore[index]
     there = {name.partition("/")[0] for name in list_objects(uri)}
 
     def by_stages() -> list[Any]:

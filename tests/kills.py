@@ -321,7 +321,8 @@ def _metadata(store: Path, root: Path) -> dict[str, Any]:
     found = {}
     for path in sorted(store.rglob("zarr.json")):
         text = path.read_text().replace(str(root), "")
-        content = json.loads(re.sub(r'"(store_id|created|digest)": "[^"]*"', r'"\1": ""', text))
+        named = r'(\\*"(?:store_id|created|digest)\\*": \\*")[^"\\]*'  # also in attributes, as text
+        content = json.loads(re.sub(named, r"\1", text))
         found[str(path.relative_to(store))] = content
     return found
 

@@ -37,7 +37,8 @@ IMPORTERS = {
     "numba": {"dglzarr/kernels/compiled.py"},
     "prefect": {"flows/"},
     "pydantic": {
-        *("dglzarr/evaluation/panels.py", "dglzarr/settings.py", "dglzarr/stages/"),
+        *("dglzarr/evaluation/panels.py", "dglzarr/models/options.py"),
+        *("dglzarr/settings.py", "dglzarr/stages/"),
         *("dglzarr/storage/cluster_options.py", "dglzarr/storage/options.py"),
     },
     "shap": {"dglzarr/models/"},

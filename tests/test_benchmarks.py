@@ -342,6 +342,7 @@ def test_compare_studies__no_study(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_train_settings__a_row_for_each(tmp_path):
     script = REPO / "benchmarks/train_settings.py"
     options = ["--size", "tiny", "--epochs", "8", "--repeats", "2", "--scratch", str(tmp_path)]

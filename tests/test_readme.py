@@ -90,7 +90,7 @@ def test_documents__with_a_folder_of_data_results_go_elsewhere():
 def test_readme__commands(demo):
     _, printed = demo
     assert [command for command, text in printed.items() if not text] == []
-    best = printed[".venv/bin/dglzarr query 'demo/study#landmarks' --top 10"]
+    best = printed[".venv/bin/dglzarr query demo/study --top 10"]
     assert len(best.splitlines()) == 11
 
 

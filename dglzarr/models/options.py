@@ -78,22 +78,18 @@ class NetworkOptions(Options):
         """Refuse components where layers cannot hold them."""
         if self.start == "random":
             return self
+        n_pairs = 2 * self.n_latent
         wanted = {
-            "activation": (self.activation in PAIRED, " or ".join(PAIRED), self.activation),
-            "latent_activation": (
-                self.latent_activation == "linear", "linear", self.latent_activation
-            ),
-            "output": (self.output == "linear", "linear", self.output),
-            "hidden": (
-                self.hidden >= 2 * self.n_latent, f"at least 2 x n_latent = {2 * self.n_latent}",
-                str(self.hidden),
-            ),
-        }  # fmt: skip
-        for name, (fits, expected, got) in wanted.items():
+            "activation": (self.activation in PAIRED, " or ".join(PAIRED)),
+            "latent_activation": (self.latent_activation == "linear", "linear"),
+            "output": (self.output == "linear", "linear"),
+            "hidden": (self.hidden >= n_pairs, f"at least 2 x n_latent = {n_pairs}"),
+        }
+        for name, (fits, expected) in wanted.items():
             if not fits:
                 raise ValueError(
-                    f'{name}: expected {expected} with start = "components", got {got}. '
-                    'Change it, or set start = "random".'
+                    f'{name}: expected {expected} with start = "components", got '
+                    f'{getattr(self, name)}. Change it, or set start = "random".'
                 )
         return self
 

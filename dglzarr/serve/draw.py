@@ -46,7 +46,7 @@ def axis(low: float, high: float) -> list[float]:
 
     Examples
     --------
-    >>> axis(3.1, 11.2), axis(5, 5)
+    >>> axis(3.1, 11.2), axis(5.0, 5.0)
     ([2.0, 4.0, 6.0, 8.0, 10.0, 12.0], [4.0, 5.0, 6.0])
     """
     if not high > low:

@@ -24,7 +24,7 @@ _SECONDS_PER_SKETCH_BYTE = 1e-10
 _FLOPS = 1.5e11
 _SHAP_TIMES = 50.0  # as long as the closed form takes
 _SCORE_FLOPS = 2.5e11  # between cores with AVX2 and with AVX-512
-_METADATA_NBYTES = 1e4
+_METADATA_NBYTES = 3e4  # every array's stands in its own file, in that of all, and in the list
 _REPORT_NBYTES, _REPORT_NBYTES_PER_GENE = 2.2e6, 600.0  # with figures and report_data
 _N_TERMS = 2000
 

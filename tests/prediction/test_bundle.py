@@ -99,7 +99,8 @@ def flip(folder):
 def rename(folder):
     path = folder / "zarr.json"
     text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace('"alpha": ', '"alpha": 1'), encoding="utf-8")
+    assert "alpha" in text
+    path.write_text(text.replace("alpha", "alphb"), encoding="utf-8")
 
 
 def remove(folder):

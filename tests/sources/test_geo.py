@@ -426,7 +426,9 @@ def test_read_soft__real_files(data_dir, name, shape):
     "name", ["GPL20814_family.soft", "GSE105845_family.soft", "GSM2795971.txt"]
 )
 def test_read_soft__real_files_without_tables(data_dir, name):
-    with pytest.raises(SourceError, match="expected at least one sample table, got none"):
+    with pytest.raises(
+        SourceError, match=r"expected (at least one sample table|samples), got none"
+    ):
         read_source(data_dir / "soft" / name)
 
 

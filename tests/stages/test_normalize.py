@@ -115,7 +115,9 @@ def test_normalize__missing_stays_missing_and_labels_are_carried(tmp_path, sourc
     assert ds.attrs["inputs"] == [
         {"role": "source", "uri": source, "store_id": before.attrs["store_id"]}
     ]
-    parameters = {"method": "quantile", "ties": "midrank", "fit_on": "train"}
+    parameters = {
+        "method": "quantile", "ties": "midrank", "fit_on": "train", "reference": None
+    }  # fmt: skip
     assert ds.attrs["parameters"] == parameters
 
 
