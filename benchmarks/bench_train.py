@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from common import (
+    PAPER,
     Bench,
     Case,
     Timed,
@@ -27,7 +28,7 @@ from threadpoolctl import threadpool_limits
 
 from dglzarr.kernels.moments import standardize
 from dglzarr.models.batches import Batches
-from dglzarr.models.options import BatchOptions, NetworkOptions
+from dglzarr.models.options import BatchOptions
 from dglzarr.stages.train import TrainOptions, train
 from dglzarr.storage.options import Run
 from dglzarr.storage.rows import Rows, read_array
@@ -101,7 +102,7 @@ def with_one_batch(case: Case) -> Timed:
     from dglzarr.models.autoencoder import build_autoencoder, keras  # noqa: PLC0415
 
     batch = np.random.default_rng(0).standard_normal((BATCH_SIZE, case.n_genes), np.float32)
-    model = build_autoencoder(case.n_genes, NetworkOptions(), seed=0)
+    model = build_autoencoder(case.n_genes, PAPER, seed=0)
     model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="mean_absolute_error")
     before = reset_peak()
     model.fit(batch, batch, batch_size=BATCH_SIZE, epochs=1, verbose=0)
@@ -121,7 +122,7 @@ def with_keras(case: Case) -> Timed:
 
     z, split = standardized(case)
     fitted, validated = z[split == 0], z[split == 1]
-    model = build_autoencoder(case.n_genes, NetworkOptions(), seed=0)
+    model = build_autoencoder(case.n_genes, PAPER, seed=0)
     model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="mean_absolute_error")
     ends: list[float] = []
     clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: ends.append(time.perf_counter()))

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from dglzarr.models.options import NetworkOptions
 from dglzarr.stages.dedup import DedupOptions, dedup
 from dglzarr.stages.normalize import NormalizeOptions, normalize
 from dglzarr.storage.cluster import ClusterOptions, client
@@ -50,6 +51,11 @@ if TYPE_CHECKING:
 
     Engine = Callable[["Case"], "Timed"]
     Matrix = NDArray[np.float32]
+
+PAPER = NetworkOptions(
+    activation="sigmoid", latent_activation="hidden", start="random", dropout=0.1
+)
+"""The paper's network, of which all recorded rates are."""
 
 SIZES = {"tiny": (96, 200), "small": (2048, 22268), "full": (16384, 22268)}
 

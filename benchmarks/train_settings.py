@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 from bench_train import BATCH_SIZE
-from common import SIZES, Case, write_normalized_and_samples
+from common import PAPER, SIZES, Case, write_normalized_and_samples
 
 from dglzarr.models.batches import Batches
-from dglzarr.models.options import BatchOptions, NetworkOptions
+from dglzarr.models.options import BatchOptions
 from dglzarr.storage.rows import Rows, read_array
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -73,7 +73,7 @@ def train(
     options = BatchOptions(batch_size=batch_size, cache="memory")
     common: dict[str, Any] = {**moments, "options": options, "seed": seed}
     batches, validation = (Batches(rows, keep=split == part, **common) for part in (0, 1))
-    model = build_autoencoder(case.n_genes, NetworkOptions(), seed=seed)
+    model = build_autoencoder(case.n_genes, PAPER, seed=seed)
     if not steps_per_execution:
         model.compile(optimizer=Adam(1e-3), loss=LOSS, jit_compile=jit_compile)
         with tempfile.TemporaryDirectory(dir=case.folder) as folder:
