@@ -24,7 +24,7 @@ _SECONDS_PER_SKETCH_BYTE = 1e-10
 _FLOPS = 1.5e11
 _SHAP_TIMES = 50.0  # as long as the closed form takes
 _SCORE_FLOPS = 2.5e11  # between cores with AVX2 and with AVX-512
-_METADATA_NBYTES = 3e4  # every array's stands in its own file, in that of all, and in the list
+_METADATA_NBYTES = 1e4
 _REPORT_NBYTES, _REPORT_NBYTES_PER_GENE = 2.2e6, 600.0  # with figures and report_data
 _N_TERMS = 2000
 
@@ -102,7 +102,7 @@ def _disk(scale: Scale) -> dict[str, float]:
         "explain": 4.0 * scale.cells + scale.latent_nbytes * n_regions,
         "score": scale.latent_nbytes / 2,
         "select": 75.0 * n_genes + 8.0 * scale.n_panels * settings.select.n_landmarks,
-        "evaluate": 12.0 * scale.n_panels * n_genes,
+        "evaluate": 12.0 * scale.n_panels * n_genes + 2 * _METADATA_NBYTES,  # it has most arrays
         "group": 32.0 * n_samples * (scale.n_panels + 3),
         "enrich": 200.0 * scale.n_panels * _N_TERMS,
         "report": _REPORT_NBYTES + _REPORT_NBYTES_PER_GENE * n_genes,
