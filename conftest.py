@@ -1,24 +1,9 @@
 """What doctests of questions ask: ``study``, the root of a small finished study."""
 
-import gc
-
-import dask
 import pytest
 from _pytest.doctest import DoctestItem
 
 ASKED = ("dglzarr.query", "dglzarr.export")
-
-
-def pytest_runtest_setup(item, _seen=set()):  # noqa: B006  (files of which a test began)
-    """Let no test begin with the scheduler of a cluster that another had.
-
-    A client puts back what it found when it was opened, as late as when it is collected: that is
-    done before the fixtures of a file are made.
-    """
-    if item.path not in _seen:
-        _seen.add(item.path)
-        gc.collect()
-    dask.config.config.pop("scheduler", None)
 
 
 @pytest.fixture(scope="session")

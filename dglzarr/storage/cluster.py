@@ -77,7 +77,7 @@ def client(
 def _opened(options: ClusterOptions, root: str) -> Iterator[tuple[Any, Why | None]]:
     """Yield a client, and what tells why there are no workers yet where they come in time."""
     if options.kind in LAUNCHED:
-        with dask.config.set(scheduler="distributed"), launched(options, root) as (cluster, opened):
+        with _scheduler_restored(), launched(options, root) as (cluster, opened):
             yield opened, waiting(options, cluster)
     elif options.kind == "address":
         with _at_address(options) as opened:
@@ -88,6 +88,13 @@ def _opened(options: ClusterOptions, root: str) -> Iterator[tuple[Any, Why | Non
 
 
 @contextmanager
+def _scheduler_restored() -> Iterator[None]:
+    """Let a client find no scheduler that it could put back too late: when it is collected."""
+    with dask.config.set(scheduler=None):
+        yield
+
+
+@contextmanager
 def _at_address(options: ClusterOptions) -> Iterator[Any]:
     """Yield a client of a scheduler that runs already."""
     from distributed import Client  # noqa: PLC0415  (takes a second to import)
@@ -95,7 +102,7 @@ def _at_address(options: ClusterOptions) -> Iterator[Any]:
     address, certificates = options.scheduler, security(options)
     if address.startswith("tls://"):
         _check_certificates(address, certificates)
-    with dask.config.set(scheduler="distributed"):  # a client restores what it finds
+    with _scheduler_restored():
         try:
             opened = Client(address, timeout=TIME_TO_CONNECT, security=certificates)
         except (OSError, ValueError) as error:
@@ -143,8 +150,8 @@ def _local(options: ClusterOptions) -> Iterator[Any]:
                 "distributed.worker.daemon": True,
                 "distributed.nanny.pre-spawn-environ": _worker_environment(),
             },
-            scheduler="distributed",
         ),
+        _scheduler_restored(),
     ):
         resource_tracker.ensure_running()  # starting it lets its thread hear signals again
         runner = LoopRunner()

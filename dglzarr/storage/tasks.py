@@ -11,7 +11,7 @@ import numpy as np
 from dask.callbacks import Callback
 
 from dglzarr.errors import DglzarrError
-from dglzarr.storage.workers import Ticket, Watch, check_ticket, watch_of
+from dglzarr.storage.workers import Ticket, Watch, check_ticket, is_watched, watch_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -123,7 +123,7 @@ def _active_client() -> Any:  # noqa: ANN401
     try:
         return get_client()
     except ValueError as error:
-        if dask.config.get("scheduler", None) == "distributed":
+        if is_watched():
             raise _gone("cluster") from error
         return None
 

@@ -307,6 +307,11 @@ def watch_of(client: Any) -> Watch:  # noqa: ANN401
     return _watches.get(client) or Watch(client)
 
 
+def is_watched() -> bool:
+    """Return whether a run has a cluster, reachable or not."""
+    return bool(_watches)
+
+
 @contextmanager
 def kept(watch: Watch) -> Iterator[None]:
     """Let tasks of a client be watched so."""

@@ -1,5 +1,6 @@
 """Where Dask runs: in this process, in local processes, or at an address."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -92,6 +93,8 @@ def test_client__no_address_at_all(address, monkeypatch):
         client(ClusterOptions(kind="address", address=address)),
     ):
         pass
+    gc.collect()  # that client puts back what it found
+    assert dask.config.get("scheduler", None) is None
 
 
 PROGRAM = """
