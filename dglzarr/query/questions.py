@@ -6,6 +6,7 @@ Everything is read when it is asked for, and a matrix only when its values are.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,15 +38,23 @@ _FACTS = {
 """Which variables of which store tell of a gene, and what they are called in an answer."""
 
 
-class _Questions:
+class _Questions(ABC):
     """What both accessors can be asked."""
 
-    names: GeneNames
-    labels: SampleLabels
+    @property
+    @abstractmethod
+    def names(self) -> GeneNames:
+        """The names that genes are found by."""
 
     @property
+    @abstractmethod
+    def labels(self) -> SampleLabels:
+        """What is known of the samples."""
+
+    @property
+    @abstractmethod
     def _matrix(self) -> xr.DataArray:
-        raise NotImplementedError
+        """The expression, (sample, gene)."""
 
     def by(self, label: str) -> Groups:
         """Return the samples grouped by a label, to ask for expression: see `Groups`.
@@ -141,12 +150,12 @@ class StudyQuestions(_Questions):
         return str(self._tree.attrs["root"])
 
     @cached_property
-    def names(self) -> GeneNames:  # type: ignore[override]
+    def names(self) -> GeneNames:
         """The names that genes are found by."""
         return names_of(self._labelled(), str(self._tree.attrs.get("aliases", "")))
 
     @cached_property
-    def labels(self) -> SampleLabels:  # type: ignore[override]
+    def labels(self) -> SampleLabels:
         """What is known of the samples."""
         return SampleLabels(self._store("normalized"), self._get("samples"))
 
@@ -404,13 +413,13 @@ class StoreQuestions(_Questions):
         self._ds = ds
 
     @cached_property
-    def names(self) -> GeneNames:  # type: ignore[override]
+    def names(self) -> GeneNames:
         """The names that genes are found by."""
         self._needs("gene", "genes")
         return names_of(self._ds)
 
     @cached_property
-    def labels(self) -> SampleLabels:  # type: ignore[override]
+    def labels(self) -> SampleLabels:
         """What is known of the samples."""
         self._needs("sample", "samples")
         return SampleLabels(self._ds, self._ds)
