@@ -75,6 +75,9 @@ def picture(svg: str, alt: str, caption: str, name: str, **chart: Any) -> Pictur
     return Picture(f"data:image/svg+xml;base64,{encoded}", alt, caption, name, told)
 
 
+OF_GENES = {"table": GENES, "label": "gene_symbol", "sublabel": "gene"}
+"""Of a chart whose points are genes."""
+
 # ---------------------------------------------------------------- panels
 
 
@@ -158,11 +161,9 @@ def gene_picture(evaluation: xr.Dataset, cohort: str, rival: str) -> Picture:
         f"{rival}: {n_better:,} of {int(known.sum()):,} genes.",
         "target-genes",
         kind="scatter",
-        table=GENES,
+        **OF_GENES,
         x="error_rival",
         y="error_mined",
-        label="gene_symbol",
-        sublabel="gene",
         diagonal=True,
         xlabel=f"error with {rival} (z)",
         ylabel="error with mined (z)",
@@ -217,13 +218,11 @@ def top_picture(panel: Sequence[Mapping[str, Any]]) -> Picture:
         f"DeepLIFT scores of the first {len(top)} genes of the mined panel, in its order.",
         "top-genes",
         kind="bars",
-        table=GENES,
+        **OF_GENES,
         where={"is_landmark": True},
         most=N_BARS,
         x="score",
         y="gene",
-        label="gene_symbol",
-        sublabel="gene",
         xlabel="DeepLIFT score",
     )
 
@@ -238,11 +237,9 @@ def score_pictures(landmarks: xr.Dataset) -> list[Picture]:
             "How the scores are spread over all genes, and over those of the mined panel.",
             "score-histogram",
             kind="histogram",
-            table=GENES,
+            **OF_GENES,
             x="score",
             inside="is_landmark",
-            label="gene_symbol",
-            sublabel="gene",
             xlabel="DeepLIFT score",
             ylabel="genes",
         ),
@@ -254,12 +251,10 @@ def score_pictures(landmarks: xr.Dataset) -> list[Picture]:
             "draw no line.",
             "score-curve",
             kind="curve",
-            table=GENES,
+            **OF_GENES,
             x="score_rank",
             y="score",
             inside="is_landmark",
-            label="gene_symbol",
-            sublabel="gene",
             xlabel="rank by score",
             ylabel="DeepLIFT score",
         ),

@@ -81,9 +81,7 @@ def read_arrow(path: Path, kind: ArrowFormat, reading: Reading = Reading()) -> S
         If pyarrow is not installed.
     """
     with _told(path):
-        schema, n_rows = _schema(path, kind)
-        text = _text_columns(schema)
-        numbers = [n for n in schema.names if n not in text and _is_number(schema.field(n).type)]
+        schema, n_rows, text, numbers = _columns_of(path, kind)
         if not text:
             raise SourceError(
                 f"{path.name}: expected a column of ids beside those of numbers, got none. Write "
@@ -111,9 +109,7 @@ def arrow_shape(path: Path, kind: ArrowFormat, reading: Reading = Reading()) -> 
         If the file is damaged.
     """
     with _told(path):
-        schema, n_rows = _schema(path, kind)
-        text = _text_columns(schema)
-        numbers = [n for n in schema.names if n not in text and _is_number(schema.field(n).type)]
+        _, n_rows, _, numbers = _columns_of(path, kind)
         is_turned = has_samples_in_rows(numbers, reading)
         return (n_rows, len(numbers)) if is_turned else (len(numbers), n_rows)
 
@@ -270,6 +266,14 @@ def _ipc(path: Path, columns: Sequence[str] | None = None) -> Any:  # noqa: ANN4
     place = {name: i for i, name in enumerate(names)}
     options = pa.ipc.IpcReadOptions(included_fields=sorted(place[name] for name in columns))
     return pa.ipc.open_file(file, options=options)
+
+
+def _columns_of(path: Path, kind: ArrowFormat) -> tuple[pa.Schema, int, list[str], list[str]]:
+    """Return the schema, the number of rows, and the names of the columns of text and numbers."""
+    schema, n_rows = _schema(path, kind)
+    text = _text_columns(schema)
+    numbers = [n for n in schema.names if n not in text and _is_number(schema.field(n).type)]
+    return schema, n_rows, text, numbers
 
 
 def _schema(path: Path, kind: ArrowFormat) -> tuple[pa.Schema, int]:
