@@ -10,16 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common import SIZES, Bench, Case, Timed, labels, main, run_here, simulated_matrix
+from common import SIZES, TEXT_SIZES, Bench, Case, Timed, main, run_here, write_text_matrix
 
 from dglzarr.access.fetch import Fetcher
 from dglzarr.access.options import FetchOptions
-from dglzarr.testing import write_series_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-TEXT_SIZES = {"tiny": (96, 200), "small": (256, 22268), "full": (2048, 22268)}
 REPEATED = 8
 """Members of the gzip file, all the same: a large file that is quickly made."""
 
@@ -29,14 +27,7 @@ NAME = "GSE1_series_matrix.txt.gz"
 
 def prepare(case: Case) -> None:
     """Write a series matrix as gzip of several members."""
-    path = write_series_matrix(
-        case.path(NAME),
-        simulated_matrix(case.n_samples, case.n_genes),
-        samples=labels("GSM", case.n_samples),
-        genes=labels("g", case.n_genes),
-        series="GSE1",
-        platform="GPL96",
-    )
+    path = write_text_matrix(case, NAME)
     path.write_bytes(path.read_bytes() * REPEATED)
 
 

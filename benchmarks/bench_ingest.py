@@ -11,32 +11,36 @@ from typing import TYPE_CHECKING
 import h5py
 import pandas as pd
 import zarr
-from common import SIZES, Bench, Case, Timed, labels, main, run_here, run_stage, simulated_matrix
+from common import (
+    SIZES,
+    TEXT_SIZES,
+    Bench,
+    Case,
+    Timed,
+    labels,
+    main,
+    run_here,
+    run_stage,
+    simulated_matrix,
+    write_text_matrix,
+)
 
 from dglzarr.sources import read_source
 from dglzarr.stages.ingest import SourceFile, ingest, ingest_all
 from dglzarr.stages.join import JoinOptions, join
 from dglzarr.storage.declare import CHUNK_SAMPLES, chunk_genes, shard_samples
-from dglzarr.testing import write_gctx, write_series_matrix
+from dglzarr.testing import write_gctx
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TEXT_SIZES = {"tiny": (96, 200), "small": (256, 22268), "full": (2048, 22268)}
 NAME = "GSE1_series_matrix.txt"
 READ_NBYTES = 1 << 20
 
 
 def prepare_text(case: Case) -> None:
     """Write a series matrix, plain and compressed."""
-    plain = write_series_matrix(
-        case.path(NAME),
-        simulated_matrix(case.n_samples, case.n_genes),
-        samples=labels("GSM", case.n_samples),
-        genes=labels("g", case.n_genes),
-        series="GSE1",
-        platform="GPL96",
-    )
+    plain = write_text_matrix(case, NAME)
     with plain.open("rb") as text, gzip.open(f"{plain}.gz", "wb", compresslevel=6) as packed:
         shutil.copyfileobj(text, packed, READ_NBYTES)
 

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from importlib.metadata import version
@@ -42,6 +43,7 @@ from dglzarr.storage.store import (
     write_region,
 )
 from dglzarr.storage.tasks import run_tasks
+from dglzarr.testing import write_series_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -52,12 +54,14 @@ if TYPE_CHECKING:
     Engine = Callable[["Case"], "Timed"]
     Matrix = NDArray[np.float32]
 
-PAPER = NetworkOptions(
-    activation="sigmoid", latent_activation="hidden", start="random", dropout=0.1
-)
+KONG2021 = tomllib.loads(
+    (Path(__file__).parents[1] / "deploy" / "settings" / "kong2021.toml").read_text("utf-8")
+)["train"]
+PAPER = NetworkOptions(**{k: v for k, v in KONG2021.items() if k in NetworkOptions.model_fields})
 """The paper's network, of which all recorded rates are."""
 
 SIZES = {"tiny": (96, 200), "small": (2048, 22268), "full": (16384, 22268)}
+TEXT_SIZES = {"tiny": (96, 200), "small": (256, 22268), "full": (2048, 22268)}
 
 _N_PROGRAMS = 16
 _DUPLICATE_EVERY = 50
@@ -329,6 +333,18 @@ def simulated_matrix(n_samples: int, n_genes: int) -> Matrix:
     length = shard_samples(n_samples)
     starts = range(0, n_samples, length)
     return np.concatenate([simulated_rows(s, min(s + length, n_samples), n_genes) for s in starts])
+
+
+def write_text_matrix(case: Case, name: str) -> Path:
+    """Write a series matrix of a case, and return its path."""
+    return write_series_matrix(
+        case.path(name),
+        simulated_matrix(case.n_samples, case.n_genes),
+        samples=labels("GSM", case.n_samples),
+        genes=labels("g", case.n_genes),
+        series="GSE1",
+        platform="GPL96",
+    )
 
 
 def write_expression(case: Case) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from common import KONG2021
 
 from dglzarr.cli import guarded
 from dglzarr.evaluation.cohorts import kept_samples
@@ -39,14 +40,10 @@ if TYPE_CHECKING:
 
     Matrix = NDArray[np.float32]
 
-PAPER: dict[str, Any] = {
-    "activation": "sigmoid", "latent_activation": "hidden", "start": "random", "dropout": 0.1,
-    "learning_rate": 1e-3, "patience": None, "held_back": 0.0,
-}  # fmt: skip
 NETWORKS: dict[str, dict[str, Any]] = {
     "network: the default": {},
     "network: the default from random weights": {"start": "random", "learning_rate": 1e-3},
-    "network: the paper's": PAPER,
+    "network: the paper's": KONG2021,
 }
 
 

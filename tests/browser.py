@@ -77,3 +77,15 @@ def requested(driver):
         if event["method"] == "Network.requestWillBeSent"
     ]
     return [url for url in urls if not url.startswith(("data:", "blob:"))]
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory):
+    """The folder that the browser saves to."""
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def browser(downloads):
+    with chromium(downloads) as driver:
+        yield driver

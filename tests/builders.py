@@ -7,6 +7,7 @@ import math
 import shutil
 import tarfile
 import time
+import tomllib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -47,16 +48,14 @@ from dglzarr.testing import (
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 LENGTHS = (16, 48, 112)
+_KONG2021 = Path(__file__).parents[1] / "deploy" / "settings" / "kong2021.toml"
+_SIZES = ("hidden", "n_latent", "epochs", "batch_size")
 KONG2021: dict[str, Any] = {
-    "activation": "sigmoid",
-    "latent_activation": "hidden",
-    "start": "random",
-    "dropout": 0.1,
-    "learning_rate": 1e-3,
-    "held_back": 0.0,
-    "patience": None,
+    name: value
+    for name, value in tomllib.loads(_KONG2021.read_text("utf-8"))["train"].items()
+    if name not in _SIZES
 }
-"""The paper's network, which was that of 0.1.0 by default."""
+"""The paper's network, which was that of 0.1.0 by default, of any size."""
 TINY_SETTINGS: dict[str, Any] = {
     "root": "study",
     "sources": [{"uri": "GSE*"}],

@@ -189,7 +189,7 @@ def test_older_study__panels_count_as_chosen_and_evaluated(folder, study):
 def test_older_study__mined_again_is_done(folder):
     """The files have moved since; they are known by what is in them. Defaults were these."""
     command = [sys.executable, "-c", "from dglzarr.cli import main; main()", "mine", "--json"]
-    former = {**KONG2021, "patience": 2, "penalty": 3.0}  # a patience of all epochs is none
+    former = {**KONG2021, "penalty": 3.0}
     for name, value in former.items():
         section = "select" if name == "penalty" else "train"
         command += ["--set", f"{section}.{name}={json.dumps(value)}"]

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from dglzarr.report.tables import for_script
-from tests.browser import chromium, console, requested, screen, until
+from tests.browser import browser, console, downloads, requested, screen, until
 from tests.report.test_interactive import DATA, embedded
 from tests.report.test_report import EVIL, GENES, SYMBOLS, study, written
 
 pytestmark = pytest.mark.slow
-__all__ = ["study", "written"]
+__all__ = ["browser", "downloads", "study", "written"]
 
 OUTSIDE = """
 return [...document.querySelectorAll("main p, main h2, main figure, main .live svg")]
@@ -48,17 +48,6 @@ const ids = [...document.querySelectorAll("main [id], .side [id]")].map(node => 
 bad.push(...ids.filter((id, i) => ids.indexOf(id) !== i));
 return bad;
 """
-
-
-@pytest.fixture(scope="module")
-def downloads(tmp_path_factory):
-    return tmp_path_factory.mktemp("downloads")
-
-
-@pytest.fixture(scope="module")
-def browser(downloads):
-    with chromium(downloads) as driver:
-        yield driver
 
 
 @pytest.fixture

@@ -206,7 +206,7 @@ def test_multiqc_files__hostile_names_stay_in_one_line_each():
 def test_multiqc__shows_every_file(written, tmp_path):
     program = shutil.which("multiqc")
     if program is None:
-        pytest.skip("multiqc is not installed")
+        pytest.skip("MultiQC is not installed (pip: multiqc; GPL, so no dependency of ours)")
     command = [program, str(written.parent / "report_data"), "--outdir", str(tmp_path), "--no-ai"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

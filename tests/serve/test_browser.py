@@ -4,10 +4,11 @@ import csv
 
 import pytest
 
-from tests.browser import chromium, console, requested, screen, until
+from tests.browser import browser, console, downloads, requested, screen, until
 from tests.serve.studies import EVIL, N_PANEL, get_json, serving
 
 pytestmark = pytest.mark.slow
+__all__ = ["browser", "downloads"]
 Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
 
 CONTRAST = """
@@ -50,23 +51,12 @@ return bad;
 
 
 @pytest.fixture(scope="module")
-def downloads(tmp_path_factory):
-    return tmp_path_factory.mktemp("downloads")
-
-
-@pytest.fixture(scope="module")
 def place(original):
     with serving(original) as (address, _):
         panel = [row["gene"] for row in get_json(f"{address}api/study/panel")["genes"]]
         get_json(f"{address}api/study/why?name={panel[0]}")
         get_json(f"{address}api/study/order?size=3")
         yield address, panel
-
-
-@pytest.fixture(scope="module")
-def browser(downloads):
-    with chromium(downloads) as driver:
-        yield driver
 
 
 @pytest.fixture
