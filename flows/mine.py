@@ -13,7 +13,7 @@ import logging
 import signal
 import sys
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from dataclasses import replace
 from hashlib import sha256
@@ -333,17 +333,30 @@ def start_server() -> None:
     """Start Prefect's temporary server where none is configured, deaf to Ctrl-C: `main` ends it.
 
     A process is deaf to what is blocked in the thread that starts it.
+
+    Raises
+    ------
+    DglzarrError
+        When it does not answer in time.
     """
+    seconds, failed = PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value(), []
 
     def start() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        with suppress(RuntimeError, HTTPError):  # the flow tries again, and tells
-            SubprocessASGIServer().start(PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
+        try:
+            SubprocessASGIServer().start(seconds)
+        except (RuntimeError, HTTPError) as error:
+            failed.append(error)
 
     if not PREFECT_API_URL.value() and PREFECT_SERVER_EPHEMERAL_ENABLED.value():
         thread = Thread(target=copy_context().run, args=(start,), daemon=True)
         thread.start()
         thread.join()
+    if failed:
+        raise DglzarrError(
+            f"Prefect: its temporary server does not answer within {seconds} s: {failed[0]} Run "
+            "again on a quieter machine, or set PREFECT_API_URL to a server that runs."
+        ) from failed[0]
 
 
 def main() -> None:

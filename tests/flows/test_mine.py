@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dglzarr.cli import guarded
-from dglzarr.errors import ConfigError, SourceError, StoreError
+from dglzarr.errors import ConfigError, DglzarrError, SourceError, StoreError
 from dglzarr.query import table
 from dglzarr.settings import load_settings
 from dglzarr.storage.options import Run
@@ -219,6 +219,21 @@ def test_main__is_a_program(tmp_path):
     assert "Planted hub genes: " in done.stdout
     assert "Traceback" not in done.stderr
     assert re.search(r"'normalize-\w+' - normalize: .*/normalized\.zarr new", done.stderr)
+
+
+def test_start_server__that_does_not_answer_is_told_in_one_line(flows, monkeypatch):
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    def start(*_):
+        raise RuntimeError("Timed out.")
+
+    monkeypatch.setattr(flows.SubprocessASGIServer, "start", start)
+    match = r"^Prefect: its temporary server does not answer within \d+ s: Timed out\. Run again"
+    with (
+        temporary_settings(restore_defaults={PREFECT_API_URL}),
+        pytest.raises(DglzarrError, match=match),
+    ):
+        flows.start_server()
 
 
 def test_main__wrong_settings_end_it_in_one_line_wherever_the_file_is(tmp_path):
