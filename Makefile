@@ -10,7 +10,7 @@ SCRATCH ?= /tmp
 
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
-PYTEST := $(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST := $(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 30
 
 export DO_NOT_TRACK ?= 1
 export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120

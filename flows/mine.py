@@ -13,7 +13,7 @@ import logging
 import signal
 import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import copy_context
 from dataclasses import replace
 from hashlib import sha256
@@ -21,7 +21,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from dglzarr.studies.stopping import end, listen
+from dglzarr.studies.stopping import end, listen, stoppable
 
 if __name__ == "__main__":
     listen()  # before what takes seconds to import
@@ -197,10 +197,15 @@ FLOWS: dict[str, Flow[..., Any]] = {
 
 
 def finished(settings: Settings, work: Callable[[], T]) -> T | State[T]:
-    """Return what work returns, done by one run a root; or a failure with a line that tells it."""
+    """Return what work returns, done by one run a root; or a failure with a line that tells it.
+
+    Prefect takes SIGTERM for itself while a flow runs, for its workers; a run by hand ends as any
+    other program of ours.
+    """
+    by_hand = stoppable() if __name__ == "__main__" else nullcontext()
     try:
         check_absolute(settings)
-        with one_run(settings.root), logged():
+        with by_hand, one_run(settings.root), logged():
             return work()
     except DglzarrError as error:
         stage = "".join(f"{note}: " for note in getattr(error, "__notes__", []))

@@ -48,7 +48,12 @@ def begun(command, folder):
 
 @pytest.mark.parametrize(
     ("kind", "number", "is_group"),
-    [("command", "SIGINT", True), ("command", "SIGTERM", False), ("flow", "SIGINT", True)],
+    [
+        ("command", "SIGINT", True),
+        ("command", "SIGTERM", False),
+        ("flow", "SIGINT", True),
+        ("flow", "SIGTERM", False),
+    ],
 )
 def test_stop__is_one_line_and_leaves_no_process(tmp_path, kind, number, is_group):
     """Also of the temporary server of Prefect, which a terminal's Ctrl-C reaches too."""
