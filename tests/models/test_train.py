@@ -472,4 +472,5 @@ def test_fit__logs_one_line_an_epoch(expression, tmp_path, caplog):
     assert [record.getMessage()[:8] for record in caplog.records] == [
         f"epoch {epoch}:" for epoch in (1, 2, 3)
     ]
+    assert caplog.text.count(", validation none, ") == 3
     assert "samples/s" in caplog.text
