@@ -394,7 +394,7 @@ def test_panel_sizes__judges_by_the_ridge_of_the_package(tmp_path, monkeypatch, 
     found = panel_sizes.Judge(fold, alphas).errors(panel)
     np.testing.assert_allclose(found, np.abs(expected - held), atol=1e-5)
 
-    settings = panel_sizes._simulated(tmp_path, n_samples=96, n_genes=200)
+    settings = panel_sizes.simulated(tmp_path, n_samples=96, n_genes=200)
     asked = {"n_random": 2, "others": ["medoids"], "alphas": alphas, "n_folds": 2}
     folds = panel_sizes.judge_data(settings, [5, 10], **asked)
     panel_sizes.show("simulated", folds, [5, 10])
