@@ -443,6 +443,13 @@ NoControls = Annotated[bool, typer.Option("--exclude-controls", help="No control
 NoUnnamed = Annotated[
     bool, typer.Option("--exclude-unnamed", help="No feature without a symbol and an ID.")
 ]
+NotLike = Annotated[
+    str,
+    typer.Option(
+        help="No such genes, by symbol: ribosomal, mitochondrial, haemoglobin, noncoding, or "
+        "regular expressions ('ZNF.*'), joined by commas."
+    ),
+]
 Least = Annotated[float | None, typer.Option(help="Least mean expression, log2.")]
 Most = Annotated[float | None, typer.Option(help="Largest mean expression, log2.")]
 Feasible = Annotated[
@@ -466,6 +473,7 @@ def panel_command(  # noqa: PLR0913  (every option is an argument)
     exclude: Exclude = "",
     exclude_controls: NoControls = False,
     exclude_unnamed: NoUnnamed = False,
+    exclude_like: NotLike = "",
     min_mean: Least = None,
     max_mean: Most = None,
     feasible: Feasible = "",
@@ -494,6 +502,7 @@ def panel_command(  # noqa: PLR0913  (every option is an argument)
         exclude=_genes(exclude),
         exclude_controls=exclude_controls,
         exclude_unnamed=exclude_unnamed,
+        exclude_like=tuple(part.strip() for part in exclude_like.split(",") if part.strip()),
         min_mean=min_mean,
         max_mean=max_mean,
         feasible=feasible,
