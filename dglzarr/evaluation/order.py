@@ -513,7 +513,8 @@ class PanelMaker:
         self, panel: Index, why: Sequence[str], allowed: Mask, cost: Float64
     ) -> pd.DataFrame:
         ridge = penalty_at(self._path, panel.size) * self._sketch.n_samples
-        roles = panel_roles(self._sketch.rows, panel, ridge=ridge, allowed=allowed)
+        rows, products = self._sketch.rows, self._sketch.products
+        roles = panel_roles(rows, panel, ridge=ridge, allowed=allowed, products=products)
         share = 100 * roles.loss / max(roles.loss.sum(), np.finfo(float).tiny)
         columns = {"gene": "genes", "gene_symbol": "symbols", "gene_id": "gene_ids"}
         of_panel = set(panel.tolist())
