@@ -43,6 +43,7 @@ from dglzarr.cli import guarded
 from dglzarr.evaluation.panels import PanelOptions, Rules, read_lists, with_penalties
 from dglzarr.evaluation.sketch import sketch_training
 from dglzarr.kernels.panels import CONSTANT, SELECTORS, select_panel
+from dglzarr.kernels.penalties import Stretch
 from dglzarr.stages.train import TrainOptions
 from dglzarr.storage.files import put
 from dglzarr.storage.rows import read_array
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dglzarr.kernels.penalties import Stretch
     from dglzarr.kernels.sketch import GeneSketch
     from dglzarr.settings import Settings
     from dglzarr.studies.plan import Plan
@@ -144,11 +144,11 @@ class Maker:
 
     def _selected(self, way: Way, sketch: GeneSketch) -> dict[str, Any]:
         """Return the panels of one of the package's selectors, or of QR."""
-        n = self._sizes[-1]
-        before, start = reset_peak(), time.perf_counter()
         path: Sequence[Stretch] = CONSTANT
+        n, more = self._sizes[-1], (0.0, 0.0)
         if way.selector in SELECTORS and SELECTORS[way.selector].is_greedy:
-            path = self.path(sketch)
+            path, more = self._penalties()
+        before, start = reset_peak(), time.perf_counter()
         choose = pivoted if way.selector == "qr" else _of_package(way.selector, path)
         largest = choose(sketch, n)
         seconds, peak = time.perf_counter() - start, peak_rss_mb()
@@ -156,14 +156,20 @@ class Maker:
         is_nested = way.selector not in SELECTORS or SELECTORS[way.selector].nested
         for size in self._sizes[:-1]:
             panels[size] = largest[:size] if is_nested else choose(sketch, size)
-        return _kept_panel(panels, seconds, before, peak)
+        return _kept_panel(panels, seconds + more[0], max(peak - before, more[1]))
 
-    def path(self, sketch: GeneSketch) -> Sequence[Stretch]:
-        """Return the penalties of greedy panels, chosen on inner folds of the training series."""
-        rules = with_penalties(
-            Rules([], []), sketch, PanelOptions(), selectors=["greedy"], n=self._sizes[-1], seed=0
-        )
-        return rules.path
+    def _penalties(self) -> tuple[Sequence[Stretch], tuple[float, float]]:
+        """Return the penalties of greedy panels, chosen on inner folds, and the seconds and MB."""
+        kept = self._kept / f"penalties-{self._sizes[-1]}.json"
+        if not kept.exists():
+            before, start = reset_peak(), time.perf_counter()
+            free, n = Rules([], []), self._sizes[-1]
+            asked = PanelOptions()
+            path = with_penalties(free, self.sketch, asked, selectors=["greedy"], n=n, seed=0).path
+            told = [time.perf_counter() - start, peak_rss_mb() - before]
+            put(str(kept), json.dumps([path, told]).encode())
+        path, (seconds, mb) = json.loads(kept.read_text(encoding="utf-8"))
+        return [Stretch(*stretch) for stretch in path], (seconds, mb)
 
     def _scores(self, network: str) -> NDArray[np.float64]:
         """Return the scores of a network that is trained on the fold's training samples."""
@@ -184,7 +190,7 @@ class Maker:
         for listed in read_lists(open_store(self.uris[0]), lists).values():
             genes = listed.genes[self.sketch.varies[listed.genes]]
             size = min(self._sizes, key=lambda n: abs(n - genes.size))
-            yield _kept_panel({size: genes}, 0.0, 0.0, 0.0)
+            yield _kept_panel({size: genes}, 0.0, 0.0)
 
     def _by_rival(self, way: Way, python: str) -> dict[str, Any]:
         """Return what a rival selects in a process of its own."""
@@ -197,7 +203,7 @@ class Maker:
             told = json.loads(out.read_text(encoding="utf-8"))
         genes = open_[np.array(told["panel"], dtype=np.int64)]
         panels = {size: genes[:size] for size in self._sizes}
-        return _kept_panel(panels, told["seconds"], told["start_mb"], told["peak_mb"])
+        return _kept_panel(panels, told["seconds"], told["peak_mb"] - told["start_mb"])
 
 
 def _of_package(name: str, path: Sequence[Stretch]) -> Callable[[GeneSketch, int], Index]:
@@ -205,11 +211,9 @@ def _of_package(name: str, path: Sequence[Stretch]) -> Callable[[GeneSketch, int
     return lambda sketch, n: select_panel(called, sketch, n, path=path)
 
 
-def _kept_panel(
-    panels: Mapping[int, Index], seconds: float, before: float, peak: float
-) -> dict[str, Any]:
+def _kept_panel(panels: Mapping[int, Index], seconds: float, mb: float) -> dict[str, Any]:
     genes = {str(size): panel.tolist() for size, panel in panels.items()}
-    return {"panels": genes, "seconds": seconds, "mb": peak - before}
+    return {"panels": genes, "seconds": seconds, "mb": mb}
 
 
 def pivoted(sketch: GeneSketch, n: int) -> Index:
@@ -358,23 +362,22 @@ def draw(rows: Sequence[Row], sizes: Sequence[int], path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
-def board(
+def made(
     settings: Settings,
     names: Sequence[str],
     sizes: Sequence[int],
     *,
     networks: Mapping[str, Any],
-    n_random: int = 20,
-    n_folds: int = 5,
-    rivals: str = "",
-) -> list[dict[str, Any]]:
-    """Return the errors of all folds; panels that stand there already are read."""
+    n_folds: int,
+    rivals: str,
+) -> list[Maker]:
+    """Return the folds with their panels made, way by way; those that stand there are kept."""
     makers = [Maker(made_fold(settings, k, n_folds), sizes, networks) for k in range(n_folds)]
     for name in names:
         for k, maker in enumerate(makers):
             maker.panels(name, rivals)
             _say(f"{name}: fold {k + 1} of {n_folds}")
-    return [judge(maker, names, sizes, n_random, rivals) for maker in makers]
+    return makers
 
 
 def _row(*cells: object) -> None:
@@ -396,18 +399,24 @@ def main() -> None:
     )
     parser.add_argument("--panels", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--rivals", default="", help="a Python that has the rivals' packages")
+    parser.add_argument("--make-only", action="store_true", help="make the panels, judge none")
     parser.add_argument("--picture", type=Path, default=PICTURE)
     asked = parser.parse_args()
     is_small = asked.size == "small"
     root = asked.root.absolute()
-    sizes, small = SIZES[asked.size], {}
+    sizes, n_folds, n_random = SIZES[asked.size], 5, 20
     if is_small:
         settings = simulated(root, n_samples=96, n_genes=200)
-        small = {"n_random": 2, "n_folds": 3}
+        n_folds, n_random = 3, 2
     else:
         settings = settings_of("real", asked.folder.absolute(), root)
     networks = {name: {**of, **(SMALL if is_small else {})} for name, of in NETWORKS.items()}
-    folds = board(settings, asked.panels, sizes, networks=networks, rivals=asked.rivals, **small)
+    makers = made(
+        settings, asked.panels, sizes, networks=networks, n_folds=n_folds, rivals=asked.rivals
+    )
+    if asked.make_only:
+        return
+    folds = [judge(maker, asked.panels, sizes, n_random, asked.rivals) for maker in makers]
     rows = rows_of(folds, sizes)
     show(rows, sizes)
     show_scores(folds, sizes)

@@ -20,29 +20,36 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     Matrix = NDArray[np.float32]
     Index = NDArray[np.int64]
+    Select = Callable[[Matrix, int], Index]
 
 
-def cur(rows: Matrix, n: int) -> Index:
+def cur() -> Select:
     """Return in turn the gene of the highest leverage on the first axis of what is left."""
     selector = import_module("skmatter.feature_selection").CUR
-    return np.asarray(selector(n_to_select=n, recompute_every=1).fit(rows).selected_idx_)
+    return lambda rows, n: selector(n_to_select=n, recompute_every=1).fit(rows).selected_idx_
 
 
-def farthest(rows: Matrix, n: int) -> Index:
+def farthest() -> Select:
     """Return in turn the gene farthest from all that are selected."""
     selector = import_module("skmatter.feature_selection").FPS
-    return np.asarray(selector(n_to_select=n, initialize=0).fit(rows).selected_idx_)
+    return lambda rows, n: selector(n_to_select=n, initialize=0).fit(rows).selected_idx_
 
 
-def spapros_pca(rows: Matrix, n: int) -> Index:
+def spapros_pca() -> Select:
     """Return the genes of the largest sums of loadings on the first principal components."""
-    adata = import_module("anndata").AnnData(rows)
-    table = import_module("spapros").se.select_pca_genes(adata, n, inplace=False)
-    return np.argsort(-table["selection_score"].to_numpy(), kind="stable")[:n]
+    select, samples = import_module("spapros").se.select_pca_genes, import_module("anndata").AnnData
+
+    def chosen(rows: Matrix, n: int) -> Index:
+        table = select(samples(rows), n, inplace=False)
+        return np.argsort(-table["selection_score"].to_numpy(), kind="stable")[:n]
+
+    return chosen
 
 
 NAMES = {"cur": cur, "farthest": farthest, "spapros-pca": spapros_pca}
@@ -56,8 +63,9 @@ def peak_mb() -> float:
 if __name__ == "__main__":
     name, source, n, out = sys.argv[1:]
     rows = np.load(source)
+    select = NAMES[name]()
     before, start = peak_mb(), time.perf_counter()
-    panel = [int(gene) for gene in NAMES[name](rows, int(n))]
+    panel = [int(gene) for gene in select(rows, int(n))]
     told = {"panel": panel, "seconds": time.perf_counter() - start}
     told |= {"start_mb": before, "peak_mb": peak_mb()}
     Path(out).write_text(json.dumps(told), encoding="utf-8")

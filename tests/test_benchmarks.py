@@ -13,11 +13,19 @@ import pytest
 import zarr
 
 from dglzarr.settings import build_settings
+from dglzarr.storage.schemas import NORMALIZED
 from dglzarr.storage.store import open_store
 from dglzarr.storage.study import planned_study
 from dglzarr.studies.cross_validate import cross_validate
 from dglzarr.studies.plan import source_files
-from tests.builders import TINY_SETTINGS, simulate, write_files
+from tests.builders import (
+    TINY_SETTINGS,
+    simulate,
+    write_files,
+    write_manifest,
+    write_matrix,
+    write_samples,
+)
 
 REPO = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted((REPO / "benchmarks").glob("bench_*.py"))
@@ -419,3 +427,59 @@ def test_load_serve__all_are_answered(tmp_path):
     assert 0 < every["p50_ms"] <= every["p95_ms"] <= every["most_ms"]
     assert every["after"]["own_mb"] > 20
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_leaderboard__a_row_a_way_and_a_picture(tmp_path):
+    picture = tmp_path / "board.svg"
+    options = ["--size", "small", "--root", tmp_path, "--picture", picture, "--panels"]
+    names = ["greedy, penalty chosen", "deeplift-greedy", "deeplift-greedy, permuted"]
+    names += ["column-pivoted QR", "variance", "L1000 landmarks"]
+    status, printed, said = run_script("leaderboard.py", *options, *names)
+    assert status == 0, said
+    cells = [row.strip("| ").split(" | ") for row in printed]
+    second = [row[0] for row in cells].index("true scores")
+    rows = {
+        row[0]: [float(x) for x in re.findall(r"[+-]?\d\.\d{4}", row[1])] for row in cells[2:second]
+    }
+    assert rows.keys() == {*names[:-1], "random"}  # no list is given
+    for name in names[:-1]:
+        error, mean, low, high = rows[name]
+        assert mean == pytest.approx(error - rows["random"][0], abs=1.01e-4)
+        assert low < mean < high
+    assert rows["greedy, penalty chosen"][3] < 0 < rows["variance"][3]
+    assert [row[:2] for row in cells[second + 2 :]] == [
+        ["deeplift-greedy", "deeplift-greedy, permuted"],
+        ["deeplift-greedy", "greedy, penalty chosen"],
+    ]
+    assert "greedy, penalty chosen" in picture.read_text(encoding="utf-8")
+    panels = [json.loads(p.read_text()) for p in tmp_path.glob("folds/*/panels/column*-10.json")]
+    assert [len(set(one[0]["panels"]["10"])) for one in panels] == [10] * 3
+    again = run_script("leaderboard.py", *options, *names)
+    assert again[1] == printed  # panels are kept
+
+
+@pytest.mark.slow
+def test_network__a_column_a_fold_and_seeds_of_all_training_series(tmp_path):
+    n_samples, n_genes = 240, 120
+    segment = tmp_path / "segments" / "0000"
+    segment.mkdir(parents=True)
+    values = simulate(n_samples, n_genes, n_duplicates=0).expression.astype(np.float32)
+    series = [f"GSE{i % 6}" for i in range(n_samples)]
+    split = np.zeros(n_samples, dtype=np.int8)
+    uri = write_matrix(segment / "normalized.zarr", NORMALIZED, values, split=split, series=series)
+    write_samples(segment / "samples.zarr", uri, keep=np.ones(n_samples, dtype=bool))
+    write_manifest(tmp_path, ["0000"])
+    options = ["--folds", 2, "--seeds", 2, "--networks", "default"]
+    status, printed, said = run_script("network.py", "--root", tmp_path, *options)
+    assert status == 0, said
+    rows = [row.strip("| ").split(" | ") for row in printed[:-1]]
+    assert [row[0] for row in rows][:2] == ["mean of each gene", "30 principal components"]
+    assert rows[-1][0] == "network: default"
+    assert all(len(row) == 4 for row in rows)
+    assert all(float(row[1]) < 0.9 * float(rows[0][1]) for row in rows[2:])
+    told = re.findall(r"(\d+) of (\d+) \((\d\.\d{4}), (\d\.\d{4})\)", printed[-1])
+    assert len(told) == 4  # two folds, two seeds of all
+    for best, last, before, after in told:
+        assert (float(after) - float(before)) * (1 if best == "0" else -1) >= 0
+        assert int(last) == min(100, int(best) + 10)
