@@ -526,6 +526,43 @@ def panel_command(  # noqa: PLR0913  (every option is an argument)
         typer.echo("\n".join([*order_lines(made), *told, *written]))
 
 
+@app.command("contrast")
+def contrast_command(
+    study: Annotated[str, typer.Argument(help="The folder of a finished study.")],
+    label: Annotated[str, typer.Option(help="A label of the samples.")],
+    case: Annotated[str, typer.Option(help="Its value in one group.")],
+    control: Annotated[str, typer.Option(help="Its value in the other.")],
+    series: Annotated[str, typer.Option(help="Only these studies, joined by commas.")] = "",
+    gene_sets: Annotated[
+        str, typer.Option(help="GMT file: are scores of its sets kept, too?")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Tell how well panels find the difference of two groups of held-out samples again.
+
+    Of the genes that no panel measures: the correlation of predicted with measured log2 fold
+    changes; the share of genes called different (moderated t, false discovery rate 5 %) that are
+    found again among as many, and that change the same way; the correlation of changes of gene
+    set scores; and whether clusters keep the groups (adjusted Rand index). Beside random panels,
+    the training mean, which finds what chance finds, and the genes as they were measured.
+    """
+    from dglzarr.prediction.contrast import Asked, contrast
+    from dglzarr.prediction.told import CONTRAST, contrast_lines
+    from dglzarr.studies.progress import Bars
+
+    names = tuple(part.strip() for part in series.split(",") if part.strip())
+    with Bars() as bars:
+        found = contrast(study, Asked(label, case, control, names, gene_sets), on_progress=bars)
+    if as_json:
+        table = found.table.astype(object).where(found.table.notna(), None)
+        sizes = {"n_targets": found.n_targets, "n_sets": found.n_sets, "n_random": found.n_panels}
+        _print_json({**sizes, "rows": table.to_dict(orient="records")})
+        return
+    for heading, rows in contrast_lines(found):
+        typer.echo(heading)
+        _print_table(CONTRAST, rows)
+
+
 @app.command("bundle")
 def bundle_command(
     study: Annotated[str, typer.Argument(help="The folder of a finished study.")],

@@ -1,4 +1,4 @@
-"""Owns the moderated t: two groups of samples, gene by gene, with variances that lean on each other.
+"""Owns the moderated t of two groups of samples: variances of genes lean on each other.
 
 References
 ----------
