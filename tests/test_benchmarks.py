@@ -483,3 +483,20 @@ def test_network__a_column_a_fold_and_seeds_of_all_training_series(tmp_path):
     for best, last, before, after in told:
         assert (float(after) - float(before)) * (1 if best == "0" else -1) >= 0
         assert int(last) == min(100, int(best) + 10)
+
+
+@pytest.mark.slow
+def test_predictors__a_row_each_beside_ridge_and_the_mean(tmp_path):
+    names = ["nearest samples", "kernel ridge", "reduced-rank ridge", "nearest landmarks"]
+    options = ["--size", "small", "--root", tmp_path, "--panel-size", 10, "--folds", 3]
+    status, printed, said = run_script("predictors.py", *options, "--predictors", *names)
+    assert status == 0, said
+    cells = {row[0]: row[1:] for row in (line.strip("| ").split(" | ") for line in printed[2:])}
+    assert list(cells) == ["mean", "ridge", *names]
+    error = {name: float(row[0]) for name, row in cells.items()}
+    for name in names:
+        assert float(cells[name][1]) == pytest.approx(error[name] - error["ridge"], abs=1.01e-4)
+    assert (
+        max(error["ridge"], error["reduced-rank ridge"], error["kernel ridge"])
+        < 0.95 * error["mean"]
+    )
