@@ -34,7 +34,7 @@ KEYS = {
     "start_rss_mb", "peak_rss_mb", "peaks_rss_mb", "ratio", "ratio_quartiles", "repeats",
     "load_before", "versions",
 }  # fmt: skip
-WITH_TENSORFLOW = ("score", "train")
+WITH_TENSORFLOW = ("gpu", "score", "train")
 FIRST = "segments/0000"
 
 
@@ -455,8 +455,10 @@ def test_leaderboard__a_row_a_way_and_a_picture(tmp_path):
     assert "greedy, penalty chosen" in picture.read_text(encoding="utf-8")
     panels = [json.loads(p.read_text()) for p in tmp_path.glob("folds/*/panels/column*-10.json")]
     assert [len(set(one[0]["panels"]["10"])) for one in panels] == [10] * 3
-    again = run_script("leaderboard.py", *options, *names)
-    assert again[1] == printed  # panels are kept
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("folds/*/panels/*")}
+    options[-1:] = ["--make-only", "--panels"]
+    assert run_script("leaderboard.py", *options, *names)[:2] == (0, [])
+    assert {path: path.stat().st_mtime_ns for path in written} == written  # panels are kept
 
 
 @pytest.mark.slow
