@@ -64,7 +64,7 @@ mpl.use("Agg")
 PICTURE = Path(__file__).parent.parent / "docs" / "leaderboard.svg"
 RIVALS = Path(__file__).with_name("rivals.py")
 SIZES = {"small": (5, 10), "full": (50, 100, 200, 470, 943)}
-N_PERMUTED = 4
+N_PERMUTED = 2
 LIMIT_S = 1800
 """Of a rival's panel."""
 
