@@ -7,6 +7,8 @@ DATA ?= ../shared/data
 # Of tests: more than two cores have, for some wait for servers.
 WORKERS ?= 3
 SCRATCH ?= /tmp
+# A Python that has what benchmarks/rivals.py runs; none: rivals are left out.
+RIVALS ?=
 
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
@@ -17,7 +19,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo explore parts test check lint measure mutants kills damage fuzz real grow fetch-demo compare docs bench bench-full
+.PHONY: help demo explore parts test check lint measure mutants kills damage fuzz real grow fetch-demo compare leaderboard docs bench bench-full
 
 help:  ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -72,6 +74,9 @@ fetch-demo: $(READY)  ## mine from accessions alone, of a server here that misbe
 
 compare: $(READY)  ## cross-validate panels of 50 to 943 probes on the series in DATA, into ./real
 	$(VENV)/bin/dglzarr compare deploy/settings/real.toml --folder $(DATA) --set root=$(CURDIR)/real
+
+leaderboard: $(READY)  ## panels by every selector on the series in DATA, into ./leaderboard and docs/leaderboard.svg
+	$(RUN) benchmarks/leaderboard.py --folder $(DATA) --root $(CURDIR)/leaderboard --rivals "$(RIVALS)"
 
 docs: $(READY)  ## write docs/stores.md and docs/settings.md from the declarations
 	$(RUN) docs/make_stores.py

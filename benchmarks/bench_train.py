@@ -54,7 +54,7 @@ def a_quarter(case: Case) -> Case:
     return replace(case, n_samples=case.n_samples // 4, folder=case.path("quarter"))
 
 
-def with_dglzarr(case: Case, **options: Any) -> Timed:  # noqa: ANN401
+def with_dglzarr(case: Case, *, batch_size: int = BATCH_SIZE, **options: Any) -> Timed:  # noqa: ANN401
     """Time the stage's epochs after the first, with their validation and checkpoints."""
     quiet_tensorflow(case)
     target = case.path("model")
@@ -65,7 +65,7 @@ def with_dglzarr(case: Case, **options: Any) -> Timed:  # noqa: ANN401
         case.path("normalized.zarr"),
         target,
         samples=case.path("samples.zarr"),
-        options=TrainOptions(epochs=EPOCHS, batch_size=BATCH_SIZE, **options),
+        options=TrainOptions(epochs=EPOCHS, batch_size=batch_size, **options),
         run=Run(on_progress=lambda *_: ends.append(time.perf_counter())),
     )
     timed = later_epochs(case, ends, before)

@@ -1,12 +1,15 @@
 """How well networks rebuild series that they have not seen, beside components and the mean.
 
-    python benchmarks/network.py --root real
+    python benchmarks/network.py --root real --seeds 5 --networks default "default at 1e-3"
     python benchmarks/network.py --simulated
 
 With a root, of a study whose samples are normalized: its training series make inner folds, whose
 networks, moments and components see nothing of the series they are judged on. Held-out series of
 the study are not looked at. Simulated: expression that bends, of 16,384 samples, whose generator
-stands below. Prints the mean absolute error in z units, one column a fold, and their mean.
+stands below. Prints the mean absolute error in z units, one column a fold, and their mean; then, of
+each network, the epoch whose weights were kept, with the loss on the samples that are held back
+before training and after the best epoch of it: on each fold, and of all training series with
+several seeds. A seed is of training alone: it draws the series held back and the order of samples.
 """
 
 from __future__ import annotations
@@ -34,16 +37,17 @@ from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.study import open_study
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     Matrix = NDArray[np.float32]
 
 NETWORKS: dict[str, dict[str, Any]] = {
-    "network: the default": {},
-    "network: the default from random weights": {"start": "random", "learning_rate": 1e-3},
-    "network: the paper's": KONG2021,
+    "default": {},
+    "default at 1e-3": {"learning_rate": 1e-3},
+    "default from random weights": {"start": "random", "learning_rate": 1e-3},
+    "paper's": KONG2021,
 }
 
 
@@ -78,30 +82,35 @@ def simulated(n_samples: int, n_genes: int, seed: int = 20261129) -> Matrix:
 
 
 def rebuilt(
-    train: Matrix, series: NDArray[Any], test: Matrix, seed: int
-) -> Iterator[tuple[str, Matrix]]:
-    """Yield what each method makes of test samples, all in z units of the training samples."""
+    train: Matrix, series: NDArray[Any], test: Matrix, names: Sequence[str], seeds: Sequence[int]
+) -> Iterator[tuple[str, Matrix, str]]:
+    """Yield what each method makes of test samples, in z units of the training samples.
+
+    And what is to be told of a network's training.
+    """
     n = TrainOptions().n_latent
-    yield "mean of each gene", np.zeros_like(test)
+    yield "mean of each gene", np.zeros_like(test), ""
     some = train[np.unique(np.linspace(0, len(train) - 1, 2048).astype(int))]
     for n_plain in (30, n):
         axes, _ = principal_axes(some, 1.0, n_most=n_plain)
-        yield f"{n_plain} principal components", test @ axes.T @ axes
+        yield f"{n_plain} principal components", test @ axes.T @ axes, ""
     weights = {
         "": np.ones(len(train), np.float32),
         ", series of equal weight": series_weights(series),
     }
     for how, weight in weights.items():
         axes = spherical_components(lambda: [train], weight, n)
-        yield f"{n} spherical components{how}", test @ axes.T @ axes
-    for name, changed in NETWORKS.items():
-        yield name, network(train, series, test, TrainOptions(**changed), seed)
+        yield f"{n} spherical components{how}", test @ axes.T @ axes, ""
+    for name in names:
+        for seed in seeds:
+            made = network(train, series, test, TrainOptions(**NETWORKS[name]), seed)
+            yield f"network: {name}", *made
 
 
 def network(
     train: Matrix, series: NDArray[Any], test: Matrix, options: TrainOptions, seed: int
-) -> Matrix:
-    """Return what a network makes of test samples, trained as the stage does it."""
+) -> tuple[Matrix, str]:
+    """Return what a network makes of test samples, trained as the stage does it, and its epochs."""
     with loading_keras():
         from dglzarr.models.autoencoder import begin_with_components, build_autoencoder  # noqa: PLC0415
         from dglzarr.models.train import Schedule, fit  # noqa: PLC0415
@@ -127,14 +136,21 @@ def network(
         history = fit(
             model, batches, schedule, validation=validation, checkpoint=Path(folder, "checkpoint")
         )
-    print(f"  {history.last_epoch} epochs, best {history.best_epoch}", file=sys.stderr)
-    if not history.best_epoch:
+    told = f"{history.best_epoch} of {history.last_epoch}"
+    if starts and validation:
+        trained = np.min(history.val_loss[1:])
+        told += f" ({history.val_loss[0]:.4f}, {trained:.4f})"
+    if starts and not history.best_epoch:
         begin(train, series)
-    return np.asarray(model.predict(test, batch_size=256, verbose=0))
+    made = model.predict(test, batch_size=256, verbose=0) if len(test) else test
+    return np.asarray(made), told
 
 
 def inner_folds(root: str, n_folds: int) -> Iterator[tuple[Matrix, NDArray[Any], Matrix]]:
-    """Yield training samples, their series, and the samples to rebuild, by a study's series."""
+    """Yield training samples, their series, and the samples to rebuild, by a study's series.
+
+    At last all training samples, with none to rebuild.
+    """
     study = open_study(root)
     source, samples = study.uris("normalized")[0], study.uris("samples")[0]
     keep = np.flatnonzero(kept_samples(source, samples))
@@ -148,6 +164,8 @@ def inner_folds(root: str, n_folds: int) -> Iterator[tuple[Matrix, NDArray[Any],
             standardize(values[~is_test], *moments), series[~is_test],
             standardize(values[is_test], *moments),
         )  # fmt: skip
+    z = standardize(values, *finish_moments(chunk_moments(values)))
+    yield z, series, z[:0]
 
 
 def main() -> None:
@@ -158,7 +176,8 @@ def main() -> None:
     parser.add_argument("--simulated", action="store_true")
     parser.add_argument("--samples", type=int, default=16_384)
     parser.add_argument("--genes", type=int, default=2_000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--seeds", type=int, default=1, help="of all training series")
     asked = parser.parse_args()
     if asked.simulated:
         values = simulated(asked.samples + 2048, asked.genes)
@@ -167,16 +186,22 @@ def main() -> None:
     else:
         folds = inner_folds(asked.root, asked.folds)
     found: dict[str, list[float]] = {}
+    epochs: dict[str, list[str]] = {}
     for train, of, test in folds:
         start = time.monotonic()
-        for name, values in rebuilt(train, of, test, asked.seed):
-            found.setdefault(name, []).append(float(np.abs(values - test).mean()))
-            print(
-                f"{name}: {found[name][-1]:.4f}, {time.monotonic() - start:.0f} s", file=sys.stderr
-            )
+        seeds = range(1 if len(test) else asked.seeds)
+        for name, values, told in rebuilt(train, of, test, asked.networks, seeds):
+            if len(test):
+                found.setdefault(name, []).append(float(np.abs(values - test).mean()))
+            if told:
+                epochs.setdefault(name, []).append(told)
+            seconds = time.monotonic() - start
+            print(f"{name}: {found[name][-1]:.4f}, {seconds:.0f} s {told}", file=sys.stderr)
     for name, errors in found.items():
         shown = " | ".join(f"{error:.4f}" for error in errors)
         print(f"| {name} | {shown} | **{np.mean(errors):.4f}** |")
+    for name, said in epochs.items():
+        print(f"{name}: best epoch of all (loss before, after the best): {'; '.join(said)}")
 
 
 if __name__ == "__main__":

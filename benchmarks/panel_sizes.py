@@ -81,7 +81,7 @@ def settings_of(name: str, folder: Path, root: Path) -> Settings:
     if name == "real":
         return load_settings(REAL, [f"root={place}"], folder=folder)
     if name == "simulated":
-        return _simulated(place)
+        return simulated(place)
     files = (
         [(f"more/genelevel/{n}_expr.tsv.gz", f"more/genelevel/{n}_samples.tsv") for n in GENE_LEVEL]
         if name == "genes"
@@ -119,7 +119,7 @@ def _write_annotation(folder: Path, path: Path) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _simulated(place: Path, *, n_samples: int = 1024, n_genes: int = 8192) -> Settings:
+def simulated(place: Path, *, n_samples: int = 1024, n_genes: int = 8192) -> Settings:
     """Return the settings of a simulated compendium of 16 series with 100 planted hubs."""
     path = place / "compendium.gctx"
     if not path.exists():
@@ -323,6 +323,18 @@ def _say(what: str) -> None:
     sys.stderr.write(f"{what}\n")
 
 
+def made_fold(settings: Settings, k: int, n_folds: int) -> Plan:
+    """Return the plan of a fold of a study, its samples normalized."""
+    asked = settings.compare.model_copy(update={"selectors": ("greedy",), "n_folds": n_folds})
+    settings = settings.model_copy(update={"compare": asked})
+    create_study(settings.root)
+    fold = fold_plan(Plan.of(settings, study=Study(settings.root, FIRST_SEGMENTS)), k)
+    create_study(fold.study.root)
+    for name in ("ingest", "join", "normalize", "dedup"):
+        fold[name]()
+    return fold
+
+
 def judge_data(
     settings: Settings,
     sizes: Sequence[int],
@@ -334,19 +346,12 @@ def judge_data(
     only: Sequence[int] = (),
 ) -> list[dict[str, Any]]:
     """Return the errors of all folds of a study; those that stand there already are read."""
-    asked = settings.compare.model_copy(update={"selectors": ("greedy",), "n_folds": n_folds})
-    settings = settings.model_copy(update={"compare": asked})
-    study = Plan.of(settings, study=Study(settings.root, FIRST_SEGMENTS))
-    create_study(settings.root)
     found = []
     for k in only or range(n_folds):
         what = hashlib.sha256(repr((sizes, n_random, others, alphas)).encode()).hexdigest()[:8]
         kept = Path(settings.root) / f"errors-{k}-{what}.json"
         if not kept.exists():
-            fold = fold_plan(study, k)
-            create_study(fold.study.root)
-            for name in ("ingest", "join", "normalize", "dedup"):
-                fold[name]()
+            fold = made_fold(settings, k, n_folds)
             uris = fold.uri("normalized"), fold.uri("samples")
             errors = judge_fold(*uris, sizes, n_random, others, alphas)
             kept.write_text(json.dumps(errors), encoding="utf-8")

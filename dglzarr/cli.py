@@ -443,6 +443,13 @@ NoControls = Annotated[bool, typer.Option("--exclude-controls", help="No control
 NoUnnamed = Annotated[
     bool, typer.Option("--exclude-unnamed", help="No feature without a symbol and an ID.")
 ]
+NotLike = Annotated[
+    str,
+    typer.Option(
+        help="No such genes, by symbol: ribosomal, mitochondrial, haemoglobin, noncoding, or "
+        "regular expressions ('ZNF.*'), joined by commas."
+    ),
+]
 Least = Annotated[float | None, typer.Option(help="Least mean expression, log2.")]
 Most = Annotated[float | None, typer.Option(help="Largest mean expression, log2.")]
 Feasible = Annotated[
@@ -466,6 +473,7 @@ def panel_command(  # noqa: PLR0913  (every option is an argument)
     exclude: Exclude = "",
     exclude_controls: NoControls = False,
     exclude_unnamed: NoUnnamed = False,
+    exclude_like: NotLike = "",
     min_mean: Least = None,
     max_mean: Most = None,
     feasible: Feasible = "",
@@ -494,6 +502,7 @@ def panel_command(  # noqa: PLR0913  (every option is an argument)
         exclude=_genes(exclude),
         exclude_controls=exclude_controls,
         exclude_unnamed=exclude_unnamed,
+        exclude_like=tuple(part.strip() for part in exclude_like.split(",") if part.strip()),
         min_mean=min_mean,
         max_mean=max_mean,
         feasible=feasible,
@@ -515,6 +524,43 @@ def panel_command(  # noqa: PLR0913  (every option is an argument)
     else:
         written = [] if output is None else [f"Written: {output}"]
         typer.echo("\n".join([*order_lines(made), *told, *written]))
+
+
+@app.command("contrast")
+def contrast_command(
+    study: Annotated[str, typer.Argument(help="The folder of a finished study.")],
+    label: Annotated[str, typer.Option(help="A label of the samples.")],
+    case: Annotated[str, typer.Option(help="Its value in one group.")],
+    control: Annotated[str, typer.Option(help="Its value in the other.")],
+    series: Annotated[str, typer.Option(help="Only these studies, joined by commas.")] = "",
+    gene_sets: Annotated[
+        str, typer.Option(help="GMT file: are scores of its sets kept, too?")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Tell how well panels find the difference of two groups of held-out samples again.
+
+    Of the genes that no panel measures: the correlation of predicted with measured log2 fold
+    changes; the share of genes called different (moderated t, false discovery rate 5 %) that are
+    found again among as many, and that change the same way; the correlation of changes of gene
+    set scores; and whether clusters keep the groups (adjusted Rand index). Beside random panels,
+    the training mean, which finds what chance finds, and the genes as they were measured.
+    """
+    from dglzarr.prediction.contrast import Asked, contrast
+    from dglzarr.prediction.told import CONTRAST, contrast_lines
+    from dglzarr.studies.progress import Bars
+
+    names = tuple(part.strip() for part in series.split(",") if part.strip())
+    with Bars() as bars:
+        found = contrast(study, Asked(label, case, control, names, gene_sets), on_progress=bars)
+    if as_json:
+        table = found.table.astype(object).where(found.table.notna(), None)
+        sizes = {"n_targets": found.n_targets, "n_sets": found.n_sets, "n_random": found.n_panels}
+        _print_json({**sizes, "rows": table.to_dict(orient="records")})
+        return
+    for heading, rows in contrast_lines(found):
+        typer.echo(heading)
+        _print_table(CONTRAST, rows)
 
 
 @app.command("bundle")

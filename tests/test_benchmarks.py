@@ -13,11 +13,19 @@ import pytest
 import zarr
 
 from dglzarr.settings import build_settings
+from dglzarr.storage.schemas import NORMALIZED
 from dglzarr.storage.store import open_store
 from dglzarr.storage.study import planned_study
 from dglzarr.studies.cross_validate import cross_validate
 from dglzarr.studies.plan import source_files
-from tests.builders import TINY_SETTINGS, simulate, write_files
+from tests.builders import (
+    TINY_SETTINGS,
+    simulate,
+    write_files,
+    write_manifest,
+    write_matrix,
+    write_samples,
+)
 
 REPO = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted((REPO / "benchmarks").glob("bench_*.py"))
@@ -26,7 +34,7 @@ KEYS = {
     "start_rss_mb", "peak_rss_mb", "peaks_rss_mb", "ratio", "ratio_quartiles", "repeats",
     "load_before", "versions",
 }  # fmt: skip
-WITH_TENSORFLOW = ("score", "train")
+WITH_TENSORFLOW = ("gpu", "score", "train")
 FIRST = "segments/0000"
 
 
@@ -394,7 +402,7 @@ def test_panel_sizes__judges_by_the_ridge_of_the_package(tmp_path, monkeypatch, 
     found = panel_sizes.Judge(fold, alphas).errors(panel)
     np.testing.assert_allclose(found, np.abs(expected - held), atol=1e-5)
 
-    settings = panel_sizes._simulated(tmp_path, n_samples=96, n_genes=200)
+    settings = panel_sizes.simulated(tmp_path, n_samples=96, n_genes=200)
     asked = {"n_random": 2, "others": ["medoids"], "alphas": alphas, "n_folds": 2}
     folds = panel_sizes.judge_data(settings, [5, 10], **asked)
     panel_sizes.show("simulated", folds, [5, 10])
@@ -419,3 +427,78 @@ def test_load_serve__all_are_answered(tmp_path):
     assert 0 < every["p50_ms"] <= every["p95_ms"] <= every["most_ms"]
     assert every["after"]["own_mb"] > 20
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_leaderboard__a_row_a_way_and_a_picture(tmp_path):
+    picture = tmp_path / "board.svg"
+    options = ["--size", "small", "--root", tmp_path, "--picture", picture, "--panels"]
+    names = ["greedy, penalty chosen", "deeplift-greedy", "deeplift-greedy, permuted"]
+    names += ["column-pivoted QR", "variance", "L1000 landmarks"]
+    status, printed, said = run_script("leaderboard.py", *options, *names)
+    assert status == 0, said
+    cells = [row.strip("| ").split(" | ") for row in printed]
+    second = [row[0] for row in cells].index("true scores")
+    rows = {
+        row[0]: [float(x) for x in re.findall(r"[+-]?\d\.\d{4}", row[1])] for row in cells[2:second]
+    }
+    assert rows.keys() == {*names[:-1], "random"}  # no list is given
+    for name in names[:-1]:
+        error, mean, low, high = rows[name]
+        assert mean == pytest.approx(error - rows["random"][0], abs=1.01e-4)
+        assert low < mean < high
+    assert rows["greedy, penalty chosen"][3] < 0 < rows["variance"][3]
+    assert [row[:2] for row in cells[second + 2 :]] == [
+        ["deeplift-greedy", "deeplift-greedy, permuted"],
+        ["deeplift-greedy", "greedy, penalty chosen"],
+    ]
+    assert "greedy, penalty chosen" in picture.read_text(encoding="utf-8")
+    panels = [json.loads(p.read_text()) for p in tmp_path.glob("folds/*/panels/column*-10.json")]
+    assert [len(set(one[0]["panels"]["10"])) for one in panels] == [10] * 3
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("folds/*/panels/*")}
+    options[-1:] = ["--make-only", "--panels"]
+    assert run_script("leaderboard.py", *options, *names)[:2] == (0, [])
+    assert {path: path.stat().st_mtime_ns for path in written} == written  # panels are kept
+
+
+@pytest.mark.slow
+def test_network__a_column_a_fold_and_seeds_of_all_training_series(tmp_path):
+    n_samples, n_genes = 240, 120
+    segment = tmp_path / "segments" / "0000"
+    segment.mkdir(parents=True)
+    values = simulate(n_samples, n_genes, n_duplicates=0).expression.astype(np.float32)
+    series = [f"GSE{i % 6}" for i in range(n_samples)]
+    split = np.zeros(n_samples, dtype=np.int8)
+    uri = write_matrix(segment / "normalized.zarr", NORMALIZED, values, split=split, series=series)
+    write_samples(segment / "samples.zarr", uri, keep=np.ones(n_samples, dtype=bool))
+    write_manifest(tmp_path, ["0000"])
+    options = ["--folds", 2, "--seeds", 2, "--networks", "default"]
+    status, printed, said = run_script("network.py", "--root", tmp_path, *options)
+    assert status == 0, said
+    rows = [row.strip("| ").split(" | ") for row in printed[:-1]]
+    assert [row[0] for row in rows][:2] == ["mean of each gene", "30 principal components"]
+    assert rows[-1][0] == "network: default"
+    assert all(len(row) == 4 for row in rows)
+    assert all(float(row[1]) < 0.9 * float(rows[0][1]) for row in rows[2:])
+    told = re.findall(r"(\d+) of (\d+) \((\d\.\d{4}), (\d\.\d{4})\)", printed[-1])
+    assert len(told) == 4  # two folds, two seeds of all
+    for best, last, before, after in told:
+        assert (float(after) - float(before)) * (1 if best == "0" else -1) >= 0
+        assert int(last) == min(100, int(best) + 10)
+
+
+@pytest.mark.slow
+def test_predictors__a_row_each_beside_ridge_and_the_mean(tmp_path):
+    names = ["nearest samples", "kernel ridge", "reduced-rank ridge", "nearest landmarks"]
+    options = ["--size", "small", "--root", tmp_path, "--panel-size", 10, "--folds", 3]
+    status, printed, said = run_script("predictors.py", *options, "--predictors", *names)
+    assert status == 0, said
+    cells = {row[0]: row[1:] for row in (line.strip("| ").split(" | ") for line in printed[2:])}
+    assert list(cells) == ["mean", "ridge", *names]
+    error = {name: float(row[0]) for name, row in cells.items()}
+    for name in names:
+        assert float(cells[name][1]) == pytest.approx(error[name] - error["ridge"], abs=1.01e-4)
+    assert (
+        max(error["ridge"], error["reduced-rank ridge"], error["kernel ridge"])
+        < 0.95 * error["mean"]
+    )

@@ -7,6 +7,7 @@ penalties that it chose; errors are those of the held-out samples.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,14 @@ if TYPE_CHECKING:
 N_TARGETS, N_JUDGED = 2048, 1024
 """Genes and held-out samples at most that the price is told by."""
 
+FAMILIES = {
+    "ribosomal": r"(M?RP[LS]\d+([ABCX]|Y\d|AL|L\d?)?|RPLP[0-2]|RPSA)(P\d*)?|UBA52|FAU",
+    "mitochondrial": r"MT-.+",
+    "haemoglobin": r"HB([ABDEZ]|A[12]|G[12]|Q1|M)",
+    "noncoding": r"LINC\d+|MIR(LET)?\d.*|SNOR[AD]\d.*|SCARNA\d+|RNU\d.*|.+-(AS|IT|OT|DT)\d*",
+}
+"""Genes by what HGNC calls them: whole symbols, in any letter case."""
+
 _YES, _NO = ("1", "yes", "true", "y"), ("0", "no", "false", "n")
 _CALLED = {
     "select.forced": "--include",
@@ -74,6 +83,9 @@ class Conditions:
         Genes that it holds, first, and that it must not hold: names, or a file of them.
     exclude_controls, exclude_unnamed
         Leave out control probes, and features without a symbol and an ID.
+    exclude_like
+        Leave out genes by their symbol: names of ``FAMILIES``, or regular expressions of whole
+        symbols, such as ``"ZNF.*"``.
     min_mean, max_mean
         Window of the mean expression in the training samples, log2.
     feasible
@@ -94,6 +106,7 @@ class Conditions:
     exclude: Sequence[str] | str = ()
     exclude_controls: bool = False
     exclude_unnamed: bool = False
+    exclude_like: Sequence[str] = ()
     min_mean: float | None = None
     max_mean: float | None = None
     feasible: str = ""
@@ -111,6 +124,7 @@ class Conditions:
             ("--exclude", ("exclude",)),
             ("--exclude-controls", ("exclude_controls",)),
             ("--exclude-unnamed", ("exclude_unnamed",)),
+            ("--exclude-like", ("exclude_like",)),
             ("expression window", ("min_mean", "max_mean")),
             ("--feasible", ("feasible",)),
             ("--sets", ("sets", "at_least")),
@@ -309,6 +323,7 @@ class PanelMaker:
             )
         allowed = allowed_genes("greedy", self._sketch, rules.forced, rules.excluded)
         allowed &= self._in_window(asked) & self._feasible(asked, notes)
+        allowed &= ~self._is_like(asked, notes)
         must = np.array(rules.forced, dtype=np.int64)
         first = np.concatenate([must, start[~np.isin(start, must)]])
         allowed[first] = False
@@ -389,6 +404,23 @@ class PanelMaker:
                 f"--min-mean, --max-mean: expected a window, got {low:g} to {high:g}. Swap them."
             )
         return np.asarray((self._mean >= low) & (self._mean <= high))
+
+    def _is_like(self, asked: Conditions, notes: list[str]) -> Mask:
+        """Return which genes have a symbol of those that are left out."""
+        found = np.zeros(self._std.size, dtype=bool)
+        expected = (
+            f"--exclude-like: expected {', '.join(FAMILIES)} or a regular expression of symbols"
+        )
+        for name in asked.exclude_like:
+            try:
+                like = is_like(name, self._names["symbols"])
+            except re.error as error:
+                raise ConfigError(f"{expected}, got {name!r}: {error}.") from None
+            if not like.any() and name not in FAMILIES:
+                raise ConfigError(f"{expected}, got {name!r}, which no symbol is. Correct it.")
+            notes.append(f"--exclude-like {name}: {int(like.sum())} of {like.size} genes.")
+            found |= like
+        return found
 
     def _feasible(self, asked: Conditions, notes: list[str]) -> Mask:
         allowed = np.ones(self._std.size, dtype=bool)
@@ -481,7 +513,8 @@ class PanelMaker:
         self, panel: Index, why: Sequence[str], allowed: Mask, cost: Float64
     ) -> pd.DataFrame:
         ridge = penalty_at(self._path, panel.size) * self._sketch.n_samples
-        roles = panel_roles(self._sketch.rows, panel, ridge=ridge, allowed=allowed)
+        rows, products = self._sketch.rows, self._sketch.products
+        roles = panel_roles(rows, panel, ridge=ridge, allowed=allowed, products=products)
         share = 100 * roles.loss / max(roles.loss.sum(), np.finfo(float).tiny)
         columns = {"gene": "genes", "gene_symbol": "symbols", "gene_id": "gene_ids"}
         of_panel = set(panel.tolist())
@@ -544,6 +577,30 @@ class _HeldRows:
         x = np.nan_to_num(self._z[:, panel])
         predicted = predict_ridge(_fit(rows, panel, targets), x, [alphas[best]])[0]
         return np.asarray(np.nanmean(np.abs(predicted - self._z[:, targets]), axis=1), np.float64)
+
+
+def is_like(name: str, symbols: Sequence[str]) -> Mask:
+    """Return which symbols are of a family, or match a regular expression whole.
+
+    Of symbols joined by ``/`` or blanks one is enough.
+
+    Raises
+    ------
+    re.error
+        When it is no regular expression.
+
+    Examples
+    --------
+    >>> is_like("ribosomal", ["RPL13A", "RPS6KA1", "MRPL12", "A1BG /// RPSA"]).tolist()
+    [True, False, True, True]
+    >>> is_like("znf.*", ["ZNF74", ""]).tolist()
+    [True, False]
+    """
+    pattern = re.compile(FAMILIES.get(name, name), re.IGNORECASE)
+    return np.array(
+        [any(part and pattern.fullmatch(part) for part in re.split(r"[\s/]+", s)) for s in symbols],
+        dtype=bool,
+    )
 
 
 def _fit(rows: NDArray[np.float32], panel: Index, targets: Index) -> RidgePath:

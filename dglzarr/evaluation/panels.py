@@ -329,6 +329,8 @@ def is_unnamed(ds: xr.Dataset) -> NDArray[np.bool_]:
 def _features(ds: xr.Dataset, names: str | Sequence[str]) -> dict[str, list[int]]:
     """Return the features that measure each gene of a list, or of a file."""
     listed = read_gene_list(names) if isinstance(names, str) else list(names)
+    if not listed:
+        return {}
     return dict(zip(listed, find_genes(listed, **feature_names(ds)), strict=True))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from dglzarr.kernels.greedy import Deflation
+from dglzarr.kernels.greedy import Deflation, Products
 
 Index = NDArray[np.int64]
 Float64 = NDArray[np.float64]
@@ -40,6 +40,7 @@ def panel_roles(
     *,
     ridge: float,
     allowed: NDArray[np.bool_],
+    products: Products | None = None,
     n_served: int = 5,
     n_substitutes: int = 3,
 ) -> Roles:
@@ -51,6 +52,7 @@ def panel_roles(
     panel : its genes
     ridge : penalty, in the unit of a squared column norm of ``rows``; over 0
     allowed : (gene,), which genes may take a place
+    products : of the rows, where they are known
     n_served, n_substitutes : how many are told of each gene, where there are so many
 
     Notes
@@ -61,7 +63,7 @@ def panel_roles(
     x = rows[:, panel].astype(np.float64)
     inverse = scipy.linalg.inv(x.T @ x + ridge * np.eye(panel.size))
     solve = (inverse @ x.T).astype(rows.dtype)
-    state = Deflation(rows, ridge, None, panel.size)
+    state = Deflation(rows, ridge, panel.size, products)
     state.add(panel)
     able = allowed.copy()
     able[panel] = False

@@ -6,6 +6,7 @@ Farahat, Ghodsi and Kamel (2011), doi 10.1109/ICDM.2011.22: the recursion, witho
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,27 @@ class Limits:
         return int(np.where(able, gain / self.cost, -np.inf).argmax())
 
 
+class Products(NamedTuple):
+    """What greedy selection of rows Y begins with.
+
+    ``matrix (row, row)`` is ``K = Y diag(w) Y'``, ``norms (gene,)`` is ``y_l' y_l`` and ``reach
+    (gene,)`` is ``y_l' K y_l``.
+    """
+
+    matrix: Float64
+    norms: Float64
+    reach: Float64
+
+    @classmethod
+    def of(cls, rows: NDArray[np.floating], importance: Float64 | None = None) -> Self:
+        """Return those of some rows (row, gene), their genes weighted as targets."""
+        weighted = rows if importance is None else rows * importance.astype(rows.dtype)
+        matrix = (weighted @ rows.T).astype(np.float64)
+        norms = np.einsum("rg,rg->g", rows, rows, dtype=np.float64)
+        reach = np.einsum("rg,rg->g", rows, matrix.astype(rows.dtype) @ rows, dtype=np.float64)
+        return cls(matrix, norms, reach)
+
+
 def greedy_order(
     rows: NDArray[np.floating],
     n: int,
@@ -54,7 +76,7 @@ def greedy_order(
     ridge: float,
     forced: Index,
     allowed: NDArray[np.bool_],
-    importance: Float64 | None = None,
+    products: Products | None = None,
     limits: Limits | None = None,
 ) -> Index:
     """Return n genes, in order; each reduces the ridge error of predicting all genes the most.
@@ -66,7 +88,7 @@ def greedy_order(
     ridge : penalty, in the unit of a squared column norm of ``rows``; over 0
     forced : genes on the panel already; what they explain is taken off first
     allowed : (gene,), which genes may be selected
-    importance : (gene,), weights of the genes as targets
+    products : of the rows, where they are known or the genes are weighted as targets
     limits : what the panel may cost and must hold; where no gene can be added any more, fewer
         than n are returned
 
@@ -97,7 +119,7 @@ def greedy_order(
         raise ValueError(f"n: expected at most {int(is_open.sum())} genes, got {n!r}.")
     if not ridge > 0:
         raise ValueError(f"ridge: expected over 0, got {ridge!r}.")
-    state = Deflation(rows, ridge, importance, n + len(forced))
+    state = Deflation(rows, ridge, n + len(forced), products)
     state.add(forced)
     chosen = np.empty(n, dtype=np.int64)
     for i in range(n):
@@ -152,16 +174,12 @@ class Deflation:
     """The rows after ridge has taken off what a growing panel explains of them."""
 
     def __init__(
-        self, rows: NDArray[np.floating], ridge: float, importance: Float64 | None, n: int
+        self, rows: NDArray[np.floating], ridge: float, n: int, products: Products | None = None
     ) -> None:
-        weighted = rows if importance is None else rows * importance.astype(rows.dtype)
+        self._products, norms, reach = products or Products.of(rows)
         self._rows, self._ridge = rows, ridge
-        self._products = (weighted @ rows.T).astype(np.float64)
         self._removed, self._n_removed = np.empty((n, len(rows))), 0
-        self._norms = np.einsum("rg,rg->g", rows, rows, dtype=np.float64)
-        self._reach = np.einsum(
-            "rg,rg->g", rows, self._products.astype(rows.dtype) @ rows, dtype=np.float64
-        )
+        self._norms, self._reach = norms.copy(), reach.copy()
 
     def swaps(self, genes: Index) -> tuple[Float64, Float64]:
         """Return what taking one gene of the panel off costs, and what putting another in gains.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dglzarr.kernels.greedy import greedy_order, ordered_gain
+from dglzarr.kernels.greedy import Products, greedy_order, ordered_gain
 from dglzarr.kernels.linear import predict_ridge, ridge_partial, ridge_path
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def greedy_path(
         If fewer genes are allowed, or a penalty is not over 0.
     """
     panel = np.asarray(forced, dtype=np.int64)
+    products = sketch.products if importance is None else Products.of(sketch.rows, importance)
     for i, (end, penalty) in enumerate(path):
         stop = n if i == len(path) - 1 else min(n, end)
         if stop > panel.size:
@@ -106,7 +107,7 @@ def greedy_path(
                 ridge=penalty * sketch.n_samples,
                 forced=panel,
                 allowed=allowed,
-                importance=importance,
+                products=products,
                 limits=limits,
             )
             if more.size < stop - panel.size:

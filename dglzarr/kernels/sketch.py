@@ -10,9 +10,12 @@ Clarkson and Woodruff (2017), doi 10.1145/3019134: sparse sketches.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dglzarr.kernels.greedy import Products
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,11 @@ class GeneSketch:
     def varies(self) -> NDArray[np.bool_]:
         """Whether a gene varies among the samples, (gene,); others are never selected."""
         return np.asarray(self.std > 0)
+
+    @cached_property
+    def products(self) -> Products:
+        """What greedy selection begins with, of all genes alike; made once."""
+        return Products.of(self.rows)
 
 
 def fold_samples(

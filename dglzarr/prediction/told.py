@@ -9,6 +9,11 @@ import numpy as np
 from dglzarr.kernels.panel_space import PANEL_SCALES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+    from dglzarr.prediction.contrast import Contrasted
     from dglzarr.prediction.make import Bundled
     from dglzarr.prediction.output import Written
 
@@ -56,3 +61,28 @@ def prediction_lines(written: Written) -> list[str]:
         f"{n_trusted} samples are like training."
     )
     return [head, *written.notes, f"Written: {', '.join(written.places)}"]
+
+
+CONTRAST = ("panel", "r of changes", "found again", "same sign", "r of sets", "ARI")
+
+
+def contrast_lines(found: Contrasted) -> Iterator[tuple[str, list[list[str]]]]:
+    """Yield a heading for each series, and a row a panel, as ``CONTRAST`` names the columns."""
+    for series, rows in found.table.groupby("series", sort=False):
+        first = rows.iloc[0]
+        heading = (
+            f"{series}: {first['n_case']} + {first['n_control']} held-out samples, "
+            f"{first['n_called']} of {found.n_targets} genes that no panel measures differ."
+        )
+        yield heading, [_contrast_cells(row, found.n_panels) for _, row in rows.iterrows()]
+
+
+def _contrast_cells(row: pd.Series[Any], n_random: int) -> list[str]:
+    is_many = row["kind"] == "random"
+    cells = [f"{n_random} random" if is_many else str(row["panel"])]
+    for name in ("r", "recovered", "sign", "r_sets", "ari"):
+        value = "" if np.isnan(row[name]) else f"{row[name]:.2f}"
+        if value and is_many:
+            value += f" ({row[f'{name}_low']:.2f} to {row[f'{name}_high']:.2f})"
+        cells.append(value)
+    return cells

@@ -7,7 +7,7 @@ setting of ingest.
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Literal
@@ -613,8 +613,14 @@ def find_genes(
     """
     if not names:
         return []
-    places = [_places([first_symbol(n) for n in of], _key) for of in (genes, symbols, gene_ids)]
-    return [next((p[_key(name)] for p in places if _key(name) in p), []) for name in names]
+    places = [_places_of(tuple(of)) for of in (genes, symbols, gene_ids)]
+    return [list(next((p[_key(n)] for p in places if _key(n) in p), ())) for n in names]
+
+
+@lru_cache(maxsize=6)  # one study is asked many times over
+def _places_of(names: tuple[str, ...]) -> dict[str, list[int]]:
+    """Return where each name stands, of several symbols the first, by its key."""
+    return _places([first_symbol(name) for name in names], _key)
 
 
 @dataclass(frozen=True)

@@ -197,8 +197,8 @@ def evaluate(  # noqa: PLR0913  (eight, and the claim)
     nothing = np.empty(0, dtype=np.int64)
     panels = [Panel(BASELINE, "baseline", BASELINE, nothing)]
     panels += stored_panels(open_store(landmarks), index)
-    is_target = _common_targets(ds, panels, options.target_rule)
-    fold = _folds(ds["split"].values, mask["keep"].values)
+    is_target = common_targets(ds, panels, options.target_rule)
+    fold = fit_and_test(ds["split"].values, mask["keep"].values)
     training, targets = Training(source, samples, fold), np.flatnonzero(is_target)
     networks = [""] * len(panels)
     if "dgex" in options.predictors:
@@ -251,7 +251,7 @@ def _cohort_names(cohorts: Sequence[str]) -> list[str]:
     return names
 
 
-def _folds(split: NDArray[np.int8], keep: Mask) -> NDArray[np.int8]:
+def fit_and_test(split: NDArray[np.int8], keep: Mask) -> NDArray[np.int8]:
     """Return 0 (fit), 1 (choose the penalty), 2 (test) or -1 (unused) for each sample.
 
     Raises
@@ -272,7 +272,7 @@ def _folds(split: NDArray[np.int8], keep: Mask) -> NDArray[np.int8]:
     return fold
 
 
-def _common_targets(ds: xr.Dataset, panels: Sequence[Panel], rule: TargetRule) -> Mask:
+def common_targets(ds: xr.Dataset, panels: Sequence[Panel], rule: TargetRule) -> Mask:
     """Return which features measure a gene that no panel measures.
 
     Raises

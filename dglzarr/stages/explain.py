@@ -313,7 +313,7 @@ def _explainer(uri: str, saved: SavedModel, model: str, options: ExplainOptions)
     }
     if options.engine == "shap":
         return lambda z, counts: explain_with_shap(model, z, references, counts=counts, **asked)
-    layers, xp = encoder_layers(saved), _array_library(options.device)
+    layers, xp = encoder_layers(saved), array_library(options.device)
     return lambda z, counts: aggregate_contributions(
         layers, z, references, counts=counts, xp=xp, **asked
     )
@@ -346,7 +346,7 @@ def _not_finite(source: str, saved: SavedModel, start: int, block: Block, z: Blo
     )
 
 
-def _array_library(device: Device) -> Any:  # noqa: ANN401  (a module)
+def array_library(device: Device) -> Any:  # noqa: ANN401  (a module)
     """Return cupy where this process is to use a GPU, else numpy."""
     if device != "cpu":
         with suppress(ImportError):  # not installed, or not fit for the machine
@@ -364,4 +364,4 @@ def _array_library(device: Device) -> Any:  # noqa: ANN401  (a module)
 
 def _require_gpu() -> None:
     """Refuse a worker without a GPU."""
-    _array_library("gpu")
+    array_library("gpu")

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from dglzarr.errors import ConfigError, SourceError
-from dglzarr.evaluation.order import Conditions, PanelMaker, write_sheet
+from dglzarr.evaluation.order import FAMILIES, Conditions, PanelMaker, is_like, write_sheet
 from dglzarr.evaluation.panels import PanelOptions
 from dglzarr.kernels.panels import select_panel
 from dglzarr.kernels.penalties import Stretch
@@ -25,6 +25,7 @@ from tests.builders import (
     write_samples,
     write_store,
 )
+from tests.conftest import DATA
 
 N_SAMPLES, N_GENES = 120, 60
 SYMBOLS = [f"G{i}" if i % 5 else "" for i in range(N_GENES)]
@@ -102,6 +103,16 @@ def test_order__what_cannot_be_chosen(maker):
     assert made.n_left == ((maker._mean >= low) & (maker._mean <= high)).sum()
 
 
+def test_order__genes_are_left_out_by_what_symbols_they_have(maker):
+    made = maker.order(replace(FREE, exclude_like=("g[1-4].", "mitochondrial")), each=True)
+    assert not made.table["gene_symbol"].str.fullmatch("G[1-4].").any()
+    assert made.notes == [
+        "--exclude-like g[1-4].: 32 of 60 genes.",
+        "--exclude-like mitochondrial: 0 of 60 genes.",
+    ]
+    assert list(made.price) == ["all", "--exclude-like"]
+
+
 def test_order__feasible_and_costs(maker, tmp_path):
     file = tmp_path / "probes.tsv"
     lines = ["gene\tfeasible", *(f"{i:03d}_at\t{'no' if i % 3 else 'yes'}" for i in range(1, 50))]
@@ -119,6 +130,19 @@ def test_order__feasible_and_costs(maker, tmp_path):
     made = maker.order(replace(FREE, costs=str(file), include=(free[0],), budget=104.5))
     assert made.cost == 104
     assert made.notes[-1] == "The panel ends with 5 of 12 genes: no other can be paid."
+
+
+@pytest.mark.data
+def test_families__of_the_symbols_of_an_array():
+    table = pd.read_csv(DATA / "annotation" / "GPL96.txt", sep="\t", dtype=str)
+    symbols = table["Gene symbol"].fillna("").tolist()
+    found = {name: set(np.array(symbols)[is_like(name, symbols)]) for name in FAMILIES}
+    assert {"RPL13A", "RPS4X", "RPLP0", "MRPL12", "RPL23AP7", "FAM69A///RPL5"} <= found["ribosomal"]
+    assert not {"RPS6KA1", "RPS6KB1", "RPAP1", "RPN1", "FAUP1"} & found["ribosomal"]
+    assert {"HBA2", "HBB", "HBG1"} <= found["haemoglobin"]
+    assert not {"HBP1", "HBS1L", "HBEGF", "HBXIP"} & found["haemoglobin"]
+    assert {"SNORA31///TPT1"} <= found["noncoding"] < set(symbols)
+    assert is_like("mitochondrial", ["MT-ND1", "MTOR", "MT1X"]).tolist() == [True, False, False]
 
 
 def test_order__each_set_has_its_genes(maker, tmp_path):
@@ -186,6 +210,9 @@ def test_sheet__has_ids_and_reads_back(maker, tmp_path):
         ({"min_mean": 9.0, "max_mean": 8.0}, "expected a window, got 9 to 8"),
         ({"include": ("G7", "G8"), "budget": 1.0}, "--budget: expected 2 at least"),
         ({"start": "mined"}, "landmarks"),
+        ({"exclude_like": ("G(",)}, r"expression of symbols, got 'G\(': missing \)"),
+        ({"exclude_like": ("ribosome",)}, "got 'ribosome', which no symbol is"),
+        ({"size": 14, "exclude_like": (".*",), "include": ("G7",)}, "expected at most 13"),
     ],
 )
 def test_order__refused_in_one_line(maker, changed, message):

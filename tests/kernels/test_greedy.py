@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dglzarr.kernels.greedy import greedy_order, ordered_gain
+from dglzarr.kernels.greedy import Products, greedy_order, ordered_gain
 
 NONE = np.empty(0, dtype=np.int64)
 
@@ -46,7 +46,9 @@ def test_greedy_order__every_step_is_the_best_of_all(dtype, weighted):
     importance = rng.uniform(0.1, 2, 14) if weighted else None
     forced, allowed = np.array([3, 8]), every(14)
     allowed[[0, 12]] = False
-    found = greedy_order(rows, 8, ridge=2.0, forced=forced, allowed=allowed, importance=importance)
+    found = greedy_order(
+        rows, 8, ridge=2.0, forced=forced, allowed=allowed, products=Products.of(rows, importance)
+    )
     panel = [3, 8]
     for gene in found:
         gain = gains(rows.astype(float), panel, 2.0, importance if weighted else np.ones(14))

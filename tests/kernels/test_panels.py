@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dglzarr.kernels.greedy import greedy_order
+from dglzarr.kernels.greedy import Products, greedy_order
 from dglzarr.kernels.panels import (
     RIDGE,
     SELECTORS,
@@ -121,7 +121,12 @@ def test_select_panel__deeplift_greedy_counts_errors_by_score():
     order = [int(g) for g in select_panel("deeplift-greedy", known, 6)]
     free = np.empty(0, dtype=np.int64)
     expected = greedy_order(
-        known.rows, 6, ridge=RIDGE * 12, forced=free, allowed=known.varies, importance=known.score
+        known.rows,
+        6,
+        ridge=RIDGE * 12,
+        forced=free,
+        allowed=known.varies,
+        products=Products.of(known.rows, known.score),
     )
     assert order == expected.tolist()
     known.score[:] = 0.3
