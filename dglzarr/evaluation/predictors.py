@@ -1,24 +1,34 @@
 """Predictors behind one interface: target genes from the landmarks of a panel, in z units.
 
 Reads ``normalized.zarr`` and ``samples.zarr`` by regions, writes nothing. Whatever a predictor
-leaves open (the penalty, the number of neighbours) is chosen on the tuning samples.
+leaves open (the penalty, the number of neighbours) is chosen on samples that are held back from its
+fit: the validation samples, or else whole training series in turn.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from dglzarr.evaluation.sketch import INNER_FOLDS
 from dglzarr.kernels.deeplift import forward
-from dglzarr.kernels.linear import RidgePath, merge_ridge, predict_ridge, ridge_partial, ridge_path
+from dglzarr.kernels.linear import (
+    RidgePath,
+    merge_ridge,
+    predict_ridge,
+    ridge_partial,
+    ridge_path,
+    without_ridge,
+)
 from dglzarr.kernels.moments import standardize
 from dglzarr.kernels.neighbors import nearest_landmarks, predict_nearest
+from dglzarr.kernels.split import inner_folds
 from dglzarr.models import check_installed
 from dglzarr.models.files import MODEL, load_model
 from dglzarr.models.quiet import loading_keras
@@ -37,10 +47,13 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
     Index = NDArray[np.int64]
     Matrix = NDArray[np.float32]
+    Tried = Callable[[Matrix], Sequence[Matrix]]
 
 PredictorName = Literal["ridge", "knn", "dgex"]
 
 FIT, TUNE, TEST = 0, 1, 2
+N_CHOOSING = 2048
+"""Targets at most on which the penalty and the number of neighbours are chosen, evenly drawn."""
 _TRAINING = "adam in one operation, windows as the batch wants"
 """How networks are trained; those of another way are not used beside them."""
 
@@ -59,19 +72,26 @@ class Predictor(Protocol):
 
 
 class Training(NamedTuple):
-    """What a predictor is fitted on: stores, and 0 (fit), 1 (tune) or other for each sample."""
+    """What a predictor is fitted on: stores, the samples to fit on, and those to choose on.
+
+    ``held`` are parts, (sample,) each. What a predictor leaves open is chosen on each part when the
+    others were fitted on; the fit itself takes all of ``fit``, parts of it too.
+    """
 
     source: str
     samples: str
-    fold: NDArray[np.int8]
+    fit: Mask
+    held: tuple[Mask, ...]
 
-    def blocks(self, use: int, landmarks: Index, targets: Index) -> Iterator[tuple[Matrix, Matrix]]:
-        """Yield landmarks and targets of the samples of one use in z units, missing values at 0.
+    def blocks(
+        self, wanted: Mask, landmarks: Index, targets: Index
+    ) -> Iterator[tuple[Matrix, Matrix]]:
+        """Yield landmarks and targets of some samples in z units, missing values at 0.
 
         A region at a time.
         """
         mean, std = (read_array(self.samples, name) for name in ("gene_mean", "gene_std"))
-        rows, chosen = Rows(self.source), np.flatnonzero(self.fold == use)
+        rows, chosen = Rows(self.source), np.flatnonzero(wanted)
         for region in regions(self.source):
             here = chosen[(chosen >= region.start) & (chosen < region.stop)]
             if here.size:
@@ -80,6 +100,30 @@ class Training(NamedTuple):
                     standardize(block[:, landmarks], mean[landmarks], std[landmarks]),
                     standardize(block[:, targets], mean[targets], std[targets]),
                 )
+
+    def sums(self, wanted: Mask, landmarks: Index, targets: Index) -> RidgePartial:
+        """Return the normal equations of some samples."""
+        blocks = self.blocks(wanted, landmarks, targets)
+        return reduce(merge_ridge, (ridge_partial(x, y) for x, y in blocks))
+
+
+def held_back(
+    fold: NDArray[np.int8], series: Sequence[str], *, n_parts: int = INNER_FOLDS
+) -> tuple[Mask, ...]:
+    """Return the parts that `Training` holds back, (sample,) each.
+
+    Parameters
+    ----------
+    fold : (sample,), 0 (fit), 1 (validation) or others
+    series : (sample,), the series of each; samples of one stay together, where there are several
+    n_parts : of the training samples, where there is no validation sample
+    """
+    if (fold == TUNE).any():
+        return (fold == TUNE,)
+    chosen = np.flatnonzero(fold == FIT)
+    part = np.full(fold.size, -1)
+    part[chosen] = inner_folds([series[int(i)] for i in chosen], n_folds=n_parts, seed=0)
+    return tuple(part == k for k in range(int(part.max(initial=-1)) + 1))
 
 
 @dataclass(frozen=True)
@@ -153,15 +197,16 @@ def fit_predictors(
     training
         The samples to fit and to tune on.
     alphas, neighbors
-        Penalties of ridge, numbers of nearest landmarks; the one of lowest error on the tuning
-        samples is kept. Numbers above that of the landmarks are left out.
+        Penalties of ridge, numbers of nearest landmarks; the one of lowest error on the samples
+        held back is kept. Numbers above that of the landmarks are left out.
     network
         Folder of the network that `train_network` wrote, for ``"dgex"``.
 
     Notes
     -----
-    One pass over the training samples for all of them, one over the tuning samples for each.
-    Memory: landmarks x targets in float64, and one region.
+    One pass over the training samples for all of them; for each a pass over the samples held back,
+    of 2048 targets at most, and one more where they are training samples. Memory: landmarks x
+    targets in float64, and one region.
     """
     if not landmarks.size:
         return dict.fromkeys(names, Mean())
@@ -171,14 +216,14 @@ def fit_predictors(
         fitted["dgex"] = Network(load_model(Path(network)).layers)
     if not {"ridge", "knn"} & set(names):
         return fitted
-    partial = reduce(
-        merge_ridge,
-        (ridge_partial(x, y) for x, y in training.blocks(FIT, landmarks, targets)),
-    )
+    total = training.sums(training.fit, landmarks, targets)
+    choosing = _Choosing(training, landmarks, targets, total)
     if "ridge" in names:
-        fitted["ridge"] = _fit_ridge(partial, landmarks, targets, training, alphas)
+        chosen = alphas[0] if len(alphas) == 1 else choosing.penalty(alphas)
+        fitted["ridge"] = Ridge(ridge_path(total), float(chosen))
     if "knn" in names:
-        fitted["knn"] = _fit_nearest(partial, landmarks, targets, training, neighbors)
+        k = choosing.number([k for k in neighbors if k <= landmarks.size] or [landmarks.size])
+        fitted["knn"] = Nearest(nearest_landmarks(total, k), float(k))
     return fitted
 
 
@@ -204,7 +249,7 @@ def train_network(
     """
     ids = [store_input(uri)["store_id"] for uri in (training.source, training.samples)]
     made_from = hashlib.sha256(json.dumps([_TRAINING, ids, config.model_dump(), seed]).encode())
-    for values in (landmarks, targets, training.fold):
+    for values in (landmarks, targets, training.fit, training.held[0]):
         made_from.update(values.tobytes())
     place = Path(folder, made_from.hexdigest()[:16])
     if not (place / MODEL).exists():
@@ -213,10 +258,10 @@ def train_network(
             from dglzarr.models.dgex import Samples, train_dgex  # noqa: PLC0415  (loads keras)
 
         mean, std = (read_array(training.samples, name) for name in ("gene_mean", "gene_std"))
-        uses = (training.fold == use for use in (FIT, TUNE))
+        stops = training.held[0]
         train_dgex(
             place,
-            Samples(Rows(training.source), mean, std, *uses),
+            Samples(Rows(training.source), mean, std, training.fit & ~stops, stops),
             landmarks=landmarks,
             targets=targets,
             options=config,
@@ -227,34 +272,43 @@ def train_network(
     return str(place)
 
 
-def _fit_ridge(
-    partial: RidgePartial,
-    landmarks: Index,
-    targets: Index,
-    training: Training,
-    alphas: Sequence[float],
-) -> Ridge:
-    path = ridge_path(partial)
-    errors = np.zeros(len(alphas))
-    for x, y in training.blocks(TUNE, landmarks, targets):
-        errors += _errors(predict_ridge(path, x, alphas), y)
-    return Ridge(path, float(alphas[int(errors.argmin())]))
+class _Choosing:
+    """What is left open in a fit, chosen on the samples that are held back from it."""
 
+    def __init__(
+        self, training: Training, landmarks: Index, targets: Index, total: RidgePartial
+    ) -> None:
+        some = np.arange(0, targets.size, -(-targets.size // N_CHOOSING))
+        self._training, self._landmarks, self._targets = training, landmarks, targets[some]
+        self._total = replace(total, xty=total.xty[:, some], y_sum=total.y_sum[some])
 
-def _fit_nearest(
-    partial: RidgePartial,
-    landmarks: Index,
-    targets: Index,
-    training: Training,
-    neighbors: Sequence[int],
-) -> Nearest:
-    ks = [k for k in neighbors if k <= landmarks.size] or [int(landmarks.size)]
-    nearest = nearest_landmarks(partial, max(ks))
-    errors = np.zeros(len(ks))
-    for x, y in training.blocks(TUNE, landmarks, targets):
-        errors += _errors(predict_nearest(x, nearest, ks), y)
-    return Nearest(nearest, float(ks[int(errors.argmin())]))
+    def penalty(self, alphas: Sequence[float]) -> float:
+        """Return the penalty of ridge regression."""
 
+        def tried(sums: RidgePartial) -> Tried:
+            path = ridge_path(sums)
+            return lambda x: predict_ridge(path, x, alphas)
 
-def _errors(predictions: Sequence[Matrix], truth: Matrix) -> NDArray[np.float64]:
-    return np.array([np.abs(p - truth).sum(dtype=np.float64) for p in predictions])
+        return alphas[self._least(tried, len(alphas))]
+
+    def number(self, ks: Sequence[int]) -> int:
+        """Return the number of nearest landmarks."""
+
+        def tried(sums: RidgePartial) -> Tried:
+            nearest = nearest_landmarks(sums, max(ks))
+            return lambda x: predict_nearest(x, nearest, ks)
+
+        return ks[self._least(tried, len(ks))]
+
+    def _least(self, fit: Callable[[RidgePartial], Tried], n_choices: int) -> int:
+        """Return which choice has the lowest error over all parts that are held back."""
+        training, genes = self._training, (self._landmarks, self._targets)
+        errors = np.zeros(n_choices)
+        for held in training.held:
+            sums = self._total
+            if (held & training.fit).any():
+                sums = without_ridge(sums, training.sums(held, *genes))
+            predict = fit(sums)
+            for x, y in training.blocks(held, *genes):
+                errors += [np.abs(p - y).sum(dtype=np.float64) for p in predict(x)]
+        return int(errors.argmin())

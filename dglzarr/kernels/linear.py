@@ -71,6 +71,20 @@ def merge_ridge(a: RidgePartial, b: RidgePartial) -> RidgePartial:
     )
 
 
+def without_ridge(total: RidgePartial, part: RidgePartial) -> RidgePartial:
+    """Return the sums of all samples but those of a part of them.
+
+    Differences of float64 sums: exact to their rounding, which a penalty over 0 outweighs.
+    """
+    return RidgePartial(
+        total.xtx - part.xtx,
+        total.xty - part.xty,
+        total.x_sum - part.x_sum,
+        total.y_sum - part.y_sum,
+        total.n - part.n,
+    )
+
+
 @dataclass(frozen=True)
 class RidgePath:
     """Ridge solutions of all penalties, on the principal axes of the landmarks.

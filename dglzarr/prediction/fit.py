@@ -28,6 +28,7 @@ from dglzarr.kernels.linear import (
     ridge_coefficients,
     ridge_partial,
     ridge_path,
+    without_ridge,
 )
 from dglzarr.kernels.moments import standardize
 from dglzarr.kernels.panel_space import PANEL_SCALES, PanelSpace, to_study_scale
@@ -296,14 +297,7 @@ class _Fit:
             ridge_partial(self._z(panel), np.nan_to_num(y))
             for _, panel, y in self._data.blocks(self._chosen[self._of_fold(k)], targets)
         )
-        fold = reduce(merge_ridge, parts)
-        return RidgePartial(
-            total.xtx - fold.xtx,
-            total.xty - fold.xty,
-            total.x_sum - fold.x_sum,
-            total.y_sum - fold.y_sum,
-            total.n - fold.n,
-        )
+        return without_ridge(total, reduce(merge_ridge, parts))
 
     def _tuning_errors(self, total: RidgePartial, k: int) -> Float64:
         """Return the error of each penalty on the samples of a fold, over some of the targets."""

@@ -89,7 +89,7 @@ def _of_samples(opened: Mapping[str, xr.Dataset], history: History | None) -> It
         how = "chosen on training samples held back" if is_judged else "that of the last epoch"
         yield Caution(
             f"There are no validation samples: the network kept is {how}, and penalties were "
-            "chosen on a tenth of the training samples.",
+            "chosen on training series left out in turn.",
             "Raise ingest.validation_fraction, or add series.",
         )
 

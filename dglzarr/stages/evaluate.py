@@ -38,6 +38,7 @@ from dglzarr.evaluation.predictors import (
     PredictorName,
     Training,
     fit_predictors,
+    held_back,
     train_network,
 )
 from dglzarr.kernels.comparison import bootstrap_interval, paired_test
@@ -94,10 +95,15 @@ class EvaluateOptions(ListOptions):
     )
     alphas: Annotated[
         tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1, strict=False)
-    ] = choice((1.0, 10.0, 100.0, 1000.0, 10000.0), "ridge penalties, of which validation chooses")
+    ] = choice(
+        (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0, 30000.0),
+        "ridge penalties, of which series held back choose",
+    )
     neighbors: Annotated[
         tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1, strict=False)
-    ] = choice((1, 2, 5, 10, 20, 50), "numbers of nearest landmarks, of which validation chooses")
+    ] = choice(
+        (1, 2, 5, 10, 20, 50), "numbers of nearest landmarks, of which series held back choose"
+    )
     dgex: DGexOptions = choice(
         DGexOptions(), "D-GEX's network, trained for every panel where predictors names it"
     )
@@ -170,8 +176,9 @@ def evaluate(  # noqa: PLR0913  (eight, and the claim)
         Of the bootstrap, and of D-GEX's networks.
     options, run
         Its choices, and how it is run. The penalty and the number of nearest landmarks are those
-        of the lowest error on the validation split; without one on every tenth training sample,
-        then left out of the fit. D-GEX's networks are trained in this process, a panel at a time.
+        of the lowest error on the validation split; without one on the training series, a fifth
+        of them left out at a time, and the fit takes them all. D-GEX's networks are trained in
+        this process, a panel at a time.
 
     Raises
     ------
@@ -199,17 +206,18 @@ def evaluate(  # noqa: PLR0913  (eight, and the claim)
     panels += stored_panels(open_store(landmarks), index)
     is_target = common_targets(ds, panels, options.target_rule)
     fold = fit_and_test(ds["split"].values, mask["keep"].values)
-    training, targets = Training(source, samples, fold), np.flatnonzero(is_target)
+    held = held_back(fold, [str(name) for name in ds["series"].values])
+    training = Training(source, samples, fold == FIT, held)
+    targets = np.flatnonzero(is_target)
     networks = [""] * len(panels)
     if "dgex" in options.predictors:
         networks = _networks(_folder(target), panels, training, targets, options.dgex, seed, run)
     evaluated = run_tasks(
         _evaluate_panel,
         list(zip(panels, networks, strict=True)),
-        source=source,
-        samples=samples,
+        training=training,
         targets=targets,
-        fold=fold,
+        is_test=fold == TEST,
         cohorts=tuple(cohorts),
         options=options,
         what="evaluating panels",
@@ -252,7 +260,7 @@ def _cohort_names(cohorts: Sequence[str]) -> list[str]:
 
 
 def fit_and_test(split: NDArray[np.int8], keep: Mask) -> NDArray[np.int8]:
-    """Return 0 (fit), 1 (choose the penalty), 2 (test) or -1 (unused) for each sample.
+    """Return 0 (fit), 1 (validation), 2 (test) or -1 (unused) for each sample.
 
     Raises
     ------
@@ -260,12 +268,11 @@ def fit_and_test(split: NDArray[np.int8], keep: Mask) -> NDArray[np.int8]:
         When there is nothing to fit or to test on.
     """
     fold = np.where(keep, split, -1).astype(np.int8)
-    if not (fold == TUNE).any():
-        fold[np.flatnonzero(fold == FIT)[::10]] = TUNE
     n_fit, n_test = int((fold == FIT).sum()), int((fold == TEST).sum())
-    if not n_fit or not n_test:
+    n_least = 1 if (fold == TUNE).any() else 2
+    if n_fit < n_least or not n_test:
         raise ConfigError(
-            "evaluate: expected kept samples to fit and to test on, got "
+            f"evaluate: expected kept samples, {n_least} to fit and 1 to test on, got "
             f"{n_fit} and {n_test} of {fold.size} ({int((~keep).sum())} are near-duplicates). "
             "Add samples, or set another seed or dedup.threshold."
         )
@@ -319,10 +326,9 @@ def _evaluate_panel(
     panel: Panel,
     network: str,
     *,
-    source: str,
-    samples: str,
+    training: Training,
     targets: Index,
-    fold: NDArray[np.int8],
+    is_test: Mask,
     cohorts: Sequence[str],
     options: EvaluateOptions,
 ) -> Evaluated:
@@ -331,13 +337,14 @@ def _evaluate_panel(
         options.predictors,
         panel.genes,
         targets,
-        Training(source, samples, fold),
+        training,
         alphas=options.alphas,
         neighbors=options.neighbors,
         network=network,
     )
+    source, samples = training.source, training.samples
     parts: list[Cohort] = [
-        HeldOut(source, samples, fold == TEST),
+        HeldOut(source, samples, is_test),
         *(External(cohort, source, samples, options.cohort_scale) for cohort in cohorts),
     ]
     measures = [

@@ -1,4 +1,5 @@
 import copy
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 from dglzarr.errors import ConfigError, StoreError
 from dglzarr.evaluation.cohorts import HeldOut
 from dglzarr.evaluation.measures import evaluate_predictor
-from dglzarr.evaluation.predictors import Training, fit_predictors
+from dglzarr.evaluation.predictors import Training, fit_predictors, held_back
 from dglzarr.kernels.comparison import bootstrap_interval
 from dglzarr.kernels.metrics import mae_within_series, null_fraction
 from dglzarr.kernels.quantile import apply_quantile
@@ -258,7 +259,7 @@ def test_evaluate__two_samples_are_evaluated_in_part_and_it_says_so(tmp_path, va
 @pytest.mark.parametrize("slice_nbytes", [1, 700, 5000])
 def test_evaluate_predictor__slices_do_not_matter(study, slice_nbytes):
     targets = np.arange(10, N_GENES)
-    training = Training(study.source, study.samples, np.where(study.keep, study.split, -1))
+    training = Training(study.source, study.samples, study.rows(TRAIN), (study.rows(VALIDATION),))
     options = {"alphas": ALPHAS, "neighbors": (2,)}
     cohort = HeldOut(study.source, study.samples, study.rows(TEST))
     panel = np.array([7, 3, 5])
@@ -293,21 +294,33 @@ def test_evaluate__missing_truth_does_not_count(tmp_path, values):
     assert found == pytest.approx(np.abs(study.z[known, 12]).mean(), rel=1e-5)
 
 
-def test_evaluate__without_validation_every_tenth_training_sample_tunes(tmp_path, values):
+@pytest.mark.parametrize("n_series", [4, 1])
+def test_evaluate__without_validation_each_fifth_of_the_series_chooses(tmp_path, values, n_series):
+    """Whole series where there are some, and the fit takes all training samples."""
     split = splits(N_SAMPLES, n_validation=0)
-    study = Study(tmp_path, values, split=split)
-    study.evaluate()
+    series = [f"GSE{i % n_series}" for i in range(N_SAMPLES)]
+    study = Study(tmp_path, values, split=split, series=series)
+    study.evaluate(predictors=("ridge", "knn"))
     ds = open_store(study.target)
     targets = np.flatnonzero(ds["is_target"].values)
-    train = np.flatnonzero(study.rows(TRAIN))
-    tune, fit = train[::10], np.setdiff1d(train, train[::10])
+    train = study.rows(TRAIN)
+    parts = held_back(np.where(train, 0, 2), series)
+    assert (np.sum(parts, axis=0) == train).all()
+    of_part = [{series[i] for i in np.flatnonzero(part)} for part in parts]
+    assert len(parts) == (4 if n_series == 4 else 5)
+    assert n_series == 1 or all(not a & b for a, b in combinations(of_part, 2))
     for name, panel in PANELS.items():
-        truth = np.nan_to_num(study.z[tune][:, targets])
-        errors = [np.abs(study.ridge(panel, a, fit, tune, targets) - truth).sum() for a in ALPHAS]
+        errors = np.zeros(len(ALPHAS))
+        for part in parts:
+            truth = np.nan_to_num(study.z[part][:, targets])
+            rest = train & ~part
+            errors += [
+                np.abs(study.ridge(panel, a, rest, part, targets) - truth).sum() for a in ALPHAS
+            ]
         alpha = ALPHAS[int(np.argmin(errors))]
         found = ds.sel(panel=name, cohort="test", predictor="ridge")
         assert float(found["setting"]) == alpha
-        predicted = study.ridge(panel, alpha, fit, study.rows(TEST), targets)
+        predicted = study.ridge(panel, alpha, train, study.rows(TEST), targets)
         wanted = np.nanmean(np.abs(study.z[study.rows(TEST)][:, targets] - predicted), axis=0)
         np.testing.assert_allclose(found["mae"].values[targets], wanted, rtol=1e-4)
 
@@ -402,7 +415,7 @@ def test_evaluate__no_common_target(tmp_path, values):
 
 def test_evaluate__nothing_left_to_test_on(tmp_path, values):
     study = Study(tmp_path, values, keep=splits(N_SAMPLES) != TEST)
-    with pytest.raises(ConfigError, match=r"to fit and to test on, got \d+ and 0 of 100 \(20 are"):
+    with pytest.raises(ConfigError, match=r"to test on, got \d+ and 0 of 100 \(20 are"):
         study.evaluate()
     assert not is_complete(study.target)
 
@@ -411,7 +424,7 @@ def test_evaluate__one_training_sample_is_too_few(tmp_path, values):
     split = np.full(N_SAMPLES, TEST, dtype=np.int8)
     split[5] = TRAIN
     study = Study(tmp_path, values, split=split, keep=np.ones(N_SAMPLES, dtype=bool))
-    with pytest.raises(ConfigError, match="got 0 and 99 of 100"):
+    with pytest.raises(ConfigError, match="2 to fit and 1 to test on, got 1 and 99 of 100"):
         study.evaluate()
 
 
