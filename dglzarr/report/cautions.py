@@ -159,9 +159,14 @@ def _of_chance(evaluation: xr.Dataset, rows: Sequence[PanelRow]) -> Iterator[Cau
     n_below = sum(error < mined for error in random)
     if np.isnan(chance.versus_low) and not n_below:
         return  # too few series to tell, which another caution says, and nothing against it
+    of_all = _count(len(random), "random panel", "random panels")
+    why = (
+        f"{n_below} of {of_all} have a lower error"
+        if n_below
+        else f"none of {of_all} has a lower error, but series differ too much to tell"
+    )
     yield Caution(
-        "The mined panel is not shown to be better than chance: "
-        f"{n_below} of {_count(len(random), 'random panel', 'random panels')} have a lower error.",
+        f"The mined panel is not shown to be better than chance: {why}.",
         "Use it only beside a random panel. Compare sizes with 'dglzarr compare', lower "
         "select.n_landmarks, or add series.",
     )
