@@ -895,6 +895,47 @@ def _write_frame(frame: Any, form: Any, output: Path | None) -> None:  # noqa: A
         typer.echo(content, nl=False)
 
 
+@app.command("genes")
+def genes_command(
+    check: Annotated[Path, typer.Argument(help="A list of ids, one a line; or a table of them.")],
+    settings: Annotated[
+        Path | None, typer.Argument(help="Settings of a study: its tables, and what it measures.")
+    ] = None,
+    annotation: Annotated[
+        list[str] | None,
+        typer.Option(help="Table of probes, symbols and gene ids, as GPL96.txt; repeatable."),
+    ] = None,
+    aliases: Annotated[
+        str, typer.Option(help="Table of other names: HGNC's complete set, NCBI's gene_info.")
+    ] = "",
+    set_: Overrides = None,
+    folder: Folder = None,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format", help="table, tsv, csv, json or parquet. [default: table; tsv to a pipe]"
+        ),
+    ] = "",
+    output: OutputFile = None,
+) -> None:
+    """Say for each id of a list what it is, what it became, and why.
+
+    Probes, symbols, former symbols and aliases, Entrez and Ensembl ids with versions, and dates
+    that a spreadsheet made of symbols. Ids that are not known come with the names most like them;
+    they are no error.
+    """
+    from dglzarr.query.named import trace_list
+    from dglzarr.studies.naming import names_for
+
+    chosen = _format(form, output)
+    loaded = _load(settings, set_, folder) if settings else None
+    known, notes = names_for(loaded, annotation or (), aliases)
+    frame, counted = trace_list(check, known)
+    _write_frame(frame, chosen, output)
+    for line in (*notes, counted):
+        sys.stderr.write(f"{line}\n")
+
+
 @app.command("serve")
 def serve_command(
     study: Annotated[list[str], typer.Argument(help="Folders of studies.")],
