@@ -239,10 +239,12 @@ def fetch_command(
     """Fetch the accessions and addresses of the settings, and record them in sources.lock.
 
     What is recorded is the same next time, and offline: a file that has changed upstream is told
-    and not taken. What cannot be had is told, and the rest goes on; then the exit status is 1.
+    and not taken. What cannot be had is told, and the rest goes on; the exit status is 1 where that
+    is more than fetch.max_refused of all, and where --check finds a change.
     """
     from dglzarr.studies.fetch import fetch
     from dglzarr.studies.progress import Bars
+    from dglzarr.studies.refusals import is_too_many
 
     if update and check:
         raise ConfigError("--update: expected one of --update and --check, got both.")
@@ -261,11 +263,16 @@ def fetch_command(
         sys.stderr.write(f"{outcome.told}\n")
     if wrong:
         sys.stderr.write(f"{len(wrong)} of {len(outcomes)} sources were not taken.\n")
+    if wrong and (check or is_too_many(len(wrong), len(outcomes), loaded.fetch.max_refused)):
         raise typer.Exit(1)
 
 
-@app.command("discover")
-def discover_command(
+@app.command("discover", cls=SettingsCommand)
+def discover_command(  # noqa: PLR0913  (every option is an argument)
+    settings: Annotated[
+        Path | None,
+        typer.Argument(help="Settings of a study: search as [discover] says, add to its list."),
+    ] = None,
     platform: Annotated[
         list[str] | None, typer.Option(help="As GPL96; repeatable: any of them.")
     ] = None,
@@ -276,8 +283,13 @@ def discover_command(
         bool, typer.Option("--rna-seq", help="Only series of which NCBI has counts.")
     ] = False,
     output: Annotated[Path | None, typer.Option(help="Write the table there.")] = None,
+    set_: Overrides = None,
+    folder: Folder = None,
 ) -> None:
     """List series of GEO, the newest first: a table of which geo = "FILE" takes the accessions.
+
+    With the settings of a study, series that they do not name yet are added to discover.list; then
+    'dglzarr grow' takes them.
 
     NCBI is asked at most 3 times a second, 10 with NCBI_API_KEY in the environment; NCBI_EMAIL, if
     it is there, tells NCBI whom to write to.
@@ -287,9 +299,17 @@ def discover_command(
     from dglzarr.access.options import FetchOptions
     from dglzarr.errors import SourceError
     from dglzarr.storage.files import put, told
+    from dglzarr.studies.discover import COLUMNS, discover_more, discovered_lines, series_rows
     from dglzarr.studies.progress import Bars
 
     search = Search(tuple(platform or ()), organism, since, min_samples, rna_seq)
+    if settings is not None:
+        if search != Search() or output is not None:
+            raise ConfigError("discover: expected settings or options, got both. Set [discover].")
+        with Bars() as bars:
+            new, n_found = discover_more(_load(settings, set_, folder), on_progress=bars)
+        typer.echo("\n".join(discovered_lines(new, n_found)))
+        return
     try:
         search.term()
     except RefusedError as error:
@@ -299,9 +319,7 @@ def discover_command(
             found = discover(Client(FetchOptions()), search, on_progress=bars)
     except RefusedError as error:
         raise SourceError(f"discover: {error}.") from error
-    columns = ("accession", "samples", "organism", "platforms", "published", "title")
-    rows = [columns, *((str(cell) for cell in asdict(one).values()) for one in found)]
-    text = "".join("\t".join(row) + "\n" for row in rows)
+    text = "\t".join(COLUMNS) + "\n" + series_rows(found)
     if output is None:
         typer.echo(text, nl=False)
         return
@@ -352,11 +370,11 @@ def grow_command(
     """Add the new training sources of the settings to a finished study.
 
     They are normalized with the frozen reference, checked for duplicates against everything,
-    scored, and become visible at once; nothing old is rewritten.
+    scored, and become visible at once; nothing old is rewritten. Up to fetch.max_refused of the
+    sources may be refused: they are left out, told, and listed in refused.tsv of the study.
     """
-    from dglzarr.report.text import growth_lines
     from dglzarr.storage.options import Run
-    from dglzarr.studies.grow import grow
+    from dglzarr.studies.grow import grow, grown_lines
     from dglzarr.studies.progress import Bars
 
     loaded = _load(settings, set_, folder)
@@ -364,8 +382,7 @@ def grow_command(
         results = grow(loaded, run=Run(on_progress=bars))
     _show(results, as_json=as_json)
     if not as_json:
-        done = growth_lines(loaded.root) if results else ["Nothing to add: all sources are known."]
-        typer.echo("\n".join(done))
+        typer.echo("\n".join(grown_lines(loaded, results)))
 
 
 @app.command("refit")

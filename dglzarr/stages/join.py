@@ -175,6 +175,34 @@ def join(
     return finish(claim, details=details)
 
 
+def refused_by(
+    like: Sequence[str], raws: Sequence[str], options: JoinOptions = JoinOptions()
+) -> dict[str, str]:
+    """Return which raw stores cannot be added to a study, and why, by name.
+
+    One that repeats samples of the study, or of a source before it, or that measures too few of
+    the study's genes.
+
+    Parameters
+    ----------
+    like, raws
+        Expression stores of the study, and raw stores, as for `join`.
+    options
+        As for `join`.
+    """
+    refused: dict[str, str] = {}
+    fitting: list[str] = []
+    for raw in raws:
+        try:
+            _study_genes([raw], like, options)
+            _refuse_repeated([*fitting, raw], like)
+        except SourceError as error:
+            refused[raw_name(raw)] = str(error)
+        else:
+            fitting.append(raw)
+    return refused
+
+
 def _date_notes(options: JoinOptions) -> list[str]:
     """Return what a user should know of the annotation: its symbols that are dates."""
     if options.annotation is None:
