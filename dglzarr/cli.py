@@ -462,6 +462,10 @@ NoUnnamed = Annotated[
 ]
 Least = Annotated[float | None, typer.Option(help="Least mean expression, log2.")]
 Most = Annotated[float | None, typer.Option(help="Largest mean expression, log2.")]
+Detected = Annotated[
+    float | None,
+    typer.Option(help="Least share of the samples of one group with it.", min=0, max=1),
+]
 Feasible = Annotated[
     str, typer.Option(help="File: gene, and yes or no, whether a probe can be made.")
 ]
@@ -485,6 +489,7 @@ def panel_command(  # noqa: PLR0913  (every option is an argument)
     exclude_unnamed: NoUnnamed = False,
     min_mean: Least = None,
     max_mean: Most = None,
+    min_detected: Detected = None,
     feasible: Feasible = "",
     sets: GeneSets = "",
     at_least: AtLeast = 1,
@@ -513,6 +518,7 @@ def panel_command(  # noqa: PLR0913  (every option is an argument)
         exclude_unnamed=exclude_unnamed,
         min_mean=min_mean,
         max_mean=max_mean,
+        min_detected=min_detected,
         feasible=feasible,
         sets=sets,
         at_least=at_least,

@@ -338,6 +338,9 @@ class Plan:
                     "source": self.uri("scores"),
                     "normalized": self.uri("normalized"),
                     "samples": self.uri("samples"),
+                    "expression": (
+                        self.uri("expression") if settings.select.min_detected is not None else None
+                    ),
                     "panels": panels,
                     "seed": self.seed,
                     "options": settings.select,

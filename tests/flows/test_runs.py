@@ -144,7 +144,7 @@ def test_discover_flow__one_too_many_fails_it_with_the_list(flows, found, client
     assert state.is_failed()
     assert "3 of 20 sources were refused, over fetch.max_refused = 0.1" in state.message
     assert "\n" not in state.message
-    assert "GSE900018: " in artifact(client, "refused")
+    assert "GSE900018_series_matrix.txt.gz: expression values" in artifact(client, "refused")
     assert len(read_refused(few.root)) == 3
     assert open_study(few.root).segments == ("0000",)
 
