@@ -11,6 +11,7 @@ the same study. Finished work is kept. Exit status 1 when the data are not there
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -56,6 +57,10 @@ def shares(rows: list[ComparisonRow]) -> dict[tuple[int, str], tuple[float, floa
     }
 
 
+def _told(share: float, low: float, high: float) -> str:
+    return f"{share:.3f}" + ("" if math.isnan(low) else f" ({low:+.3f} to {high:+.3f})")
+
+
 def main() -> int:
     """Print the table; return the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -73,10 +78,7 @@ def main() -> int:
         found.append(shares(comparison_rows(cross_validate(settings).uri)))
     print("genes  panel     as measured                    series centred")
     for key in sorted({*found[0]} & {*found[1]}):
-        told = (
-            f"{share:.3f} ({low:+.3f} to {high:+.3f})"
-            for share, low, high in (f[key] for f in found)
-        )
+        told = [_told(*one[key]) for one in found]
         print(f"{key[0]:5}  {key[1]:8}  " + "      ".join(f"{text:25}" for text in told).rstrip())
     print("Share of the error of the training mean; in brackets: less that of random panels.")
     return 0
