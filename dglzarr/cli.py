@@ -805,6 +805,15 @@ def repair(root: Annotated[str, typer.Argument(help="The folder of a study.")]) 
 Rows = Annotated[
     int | None, typer.Option(min=1, help="How many genes, first by rank; best first. [default: 20]")
 ]
+AliasTable = Annotated[
+    str, typer.Option(help="Table of other names: HGNC's complete set, NCBI's gene_info.")
+]
+TableFormat = Annotated[
+    str,
+    typer.Option(
+        "--format", help="table, tsv, csv, json or parquet. [default: table; tsv to a pipe]"
+    ),
+]
 OutputFile = Annotated[Path | None, typer.Option(help="Write it to a file, whole or not at all.")]
 
 
@@ -836,15 +845,8 @@ def query_command(  # noqa: PLR0913  (every option is an argument)
         list[str] | None, typer.Option(help="Only samples of NAME=VALUE; repeatable.")
     ] = None,
     columns: Annotated[str, typer.Option(help="Only these columns, joined by commas.")] = "",
-    aliases: Annotated[
-        str, typer.Option(help="Table of other names: HGNC's complete set, NCBI's gene_info.")
-    ] = "",
-    form: Annotated[
-        str,
-        typer.Option(
-            "--format", help="table, tsv, csv, json or parquet. [default: table; tsv to a pipe]"
-        ),
-    ] = "",
+    aliases: AliasTable = "",
+    form: TableFormat = "",
     output: OutputFile = None,
 ) -> None:
     """Ask a finished study, or one of its stores: genes, neighbours, latent units, samples.
@@ -928,17 +930,10 @@ def genes_command(
         list[str] | None,
         typer.Option(help="Table of probes, symbols and gene ids, as GPL96.txt; repeatable."),
     ] = None,
-    aliases: Annotated[
-        str, typer.Option(help="Table of other names: HGNC's complete set, NCBI's gene_info.")
-    ] = "",
+    aliases: AliasTable = "",
     set_: Overrides = None,
     folder: Folder = None,
-    form: Annotated[
-        str,
-        typer.Option(
-            "--format", help="table, tsv, csv, json or parquet. [default: table; tsv to a pipe]"
-        ),
-    ] = "",
+    form: TableFormat = "",
     output: OutputFile = None,
 ) -> None:
     """Say for each id of a list what it is, what it became, and why.

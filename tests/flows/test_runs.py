@@ -12,8 +12,9 @@ import pytest
 
 from dglzarr.errors import StoreError
 from dglzarr.settings import load_settings
+from dglzarr.storage.store import open_store
 from dglzarr.storage.study import open_study
-from dglzarr.studies.plan import mine
+from dglzarr.studies.plan import mine, refit
 from dglzarr.studies.refusals import read_refused
 from dglzarr.testing import write_study
 from dglzarr.testing.mirror import series_folder, serving
@@ -136,6 +137,8 @@ def test_discover_flow__takes_what_can_be_had_and_tells_of_the_rest(flows, found
     assert again[:2] == ["Found 4 series, 0 of them new.", "Nothing to add: no new files."]
     assert open_study(found.root).segments == ("0000", "0001")
     assert {*read_refused(found.root)} == {"GSE900018", "GSE900020", "geo:GSE900019"}
+    refit(found)
+    assert len({*open_store(open_study(found.root).uri("expression"))["source"].values}) == 18
 
 
 def test_discover_flow__one_too_many_fails_it_with_the_list(flows, found, client):
