@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from dglzarr.errors import ConfigError, SourceError
-from dglzarr.query.genes import NEAR, GeneNames
+from dglzarr.query.genes import NEAR
 from dglzarr.sources.aliases import NameTable, lookup_key, read_names
 from dglzarr.sources.dates import excel_dates, genes_of_date
 from dglzarr.sources.identifiers import (
@@ -25,6 +26,8 @@ from dglzarr.sources.identifiers import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from dglzarr.query.genes import GeneNames
 
 UNKNOWN, SEVERAL, NAMELESS = "not known", "several", "no symbol"
 _N_FEATURES = 5
@@ -81,7 +84,7 @@ class Names:
                 self._others.setdefault(lookup_key(symbol), []).append(key)
                 if kind == "id" and (key.isdecimal() or key.startswith("ENS")):
                     self.id_of.setdefault(lookup_key(symbol), key)
-        self._by_first: dict[str, GeneNames] = {}
+        self._alike: dict[str, list[str]] = {}
 
     def _add(self, symbol: str, gene_id: str, name: str) -> None:
         if symbol:
@@ -237,18 +240,19 @@ class Names:
         return next(iter(self._study_labels(name)), "")
 
     def _near(self, name: str) -> str:
-        """Return the names most like one that is not known, of those that begin alike."""
+        """Return the names most like one that is not known: of those a letter or two away."""
         key = lookup_key(name.strip())
         if not has_name(name) or _kind_of_id(key) != "id":
             return ""
-        if not self._by_first:
-            of: dict[str, dict[str, None]] = {}
-            for known in self._all():
-                of.setdefault(known[:1].upper(), {})[known] = None
-            self._by_first = {first: GeneNames(list(names)) for first, names in of.items()}
-        alike = self._by_first.get(key[:1])
-        near = alike.near(name, NEAR) if alike else []
-        return f"did you mean {' or '.join(near)}?" if near else ""
+        if not self._alike:
+            for known in dict.fromkeys(self._all()):
+                for part in _deletions(lookup_key(known)):
+                    self._alike.setdefault(part, []).append(known)
+        found = {name for part in _deletions(key) for name in self._alike.get(part, ())}
+        near = sorted(
+            found, key=lambda one: (-SequenceMatcher(None, key, one.upper()).ratio(), one)
+        )
+        return f"did you mean {' or '.join(near[:NEAR])}?" if near else ""
 
     def _all(self) -> Iterator[str]:
         yield from self.symbols.values()
@@ -320,6 +324,11 @@ def _kind_of_label(label: str, gene_id: str) -> str:
     kind = _kind_of_id(lookup_key(label))
     is_gene = lookup_key(label) == lookup_key(gene_id) or gene_id.upper().startswith("ENS")
     return kind if kind == "Ensembl id" or (kind == "Entrez id" and is_gene) else "probe"
+
+
+def _deletions(key: str) -> set[str]:
+    """Return a name, and it without each of its letters: names that share one are alike."""
+    return {key, *(key[:place] + key[place + 1 :] for place in range(len(key)))}
 
 
 def _tidied(name: str) -> str:

@@ -79,7 +79,8 @@ def read_names(path: str | Path) -> NameTable:
     """Return the symbols of a table of genes, and their other names.
 
     Several names in a cell are joined by ``|`` or a comma; NCBI's cross references
-    (``Ensembl:ENSG...``) lose what is before the last colon. A name that is both a former symbol
+    (``Ensembl:ENSG...``) lose what is before the last colon; of these only Ensembl's are taken,
+    since the numbers of others look as Entrez IDs do. A name that is both a former symbol
     and an alias is a former symbol.
 
     Raises
@@ -107,7 +108,8 @@ def read_names(path: str | Path) -> NameTable:
             found.symbols.setdefault(lookup_key(row[symbol]), row[symbol])
             for place in others:
                 for name in _names(row[place] if place < len(row) else ""):
-                    if name.upper() != row[symbol].upper():
+                    is_other = names[place] == "dbxrefs" and not name.startswith("ENS")
+                    if name.upper() != row[symbol].upper() and not is_other:
                         of = found.others.setdefault(lookup_key(name), {})
                         of.setdefault(row[symbol], _KINDS[names[place]])
     return found

@@ -540,24 +540,35 @@ def _find_centres(
     sums = reduce(
         merge_groups,
         reduce_regions(
-            _sum_region, target, parts=parts, group=group, used=used, what="finding centres",
+            _sum_region,
+            target,
+            parts=parts,
+            group=group,
+            used=used,
+            what="finding centres",
             on_progress=run.on_progress,
         ),
-    )  # fmt: skip
+    )
     grand = grand_mean(sums, has_train) if not like else _study_mean(like[0], run)
     sizes = np.bincount(group[used], minlength=names.size)
-    small = [str(name) for name in names[sizes < _FEW]]
-    shown = ", ".join(small[:_N_SHOWN]) + ", ..." * (len(small) > _N_SHOWN)
-    note = (
-        f"ingest.center_by {by!r}: {len(small)} of {names.size} groups have under {_FEW} samples "
-        f"({shown}): little is left of these once they are centred"
-    )
     details = {
         "n_centred": int(names.size),
         "n_centred_by_own": int(names.size - has_train.size),
-        "notes": [note] if small else [],
+        "notes": _centring_notes([str(name) for name in names[sizes < _FEW]], by),
     }
     return _Centres(group.astype(np.int64), group_offsets(sums, grand, names.size)), details
+
+
+def _centring_notes(small: Sequence[str], by: str) -> list[str]:
+    """Return a note on groups of so few samples that little is left of them."""
+    if not small:
+        return []
+    shown = ", ".join(small[:_N_SHOWN]) + ", ..." * (len(small) > _N_SHOWN)
+    told = (
+        f"ingest.center_by {by!r}: {len(small)} of its groups have under {_FEW} samples ({shown}): little "
+        "is left of these once they are centred"
+    )
+    return [told]
 
 
 def _grouping(target: str, by: str, place: str) -> list[str]:
@@ -650,9 +661,15 @@ def _detection(
     least = np.concatenate([_least(raw, parts) for raw, _ in parts.raws])
     least[read_array(target, "split") != 0] = np.nan
     partials = reduce_regions(
-        _count_region, target, parts=parts, group=group, least=least, n_groups=len(groups),
-        what="counting what is detected", on_progress=run.on_progress,
-    )  # fmt: skip
+        _count_region,
+        target,
+        parts=parts,
+        group=group,
+        least=least,
+        n_groups=len(groups),
+        what="counting what is detected",
+        on_progress=run.on_progress,
+    )
     told = ~np.isnan(least)
     n_told = np.bincount(group[told], minlength=len(groups))
     n_told[0] = told.sum()

@@ -142,11 +142,7 @@ def select(  # noqa: PLR0913  (nine, and the claim)
     ds, n = open_store(source, SCORES), options.n_landmarks
     check_list_names(panels or {})
     std = open_store(samples, SAMPLES)["gene_std"].values
-    low = (
-        undetected(expression, options.min_detected, "select.min_detected")
-        if expression is not None and options.min_detected is not None
-        else ()
-    )
+    low = _undetected(expression, options.min_detected)
     rules = find_rules(ds, std, options, sizes=[n], place="select.n_landmarks", excluded=low)
     lists = read_lists(ds, panels or {})
     sketch = sketch_training(
@@ -184,6 +180,13 @@ def select(  # noqa: PLR0913  (nine, and the claim)
         "excluded_missing": unmatched(ds, options.excluded),
     }
     return finish(claim, arrays=arrays, details=details)
+
+
+def _undetected(expression: str | None, share: float | None) -> list[int]:
+    """Return the features that are left out since they are hardly ever detected."""
+    if expression is None or share is None:
+        return []
+    return undetected(expression, share, "select.min_detected")
 
 
 def _with_mined(found: Iterable[Panel], options: SelectOptions) -> list[Panel]:

@@ -7,6 +7,7 @@ command line leaves as a plain call and the Prefect flow wraps into a task.
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -55,7 +56,7 @@ from dglzarr.studies.fetch import (
     refused_sources,
     wanted,
 )
-from dglzarr.studies.refusals import read_refused, settle
+from dglzarr.studies.refusals import REFUSED, read_refused, settle
 from dglzarr.studies.scale import needs, sources_to_read
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ if TYPE_CHECKING:
     from dglzarr.storage.options import Options
 
     Execute = Callable[["Step", Run], Any]
+
+logger = logging.getLogger(__name__)
 
 StepState = Literal["done", "to do", "other settings", "other inputs", "damaged", "blocked"]
 
@@ -601,7 +604,10 @@ def mine(
     DglzarrError
         Whatever a stage raises; nothing that it left looks complete.
     """
-    get_missing(settings, without=read_refused(settings.root), on_progress=run.on_progress)
+    left_out = read_refused(settings.root)
+    if left_out:
+        logger.warning("%s: %d sources stay left out (%s)", settings.root, len(left_out), REFUSED)
+    get_missing(settings, without=left_out, on_progress=run.on_progress)
     steps = [step for step in Plan.of(settings) if step.name in only]
     if not steps:
         raise ConfigError(f"{only[0]}: expected settings, got none. Add a section [{only[0]}].")

@@ -120,7 +120,7 @@ def test_centre__a_label_and_those_without_it_and_small_groups_are_told(tmp_path
     assert ds.attrs["details"]["n_centred"] == 2
     ds = joined(tmp_path / "b", [blocks[0], blocks[1][:2]], center_by="series")
     (note,) = ds.attrs["details"]["notes"]
-    assert "1 of 2 groups have under 3 samples (GSE2)" in note
+    assert "1 of its groups have under 3 samples (GSE2)" in note
 
 
 def test_centre__an_unknown_label_is_refused(tmp_path, blocks):
