@@ -565,8 +565,8 @@ def _centring_notes(small: Sequence[str], by: str) -> list[str]:
         return []
     shown = ", ".join(small[:_N_SHOWN]) + ", ..." * (len(small) > _N_SHOWN)
     told = (
-        f"ingest.center_by {by!r}: {len(small)} of its groups have under {_FEW} samples ({shown}): little "
-        "is left of these once they are centred"
+        f"ingest.center_by {by!r}: {len(small)} of its groups have under {_FEW} samples ({shown}): "
+        "little is left of these once they are centred"
     )
     return [told]
 
