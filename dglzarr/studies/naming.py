@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dglzarr import query
-from dglzarr.errors import ConfigError
+from dglzarr.errors import ConfigError, StoreError
 from dglzarr.query.genes import names_of
 from dglzarr.query.named import read_known
 from dglzarr.studies.fetch import fetched_files, is_remote
@@ -39,9 +39,9 @@ def names_for(
     paths, study, notes = list(annotations), None, []
     if settings is not None:
         paths += _tables(settings)
-        if query.is_study(settings.root):
+        try:
             study = names_of(query.open(f"{settings.root}#{STORE}"))
-        else:
+        except StoreError:
             notes.append(
                 f"{settings.root}: not mined yet, so that nothing is said of its features."
             )
