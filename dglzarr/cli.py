@@ -239,10 +239,12 @@ def fetch_command(
     """Fetch the accessions and addresses of the settings, and record them in sources.lock.
 
     What is recorded is the same next time, and offline: a file that has changed upstream is told
-    and not taken. What cannot be had is told, and the rest goes on; then the exit status is 1.
+    and not taken. What cannot be had is told, and the rest goes on; the exit status is 1 where that
+    is more than fetch.max_refused of all, and where --check finds a change.
     """
     from dglzarr.studies.fetch import fetch
     from dglzarr.studies.progress import Bars
+    from dglzarr.studies.refusals import is_too_many
 
     if update and check:
         raise ConfigError("--update: expected one of --update and --check, got both.")
@@ -261,11 +263,16 @@ def fetch_command(
         sys.stderr.write(f"{outcome.told}\n")
     if wrong:
         sys.stderr.write(f"{len(wrong)} of {len(outcomes)} sources were not taken.\n")
+    if wrong and (check or is_too_many(len(wrong), len(outcomes), loaded.fetch.max_refused)):
         raise typer.Exit(1)
 
 
-@app.command("discover")
-def discover_command(
+@app.command("discover", cls=SettingsCommand)
+def discover_command(  # noqa: PLR0913  (every option is an argument)
+    settings: Annotated[
+        Path | None,
+        typer.Argument(help="Settings of a study: search as [discover] says, add to its list."),
+    ] = None,
     platform: Annotated[
         list[str] | None, typer.Option(help="As GPL96; repeatable: any of them.")
     ] = None,
@@ -276,8 +283,13 @@ def discover_command(
         bool, typer.Option("--rna-seq", help="Only series of which NCBI has counts.")
     ] = False,
     output: Annotated[Path | None, typer.Option(help="Write the table there.")] = None,
+    set_: Overrides = None,
+    folder: Folder = None,
 ) -> None:
     """List series of GEO, the newest first: a table of which geo = "FILE" takes the accessions.
+
+    With the settings of a study, series that they do not name yet are added to discover.list; then
+    'dglzarr grow' takes them.
 
     NCBI is asked at most 3 times a second, 10 with NCBI_API_KEY in the environment; NCBI_EMAIL, if
     it is there, tells NCBI whom to write to.
@@ -287,9 +299,17 @@ def discover_command(
     from dglzarr.access.options import FetchOptions
     from dglzarr.errors import SourceError
     from dglzarr.storage.files import put, told
+    from dglzarr.studies.discover import COLUMNS, discover_more, discovered_lines, series_rows
     from dglzarr.studies.progress import Bars
 
     search = Search(tuple(platform or ()), organism, since, min_samples, rna_seq)
+    if settings is not None:
+        if search != Search() or output is not None:
+            raise ConfigError("discover: expected settings or options, got both. Set [discover].")
+        with Bars() as bars:
+            new, n_found = discover_more(_load(settings, set_, folder), on_progress=bars)
+        typer.echo("\n".join(discovered_lines(new, n_found)))
+        return
     try:
         search.term()
     except RefusedError as error:
@@ -299,9 +319,7 @@ def discover_command(
             found = discover(Client(FetchOptions()), search, on_progress=bars)
     except RefusedError as error:
         raise SourceError(f"discover: {error}.") from error
-    columns = ("accession", "samples", "organism", "platforms", "published", "title")
-    rows = [columns, *((str(cell) for cell in asdict(one).values()) for one in found)]
-    text = "".join("\t".join(row) + "\n" for row in rows)
+    text = "\t".join(COLUMNS) + "\n" + series_rows(found)
     if output is None:
         typer.echo(text, nl=False)
         return
@@ -352,11 +370,11 @@ def grow_command(
     """Add the new training sources of the settings to a finished study.
 
     They are normalized with the frozen reference, checked for duplicates against everything,
-    scored, and become visible at once; nothing old is rewritten.
+    scored, and become visible at once; nothing old is rewritten. Up to fetch.max_refused of the
+    sources may be refused: they are left out, told, and listed in refused.tsv of the study.
     """
-    from dglzarr.report.text import growth_lines
     from dglzarr.storage.options import Run
-    from dglzarr.studies.grow import grow
+    from dglzarr.studies.grow import grow, grown_lines
     from dglzarr.studies.progress import Bars
 
     loaded = _load(settings, set_, folder)
@@ -364,8 +382,7 @@ def grow_command(
         results = grow(loaded, run=Run(on_progress=bars))
     _show(results, as_json=as_json)
     if not as_json:
-        done = growth_lines(loaded.root) if results else ["Nothing to add: all sources are known."]
-        typer.echo("\n".join(done))
+        typer.echo("\n".join(grown_lines(loaded, results)))
 
 
 @app.command("refit")
@@ -452,6 +469,10 @@ NotLike = Annotated[
 ]
 Least = Annotated[float | None, typer.Option(help="Least mean expression, log2.")]
 Most = Annotated[float | None, typer.Option(help="Largest mean expression, log2.")]
+Detected = Annotated[
+    float | None,
+    typer.Option(help="Least share of the samples of one group with it.", min=0, max=1),
+]
 Feasible = Annotated[
     str, typer.Option(help="File: gene, and yes or no, whether a probe can be made.")
 ]
@@ -476,6 +497,7 @@ def panel_command(  # noqa: PLR0913  (every option is an argument)
     exclude_like: NotLike = "",
     min_mean: Least = None,
     max_mean: Most = None,
+    min_detected: Detected = None,
     feasible: Feasible = "",
     sets: GeneSets = "",
     at_least: AtLeast = 1,
@@ -505,6 +527,7 @@ def panel_command(  # noqa: PLR0913  (every option is an argument)
         exclude_like=tuple(part.strip() for part in exclude_like.split(",") if part.strip()),
         min_mean=min_mean,
         max_mean=max_mean,
+        min_detected=min_detected,
         feasible=feasible,
         sets=sets,
         at_least=at_least,
@@ -828,6 +851,15 @@ def repair(root: Annotated[str, typer.Argument(help="The folder of a study.")]) 
 Rows = Annotated[
     int | None, typer.Option(min=1, help="How many genes, first by rank; best first. [default: 20]")
 ]
+AliasTable = Annotated[
+    str, typer.Option(help="Table of other names: HGNC's complete set, NCBI's gene_info.")
+]
+TableFormat = Annotated[
+    str,
+    typer.Option(
+        "--format", help="table, tsv, csv, json or parquet. [default: table; tsv to a pipe]"
+    ),
+]
 OutputFile = Annotated[Path | None, typer.Option(help="Write it to a file, whole or not at all.")]
 
 
@@ -859,15 +891,8 @@ def query_command(  # noqa: PLR0913  (every option is an argument)
         list[str] | None, typer.Option(help="Only samples of NAME=VALUE; repeatable.")
     ] = None,
     columns: Annotated[str, typer.Option(help="Only these columns, joined by commas.")] = "",
-    aliases: Annotated[
-        str, typer.Option(help="Table of other names: HGNC's complete set, NCBI's gene_info.")
-    ] = "",
-    form: Annotated[
-        str,
-        typer.Option(
-            "--format", help="table, tsv, csv, json or parquet. [default: table; tsv to a pipe]"
-        ),
-    ] = "",
+    aliases: AliasTable = "",
+    form: TableFormat = "",
     output: OutputFile = None,
 ) -> None:
     """Ask a finished study, or one of its stores: genes, neighbours, latent units, samples.
@@ -939,6 +964,40 @@ def _write_frame(frame: Any, form: Any, output: Path | None) -> None:  # noqa: A
         pydoc.pager(content.decode())
     else:
         typer.echo(content, nl=False)
+
+
+@app.command("genes")
+def genes_command(
+    check: Annotated[Path, typer.Argument(help="A list of ids, one a line; or a table of them.")],
+    settings: Annotated[
+        Path | None, typer.Argument(help="Settings of a study: its tables, and what it measures.")
+    ] = None,
+    annotation: Annotated[
+        list[str] | None,
+        typer.Option(help="Table of probes, symbols and gene ids, as GPL96.txt; repeatable."),
+    ] = None,
+    aliases: AliasTable = "",
+    set_: Overrides = None,
+    folder: Folder = None,
+    form: TableFormat = "",
+    output: OutputFile = None,
+) -> None:
+    """Say for each id of a list what it is, what it became, and why.
+
+    Probes, symbols, former symbols and aliases, Entrez and Ensembl ids with versions, and dates
+    that a spreadsheet made of symbols. Ids that are not known come with the names most like them;
+    they are no error.
+    """
+    from dglzarr.query.named import trace_list
+    from dglzarr.studies.naming import names_for
+
+    chosen = _format(form, output)
+    loaded = _load(settings, set_, folder) if settings else None
+    known, notes = names_for(loaded, annotation or (), aliases)
+    frame, counted = trace_list(check, known)
+    _write_frame(frame, chosen, output)
+    for line in (*notes, counted):
+        sys.stderr.write(f"{line}\n")
 
 
 @app.command("serve")

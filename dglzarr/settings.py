@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
+from dglzarr.access.discover import DiscoverOptions
 from dglzarr.access.geo import ACCESSION
 from dglzarr.access.gtex import GtexValues, Release  # noqa: TC001  (pydantic reads annotations)
 from dglzarr.access.options import FetchOptions
@@ -120,6 +121,7 @@ class Settings(Options):
     stability: StabilityOptions = StabilityOptions()
     cluster: ClusterOptions = ClusterOptions()
     fetch: FetchOptions = FetchOptions()
+    discover: DiscoverOptions = DiscoverOptions()
 
     @model_validator(mode="after")
     def _something_to_train_on(self) -> Settings:

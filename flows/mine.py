@@ -1,6 +1,6 @@
 """What is done with a study, as Prefect flows: ``python flows/mine.py study.toml`` mines it.
 
-``--flow`` names another: grow, compare, stability, scrub or ingest. Order comes from
+``--flow`` names another: grow, discover, compare, stability, scrub or ingest. Order comes from
 ``dglzarr.studies``, parallelism from Dask; this file adds tasks, artifacts, progress, one run a
 root and logs. It stands alone: any folder and any copy of it will do where dglzarr[flows] is
 installed. Without a configured server Prefect starts a temporary one of its own.
@@ -56,14 +56,16 @@ from dglzarr.cli import guarded
 from dglzarr.errors import DglzarrError, StoreError
 from dglzarr.query import verify_study
 from dglzarr.report.comparison import comparison_rows, comparison_verdict
-from dglzarr.report.text import growth_lines, headline, stability_lines, top_landmarks
+from dglzarr.report.text import headline, stability_lines, top_landmarks
 from dglzarr.settings import Settings, load_settings
 from dglzarr.storage.options import Run
 from dglzarr.studies.cross_validate import cross_validate
+from dglzarr.studies.discover import discover_more, discovered_lines
 from dglzarr.studies.early import check_absolute
-from dglzarr.studies.grow import grow
+from dglzarr.studies.grow import grow, grown_lines
 from dglzarr.studies.plan import VERBS, Step, mine
 from dglzarr.studies.progress import rate_and_time_left
+from dglzarr.studies.refusals import refusal_lines
 from dglzarr.studies.stability import replicate
 from dglzarr.testing import write_study
 
@@ -129,11 +131,22 @@ def grow_flow(settings: Settings, report_url: str = "") -> list[str] | State[lis
     """
 
     def work() -> list[str]:
-        added = grow(settings, execute=as_task)
-        if added:
-            show_study(settings, report_url)
-        nothing = ["Nothing to add: no new files."]
-        return tell("growth", growth_lines(settings.root) if added else nothing)
+        return grow_and_tell(settings, report_url)
+
+    return finished(settings, work)
+
+
+@study_flow("discover", timeout_seconds=_DAY)
+def discover_flow(settings: Settings, report_url: str = "") -> list[str] | State[list[str]]:
+    """Search GEO as ``[discover]`` says, and grow the study by what is new; return it, in words.
+
+    What was refused is told with its reason; more than ``fetch.max_refused`` of all fails the run.
+    """
+
+    def work() -> list[str]:
+        step = Step("discover", search, {"settings": settings}, settings.discover.list)
+        found = tell("discovered", as_task(step, Run()))
+        return [found[0], *grow_and_tell(settings, report_url)]
 
     return finished(settings, work)
 
@@ -183,10 +196,23 @@ def scrub_flow(settings: Settings) -> int | State[int]:
     return finished(settings, work)
 
 
+def grow_and_tell(settings: Settings, report_url: str) -> list[str]:
+    """Grow a study; leave and return what came, and what was refused and why, in words."""
+    try:
+        added = grow(settings, execute=as_task)
+    finally:  # where too many were refused, they are told too
+        for line in tell("refused", refusal_lines(settings.root) or ["Nothing was refused."]):
+            get_run_logger().info("%s", line)
+    if added:
+        show_study(settings, report_url)
+    return tell("growth", grown_lines(settings, added))
+
+
 FLOWS: dict[str, Flow[..., Any]] = {
     "mine": mine_flow,
     "ingest": ingest_flow,
     "grow": grow_flow,
+    "discover": discover_flow,
     "compare": compare_flow,
     "stability": stability_flow,
     "scrub": scrub_flow,
@@ -289,6 +315,11 @@ def tell(key: str, lines: list[str]) -> list[str]:
 def scrub(*, root: str, run: Run) -> list[dict[str, Any]]:
     """Return what a full read of each store and model of a study found."""
     return verify_study(root, on_progress=run.on_progress)
+
+
+def search(*, settings: Settings, run: Run) -> list[str]:
+    """Add new series to the list of a study; return them in words."""
+    return discovered_lines(*discover_more(settings, on_progress=run.on_progress))
 
 
 def as_task(step: Step, run: Run) -> Any:  # noqa: ANN401

@@ -176,8 +176,9 @@ def write_matrix(
     tissues: Sequence[str] | None = None,
     prefix: str = "s",
     details: dict[str, Any] | None = None,
+    rate: NDArray[np.floating[Any]] | None = None,
 ) -> str:
-    """A complete raw, expression or normalized store of chosen values."""
+    """A complete raw, expression or normalized store of chosen values; detection rates of all."""
     uri = str(uri)
     n_samples, n_genes = values.shape
     genes = list(genes or [f"{i:03d}_at" for i in range(n_genes)])
@@ -198,6 +199,13 @@ def write_matrix(
         ordered = np.sort(np.nan_to_num(values.astype(np.float64), nan=8.0), axis=1)
         labels["quantile_reference"] = ordered.mean(axis=0)
         labels["quantile"] = np.arange(n_genes, dtype=np.int32)
+    results: dict[str, NDArray[Any]] = {}
+    if rate is not None:
+        labels["detection_group"] = text(["all"])
+        results = {
+            "detection_rate": rate[np.newaxis].astype(np.float32),
+            "n_detection": np.array([n_samples], np.int32),
+        }
     claim = claimed(uri, spec)
     create_store(claim, labels, region_length=shard)
     for region in regions(uri):
@@ -206,7 +214,7 @@ def write_matrix(
         if spec is EXPRESSION:
             arrays["n_missing"] = np.isnan(block).sum(axis=1)
         write_region(uri, region, arrays)
-    finish(claim, details=details or {})
+    finish(claim, arrays=results, details=details or {})
     return uri
 
 

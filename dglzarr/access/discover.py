@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dglzarr.access.geo import ACCESSION, PLATFORM
 from dglzarr.access.http import RefusedError
 from dglzarr.access.options import API_KEY
+from dglzarr.storage.options import Options, choice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -94,14 +95,45 @@ class Search:
 
     def _check(self) -> None:
         if not (self.platforms or self.organism or self.since):
-            raise RefusedError("expected --platform, --organism or --since, got none of them")
+            raise RefusedError("expected a platform, an organism or a first day, got none of them")
         for platform in self.platforms:
             if not PLATFORM.fullmatch(platform):
-                raise RefusedError(f"--platform: expected one such as GPL96, got {platform!r}")
+                raise RefusedError(f"platform: expected one such as GPL96, got {platform!r}")
         if self.since and not _DAY.fullmatch(self.since):
-            raise RefusedError(f"--since: expected a day such as 2026-01-01, got {self.since!r}")
+            raise RefusedError(f"since: expected a day such as 2026-01-01, got {self.since!r}")
         if '"' in self.organism or "[" in self.organism:
-            raise RefusedError(f"--organism: expected a name, got {self.organism!r}")
+            raise RefusedError(f"organism: expected a name, got {self.organism!r}")
+
+
+class DiscoverOptions(Options):
+    """Which series of GEO a study looks for, and the list they are added to."""
+
+    section = "discover"
+
+    platforms: tuple[str, ...] = choice(
+        (), "platforms, as in GPL96; any of them", is_recorded=False, strict=False
+    )
+    organism: str = choice("", "as in Homo sapiens; empty for any", is_recorded=False)
+    since: str = choice(
+        "", "first day of publication, as in 2026-01-01; empty for any", is_recorded=False
+    )
+    min_samples: int = choice(1, "samples of a series, at least", is_recorded=False, ge=1)
+    rna_seq: bool = choice(False, "only series of which NCBI has counts", is_recorded=False)
+    list: str = choice(
+        "discovered.tsv",
+        "table of series found so far, which a source names as its geo; new ones are added to it",
+        is_path=True,
+        is_recorded=False,
+        min_length=1,
+    )
+
+    def files(self) -> dict[str, str]:
+        """Return no file: the list need not be there before the first search."""
+        return {}
+
+    def search(self) -> Search:
+        """Return them as a search."""
+        return Search(self.platforms, self.organism, self.since, self.min_samples, self.rna_seq)
 
 
 def discover(

@@ -89,6 +89,15 @@ class FetchOptions(Options):
         le=3600,
     )
 
+    max_refused: float = choice(
+        0.02,
+        "largest share of a study's sources that may be refused while it grows by the others; mine "
+        "takes all or none",
+        is_recorded=False,
+        ge=0,
+        lt=1,
+    )
+
     def files(self) -> dict[str, str]:
         """Return no file: cache and lock need not be there, and are no input."""
         return {}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
+from dglzarr.kernels.centring import group_offsets, sum_groups
 from dglzarr.kernels.moments import chunk_moments, finish_moments, standardize
 from dglzarr.kernels.quantile import apply_quantile
 from dglzarr.kernels.scale import to_log2
@@ -108,9 +109,21 @@ def _external_z(
         return np.full_like(aligned, np.nan)
     ties = (read_attributes(source) or {})["parameters"].get("ties", "midrank")
     normalized = apply_quantile(aligned, read_array(source, "quantile_reference"), ties=ties)
+    if by := (read_attributes(source) or {})["details"].get("center_by"):
+        normalized = _centred(normalized, cohort, by, read_array(samples, "gene_mean"))
     if scale == "cohort":
         return _z(normalized, *finish_moments(chunk_moments(normalized)))
     return _z(normalized, read_array(samples, "gene_mean"), read_array(samples, "gene_std"))
+
+
+def _centred(
+    normalized: NDArray[np.floating], cohort: str, by: str, mean: NDArray[np.float64]
+) -> NDArray[np.floating]:
+    """Return a cohort of which each series, or platform, is brought to the mean of the training."""
+    keys = read_array(cohort, "platform" if by == "platform" else "series").astype(object)
+    names, group = np.unique(keys, return_inverse=True)
+    offsets = group_offsets(sum_groups(normalized, group), mean, names.size)
+    return np.asarray(normalized + offsets[group], normalized.dtype)
 
 
 def _z(

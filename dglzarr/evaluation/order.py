@@ -22,6 +22,7 @@ from dglzarr.evaluation.panels import (
     excluded_lines,
     feature_names,
     find_rules,
+    undetected,
     unmatched,
 )
 from dglzarr.evaluation.sketch import sketch_training
@@ -88,6 +89,9 @@ class Conditions:
         symbols, such as ``"ZNF.*"``.
     min_mean, max_mean
         Window of the mean expression in the training samples, log2.
+    min_detected
+        Least share of the training samples of one group of ``ingest.detection`` in which a gene is
+        detected.
     feasible
         File of genes and yes or no: whether a probe for it can be made. A gene that it does not
         tell of cannot be chosen.
@@ -109,6 +113,7 @@ class Conditions:
     exclude_like: Sequence[str] = ()
     min_mean: float | None = None
     max_mean: float | None = None
+    min_detected: float | None = None
     feasible: str = ""
     sets: str = ""
     at_least: int = 1
@@ -126,6 +131,7 @@ class Conditions:
             ("--exclude-unnamed", ("exclude_unnamed",)),
             ("--exclude-like", ("exclude_like",)),
             ("expression window", ("min_mean", "max_mean")),
+            ("--min-detected", ("min_detected",)),
             ("--feasible", ("feasible",)),
             ("--sets", ("sets", "at_least")),
             ("--costs", ("costs", "budget")),
@@ -196,6 +202,7 @@ class PanelMaker:
         study = open_study(root)
         first = {name: study.uris(name)[0] for name in ("normalized", "samples")}
         self._source, self._samples = first["normalized"], first["samples"]
+        self._expression = study.uris("expression")[0]
         self._ds = open_store(self._source, NORMALIZED)
         mask = open_store(self._samples, SAMPLES)
         self._std, self._mean = mask["gene_std"].values, mask["gene_mean"].values
@@ -324,6 +331,8 @@ class PanelMaker:
         allowed = allowed_genes("greedy", self._sketch, rules.forced, rules.excluded)
         allowed &= self._in_window(asked) & self._feasible(asked, notes)
         allowed &= ~self._is_like(asked, notes)
+        if asked.min_detected is not None:
+            allowed[undetected(self._expression, asked.min_detected, "--min-detected")] = False
         must = np.array(rules.forced, dtype=np.int64)
         first = np.concatenate([must, start[~np.isin(start, must)]])
         allowed[first] = False

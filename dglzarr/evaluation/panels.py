@@ -20,6 +20,7 @@ from dglzarr.kernels.penalties import Stretch, choose_path
 from dglzarr.sources.dates import excel_dates, told_dates
 from dglzarr.sources.identifiers import find_genes, read_gene_list, read_panel
 from dglzarr.storage.options import Options, choice
+from dglzarr.storage.store import open_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -205,6 +206,36 @@ def check_list_names(names: Iterable[str]) -> None:
         )
 
 
+def undetected(expression: str, share: float, place: str) -> list[int]:
+    """Return the features that are detected in under a share of the samples of every group.
+
+    One of which no unit tells whether it is detected is none of them.
+
+    Parameters
+    ----------
+    expression
+        URI of a joined store.
+    share
+        Of the training samples of the group in which the gene is detected most.
+    place
+        Where it was asked for.
+
+    Raises
+    ------
+    ConfigError
+        When the store has no detection rates.
+    """
+    ds = open_labels(expression)
+    if "detection_rate" not in ds:
+        raise ConfigError(
+            f"{place}: expected a study that was joined with ingest.detection, got one without. "
+            "Set it to a label such as tissue, and mine the study anew."
+        )
+    rate = ds["detection_rate"].values
+    best = np.where(np.isnan(rate), -1.0, rate).max(axis=0)
+    return np.flatnonzero((best >= 0) & (best < share)).tolist()
+
+
 def find_rules(
     ds: xr.Dataset,
     std: NDArray[np.float64],
@@ -212,6 +243,7 @@ def find_rules(
     *,
     sizes: Sequence[int],
     place: str,
+    excluded: Sequence[int] = (),
 ) -> Rules:
     """Return the rules as indices of features.
 
@@ -226,6 +258,8 @@ def find_rules(
         one for all of them.
     sizes, place
         Sizes of the panels, and where they were asked for.
+    excluded
+        Further features that are left out, unless they are forced.
 
     Raises
     ------
@@ -243,7 +277,7 @@ def find_rules(
     never = sorted({i for features in _features(ds, options.excluded).values() for i in features})
     if both := [name for name, features in first.items() if features[0] in never]:
         raise ConfigError(f"select.forced: {both[:5]!r} stand in select.excluded too. Drop one.")
-    never = sorted({*never, *(_left_out(ds, options) - set(must))})
+    never = sorted({*never, *({*_left_out(ds, options), *excluded} - set(must))})
     is_open = std > 0
     is_open[must], is_open[never] = True, False
     smallest, largest = max(1, len(must)), min(int(is_open.sum()), is_open.size - 1)

@@ -108,6 +108,21 @@ def detect_scale(quantiles: Sequence[float] | NDArray[np.float64]) -> Scale:
     return "log2"
 
 
+def per_million(counts: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return counts of each sample for a million of its counts; missing values count for nothing.
+
+    A sample without counts stays as it is.
+
+    Examples
+    --------
+    >>> per_million(np.array([[1.0, 3.0, np.nan], [0.0, 0.0, 0.0]]))
+    array([[250000., 750000.,     nan],
+           [     0.,      0.,      0.]], dtype=float32)
+    """
+    depth = np.nansum(counts, axis=1, dtype=np.float64, keepdims=True)
+    return np.asarray(counts * (1e6 / np.where(depth > 0, depth, 1e6)), np.float32)
+
+
 def to_log2(
     block: NDArray[np.floating], scale: Scale, *, pseudocount: float | None = None
 ) -> tuple[NDArray[np.float32], int]:

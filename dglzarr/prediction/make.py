@@ -98,6 +98,12 @@ def make_bundle(
     found = open_study(study)
     source, samples = found.uris("normalized")[0], found.uris("samples")[0]
     ds = open_store(source, NORMALIZED)
+    if by := ds.attrs["details"].get("center_by"):
+        raise ConfigError(
+            f"{study}: expected a study whose batches are as measured, since a sample that is "
+            f"predicted alone has no mean to be centred by, got ingest.center_by = {by!r}. Bundle "
+            "a study without it."
+        )
     genes, name = _panel(study, found.uri("landmarks"), ds, panel, size)
     std = read_array(samples, "gene_std")
     targets = np.setdiff1d(np.flatnonzero(std > 0), genes).astype(np.int64)

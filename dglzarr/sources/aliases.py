@@ -11,6 +11,7 @@ https://www.genenames.org/download/archive/ and https://ftp.ncbi.nlm.nih.gov/gen
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from dglzarr.errors import SourceError
@@ -25,10 +26,29 @@ from dglzarr.sources.identifiers import (
 from dglzarr.sources.text import TextStream, read_rows
 
 _SYMBOLS = ("symbol", "approvedsymbol", "genesymbol")
-_OTHERS = (
-    *("aliassymbol", "aliassymbols", "alias", "aliases", "synonyms", "synonym"),
-    *("prevsymbol", "previoussymbol", "previoussymbols", "dbxrefs", *GENE_ID_COLUMNS),
-)
+_KINDS = {
+    **dict.fromkeys(("prevsymbol", "previoussymbol", "previoussymbols"), "former symbol"),
+    **dict.fromkeys(("aliassymbol", "aliassymbols", "alias", "aliases", "synonyms"), "alias"),
+    **dict.fromkeys(("synonym",), "alias"),
+    **dict.fromkeys(("dbxrefs", *GENE_ID_COLUMNS), "id"),
+}
+"""What a column of other names holds, by its header."""
+
+
+@dataclass(frozen=True)
+class NameTable:
+    """Approved symbols and other names of genes, by `lookup_key`.
+
+    Attributes
+    ----------
+    symbols
+        Each approved symbol as the table writes it.
+    others
+        What each other name is (former symbol, alias, id) of each symbol that it may stand for.
+    """
+
+    symbols: dict[str, str]
+    others: dict[str, dict[str, str]]
 
 
 def lookup_key(name: str) -> str:
@@ -47,8 +67,21 @@ def lookup_key(name: str) -> str:
 def read_aliases(path: str | Path) -> dict[str, tuple[str, ...]]:
     """Return the symbols that each other name of a gene may stand for, by its `lookup_key`.
 
+    Raises
+    ------
+    SourceError
+        As `read_names`.
+    """
+    return {key: tuple(symbols) for key, symbols in read_names(path).others.items()}
+
+
+def read_names(path: str | Path) -> NameTable:
+    """Return the symbols of a table of genes, and their other names.
+
     Several names in a cell are joined by ``|`` or a comma; NCBI's cross references
-    (``Ensembl:ENSG...``) lose what is before the last colon.
+    (``Ensembl:ENSG...``) lose what is before the last colon; of these only Ensembl's are taken,
+    since the numbers of others look as Entrez IDs do. A name that is both a former symbol
+    and an alias is a former symbol.
 
     Raises
     ------
@@ -61,19 +94,25 @@ def read_aliases(path: str | Path) -> dict[str, tuple[str, ...]]:
         line, header = next(rows, (1, []))
         names = [plain(cell) for cell in header]
         symbol = find_column(names, _SYMBOLS, skip=-1)
-        others = [i for i, name in enumerate(names) if name in _OTHERS and i != symbol]
+        others = [i for i, name in enumerate(names) if name in _KINDS and i != symbol]
         if symbol is None or not others:
             raise SourceError(
                 f"{path.name}, line {line}: expected columns of symbols and of aliases (HGNC's "
                 f"complete set, or NCBI's gene_info), got {', '.join(map(repr, header[:5]))}."
             )
-        found: dict[str, dict[str, None]] = {}
+        others.sort(key=lambda place: _KINDS[names[place]] != "former symbol")
+        found = NameTable({}, {})
         for _, row in rows:
+            if not has_name(row[symbol] if symbol < len(row) else ""):
+                continue
+            found.symbols.setdefault(lookup_key(row[symbol]), row[symbol])
             for place in others:
                 for name in _names(row[place] if place < len(row) else ""):
-                    if has_name(row[symbol]) and name.upper() != row[symbol].upper():
-                        found.setdefault(lookup_key(name), {})[row[symbol]] = None
-    return {key: tuple(symbols) for key, symbols in found.items()}
+                    is_other = names[place] == "dbxrefs" and not name.startswith("ENS")
+                    if name.upper() != row[symbol].upper() and not is_other:
+                        of = found.others.setdefault(lookup_key(name), {})
+                        of.setdefault(row[symbol], _KINDS[names[place]])
+    return found
 
 
 def _names(cell: str) -> list[str]:

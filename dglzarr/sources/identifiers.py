@@ -559,14 +559,9 @@ def read_panel(
         If the file is missing or no column names a gene of the study.
     """
     path = Path(path)
-    rows = [row for _, row in read_rows(path.name, _lines(path))]
-    example = ", ".join(map(repr, (rows[0] if rows else [])[:5]))
-    if rows and _is_header(rows[0]):
-        rows = rows[1:]
     lookups = [_first_label(names, genes) for names in (genes, symbols, gene_ids) if names]
     best: tuple[int, list[str], dict[str, str]] = (0, [], {})
-    columns = range(max(map(len, rows), default=0))
-    entries_of = [list(dict.fromkeys(_entries(rows, column))) for column in columns]
+    entries_of, example = read_columns(path)
     for lookup, entries in product(lookups, entries_of):
         n_found = sum(_key(entry) in lookup for entry in entries)
         if n_found > best[0]:
@@ -581,6 +576,27 @@ def read_panel(
     labels = [lookup.get(_key(entry)) or dates.get(entry, "") for entry in entries]
     missing = [entry for entry, label in zip(entries, labels, strict=True) if not label]
     return PanelMatch(list(dict.fromkeys(filter(None, labels))), missing, dates)
+
+
+def read_columns(path: str | Path) -> tuple[list[list[str]], str]:
+    """Return the entries of each column of a list of genes, each once; and its first row in words.
+
+    With or without a header; lines that begin with # are left out, and several ids in a cell of a
+    TSV are joined by commas.
+
+    Raises
+    ------
+    SourceError
+        If the file is missing.
+    """
+    path = Path(path)
+    lines = ((line, text) for line, text in _lines(path) if not text.startswith("#"))
+    rows = [row for _, row in read_rows(path.name, lines)]
+    example = ", ".join(map(repr, (rows[0] if rows else [])[:5]))
+    if rows and _is_header(rows[0]):
+        rows = rows[1:]
+    columns = range(max(map(len, rows), default=0))
+    return [list(dict.fromkeys(_entries(rows, column))) for column in columns], example
 
 
 def _dated(date: str, lookup: dict[str, str]) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from dglzarr.errors import SourceError
 from dglzarr.kernels.scale import FROM_ZERO, Scale, Unit
 from dglzarr.sources import Reading, read_source
 from dglzarr.sources.base import SamplesIn
@@ -154,6 +155,34 @@ def ingest_all(sources: Sequence[SourceFile], *, run: Run = Run()) -> StoreSumma
         sum(summary.nbytes for summary in found),
         {"states": {raw_name(summary.uri): summary.state for summary in found}},
     )
+
+
+def try_ingest(sources: Sequence[SourceFile], *, run: Run = Run()) -> dict[str, str]:
+    """Write the raw store of every source that can be read; return why others cannot, by name.
+
+    Raises
+    ------
+    StoreError
+        As `ingest` does.
+    """
+    found: list[str] = run_tasks(
+        _try_file,
+        [(source,) for source in sources],
+        what="reading new sources",
+        on_progress=run.on_progress,
+        run=replace(run, on_progress=None),
+    )
+    return {source.name: why for source, why in zip(sources, found, strict=True) if why}
+
+
+def _try_file(source: SourceFile, *, run: Run) -> str:
+    """Return why a source cannot be read, "" where it was."""
+    try:
+        _ingest_file(source, run=run)
+    except SourceError as error:
+        text = str(error)
+        return text if text.startswith(source.name) else f"{source.name}: {text}"
+    return ""
 
 
 def ingest_claims(sources: Sequence[SourceFile]) -> list[Claim]:

@@ -8,15 +8,28 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from pydantic import model_validator
 
 from dglzarr.errors import ConfigError, SourceError, hint
-from dglzarr.kernels.scale import Scale, to_log2
+from dglzarr.kernels.centring import (
+    GroupSums,
+    grand_mean,
+    group_offsets,
+    merge_groups,
+    sum_groups,
+)
+from dglzarr.kernels.detection import (
+    DetectionCounts,
+    count_detected,
+    detection_rate,
+    merge_detected,
+)
+from dglzarr.kernels.scale import Scale, per_million, to_log2
 from dglzarr.kernels.split import SPLITS, SplitRule, split_units
 from dglzarr.sources import Reading, read_source
 from dglzarr.sources.chosen import keep_samples, series_of
@@ -49,6 +62,7 @@ from dglzarr.storage.store import (
     map_regions,
     open_labels,
     read_attributes,
+    reduce_regions,
     store_input,
     write_region,
 )
@@ -66,7 +80,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _N_SHOWN = 5
+_FEW = 3
+_LARGEST_CENTRES = 1 << 25
 _LARGEST_LOG2 = 150  # float32 holds 2 ** -149 to 2 ** 128
+_MOST_GROUPS = 1000
+_LEAST = {"counts": 10.0, "tpm": 1.0, "rpkm": 1.0, "fpkm": 1.0}
+"""What is detected, by unit (Chen et al. 2016, doi 10.12688/f1000research.8987.2, of counts)."""
+_LOW, _OFTEN = 0.1, 0.5
 _GENE_COORDS = ("gene", "gene_symbol", "gene_id")
 
 
@@ -105,6 +125,24 @@ class JoinOptions(Options):
     )
     min_coverage: float = choice(
         0.9, "smallest share of the listed probes that a source must measure", gt=0, lt=1
+    )
+    counts: Literal["log-cpm"] | None = choice(
+        None,
+        "how read counts become log2: log-cpm is log2(counts of a million + 1), for samples that "
+        "are not made alike by quantiles; without it log2(count + 1)",
+    )
+    center_by: str | None = choice(
+        None,
+        "label (series, platform, ...) whose groups are each brought to the mean of the training "
+        "samples, gene by gene; without it batches stay as they are",
+        min_length=1,
+    )
+    detection: str | None = choice(
+        None,
+        "label (tissue, series, ...) by which it is stored in how many training samples each gene "
+        f"is detected: {_LEAST['counts']:g} counts, or {_LEAST['tpm']:g} of TPM, RPKM, FPKM or "
+        "log-cpm; arrays do not tell",
+        min_length=1,
     )
     shard_samples: int | None = choice(
         None, "samples a shard, rounded up to whole chunks; without it by their number", gt=0
@@ -158,6 +196,8 @@ def join(
     if claim.state == "new":
         labels = _study_labels(source, like, options)
         labels["split"] = _split(labels, like, options, seed, fold)
+        if options.detection is not None:
+            labels["detection_group"] = _text(_detection_groups(labels, like, options.detection))
         length = _whole_chunks(options.shard_samples, labels["sample"].size)
         create_store(claim, labels, region_length=length)
     parts = _Parts(
@@ -166,13 +206,55 @@ def join(
         tuple((raw, store_input(raw)["store_id"]) for raw in source),
         options.feature_kind,
         options.annotation,
+        options.counts,
     )
+    centres, centred = None, dict[str, Any]()
+    if options.center_by is not None:
+        centres, centred = _find_centres(target, parts, like, options.center_by, run)
     map_regions(
-        _join_region, target, parts=parts, what="joining sources", on_progress=run.on_progress
+        _join_region,
+        target,
+        parts=parts,
+        centres=centres,
+        what="joining sources",
+        on_progress=run.on_progress,
     )
     gene_space = "study" if like else "list" if options.probes else "intersection"
-    details = {"gene_space": gene_space, **_join_details(parts), "notes": _date_notes(options)}
-    return finish(claim, details=details)
+    notes = [*_date_notes(options), *centred.pop("notes", [])]
+    rates: dict[str, NDArray[Any]] = {}
+    if options.detection is not None:
+        rates = _detection(target, parts, like, options.detection, run)
+        notes += _detection_notes(rates["detection_rate"], options.detection)
+    details = {"gene_space": gene_space, **_join_details(parts), **centred, "notes": notes}
+    return finish(claim, arrays=rates, details=details)
+
+
+def refused_by(
+    like: Sequence[str], raws: Sequence[str], options: JoinOptions = JoinOptions()
+) -> dict[str, str]:
+    """Return which raw stores cannot be added to a study, and why, by name.
+
+    One that repeats samples of the study, or of a source before it, or that measures too few of
+    the study's genes.
+
+    Parameters
+    ----------
+    like, raws
+        Expression stores of the study, and raw stores, as for `join`.
+    options
+        As for `join`.
+    """
+    refused: dict[str, str] = {}
+    fitting: list[str] = []
+    for raw in raws:
+        try:
+            _study_genes([raw], like, options)
+            _refuse_repeated([*fitting, raw], like)
+        except SourceError as error:
+            refused[raw_name(raw)] = str(error)
+        else:
+            fitting.append(raw)
+    return refused
 
 
 def _date_notes(options: JoinOptions) -> list[str]:
@@ -427,6 +509,211 @@ def _refuse_repeated(raws: Sequence[str], like: Sequence[str]) -> None:
         source_of |= dict.fromkeys(samples, raw_name(raw))
 
 
+# ---------------------------------------------------------------- centres
+
+
+def _find_centres(
+    target: str, parts: _Parts, like: Sequence[str], by: str, run: Run
+) -> tuple[_Centres, dict[str, Any]]:
+    """Return what centres the groups of a label, and what a user should know of it.
+
+    The mean of a group is that of its training samples; a group without any, such as a series
+    that is held out or added later, has its own. All are brought to the mean of the training
+    samples of the study, of a grown one those of its first segment.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such label, or it has too many groups.
+    """
+    keys = _grouping(target, by, "ingest.center_by")
+    names, group = np.unique(np.array(keys, dtype=object), return_inverse=True)
+    n_genes = read_array(target, "gene").size
+    if names.size * n_genes > _LARGEST_CENTRES:
+        raise ConfigError(
+            f"ingest.center_by: expected at most {_LARGEST_CENTRES // n_genes} groups of "
+            f"{n_genes} genes, got {names.size} of {by!r}. Choose a label of fewer."
+        )
+    is_train = read_array(target, "split") == 0
+    has_train = np.unique(group[is_train])
+    used = is_train | ~np.isin(group, has_train)
+    sums = reduce(
+        merge_groups,
+        reduce_regions(
+            _sum_region,
+            target,
+            parts=parts,
+            group=group,
+            used=used,
+            what="finding centres",
+            on_progress=run.on_progress,
+        ),
+    )
+    grand = grand_mean(sums, has_train) if not like else _study_mean(like[0], run)
+    sizes = np.bincount(group[used], minlength=names.size)
+    details = {
+        "n_centred": int(names.size),
+        "n_centred_by_own": int(names.size - has_train.size),
+        "notes": _centring_notes([str(name) for name in names[sizes < _FEW]], by),
+    }
+    return _Centres(group.astype(np.int64), group_offsets(sums, grand, names.size)), details
+
+
+def _centring_notes(small: Sequence[str], by: str) -> list[str]:
+    """Return a note on groups of so few samples that little is left of them."""
+    if not small:
+        return []
+    shown = ", ".join(small[:_N_SHOWN]) + ", ..." * (len(small) > _N_SHOWN)
+    told = (
+        f"ingest.center_by {by!r}: {len(small)} of its groups have under {_FEW} samples ({shown}): "
+        "little is left of these once they are centred"
+    )
+    return [told]
+
+
+def _grouping(target: str, by: str, place: str) -> list[str]:
+    """Return the group of each sample; one without the label is in that of its series."""
+    keys = _label_values({name: read_array(target, name) for name in _GROUPED_BY}, by, place)
+    series = [str(name) for name in read_array(target, "series")]
+    pairs = zip(keys, series, strict=True)
+    return [key if has_name(key) else f"series {own}" for key, own in pairs]
+
+
+_GROUPED_BY = ("series", "platform", "source", "label", "sample_label")
+
+
+def _label_values(labels: Mapping[str, NDArray[Any]], by: str, place: str) -> list[str]:
+    """Return the value of a label of each sample.
+
+    Raises
+    ------
+    ConfigError
+        When no sample has it.
+    """
+    names = [str(name) for name in labels["label"]]
+    if by in ("series", "platform", "source"):
+        cells = [str(name) for name in labels[by]]
+    else:
+        column = labels["sample_label"][:, names.index(by)] if by in names else ()
+        cells = [str(cell) for cell in column]
+    if not any(map(has_name, cells)):
+        known = ["series", "platform", "source", *names]
+        raise ConfigError(
+            f"{place}: expected a label of the samples, got {by!r}{hint(by, known)}. They have "
+            f"{', '.join(map(repr, known))}."
+        )
+    return cells
+
+
+def _sum_region(
+    uri: str, region: Region, *, parts: _Parts, group: NDArray[np.int64], used: NDArray[np.bool_]
+) -> GroupSums:
+    del uri
+    rows = used[region.rows]
+    return sum_groups(_joined(region, parts)[rows], group[region.rows][rows])
+
+
+def _study_mean(expression: str, run: Run) -> NDArray[np.float64]:
+    """Return the mean of the training samples of a study that was joined before."""
+    partials = reduce_regions(
+        _sum_training, expression, what="reading the mean", on_progress=run.on_progress
+    )
+    return grand_mean(reduce(merge_groups, partials), [0])
+
+
+def _sum_training(uri: str, region: Region) -> GroupSums:
+    split, rows = read_array(uri, "split"), Rows(uri)
+    found = [
+        sum_groups(rows[window], np.minimum(split[window], 1).astype(np.int64))
+        for window in region.windows()
+    ]
+    return reduce(merge_groups, found)
+
+
+# ---------------------------------------------------------------- detection
+
+
+def _detection_groups(
+    labels: Mapping[str, NDArray[Any]], like: Sequence[str], by: str
+) -> list[str]:
+    """Return the groups that detection is told of: all, then the label's values; as a study has."""
+    if like:
+        return [str(name) for name in read_array(like[0], "detection_group")]
+    values = sorted(set(filter(has_name, _label_values(labels, by, "ingest.detection"))))
+    if len(values) > _MOST_GROUPS:
+        raise ConfigError(
+            f"ingest.detection: expected a label of at most {_MOST_GROUPS} values, got "
+            f"{len(values)} of {by!r}. Choose another."
+        )
+    return ["all", *values]
+
+
+def _detection(
+    target: str, parts: _Parts, like: Sequence[str], by: str, run: Run
+) -> dict[str, NDArray[Any]]:
+    """Return the detection rates of the training samples; of a grown study its first segment's."""
+    if like:
+        return {name: read_array(like[0], name) for name in ("detection_rate", "n_detection")}
+    groups = {str(name): n for n, name in enumerate(read_array(target, "detection_group"))}
+    labels = {name: read_array(target, name) for name in _GROUPED_BY}
+    cells = _label_values(labels, by, "ingest.detection")
+    group = np.array([groups[c] if has_name(c) else 0 for c in cells], np.int64)
+    least = np.concatenate([_least(raw, parts) for raw, _ in parts.raws])
+    least[read_array(target, "split") != 0] = np.nan
+    partials = reduce_regions(
+        _count_region,
+        target,
+        parts=parts,
+        group=group,
+        least=least,
+        n_groups=len(groups),
+        what="counting what is detected",
+        on_progress=run.on_progress,
+    )
+    told = ~np.isnan(least)
+    n_told = np.bincount(group[told], minlength=len(groups))
+    n_told[0] = told.sum()
+    return {
+        "detection_rate": detection_rate(reduce(merge_detected, partials)),
+        "n_detection": n_told.astype(np.int32),
+    }
+
+
+def _least(raw: str, parts: _Parts) -> NDArray[np.float32]:
+    """Return the least log2 value of a detected gene, for each sample of a source; NaN for none."""
+    table = open_labels(raw)
+    unit = str(table.attrs["details"].get("unit"))
+    least = _LEAST["tpm"] if parts.counts and unit == "counts" else _LEAST.get(unit, np.nan)
+    return np.full(table.sizes["sample"], np.log2(least + 1), np.float32)
+
+
+def _count_region(
+    uri: str,
+    region: Region,
+    *,
+    parts: _Parts,
+    group: NDArray[np.int64],
+    least: NDArray[np.float32],
+    n_groups: int,
+) -> DetectionCounts:
+    del uri
+    rows = region.rows
+    return count_detected(_joined(region, parts), least[rows], group[rows], n_groups)
+
+
+def _detection_notes(rate: NDArray[np.float32], by: str) -> list[str]:
+    """Return how many genes are hardly ever detected, in words."""
+    if np.isnan(rate).all():
+        return [f"ingest.detection {by!r}: no source is of a unit that tells what is detected"]
+    best = np.where(np.isnan(rate), -1, rate).max(axis=0)
+    n_low, n_often = int(((best >= 0) & (best < _LOW)).sum()), int((best >= _OFTEN).sum())
+    told = (
+        f"ingest.detection {by!r}: {n_low} of {best.size} genes are detected in under {_LOW:.0%} "
+        f"of the training samples of every group, {n_often} in at least {_OFTEN:.0%} of one"
+    )
+    return [told]
+
+
 # ---------------------------------------------------------------- values
 
 
@@ -439,19 +726,37 @@ class _Parts:
     raws: tuple[tuple[str, str], ...]
     feature_kind: FeatureKind
     annotation: str | None
+    counts: str | None
 
 
-def _join_region(uri: str, region: Region, *, parts: _Parts) -> None:
-    """Write one region of the join: the rows of each source it meets, in log2."""
+@dataclass(frozen=True)
+class _Centres:
+    """The group of each sample, and what brings each group to one mean ``(group, gene)``."""
+
+    group: NDArray[np.int64]
+    offset: NDArray[np.float32]
+
+
+def _joined(region: Region, parts: _Parts) -> NDArray[np.float32]:
+    """Return the rows of a region, of each source that it meets, in log2."""
     start = 0
     pieces = []
     for raw, raw_id in parts.raws:
         match, n_samples, _ = _matched(raw, raw_id, parts)
         lo, hi = max(region.start - start, 0), min(region.stop - start, n_samples)
         if lo < hi:
-            pieces.append(match.apply(_log2_rows(raw, raw_id, lo, hi)))
+            pieces.append(match.apply(_log2_rows(raw, raw_id, lo, hi, parts.counts)))
         start += n_samples
-    expression = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def _join_region(
+    uri: str, region: Region, *, parts: _Parts, centres: _Centres | None = None
+) -> None:
+    """Write one region of the join."""
+    expression = _joined(region, parts)
+    if centres is not None:
+        expression = expression + centres.offset[centres.group[region.rows]]
     _refuse_impossible(uri, region, expression)
     n_missing = np.isnan(expression).sum(axis=1)
     if (empty := np.flatnonzero(n_missing == expression.shape[1])).size:
@@ -474,8 +779,12 @@ def _refuse_impossible(uri: str, region: Region, expression: NDArray[np.float32]
         )
 
 
-def _log2_rows(raw: str, raw_id: str, start: int, stop: int) -> NDArray[np.float32]:
+def _log2_rows(
+    raw: str, raw_id: str, start: int, stop: int, counts: str | None
+) -> NDArray[np.float32]:
     """Return rows of a raw store, or of the file that it links to, in log2.
+
+    The depth of a sample is the sum of its counts over all genes of its file.
 
     Raises
     ------
@@ -484,6 +793,8 @@ def _log2_rows(raw: str, raw_id: str, start: int, stop: int) -> NDArray[np.float
     """
     linked, details = _opened_link(raw, raw_id), (read_attributes(raw) or {})["details"]
     values = linked.read(start, stop) if linked else Rows(raw)[start:stop]
+    if counts is not None and details["unit"] == "counts":
+        values = per_million(values)
     pseudocount = details.get("pseudocount")
     block, n_negative = to_log2(values, details["scale"], pseudocount=pseudocount)
     if linked and n_negative:

@@ -33,6 +33,7 @@ from dglzarr.storage.store import (
     finish,
     map_regions,
     open_labels,
+    recorded_parameters,
     reduce_regions,
     write_region,
 )
@@ -147,6 +148,8 @@ def normalize(
     quantiles = read_array(target, "quantile_reference")
     details["n_fitted"] = 0 if frozen else int(fitted.sum())
     details |= {"lowest": float(quantiles[0]), "highest": float(quantiles[-1])}
+    if by := recorded_parameters(source).get("center_by"):
+        details["center_by"] = by
     return finish(claim, details=details)
 
 

@@ -29,6 +29,7 @@ from dglzarr.evaluation.panels import (
     positions,
     read_lists,
     told_penalties,
+    undetected,
     unmatched,
     with_penalties,
 )
@@ -65,6 +66,13 @@ class SelectOptions(PanelOptions):
         "selectors whose panels the mined one is compared with",
     )
     n_landmarks: int = choice(943, "genes in each of these panels", gt=0)
+    min_detected: float | None = choice(
+        None,
+        "leave out genes that are detected in under this share of the training samples of every "
+        "group of ingest.detection; not in compare",
+        gt=0,
+        le=1,
+    )
 
     @field_validator("selector", "selectors")
     @classmethod
@@ -81,17 +89,18 @@ class SelectOptions(PanelOptions):
 
 @stage(
     LANDMARKS,
-    reads=("source", "normalized", "samples"),
+    reads=("source", "normalized", "samples", "expression"),
     files={"panels": "evaluate.panels"},
     records=("seed",),
 )
-def select(  # noqa: PLR0913  (eight, and the claim)
+def select(  # noqa: PLR0913  (nine, and the claim)
     claim: Claim,
     source: str,
     target: str,  # noqa: ARG001  (the claim's)
     *,
     normalized: str,
     samples: str,
+    expression: str | None = None,
     panels: Mapping[str, str] | None = None,
     seed: int = 0,
     options: SelectOptions = SelectOptions(),
@@ -105,6 +114,8 @@ def select(  # noqa: PLR0913  (eight, and the claim)
         URIs of the scores, normalized and samples stores.
     target
         URI of the landmarks store.
+    expression
+        URI of the joined store, for ``min_detected``.
     panels
         Name -> file of published lists (probes, symbols, Entrez or Ensembl IDs), taken as they
         are.
@@ -131,7 +142,8 @@ def select(  # noqa: PLR0913  (eight, and the claim)
     ds, n = open_store(source, SCORES), options.n_landmarks
     check_list_names(panels or {})
     std = open_store(samples, SAMPLES)["gene_std"].values
-    rules = find_rules(ds, std, options, sizes=[n], place="select.n_landmarks")
+    low = _undetected(expression, options.min_detected)
+    rules = find_rules(ds, std, options, sizes=[n], place="select.n_landmarks", excluded=low)
     lists = read_lists(ds, panels or {})
     sketch = sketch_training(
         normalized, samples, ds["score"].values, seed=seed, on_progress=run.on_progress
@@ -168,6 +180,13 @@ def select(  # noqa: PLR0913  (eight, and the claim)
         "excluded_missing": unmatched(ds, options.excluded),
     }
     return finish(claim, arrays=arrays, details=details)
+
+
+def _undetected(expression: str | None, share: float | None) -> list[int]:
+    """Return the features that are left out since they are hardly ever detected."""
+    if expression is None or share is None:
+        return []
+    return undetected(expression, share, "select.min_detected")
 
 
 def _with_mined(found: Iterable[Panel], options: SelectOptions) -> list[Panel]:

@@ -50,9 +50,23 @@ EXPRESSION = StoreSpec(
     (
         matrix("expression", "expression, missing = NaN", "log2"),
         ArraySpec("n_missing", ("sample",), "int32", "missing genes", None, "region"),
+        ArraySpec(
+            "detection_rate", ("detection_group", "gene"), "float32",
+            "share of the group's training samples in which the gene is detected; NaN where no "
+            "unit tells", required=False,
+        ),
+        ArraySpec(
+            "n_detection", ("detection_group",), "int32",
+            "training samples of the group whose unit tells what is detected", required=False,
+        ),
+        ArraySpec(
+            "detection_group", ("detection_group",), "str",
+            "all, then the values of the label that ingest.detection names",
+            written="create", is_coord=True, required=False,
+        ),
         *STUDY_COORDS,
     ),
-)
+)  # fmt: skip
 NORMALIZED = StoreSpec(
     "normalized",
     1,

@@ -27,7 +27,7 @@ from dglzarr.sources.text import TextStream
 from dglzarr.storage.files import file_sha256, tag, told, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from dglzarr.settings import Settings, SourceSettings
     from dglzarr.storage.options import Progress
@@ -155,14 +155,15 @@ def _listed(path: str, lines: Sequence[str]) -> Iterator[str]:
                 f"{path}, line {number}: expected an accession such as GSE10072, got {word!r}. "
                 "Correct the line."
             )
-    if not n_found:
+    is_new_table = bool(lines) and lines[0].split("\t")[0] == "accession"
+    if not n_found and not is_new_table:
         raise ConfigError(f"{path}: expected accessions such as GSE10072, got none.")
 
 
 # ---------------------------------------------------------------- found again, offline
 
 
-def fetched_files(settings: Settings, place: str) -> list[Found]:
+def fetched_files(settings: Settings, place: str, *, without: Collection[str] = ()) -> list[Found]:
     """Return the files that one entry of the settings stands for; nothing is fetched.
 
     Parameters
@@ -171,6 +172,8 @@ def fetched_files(settings: Settings, place: str) -> list[Found]:
         The study.
     place
         The entry, as in ``sources.0``.
+    without
+        Sources that are left out, as the lock calls them.
 
     Raises
     ------
@@ -181,6 +184,8 @@ def fetched_files(settings: Settings, place: str) -> list[Found]:
     cache = Fetcher(settings.fetch).cache
     found = []
     for one in _wanted_of(place, settings.sources[int(place.rpartition(".")[2])]):
+        if one.source in without:
+            continue
         entries = lock.get(one.source, [])
         paths = {e: cache.find(e.sha256, e.name, e.size) for e in entries}
         if not entries or None in paths.values():
@@ -264,8 +269,19 @@ def fetch_accessions(
     return found, [outcome.told for outcome in outcomes if outcome.is_wrong]
 
 
-def get_missing(settings: Settings, *, on_progress: Progress | None = None) -> None:
+def get_missing(
+    settings: Settings, *, without: Collection[str] = (), on_progress: Progress | None = None
+) -> None:
     """Fetch what the settings name and is not there yet; without such, nothing is asked.
+
+    Parameters
+    ----------
+    settings
+        The study.
+    without
+        Sources that are not asked for, as the lock calls them.
+    on_progress
+        As for `fetch`.
 
     Raises
     ------
@@ -274,11 +290,32 @@ def get_missing(settings: Settings, *, on_progress: Progress | None = None) -> N
     SourceError
         When something cannot be had: all of it, one after the other.
     """
-    outcomes = fetch(settings, on_progress=on_progress, is_hashed=False)
-    wrong = [outcome for outcome in outcomes if outcome.is_wrong]
+    refused = refused_sources(settings, without=without, on_progress=on_progress)
+    wrong = list(refused.values())
     if wrong:
         more = f" And {len(wrong) - 1} more: see 'dglzarr fetch'." if len(wrong) > 1 else ""
-        raise SourceError(f"{wrong[0].told}{more}")
+        raise SourceError(f"{wrong[0]}{more}")
+
+
+def refused_sources(
+    settings: Settings, *, without: Collection[str] = (), on_progress: Progress | None = None
+) -> dict[str, str]:
+    """Fetch what the settings name and is not there yet; return what cannot be had, and why.
+
+    Returns
+    -------
+    dict
+        By source, as the lock calls it: a line that names it.
+
+    Raises
+    ------
+    ConfigError
+        As `fetch`.
+    """
+    todo = [one for one in wanted(settings) if one.source not in without]
+    outcomes = _fetch(settings, todo, on_progress=on_progress, is_hashed=False)
+    named = zip(todo, outcomes, strict=True)
+    return {one.source: outcome.told for one, outcome in named if outcome.is_wrong}
 
 
 def fetch(
@@ -312,7 +349,26 @@ def fetch(
     ConfigError
         When what is named cannot be, or the lock is not as it was written.
     """
-    todo = wanted(settings)
+    return _fetch(
+        settings,
+        wanted(settings),
+        update=update,
+        check=check,
+        on_progress=on_progress,
+        is_hashed=is_hashed,
+    )
+
+
+def _fetch(
+    settings: Settings,
+    todo: Sequence[Wanted],
+    *,
+    update: bool = False,
+    check: bool = False,
+    on_progress: Progress | None = None,
+    is_hashed: bool = True,
+) -> list[Outcome]:
+    """Fetch some of what the settings name; as `fetch`."""
     if not todo:
         return []
     lock = _by_source(settings)

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from dglzarr.errors import StoreError
 from dglzarr.models.files import load_model
+from dglzarr.report.text import growth_lines
 from dglzarr.stages.dedup import DedupOptions, dedup_more
 from dglzarr.stages.encode import encode
 from dglzarr.stages.explain import ExplainOptions, explain
-from dglzarr.stages.ingest import ingest_all
-from dglzarr.stages.join import JoinOptions, join
+from dglzarr.stages.ingest import ingest_all, try_ingest
+from dglzarr.stages.join import JoinOptions, join, refused_by
 from dglzarr.stages.normalize import NormalizeOptions, normalize
 from dglzarr.storage.options import Run
 from dglzarr.storage.store import made_from, open_store, recorded_parameters
 from dglzarr.storage.study import SEGMENTED, WHOLE, Study, locked, open_study, write_manifest
-from dglzarr.studies.fetch import get_missing
+from dglzarr.studies.fetch import refused_sources
 from dglzarr.studies.plan import (
     Step,
     call,
@@ -28,6 +29,7 @@ from dglzarr.studies.plan import (
     source_files,
     sources_of,
 )
+from dglzarr.studies.refusals import is_too_many, refusal_lines, settle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,25 +46,28 @@ def grow(settings: Settings, *, run: Run = Run(), execute: Execute = call) -> di
     for duplicates against everything and scored by its model. One new manifest then makes them
     visible, at once and whole; nothing old is touched. Without new sources nothing is done.
 
+    Sources that cannot be had, read or joined are left out and told (`grown_lines`), where they are
+    no more than ``fetch.max_refused`` of all.
+
     Raises
     ------
+    SourceError
+        When more are refused.
     StoreError
         When the study is not finished, or another run is changing it.
     DglzarrError
         Whatever a stage raises; the study stays as it was, and the next call goes on.
     """
     study = open_study(settings.root)
-    get_missing(settings, on_progress=run.on_progress)
+    refused = refused_sources(settings, on_progress=run.on_progress)
     for name in (*SEGMENTED, *WHOLE):
         open_store(study.uris(name))
     with locked(settings.root):
         study = open_study(settings.root)
         known = sources_of(study.uris("expression"))
-        new = [
-            source
-            for source in source_files(settings, study)
-            if source.options.role == "train" and source.name not in known
-        ]
+        files = source_files(settings, study, without=refused)
+        new = [s for s in files if s.options.role == "train" and s.name not in known]
+        new = _without_refused(settings, study, new, refused, len(files), run, execute)
         if not new:
             return {}
         grown = Study(study.root, (*study.segments, study.next_segment))
@@ -72,6 +77,40 @@ def grow(settings: Settings, *, run: Run = Run(), execute: Execute = call) -> di
         write_manifest(study, grown.segments)
         done["report"] = rewrite_report(settings, seed=_seed(study))
     return done
+
+
+def grown_lines(settings: Settings, done: Mapping[str, Any]) -> list[str]:
+    """Return what growing added, and what was left out and why, in words."""
+    added = growth_lines(settings.root) if done else ["Nothing to add: no new files."]
+    return [*added, *refusal_lines(settings.root)]
+
+
+def _without_refused(
+    settings: Settings,
+    study: Study,
+    new: list[SourceFile],
+    refused: dict[str, str],
+    n_taken: int,
+    run: Run,
+    execute: Execute,
+) -> list[SourceFile]:
+    """Return the new sources that can be read and joined, where few enough cannot.
+
+    A single one that would be too many is not tried first: its step tells of it.
+    """
+    n_sources, share = n_taken + len(refused), settings.fetch.max_refused
+    settle(settings.root, refused, n_sources, share)
+    if not new or (len(new) == 1 and is_too_many(len(refused) + 1, n_sources, share)):
+        return new
+    trying = {"sources": tuple(new)}
+    step = Step("read", try_ingest, trying, f"{study.root}/raw")
+    unread: dict[str, str] = run_steps(settings, [step], run, execute)["read"]
+    raws = [source.raw for source in new if source.name not in unread]
+    like = study.uris("expression")
+    options = _join_options(settings, recorded_parameters(like[0]))
+    refused = {**refused, **unread, **refused_by(like, raws, options)}
+    settle(settings.root, refused, n_sources, share)
+    return [source for source in new if source.name not in refused]
 
 
 def _growth(

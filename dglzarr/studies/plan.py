@@ -7,6 +7,7 @@ command line leaves as a plain call and the Prefect flow wraps into a task.
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -47,11 +48,19 @@ from dglzarr.storage.study import (
     write_manifest,
 )
 from dglzarr.studies.early import check_absolute, check_extras, check_genes, check_labels
-from dglzarr.studies.fetch import Found, fetched_files, get_missing, is_remote
+from dglzarr.studies.fetch import (
+    Found,
+    fetched_files,
+    get_missing,
+    is_remote,
+    refused_sources,
+    wanted,
+)
+from dglzarr.studies.refusals import REFUSED, read_refused, settle
 from dglzarr.studies.scale import needs, sources_to_read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from dglzarr.settings import Settings, SourceSettings
@@ -59,6 +68,8 @@ if TYPE_CHECKING:
     from dglzarr.storage.options import Options
 
     Execute = Callable[["Step", Run], Any]
+
+logger = logging.getLogger(__name__)
 
 StepState = Literal["done", "to do", "other settings", "other inputs", "damaged", "blocked"]
 
@@ -170,6 +181,8 @@ class Plan:
     def of(cls, settings: Settings, *, study: Study | None = None) -> Plan:
         """Return the plan of a study; its grown segments stay as they are.
 
+        What the study left out when it last grew stays out.
+
         Raises
         ------
         ConfigError
@@ -180,7 +193,8 @@ class Plan:
             check_absolute(settings)
         study = study or planned_study(settings.root)
         grown = sources_of(study.uris("expression")[1:])
-        sources = tuple(s for s in source_files(settings, study) if s.name not in grown)
+        files = source_files(settings, study, without=read_refused(settings.root))
+        sources = tuple(s for s in files if s.name not in grown)
         _check_files(settings)
         return cls(settings, study, sources, settings.seed)
 
@@ -327,6 +341,9 @@ class Plan:
                     "source": self.uri("scores"),
                     "normalized": self.uri("normalized"),
                     "samples": self.uri("samples"),
+                    "expression": (
+                        self.uri("expression") if settings.select.min_detected is not None else None
+                    ),
                     "panels": panels,
                     "seed": self.seed,
                     "options": settings.select,
@@ -456,8 +473,17 @@ def _write_report(*, run: Run, **arguments: Any) -> str:  # noqa: ANN401
 # ---------------------------------------------------------------- sources
 
 
-def source_files(settings: Settings, study: Study) -> list[SourceFile]:
+def source_files(
+    settings: Settings, study: Study, *, without: Collection[str] = ()
+) -> list[SourceFile]:
     """Return the files that the settings' patterns stand for, sorted within each pattern.
+
+    Parameters
+    ----------
+    settings, study
+        What names them, and where their raw stores are.
+    without
+        What is left out: fetched sources as the lock calls them, and raw stores by name.
 
     Raises
     ------
@@ -467,8 +493,14 @@ def source_files(settings: Settings, study: Study) -> list[SourceFile]:
     found: dict[str, SourceFile] = {}
     for i, source in enumerate(settings.sources):
         place = f"sources.{i}"
-        for file in fetched_files(settings, place) if is_remote(source) else _local(place, source):
+        is_fetched = is_remote(source)
+        files = (
+            fetched_files(settings, place, without=without) if is_fetched else _local(place, source)
+        )
+        for file in files:
             path, name = file.path, source_name(file.path)
+            if name in without:
+                continue
             if name in found:
                 is_same = found[name].path == path
                 raise ConfigError(
@@ -572,7 +604,10 @@ def mine(
     DglzarrError
         Whatever a stage raises; nothing that it left looks complete.
     """
-    get_missing(settings, on_progress=run.on_progress)
+    left_out = read_refused(settings.root)
+    if left_out:
+        logger.warning("%s: %d sources stay left out (%s)", settings.root, len(left_out), REFUSED)
+    get_missing(settings, without=left_out, on_progress=run.on_progress)
     steps = [step for step in Plan.of(settings) if step.name in only]
     if not steps:
         raise ConfigError(f"{only[0]}: expected settings, got none. Add a section [{only[0]}].")
@@ -593,6 +628,9 @@ def mine(
 def refit(settings: Settings, *, run: Run = Run(), execute: Execute = call) -> dict[str, Any]:
     """Mine a grown study anew, all sources in one new segment; return what each step returned.
 
+    What the study left out when it last grew stays out, and so does what cannot be had now; where
+    that is more than ``fetch.max_refused`` of all, nothing is done.
+
     The manifest is replaced when everything is done. The segments it listed before stay on disk
     for readers that have them open, until 'dglzarr compact' removes them. Model, scores, panels and
     evaluation are one a study: they are replaced as they are made, before the manifest.
@@ -602,10 +640,16 @@ def refit(settings: Settings, *, run: Run = Run(), execute: Execute = call) -> d
     DglzarrError
         Whatever a stage raises; the segments stay as they were, and the next call goes on.
     """
-    get_missing(settings, on_progress=run.on_progress)
+    fetched = {one.source for one in wanted(settings)}
+    refused = {
+        name: why for name, why in read_refused(settings.root).items() if name not in fetched
+    }
+    refused |= refused_sources(settings, on_progress=run.on_progress)
     with locked(settings.root):
         before = open_study(settings.root)
         study = Study(before.root, (before.next_segment,))
+        n_sources = len(source_files(settings, study, without=refused)) + len(refused)
+        settle(settings.root, refused, n_sources, settings.fetch.max_refused)
         steps = Plan.of(settings, study=study)
         done = run_steps(settings, steps, replace(run, overwrite=True), execute)
         retire(before.root, before.segments)

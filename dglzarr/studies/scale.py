@@ -182,9 +182,10 @@ def _is_held_whole(source: SourceFile, n_samples: int) -> bool:
 def sources_to_read(steps: Sequence[Call]) -> list[str]:
     """Return the files that workers will read."""
     found = {step.name: step for step in steps}
-    if "ingest" not in found or ("join" in found and is_complete(found["join"].writes)):
+    reading = found.get("ingest", found.get("read"))
+    if reading is None or ("join" in found and is_complete(found["join"].writes)):
         return []
-    sources: Sequence[SourceFile] = found["ingest"].arguments["sources"]
+    sources: Sequence[SourceFile] = reading.arguments["sources"]
     return [path for s in sources for path in (s.path, *s.options.files().values())]
 
 

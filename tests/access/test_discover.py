@@ -1,6 +1,7 @@
 """Series found by E-utilities of a server of this machine: history, pages, keys, refusals."""
 
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
@@ -123,3 +124,48 @@ def test_command__wrong_searches(words, told):
     done = CliRunner().invoke(app, ["discover", *words])
     assert isinstance(done.exception, ConfigError)
     assert told in str(done.exception)
+
+
+def study(folder, source='geo = "found.tsv"', section='platforms = ["GPL96"]\nmin_samples = 20'):
+    (folder / "study.toml").write_text(
+        f'root = "s"\n[[sources]]\n{source}\n[discover]\nlist = "found.tsv"\n{section}\n',
+        encoding="utf-8",
+    )
+    return CliRunner().invoke(app, ["discover", str(folder / "study.toml")])
+
+
+@pytest.mark.usefixtures("mirror")
+def test_command__a_study_adds_what_it_does_not_name_the_oldest_first(tmp_path):
+    done = study(tmp_path, 'geo = ["GSE3"]\n[[sources]]\ngeo = "found.tsv"')
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[0] == "Found 909 series, 908 of them new."
+    lines = (tmp_path / "found.tsv").read_text().splitlines()
+    days = [line.split("\t")[4] for line in lines[1:]]
+    assert days == sorted(days)
+    assert len(lines) == 909
+    (tmp_path / "found.tsv").write_text("\n".join(lines[:-2]))  # as somebody may edit it
+    done = study(tmp_path, 'geo = ["GSE3"]\n[[sources]]\ngeo = "found.tsv"')
+    assert done.stdout.splitlines()[0] == "Found 909 series, 2 of them new."
+    assert sorted((tmp_path / "found.tsv").read_text().splitlines()) == sorted(lines)
+
+
+@pytest.mark.usefixtures("mirror")
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"source": 'geo = "GSE3"'}, r"discover\.list: expected a source that takes it"),
+        ({"section": ""}, r"discover: expected a platform, an organism or a first day"),
+        ({"section": 'platforms = ["96"]'}, r"discover: platform: expected one such as GPL96"),
+    ],
+)
+def test_command__a_study_that_looks_for_nothing_is_refused(tmp_path, given, told):
+    done = study(tmp_path, **given)
+    assert isinstance(done.exception, ConfigError)
+    assert re.search(told, str(done.exception))
+    assert not (tmp_path / "found.tsv").exists()
+
+
+def test_command__settings_or_options_not_both(tmp_path):
+    words = ["discover", str(tmp_path / "study.toml"), "--platform", "GPL96"]
+    done = CliRunner().invoke(app, words)
+    assert "expected settings or options, got both" in str(done.exception)

@@ -433,6 +433,20 @@ def test_command__tells_each_refusal_in_a_line_and_no_key(place, monkeypatch):
     assert "Traceback" not in err
 
 
+def test_command__a_few_that_are_refused_are_no_error(place, monkeypatch):
+    matrix(place / "served", "GSE1")
+    write(place, ["GSE1", "GSE2"])
+    with serving(place / "served") as mirror:
+        for name, value in mirror.environment().items():
+            monkeypatch.setenv(name, value)
+        words = ["fetch", str(place / "study.toml")]
+        strict = CliRunner().invoke(app, words)
+        few = CliRunner().invoke(app, [*words, "--set", "fetch.max_refused=0.5"])
+    assert (strict.exit_code, few.exit_code) == (1, 0)
+    assert "1 of 2 sources were not taken." in few.output
+    assert "GSE2: expected a public series" in few.output
+
+
 def test_fetch__no_network_is_told_of_each_without_waiting_for_each(place, monkeypatch):
     with serving(place / "served") as mirror:
         pass  # nobody is there any more

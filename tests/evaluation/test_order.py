@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dglzarr.errors import ConfigError, SourceError
+from dglzarr.errors import ConfigError, SourceError, StoreError
 from dglzarr.evaluation.order import FAMILIES, Conditions, PanelMaker, is_like, write_sheet
 from dglzarr.evaluation.panels import PanelOptions
 from dglzarr.kernels.panels import select_panel
@@ -15,7 +15,7 @@ from dglzarr.kernels.penalties import Stretch
 from dglzarr.report.text import order_lines
 from dglzarr.stages.candidates import CandidateOptions, candidates
 from dglzarr.stages.select import SelectOptions, select
-from dglzarr.storage.schemas import NORMALIZED, SCORES
+from dglzarr.storage.schemas import EXPRESSION, NORMALIZED, SCORES
 from dglzarr.storage.store import open_store
 from tests.builders import (
     simulate,
@@ -60,6 +60,28 @@ FREE = Conditions(12)
 
 def genes_of(made):
     return made.table["gene"].tolist()
+
+
+def test_order__what_is_hardly_detected_is_left_out_where_rates_are_known(root, tmp_path):
+    study = tmp_path / "study"
+    shutil.copytree(root, study)
+    maker = PanelMaker(str(study))
+    with pytest.raises(StoreError, match=r"expression\.zarr"):
+        maker.order(replace(FREE, min_detected=0.5))
+    free = genes_of(maker.order(FREE))
+    rate = np.full(N_GENES, 0.9)
+    rate[1::2] = 0.2
+    rate[3] = np.nan
+    write_matrix(
+        study / "segments" / "0000" / "expression.zarr", EXPRESSION,
+        np.full((4, N_GENES), 5.0, np.float32), rate=rate,
+    )  # fmt: skip
+    made = maker.order(replace(FREE, min_detected=0.5), each=True)
+    places = maker._ds.indexes["gene"].get_indexer(genes_of(made))
+    assert set(places) <= {*range(0, N_GENES, 2), 3}
+    assert genes_of(made) != free
+    assert list(made.price) == ["all", "--min-detected"]
+    assert genes_of(maker.order(replace(FREE, min_detected=0.2))) != genes_of(made)
 
 
 def test_order__without_conditions_is_the_greedy_panel_and_costs_nothing(root, maker, tmp_path):

@@ -1,5 +1,7 @@
 """What all flows share, and those beside mine: grow, compare, stability, scrub."""
 
+import gzip
+import json
 import logging
 import shutil
 import threading
@@ -10,9 +12,12 @@ import pytest
 
 from dglzarr.errors import StoreError
 from dglzarr.settings import load_settings
+from dglzarr.storage.store import open_store
 from dglzarr.storage.study import open_study
-from dglzarr.studies.plan import mine
+from dglzarr.studies.plan import mine, refit
+from dglzarr.studies.refusals import read_refused
 from dglzarr.testing import write_study
+from dglzarr.testing.mirror import series_folder, serving
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +72,84 @@ def test_grow_flow__adds_what_is_new_and_nothing_twice(flows, study, client):
     assert "Cautions:" in artifact(client, "headline")
     assert "https://example.org/report.html" in artifact(client, "report")
     assert flows.grow_flow(study) == ["Nothing to add: no new files."]
+
+
+def series(folder, accession, source, change=lambda text: text):
+    """Serve a series matrix where GEO has it, made of another."""
+    place = folder / series_folder(accession)
+    place.mkdir(parents=True)
+    text = change(gzip.decompress(source.read_bytes()).decode().replace(LAST[:9], accession))
+    content = gzip.compress(text.encode(), mtime=0)
+    (place / f"{accession}_series_matrix.txt.gz").write_bytes(content)
+
+
+def centred(text):
+    """Values around 0, as ratios are; samples of another name."""
+    head, begin, body = text.partition("series_matrix_table_begin\n")
+    rows = [row.split("\t") for row in body.split("\n")]
+    for row in rows[1:]:
+        row[1:] = [f"{(-1) ** n * (n + 1) / 7:.2f}" for n in range(len(row) - 1)]
+    return (head + begin + "\n".join("\t".join(row) for row in rows)).replace("GSM", "GSM7")
+
+
+@pytest.fixture
+def found(study, monkeypatch, tmp_path):
+    """A study that looks for series, of which NCBI has one to take and three to refuse."""
+    folder, served = Path(study.root).parent, tmp_path / "served"
+    series(served, "GSE900017", folder / LAST)
+    series(served, "GSE900018", folder / LAST, centred)
+    series(served, "GSE900020", folder / LAST)  # the samples of GSE900017 again
+    listed = [
+        {"uid": str(n), "accession": f"GSE{n}", "gpl": "96", "n_samples": 8, "taxon": "Homo",
+         "pdat": "2026/01/02", "title": f"Series {n}"}
+        for n in range(900017, 900021)
+    ]  # fmt: skip
+    (served / "eutils.json").write_text(json.dumps(listed))
+    monkeypatch.setenv("DGLZARR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "*")
+    table = str(folder / "discovered.tsv")
+    local = study.sources[0].model_dump()
+    changed = study.model_dump() | {
+        "sources": [local, {"geo": table}],
+        "discover": {"platforms": ["GPL96"], "list": table},
+        "fetch": {"lock": str(folder / "sources.lock"), "requests_per_second": 10.0,
+                  "first_wait": 0.02, "attempts": 2, "max_refused": 0.3},
+    }  # fmt: skip
+    with serving(served) as mirror:
+        for name, value in mirror.environment().items():
+            monkeypatch.setenv(name, value)
+        yield type(study).model_validate(changed)
+
+
+def test_discover_flow__takes_what_can_be_had_and_tells_of_the_rest(flows, found, client):
+    told = flows.discover_flow(found)
+    assert told[0] == "Found 4 series, 4 of them new."
+    assert told[1].startswith("Added as segment 0001: ")
+    left_out = told[told.index("Left out: 3 sources (refused.tsv).") + 1 :]
+    assert [line[:9] for line in left_out] == ["GSE900018", "GSE900020", "GSE900019"]
+    assert "look median-centred" in left_out[0]
+    assert "samples are in GSE900017 too" in left_out[1]
+    assert "expected a public series" in left_out[2]
+    assert "GSE900018: 8 samples, Series 900018" in artifact(client, "discovered")
+    assert all(line in artifact(client, "refused") for line in left_out)
+    assert "Added as segment 0001" in artifact(client, "growth")
+    again = flows.discover_flow(found)
+    assert again[:2] == ["Found 4 series, 0 of them new.", "Nothing to add: no new files."]
+    assert open_study(found.root).segments == ("0000", "0001")
+    assert {*read_refused(found.root)} == {"GSE900018", "GSE900020", "geo:GSE900019"}
+    refit(found)
+    assert len({*open_store(open_study(found.root).uri("expression"))["source"].values}) == 18
+
+
+def test_discover_flow__one_too_many_fails_it_with_the_list(flows, found, client):
+    few = found.model_copy(update={"fetch": found.fetch.model_copy(update={"max_refused": 0.1})})
+    state = flows.discover_flow(few, return_state=True)
+    assert state.is_failed()
+    assert "3 of 20 sources were refused, over fetch.max_refused = 0.1" in state.message
+    assert "\n" not in state.message
+    assert "GSE900018_series_matrix.txt.gz: expression values" in artifact(client, "refused")
+    assert len(read_refused(few.root)) == 3
+    assert open_study(few.root).segments == ("0000",)
 
 
 def test_compare_flow__returns_the_verdict(flows, study, client):

@@ -11,6 +11,8 @@ from dglzarr.errors import ConfigError, SourceError, StoreError
 from dglzarr.prediction.fit import Training, fit_panel, training_groups
 from dglzarr.prediction.make import make_bundle
 from dglzarr.storage.rows import read_array
+from dglzarr.storage.schemas import NORMALIZED
+from tests.builders import write_manifest, write_matrix, write_samples
 from tests.prediction.conftest import N_GENES, N_PANEL, PANEL, PER_SERIES
 
 N_TRAIN = 10 * PER_SERIES
@@ -122,6 +124,19 @@ def test_make_bundle__refused(root, tmp_path, arguments, error, match):
     with pytest.raises(error, match=match):
         make_bundle(root, tmp_path / asked.pop("output"), **asked)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_make_bundle__a_study_with_centred_batches_is_refused(tmp_path, values):
+    segment = tmp_path / "study" / "segments" / "0000"
+    segment.mkdir(parents=True)
+    uri = write_matrix(
+        segment / "normalized.zarr", NORMALIZED, values, details={"center_by": "series"}
+    )
+    write_samples(segment / "samples.zarr", uri, keep=np.ones(len(values), dtype=bool))
+    write_manifest(tmp_path / "study", ["0000"])
+    with pytest.raises(ConfigError, match=r"no mean to be centred by, .*center_by = 'series'"):
+        make_bundle(str(tmp_path / "study"), tmp_path / "a.zip")
+    assert not (tmp_path / "a.zip").exists()
 
 
 def test_make_bundle__genes_of_a_file_must_be_of_the_study(root, tmp_path):

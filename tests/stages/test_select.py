@@ -8,7 +8,7 @@ from dglzarr.stages import select as stage
 from dglzarr.stages.select import SelectOptions
 from dglzarr.stages.select import select as any_select
 from dglzarr.storage.options import Run
-from dglzarr.storage.schemas import NORMALIZED, SCORES
+from dglzarr.storage.schemas import EXPRESSION, NORMALIZED, SCORES
 from dglzarr.storage.store import is_complete, open_store, read_attributes
 from tests.builders import (
     Breaks,
@@ -59,7 +59,9 @@ def select(stores):
     def call(source, target, *, normalized=None, samples=None, overwrite=False, **chosen):
         places = {"normalized": normalized, "samples": samples}
         places = {name: uri or stores[name] for name, uri in places.items()}
-        places |= {name: chosen.pop(name) for name in ("panels", "seed") if name in chosen}
+        places |= {
+            name: chosen.pop(name) for name in ("panels", "seed", "expression") if name in chosen
+        }
         options = {"selector": "top-score", "selectors": (), "n_random": 1, **chosen}
         return any_select(
             source, target, **places, options=SelectOptions(**options), run=Run(overwrite=overwrite)
@@ -295,6 +297,23 @@ def test_select__names_that_are_dates_or_unknown_are_told(select, tmp_path, sour
     path.write_text("A\n1-Mar\nnone-such\n")
     with pytest.raises(SourceError, match=r"Dates among them: '1-Mar' is MARCHF1 or MTARC1\."):
         select(source, f"{target}-2", n_landmarks=4, panels={"l": str(path)})
+
+
+def test_select__what_is_hardly_detected_is_left_out_unless_forced(
+    select, source, target, tmp_path
+):
+    rate = np.full(8, 0.8)
+    rate[[1, 3]] = 0.1
+    expression = write_matrix(
+        tmp_path / "expression.zarr", EXPRESSION, np.full((3, 8), 5.0, np.float32), genes=GENES,
+        rate=rate,
+    )  # fmt: skip
+    asked = {"expression": expression, "min_detected": 0.5, "n_landmarks": 3}
+    select(source, target, **asked)
+    assert chosen(target) == {"mined": ["6_at", "2_at", "7_at"]}
+    select(source, target, **asked, forced=("3_at",), overwrite=True)
+    assert chosen(target)["mined"][0] == "3_at"
+    assert "1_at" not in chosen(target)["mined"]
 
 
 def test_select__controls_and_unnamed_features_are_left_out_where_asked(select, source, target):

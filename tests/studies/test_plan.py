@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from dglzarr import settings as config
+from dglzarr.access.discover import DiscoverOptions
 from dglzarr.access.options import FetchOptions
 from dglzarr.errors import ConfigError, DglzarrError, StoreError
 from dglzarr.report.panels import CHANCE, panel_rows
@@ -274,6 +275,9 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
     "ingest.test_fraction": (0.3, "ingest", "@: 0.2 -> 0.3"),
     "ingest.validation_fraction": (0.3, "ingest", "@: 0.1 -> 0.3"),
     "ingest.min_coverage": (0.5, "ingest", "@: 0.9 -> 0.5"),
+    "ingest.counts": ("log-cpm", "ingest", "@: none -> 'log-cpm'"),
+    "ingest.center_by": ("series", "ingest", "@: none -> 'series'"),
+    "ingest.detection": ("tissue", "ingest", "@: none -> 'tissue'"),
     "ingest.shard_samples": (32, "ingest", "@: 16 -> 32"),
     "normalize.method": ("none", "normalize", "@: 'quantile' -> 'none'"),
     "normalize.ties": ("dgex", "normalize", "@: 'midrank' -> 'dgex'"),
@@ -312,6 +316,7 @@ RECORDED = {  # setting -> (value, the step that refuses to go on, what it says)
     "select.exclude_controls": (True, "select", "@: none -> True"),
     "select.exclude_unnamed": (True, "select", "@: none -> True"),
     "select.penalty": (2.0, "select", "@: 'chosen' -> 2.0"),
+    "select.min_detected": (0.5, "select", "@: none -> 0.5"),
     "select.n_landmarks": (4, "select", "@: 5 -> 4"),
     "select.n_random": (1, "select", "@: 2 -> 1"),
     "evaluate.panels": ({"l": "list.txt"}, "select", "panels"),
@@ -350,6 +355,7 @@ ELSEWHERE = {
 NOT_OF_MINE = {
     "sources.geo", "sources.platform", "sources.gtex", "sources.gtex_values", "sources.tissue",
     *(f"fetch.{name}" for name in FetchOptions.model_fields),
+    *(f"discover.{name}" for name in DiscoverOptions.model_fields),
     "compare.selectors", "compare.sizes", "compare.predictors", "compare.n_folds",
     "stability.n_seeds", "stability.n_halves",
 }  # fmt: skip
