@@ -988,7 +988,8 @@ def init(
     Nothing is mined. A settings file that exists is not replaced. Accessions that cannot be had are
     told, and left out; then the exit status is 1.
     """
-    from dglzarr.storage.files import ChangedError, put, told
+    from dglzarr.storage.buckets import ChangedError
+    from dglzarr.storage.files import put, told
     from dglzarr.studies.draft import draft_settings
     from dglzarr.studies.fetch import fetch_accessions
     from dglzarr.studies.progress import Bars

@@ -10,7 +10,6 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import reduce
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -22,6 +21,7 @@ from dglzarr.kernels.neighbors import nearest_landmarks, predict_nearest
 from dglzarr.models import check_installed
 from dglzarr.models.files import MODEL, load_model
 from dglzarr.models.quiet import loading_keras
+from dglzarr.storage.files import place_of
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.store import regions, store_input
 
@@ -168,7 +168,7 @@ def fit_predictors(
     fitted: dict[str, Predictor] = {}
     if "dgex" in names:
         assert network is not None
-        fitted["dgex"] = Network(load_model(Path(network)).layers)
+        fitted["dgex"] = Network(load_model(place_of(network)).layers)
     if not {"ridge", "knn"} & set(names):
         return fitted
     partial = reduce(
@@ -206,7 +206,7 @@ def train_network(
     made_from = hashlib.sha256(json.dumps([_TRAINING, ids, config.model_dump(), seed]).encode())
     for values in (landmarks, targets, training.fold):
         made_from.update(values.tobytes())
-    place = Path(folder, made_from.hexdigest()[:16])
+    place = place_of(folder, made_from.hexdigest()[:16])
     if not (place / MODEL).exists():
         check_installed("keras", "numba", extra="train")
         with loading_keras():
