@@ -39,13 +39,13 @@ from dglzarr.storage.store import is_complete, open_labels, open_store
 from dglzarr.storage.study import (
     FIRST_SEGMENTS,
     Study,
+    check_root,
     create_study,
     locked,
     open_study,
     planned_study,
     retire,
     write_manifest,
-    check_root,
 )
 from dglzarr.studies.early import check_absolute, check_extras, check_genes, check_labels
 from dglzarr.studies.fetch import Found, fetched_files, get_missing, is_remote
