@@ -841,6 +841,24 @@ def compact(
 
 
 @app.command()
+def copy(
+    root: Annotated[str, typer.Argument(help="The folder of a study, on a disk or in a bucket.")],
+    target: Annotated[str, typer.Argument(help="Where to: a folder, or s3://BUCKET/FOLDER.")],
+) -> None:
+    """Copy a study to or from a bucket, or for backup, and verify the copy.
+
+    The manifest is copied last. An interrupted copy goes on when it is run again.
+    """
+    from dglzarr.studies.copy import copy_study
+    from dglzarr.studies.progress import Bars
+
+    with Bars() as bars:
+        done = copy_study(root, target, on_progress=bars)
+    size = f"{done.nbytes / 1e6:,.1f} MB"
+    typer.echo(f"{target}: {done.n_objects} objects, {size}, copied and verified.")
+
+
+@app.command()
 def repair(root: Annotated[str, typer.Argument(help="The folder of a study.")]) -> None:
     """Write a lost or damaged study.json anew, by what the study's segments were made from."""
     from dglzarr.studies.repair import repair as repair_study
@@ -1093,7 +1111,8 @@ def init(
     Nothing is mined. A settings file that exists is not replaced. Accessions that cannot be had are
     told, and left out; then the exit status is 1.
     """
-    from dglzarr.storage.files import ChangedError, put, told
+    from dglzarr.storage.buckets import ChangedError
+    from dglzarr.storage.files import put, told
     from dglzarr.studies.draft import draft_settings
     from dglzarr.studies.fetch import fetch_accessions
     from dglzarr.studies.progress import Bars

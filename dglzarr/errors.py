@@ -49,3 +49,7 @@ class SchemaError(DglzarrError, ValueError):
 
 class StoreError(DglzarrError, OSError):
     """A store exists already, is not complete, is foreign, or a region is misaligned."""
+
+
+class BucketError(DglzarrError):
+    """What a bucket's server refuses for good; no OSError, so that none is taken for absence."""

@@ -33,6 +33,7 @@ from dglzarr.stages.score import ScoreOptions
 from dglzarr.stages.select import SelectOptions
 from dglzarr.stages.stability import StabilityOptions
 from dglzarr.stages.train import TrainOptions
+from dglzarr.storage.buckets import check_address
 from dglzarr.storage.cluster_options import ClusterOptions
 from dglzarr.storage.options import Options, choice
 
@@ -96,7 +97,13 @@ class ScoreSettings(ExplainOptions, ScoreOptions):
 class Settings(Options):
     """A study."""
 
-    root: str = choice(..., "folder of the results", is_path=True, min_length=1)
+    root: str = choice(
+        ...,
+        "folder of the results, on a disk or in a bucket: s3://BUCKET/FOLDER (also gs://, az://), "
+        "whose credentials the environment has",
+        is_path=True,
+        min_length=1,
+    )
     title: str = choice("Landmark genes", "heading of the report")
     seed: int = choice(0, "of the split, the k-means, the network and all that is drawn", ge=0)
     verify_on_read: bool = choice(
@@ -128,7 +135,7 @@ class Settings(Options):
         if all(source.role != "train" for source in self.sources):
             raise ValueError("sources: expected at least one of role 'train', got none")
         if "://" in self.root:
-            raise ValueError(f"root: expected a local folder, got {self.root!r}")
+            check_address(self.root)
         return self
 
     def named_files(self) -> dict[str, str]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from dglzarr.models.files import save_model
 from dglzarr.settings import load_settings
+from dglzarr.storage.files import place_of
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.store import store_input
 from dglzarr.storage.study import open_study
@@ -41,7 +42,7 @@ def write_example(folder: str | Path) -> str:
 def _save_axes(root: str, seed: int) -> None:
     """Save a linear network: principal axes of the kept training samples, and back."""
     study = open_study(root)
-    place = Path(study.model(seed))
+    place = place_of(study.model(seed))
     if (place / "model.json").exists():
         return
     source, samples = study.uri("normalized"), study.uri("samples")

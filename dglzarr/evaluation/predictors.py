@@ -11,7 +11,6 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from functools import reduce
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -32,6 +31,7 @@ from dglzarr.kernels.split import inner_folds
 from dglzarr.models import check_installed
 from dglzarr.models.files import MODEL, load_model
 from dglzarr.models.quiet import loading_keras
+from dglzarr.storage.files import place_of
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.store import regions, store_input
 
@@ -213,7 +213,7 @@ def fit_predictors(
     fitted: dict[str, Predictor] = {}
     if "dgex" in names:
         assert network is not None
-        fitted["dgex"] = Network(load_model(Path(network)).layers)
+        fitted["dgex"] = Network(load_model(place_of(network)).layers)
     if not {"ridge", "knn"} & set(names):
         return fitted
     total = training.sums(training.fit, landmarks, targets)
@@ -251,7 +251,7 @@ def train_network(
     made_from = hashlib.sha256(json.dumps([_TRAINING, ids, config.model_dump(), seed]).encode())
     for values in (landmarks, targets, training.fit, training.held[0]):
         made_from.update(values.tobytes())
-    place = Path(folder, made_from.hexdigest()[:16])
+    place = place_of(folder, made_from.hexdigest()[:16])
     if not (place / MODEL).exists():
         check_installed("keras", "numba", extra="train")
         with loading_keras():

@@ -9,9 +9,7 @@ Chen et al. (2016), Gene expression inference with deep learning, Bioinformatics
 doi 10.1093/bioinformatics/btw074.
 """
 
-import shutil
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
@@ -24,6 +22,7 @@ from dglzarr.models.batches import Batches, Matrix
 from dglzarr.models.files import CHECKPOINT, save_model
 from dglzarr.models.options import BatchOptions, DGexOptions
 from dglzarr.models.train import Schedule, fit
+from dglzarr.storage.files import Place, remove_folder
 
 Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -108,7 +107,7 @@ def build_dgex(
 
 
 def train_dgex(
-    folder: Path,
+    folder: Place,
     samples: Samples,
     *,
     landmarks: Index,
@@ -180,7 +179,7 @@ def train_dgex(
         inputs=[],
         parameters={"seed": seed, "targets": int(targets.size)},
     )
-    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+    remove_folder(folder / CHECKPOINT)
 
 
 def _optimizer(model: keras.Model, options: DGexOptions) -> keras.optimizers.Optimizer:

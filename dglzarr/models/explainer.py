@@ -22,6 +22,7 @@ from dglzarr.kernels.deeplift import AggregatedContributions, Aggregation, aggre
 from dglzarr.kernels.slices import iter_slices
 from dglzarr.models.files import encoder_layers, load_model, write_npz
 from dglzarr.models.quiet import loading_keras
+from dglzarr.storage.files import place_of
 
 _ONE_THREAD = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
@@ -154,7 +155,7 @@ def _build(path: str, *, is_linear: bool) -> Any:  # noqa: ANN401
 
         keras.ops.zeros(1)  # finds the devices, and says so
 
-    saved = load_model(Path(path))
+    saved = load_model(place_of(path))
     if saved.keras:
         model = keras.models.model_from_json(saved.keras)
         weights = list(saved.weights)

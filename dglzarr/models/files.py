@@ -14,7 +14,6 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NotRequired, Protocol, TypedDict, cast
 
 import numpy as np
@@ -24,7 +23,7 @@ from dglzarr.errors import SchemaError, StoreError
 from dglzarr.kernels.deeplift import ACTIVATIONS, forward
 from dglzarr.kernels.slices import iter_slices
 from dglzarr.storage import schemas
-from dglzarr.storage.files import file_sha256, put, whole
+from dglzarr.storage.files import Place, file_sha256, place_of, put, whole
 
 Layer = tuple[NDArray[np.float32], NDArray[np.float32], str]
 
@@ -129,7 +128,7 @@ class SavedModel:
 
 
 def save_model(
-    path: Path,
+    path: Place,
     layers: Sequence[Layer],
     *,
     config: Mapping[str, object],
@@ -181,7 +180,7 @@ def save_model(
 
 
 def save_keras_encoder(
-    path: Path,
+    path: Place,
     keras: str,
     weights: Sequence[NDArray[np.float32]],
     *,
@@ -220,7 +219,7 @@ def save_keras_encoder(
 
 
 def _write_model(
-    path: Path, arrays: Mapping[str, NDArray[np.floating]], described: Mapping[str, object]
+    path: Place, arrays: Mapping[str, NDArray[np.floating]], described: Mapping[str, object]
 ) -> str:
     """Return the id of the model whose weights and description are written, the latter last."""
     (path / MODEL).unlink(missing_ok=True)
@@ -238,7 +237,7 @@ def _write_model(
     return model_id
 
 
-def load_model(path: Path, *, genes: Sequence[str] | None = None) -> SavedModel:
+def load_model(path: Place, *, genes: Sequence[str] | None = None) -> SavedModel:
     """Return the model saved in folder `path`, all of it checked against its digests.
 
     Parameters
@@ -301,7 +300,7 @@ def load_model_once(path: str, model_id: str) -> SavedModel:
     StoreError
         When the folder holds another model by now, or as `load_model`.
     """
-    saved = load_model(Path(path))
+    saved = load_model(place_of(path))
     if saved.model_id != model_id:
         raise StoreError(f"{path}: expected model {model_id}, got {saved.model_id}. Run again.")
     return saved
@@ -372,7 +371,7 @@ def predict(saved: SavedModel, samples: NDArray[np.float32]) -> NDArray[np.float
     return out
 
 
-def write_history(path: Path, history: History) -> None:
+def write_history(path: Place, history: History) -> None:
     """Write the learning curve as comma-separated text, whole or not at all."""
     with whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -381,9 +380,10 @@ def write_history(path: Path, history: History) -> None:
         writer.writerows(zip(*(column.tolist() for column in columns), strict=True))
 
 
-def read_history(path: Path) -> History:
+def read_history(path: Place) -> History:
     """Return the learning curve that `write_history` wrote."""
-    table = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2).reshape(-1, 4)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    table = np.loadtxt(lines, delimiter=",", skiprows=1, ndmin=2).reshape(-1, 4)
     epoch, loss, val_loss, seconds = table.T
     return History(epoch.astype(np.int64), loss, val_loss, seconds)
 
@@ -406,7 +406,7 @@ class Sliceable(Protocol):
         ...
 
 
-def write_npz(path: Path, arrays: Iterable[tuple[str, Sliceable]]) -> None:
+def write_npz(path: Place, arrays: Iterable[tuple[str, Sliceable]]) -> None:
     """Write arrays one at a time as an ``.npz`` file, whole or not at all.
 
     Notes
@@ -445,7 +445,7 @@ def _check_layers(layers: Sequence[Layer], *, n_genes: int) -> None:
         width = kernel.shape[1]
 
 
-def _check_genes(path: Path, *, expected: list[str], found: list[str]) -> None:
+def _check_genes(path: Place, *, expected: list[str], found: list[str]) -> None:
     """Raise SchemaError at the first label that differs."""
     if found == expected:
         return
@@ -463,7 +463,7 @@ def _check_genes(path: Path, *, expected: list[str], found: list[str]) -> None:
     )
 
 
-def _read_description(path: Path) -> _Description:
+def _read_description(path: Place) -> _Description:
     """Return what ``model.json`` says, or raise StoreError."""
     try:
         description = json.loads((path / MODEL).read_text(encoding="utf-8"))

@@ -16,7 +16,6 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import keras
@@ -27,7 +26,8 @@ from dglzarr.models import Device
 from dglzarr.models.adam import Adam
 from dglzarr.models.batches import Batches
 from dglzarr.models.files import History, write_history, write_npz
-from dglzarr.storage.files import open_filesystem, sweep_partial_files, whole
+from dglzarr.storage.buckets import BucketPath
+from dglzarr.storage.files import Place, open_filesystem, sweep_partial_files, whole
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ def fit(
     schedule: Schedule,
     *,
     validation: EpochBatches | None = None,
-    checkpoint: Path,
+    checkpoint: Place,
     after_epoch: Callable[[keras.Model], None] | None = None,
     on_progress: Progress | None = None,
 ) -> History:
@@ -297,7 +297,7 @@ def _state(model: keras.Model) -> list[tuple[str, keras.Variable]]:
     return [(f"{g}_{i}", variable) for g in groups for i, variable in enumerate(groups[g])]
 
 
-def _save(model: keras.Model, checkpoint: Path, history: History, fingerprint: str) -> None:
+def _save(model: keras.Model, checkpoint: Place, history: History, fingerprint: str) -> None:
     """Write the learning curve and ``last.npz``, and keep it where it is best."""
     curve = [(f"history_{field.name}", getattr(history, field.name)) for field in fields(History)]
     arrays = [("fingerprint", np.array(fingerprint)), *curve, *_state(model)]
@@ -306,22 +306,25 @@ def _save(model: keras.Model, checkpoint: Path, history: History, fingerprint: s
     _keep_best(checkpoint, history)
 
 
-def _keep_best(checkpoint: Path, history: History) -> None:
+def _keep_best(checkpoint: Place, history: History) -> None:
     """Let ``best.npz`` be ``last.npz`` where the last epoch is the best so far."""
     if len(history.epoch) and history.best_epoch == history.last_epoch:
         _link(checkpoint / "last.npz", checkpoint / "best.npz")
 
 
-def _link(source: Path, target: Path) -> None:
+def _link(source: Place, target: Place) -> None:
     """Let `target` be the file `source`, replaced at once; a copy where links are refused."""
+    if isinstance(source, BucketPath):
+        source.bucket.copy(source.key, BucketPath(str(target)).key)
+        return
     with whole(target) as partial:
         try:
-            os.link(source, partial)
+            os.link(str(source), partial)
         except OSError:
-            shutil.copyfile(source, partial)
+            shutil.copyfile(str(source), partial)
 
 
-def _restore(model: keras.Model, path: Path, fingerprint: str) -> History:
+def _restore(model: keras.Model, path: Place, fingerprint: str) -> History:
     """Return the history at a checkpoint and bring the model to its state; empty without one."""
     if not path.exists():
         return History(*(np.empty(0, dtype) for dtype in (np.int64, *[np.float64] * 3)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from dglzarr.errors import DglzarrError, StoreError
 from dglzarr.models.files import MODEL, WEIGHTS, load_model
 from dglzarr.query.lazy import readable
 from dglzarr.query.stores import stores
-from dglzarr.storage.files import open_filesystem, store_nbytes
+from dglzarr.storage.files import Place, open_filesystem, place_of, store_nbytes
 from dglzarr.storage.objects import (
     array_of,
     changed,
@@ -172,12 +171,12 @@ def verify_study(root: str, *, on_progress: Progress | None = None) -> list[dict
             nothing = {"uri": uri, "schema": "?", "objects": "-", "n_missing": 0}
             found.append({**nothing, "problems": [str(error)]})
     folders = {
-        path.parent for name in (MODEL, WEIGHTS) for path in Path(root).glob(f"models/*/{name}")
+        path.parent for name in (MODEL, WEIGHTS) for path in place_of(root).glob(f"models/*/{name}")
     }
-    return found + [_verify_model(folder) for folder in sorted(folders)]
+    return found + [_verify_model(folder) for folder in sorted(folders, key=str)]
 
 
-def _verify_model(folder: Path) -> dict[str, Any]:
+def _verify_model(folder: Place) -> dict[str, Any]:
     """Return what `verify` does, of a model: it is as it was saved, and its weights are finite."""
     found: dict[str, Any] = {"uri": str(folder), "schema": "model", "n_missing": 0, "problems": []}
     found["objects"] = "2 compared"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dglzarr.errors import DglzarrError, StoreError
 from dglzarr.query.lazy import open_parts, readable
-from dglzarr.storage.files import store_nbytes
+from dglzarr.storage.files import place_of, store_nbytes
 from dglzarr.storage.schemas import SPECS
 from dglzarr.storage.store import missing_regions, open_store, read_attributes, regions
 from dglzarr.storage.study import MANIFEST, OPTIONAL, SEGMENTED, WHOLE, open_study
@@ -131,7 +130,7 @@ def resolve(name: str) -> list[str]:
 
 def is_study(name: str) -> bool:
     """Return whether a study's manifest stands at ``name``."""
-    return (Path(name) / MANIFEST).is_file()
+    return place_of(name, MANIFEST).is_file()
 
 
 def stores(name: str) -> list[str]:
@@ -144,4 +143,4 @@ def stores(name: str) -> list[str]:
     """
     study = open_study(name)
     made = [uri for schema in (*SEGMENTED, *WHOLE, *OPTIONAL) for uri in study.uris(schema)]
-    return study.raws() + [uri for uri in made if Path(uri, "zarr.json").exists()]
+    return study.raws() + [uri for uri in made if place_of(uri, "zarr.json").exists()]

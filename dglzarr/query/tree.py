@@ -9,6 +9,7 @@ import xarray as xr
 from dglzarr.errors import StoreError
 from dglzarr.query.lazy import open_parts, readable
 from dglzarr.storage import study as studies
+from dglzarr.storage.files import place_of
 
 
 def open_study(root: str | Path, *, aliases: str | Path = "") -> xr.DataTree:
@@ -48,7 +49,7 @@ def open_study(root: str | Path, *, aliases: str | Path = "") -> xr.DataTree:
     nodes = {}
     for name in (*studies.SEGMENTED, *studies.WHOLE, *studies.OPTIONAL):
         uris = study.uris(name)
-        if any(Path(uri, "zarr.json").exists() for uri in uris):
+        if any(place_of(uri, "zarr.json").exists() for uri in uris):
             with readable(f"{root}#{name}"):
                 nodes[name] = open_parts(uris)
     if not nodes:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dglzarr.errors import StoreError
 from dglzarr.models.files import MODEL
 from dglzarr.report.tables import Table
+from dglzarr.storage.files import place_of
 from dglzarr.storage.schemas import SPECS
 from dglzarr.storage.store import open_store, read_attributes
 
@@ -62,7 +62,7 @@ def model_lineage(model: str) -> dict[str, Any]:
     StoreError
         When the model cannot be read.
     """
-    path = Path(model) / MODEL
+    path = place_of(model, MODEL)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -36,6 +36,7 @@ from dglzarr.report.text import (
     source_notes,
     stability_lines,
 )
+from dglzarr.storage.files import place_of
 from dglzarr.storage.store import open_store, read_attributes
 from dglzarr.storage.study import raw_name
 
@@ -217,7 +218,7 @@ def history_of(model: str) -> History:
     StoreError
         When it cannot be read.
     """
-    path = Path(model) / "history.csv"
+    path = place_of(model, "history.csv")
     try:
         return read_history(path)
     except (OSError, ValueError) as error:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dglzarr.storage.files import put, told
+from dglzarr.storage.files import Place, place_of, put, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -130,17 +130,17 @@ def write_tables(folder: str, tables: Sequence[Table], more: Mapping[str, str]) 
     """
     made = {f"{table.name}.tsv": table.text() for table in tables} | dict(more)
     titles = {f"{table.name}.tsv": table.title for table in tables}
-    old = _listed(Path(folder, INDEX))
+    old = _listed(place_of(folder, INDEX))
     for name, text in made.items():
         write(f"{folder}/{name}", text)
     rows = [(name, titles.get(name, "for MultiQC")) for name in sorted(made)]
     write(f"{folder}/{INDEX}", separated(["file", "what"], rows))
     for name in sorted(old - made.keys()):
         with told(f"{folder}/{name}", "removed", remedy="Choose a writable root."):
-            Path(folder, name).unlink(missing_ok=True)
+            place_of(folder, name).unlink(missing_ok=True)
 
 
-def _listed(index: Path) -> set[str]:
+def _listed(index: Place) -> set[str]:
     """Return the files that an index lists, in its own folder only."""
     try:
         lines = index.read_text(encoding="utf-8").splitlines()[1:]

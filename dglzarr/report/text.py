@@ -16,6 +16,7 @@ from dglzarr.report.cautions import cautions
 from dglzarr.report.panels import CHANCE, measure, panel_rows
 from dglzarr.sources.base import LeftOut
 from dglzarr.storage.claims import as_now
+from dglzarr.storage.files import place_of
 from dglzarr.storage.store import open_store, read_attributes
 from dglzarr.storage.study import open_study
 
@@ -204,7 +205,7 @@ def _history(study: Study, reconstruction: xr.Dataset) -> History | None:
     inputs = as_now(reconstruction.attrs)["inputs"]
     place = next((Path(entry["uri"]).name for entry in inputs if entry["role"] == "model"), "")
     try:
-        return read_history(Path(study.root, "models", place, "history.csv"))
+        return read_history(place_of(study.root, "models", place, "history.csv"))
     except (OSError, ValueError):
         return None
 

@@ -12,7 +12,6 @@ import re
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,12 +22,15 @@ from dglzarr.errors import DglzarrError
 from dglzarr.serve.questions import Question
 from dglzarr.serve.refusals import BadQuestion, Gone, NotFound, NotMade
 from dglzarr.serve.stamps import file_stamp
-from dglzarr.storage.files import PARTIAL
+from dglzarr.storage.buckets import BucketPath
+from dglzarr.storage.files import PARTIAL, place_of
+from dglzarr.storage.files import Place as FilePlace
 from dglzarr.storage.objects import FOLDER, GROUP
 from dglzarr.storage.study import MANIFEST, OPTIONAL, SEGMENTED, WHOLE, open_study
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from starlette.requests import Request
 
@@ -40,7 +42,7 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 class Store(NamedTuple):
     """A finished store: its folder, identity, and what changes when it is replaced."""
 
-    path: Path
+    path: FilePlace
     store_id: str
     stamp: tuple[int, ...]
 
@@ -118,7 +120,7 @@ def _store(uri: str, stamp: tuple[int, ...] | None) -> Store | None:
         return None
     if not attributes.get("complete") or "dglzarr_schema" not in attributes:
         return None
-    return Store(Path(uri).resolve(), str(attributes["store_id"]), stamp)
+    return Store(_resolved(uri), str(attributes["store_id"]), stamp)
 
 
 class Opened:
@@ -177,13 +179,27 @@ def list_stores(root: str) -> list[dict[str, str]]:
     return found
 
 
-def whole_file(request: Request, folder: Path, path: str, kind: str) -> Response:
+def _resolved(folder: str) -> FilePlace:
+    """Return a folder itself, where links lead to it."""
+    place = place_of(folder)
+    return place if isinstance(place, BucketPath) else place.resolve()
+
+
+def _inside(folder: FilePlace, path: str) -> FilePlace:
     """Return a file of a folder; nothing outside of it."""
-    inside = folder.resolve()
-    file = (inside / path).resolve()
-    if not file.is_relative_to(inside):
-        raise NotFound("There is no such file.")
-    answer = _file(request, file, "file")
+    if isinstance(folder, BucketPath):
+        if not all(part.strip(".") for part in path.split("/")):
+            raise NotFound("There is no such object.")
+        return folder / path
+    file = (folder / path).resolve()
+    if not file.is_relative_to(folder):
+        raise NotFound("There is no such object.")
+    return file
+
+
+def whole_file(request: Request, folder: str, path: str, kind: str) -> Response:
+    """Return a file of a folder; nothing outside of it."""
+    answer = _file(request, _inside(_resolved(folder), path), "file")
     answer.headers["content-type"] = kind
     return answer
 
@@ -195,17 +211,16 @@ def answer(request: Request) -> Response:
     opened: Opened = request.app.state.opened
     Question(request.query_params).end()
     if path == MANIFEST:
-        return _file(request, Path(root, MANIFEST), "manifest")
+        return _file(request, place_of(root, MANIFEST), "manifest")
     place = find_place(root, path)
     store = store_of(place)
     if not place.pinned:
         opened.check(request.client.host if request.client else "", place, store)
     if place.object in ("", GROUP):
         return _bytes(request, _metadata(store), f"{store.store_id}-group")
-    file = (store.path / place.object).resolve()
-    if not file.is_relative_to(store.path) or place.object.endswith(PARTIAL):
+    if place.object.endswith(PARTIAL):
         raise NotFound("There is no such object.")
-    found = _file(request, file, store.store_id)
+    found = _file(request, _inside(store.path, place.object), store.store_id)
     if store_of(place).store_id != store.store_id:
         raise Gone("This store has been replaced since it was opened. Open it again.")
     return found
@@ -250,8 +265,32 @@ def _bytes(request: Request, content: bytes, name: str) -> Response:
     return Response(content[start:stop], 206, headers, "application/json")
 
 
-def _file(request: Request, file: Path, name: str) -> Response:
+def _object(request: Request, file: BucketPath, name: str) -> Response:
+    """Return an object of a bucket or a range of it, no more than a shard at once."""
+    try:
+        known = file.bucket.info(file.key)
+    except FileNotFoundError as error:
+        raise NotFound("There is no such object.") from error
+    size, tag = int(known["size"]), f'"{name}-{known["e_tag"].strip(chr(34))}"'
+    headers, part = _headers(tag, size), _range(request, size, tag)
+    if _is_known(request, tag):
+        return _not_changed(tag)
+    start, stop = part or (0, size)
+    headers["content-length"] = str(stop - start)
+    if part:
+        headers["content-range"] = f"bytes {start}-{stop - 1}/{size}"
+    status = 206 if part else 200
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers)
+    content = bytes(file.bucket.ranges(file.key, [start], [stop])[0]) if stop > start else b""
+    kind = "application/json" if file.suffix == ".json" else "application/octet-stream"
+    return Response(content, status, headers, kind)
+
+
+def _file(request: Request, file: FilePlace, name: str) -> Response:
     """Return a file or a range of it, opened now: what replaces it later is not mixed in."""
+    if isinstance(file, BucketPath):
+        return _object(request, file, name)
     descriptor = _open(file)
     found = os.fstat(descriptor)
     size, tag = found.st_size, f'"{name}-{found.st_size:x}-{found.st_mtime_ns:x}"'

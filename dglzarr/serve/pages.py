@@ -17,6 +17,7 @@ from dglzarr.serve.guard import REPORT_POLICY
 from dglzarr.serve.questions import Question
 from dglzarr.serve.refusals import Busy, NotFound, NotMade, Refusal
 from dglzarr.serve.sheets import sheet
+from dglzarr.storage.files import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,7 +123,7 @@ def study(request: Request) -> Response:
         genes=(mined or [])[:50],
         n_mined=len(mined or []),
         why=why,
-        has_report=Path(answers.root, "report.html").is_file(),
+        has_report=place_of(answers.root, "report.html").is_file(),
     )
 
 
@@ -268,6 +269,6 @@ def report(request: Request) -> Response:
         raise NotFound("The report has no such file.")
     if not folder and suffix in (".json", ".yaml"):
         raise NotFound("The report has no such file.")
-    answer = objects.whole_file(request, Path(answers.root), path, REPORT_KINDS[suffix])
+    answer = objects.whole_file(request, answers.root, path, REPORT_KINDS[suffix])
     answer.headers["content-security-policy"] = REPORT_POLICY
     return answer

@@ -14,6 +14,7 @@ from dglzarr.serve.cache import ArrayCache
 from dglzarr.serve.later import Later
 from dglzarr.serve.refusals import Busy, NotFound
 from dglzarr.serve.stamps import stamp_of
+from dglzarr.storage.buckets import is_bucket
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,7 +135,7 @@ def name_studies(roots: Sequence[str]) -> list[str]:
     >>> name_studies(["a/study", "b/study", "c/Skin & more"])
     ['a-study', 'b-study', 'Skin-more']
     """
-    paths = [Path(root).resolve() for root in roots]
+    paths = [Path(root if is_bucket(root) else Path(root).resolve()) for root in roots]
     last = [_plain(path.name) for path in paths]
     names = [
         name if last.count(name) == 1 else f"{_plain(path.parent.name)}-{name}"

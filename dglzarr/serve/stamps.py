@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import zlib
 
 from dglzarr.errors import StoreError
+from dglzarr.storage.buckets import BucketPath
+from dglzarr.storage.files import place_of
 from dglzarr.storage.study import MANIFEST, OPTIONAL, SEGMENTED, WHOLE, open_study
 
 Stamp = tuple[tuple[str, tuple[int, ...] | None], ...]
@@ -23,8 +25,13 @@ def stamp_of(root: str) -> Stamp:
 
 def file_stamp(file: str) -> tuple[int, ...] | None:
     """Return what changes when a file is replaced, None where there is none."""
+    place = place_of(file)
     try:
-        found = Path(file).stat()
+        if isinstance(place, BucketPath):
+            known = place.bucket.info(place.key)
+            changed = zlib.crc32(str(known["e_tag"]).encode())
+            return changed, int(known["size"]), int(known["last_modified"].timestamp())
+        found = place.stat()
     except OSError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns

@@ -6,7 +6,6 @@ Nothing is fitted here. Each task holds a window of 256 samples.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +16,7 @@ from dglzarr.kernels.agreement import STATISTICS, sum_agreement
 from dglzarr.kernels.deeplift import forward
 from dglzarr.kernels.moments import standardize
 from dglzarr.models.files import encoder_layers, load_model, load_model_once, predict
+from dglzarr.storage.files import place_of
 from dglzarr.storage.options import Run
 from dglzarr.storage.rows import Rows
 from dglzarr.storage.schemas import LATENT, NORMALIZED
@@ -61,7 +61,7 @@ def encode(
         has no decoder.
     """
     ds = open_labels(source, NORMALIZED)
-    saved = load_model(Path(model), genes=[str(g) for g in ds["gene"].values])
+    saved = load_model(place_of(model), genes=[str(g) for g in ds["gene"].values])
     n_latent = len(encoder_layers(saved)[-1][1])
     if saved.n_encoder_layers == len(saved.layers):
         raise SchemaError(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -26,6 +25,7 @@ from dglzarr.models.files import (
     load_model,
     load_model_once,
 )
+from dglzarr.storage.files import place_of
 from dglzarr.storage.options import Options, Run, choice
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.schemas import CONTRIBUTIONS, LATENT, NORMALIZED
@@ -156,7 +156,7 @@ def explain(  # noqa: PLR0913  (four stores and a model are its inputs)
     Kong et al. 2021, doi:10.1186/s12859-021-03972-5
     """
     ds = open_labels(source, NORMALIZED)
-    saved = load_model(Path(model), genes=[str(g) for g in ds["gene"].values])
+    saved = load_model(place_of(model), genes=[str(g) for g in ds["gene"].values])
     averaged = kept_samples(source, samples)
     _check_engine(saved, options)
     if claim.state == "new":

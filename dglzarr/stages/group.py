@@ -7,7 +7,6 @@ genes of every panel, random ones too.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from dglzarr.kernels.deeplift import forward
 from dglzarr.kernels.grouping import Grouping, Linkage, group_samples, principal_components
 from dglzarr.kernels.moments import standardize
 from dglzarr.models.files import encoder_layers, load_model
+from dglzarr.storage.files import place_of
 from dglzarr.storage.options import Options, Run, choice
 from dglzarr.storage.rows import Rows
 from dglzarr.storage.schemas import GROUPS, LANDMARKS, NORMALIZED, RAW
@@ -111,7 +111,7 @@ def group(  # noqa: PLR0913  (8 are given by a caller)
     Kong et al. 2021, doi:10.1186/s12859-021-03972-5: Figure 2B.
     """
     ds = open_store(source, NORMALIZED)
-    saved = load_model(Path(model), genes=[str(g) for g in ds["gene"].values])
+    saved = load_model(place_of(model), genes=[str(g) for g in ds["gene"].values])
     parts = [ds, *(open_store(uri, RAW) for uri in cohorts)]
     labelled = find_labelled(parts, options.label, options.series)
     _check_measured(source, cohorts, labelled.rows[1:])

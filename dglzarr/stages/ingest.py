@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
@@ -22,7 +21,7 @@ from dglzarr.sources import Reading, read_source
 from dglzarr.sources.base import SamplesIn
 from dglzarr.sources.scaled import Scaled, find_scale
 from dglzarr.storage.declare import shard_samples
-from dglzarr.storage.files import check_file, readable
+from dglzarr.storage.files import check_file, place_of, readable, scratch_of
 from dglzarr.storage.options import Options, Run, choice
 from dglzarr.storage.schemas import RAW, RAW_LINK
 from dglzarr.storage.stage import stage
@@ -147,7 +146,7 @@ def ingest_all(sources: Sequence[SourceFile], *, run: Run = Run()) -> StoreSumma
     )
     states = {summary.state for summary in found}
     return StoreSummary(
-        str(Path(sources[0].raw).parent),
+        str(place_of(sources[0].raw).parent),
         RAW.name,
         "new" if "new" in states else "resumed" if "resumed" in states else "unchanged",
         {"source": len(found), "sample": sum(summary.sizes["sample"] for summary in found)},
@@ -258,10 +257,9 @@ def _open_source(claim: Claim, source: str, options: SourceOptions) -> Scaled:
     """
     for file in (source, *options.files().values()):
         check_file(file)
-    scratch = Path(claim.uri.removeprefix("file://")).parent
+    scratch = scratch_of(claim.uri)
     with readable(source), ThreadPoolExecutor(1) as thread:
         hashed = thread.submit(lambda: claim.lineage)
-        scratch.mkdir(parents=True, exist_ok=True)
         table = read_source(
             source,
             sample_sheet=options.sample_sheet,

@@ -7,7 +7,6 @@ and a model; writes ``reconstruction.zarr``. One task holds the samples of the p
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from dglzarr.kernels.metrics import SIGNIFICANT, known_mean, null_fraction
 from dglzarr.kernels.moments import Standardizer, standardize
 from dglzarr.kernels.panels import principal_axes
 from dglzarr.models.files import load_model, load_model_once, predict
+from dglzarr.storage.files import place_of
 from dglzarr.storage.options import Run
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.schemas import LATENT, NORMALIZED, RECONSTRUCTION
@@ -79,7 +79,7 @@ def reconstruct(
     ----------
     Kong et al. 2021, doi:10.1186/s12859-021-03972-5: Figure 2A.
     """
-    saved = load_model(Path(model))
+    saved = load_model(place_of(model))
     parts, ds = open_labels(latent, LATENT), open_labels(source, NORMALIZED)
     total = np.zeros((len(STATISTICS), ds.sizes["gene"]))  # (statistic, gene)
     for region in range(parts.sizes["region"]):

@@ -7,9 +7,7 @@ labels, learning curve and, while it runs, a checkpoint after every epoch.
 from __future__ import annotations
 
 import logging
-import shutil
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dglzarr.errors import StoreError
@@ -21,7 +19,7 @@ from dglzarr.models.batches import Batches
 from dglzarr.models.files import CHECKPOINT, load_model, save_model
 from dglzarr.models.options import BatchOptions, NetworkOptions
 from dglzarr.models.quiet import loading_keras
-from dglzarr.storage.files import store_nbytes, told
+from dglzarr.storage.files import Place, place_of, remove_folder, store_nbytes, told
 from dglzarr.storage.options import Run, choice
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.schemas import MODEL, NORMALIZED, SAMPLES
@@ -82,7 +80,7 @@ class TrainOptions(BatchOptions, NetworkOptions):
 def _damage(uri: str) -> str:
     """Return what is wrong with a model, "" where nothing is."""
     try:
-        load_model(Path(uri))
+        load_model(place_of(uri))
     except StoreError as error:
         return str(error)
     return ""
@@ -90,8 +88,8 @@ def _damage(uri: str) -> str:
 
 def _summarize(claim: Claim) -> StoreSummary:
     """Return the summary of a complete model, whose training needs its checkpoint no more."""
-    target = Path(claim.uri)
-    shutil.rmtree(target / CHECKPOINT, ignore_errors=True)
+    target = place_of(claim.uri)
+    remove_folder(target / CHECKPOINT)
     saved = load_model(target)
     sizes = {"gene": len(saved.genes), "latent": int(saved.layers[1][0].shape[1])}
     seconds, nbytes = time.monotonic() - claim.started, store_nbytes(claim.uri)
@@ -165,14 +163,14 @@ def train(
     with told(target), on_device(options.device):
         if options.start == "components":
             _begin(model, batches[0], source)
-        history = _fit(model, batches, Path(target, CHECKPOINT), options, run)
+        history = _fit(model, batches, place_of(target, CHECKPOINT), options, run)
         if not history.best_epoch and everything is not batches[0]:
             _begin(model, everything, source)
         del everything, batches  # the memory of their samples, before weights are copied
         network = options.model_dump(include=set(NetworkOptions.model_fields))
         trained_on = device_in_use() if options.device == "auto" else options.device
         save_model(
-            Path(target),
+            place_of(target),
             dense_layers(model),
             config={"n_genes": len(genes), **network, "seed": seed},
             genes=genes,
@@ -222,7 +220,7 @@ def _begin(model: Any, batches: Batches, source: str) -> None:  # noqa: ANN401  
 def _fit(
     model: Any,  # noqa: ANN401  (of keras)
     batches: list[Batches],
-    checkpoint: Path,
+    checkpoint: Place,
     options: TrainOptions,
     run: Run,
 ) -> History:

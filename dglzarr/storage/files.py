@@ -1,7 +1,8 @@
 """Files and folders under stores: writing them whole, sizes, leftovers, digests, lineage.
 
 Every file is written beside its place under a name that ends in ``.partial`` and renamed, so that
-what stands at a place is whole; `sweep_partial_files` removes what a killed writer left.
+what stands at a place is whole; `sweep_partial_files` removes what a killed writer left. In a
+bucket an object is put whole instead.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
+import tempfile
 import uuid
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -18,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 
 from dglzarr.errors import DglzarrError, SourceError, StoreError
+from dglzarr.storage import lease
+from dglzarr.storage.buckets import Bucket, BucketPath, ChangedError, is_bucket, split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,12 +31,21 @@ PARTIAL = ".partial"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class ChangedError(OSError):
-    """The condition of a `put` does not hold: another writer was there first."""
+Place = Path | BucketPath
+"""Where something stands: on a disk or in a bucket."""
+
+
+def place_of(place: str | Path | BucketPath, *parts: str) -> Place:
+    """Return a place, or one below it."""
+    if isinstance(place, str) and is_bucket(place):
+        return BucketPath("/".join([place, *parts]))
+    if isinstance(place, BucketPath):
+        return BucketPath("/".join([str(place), *parts]))
+    return Path(place, *parts)
 
 
 def put(
-    place: str | Path, content: bytes, *, if_absent: bool = False, if_match: str | None = None
+    place: str | Place, content: bytes, *, if_absent: bool = False, if_match: str | None = None
 ) -> str:
     """Write an object whole or not at all; return its tag, the SHA-256 of what it holds.
 
@@ -44,19 +58,36 @@ def put(
     if_absent
         Only where nothing stands yet.
     if_match
-        Only where an object of this tag stands. On a disk looking and replacing are two steps:
-        hold the study's lock.
+        Only where an object of this tag stands. In a bucket that is one step; on a disk looking and
+        replacing are two: hold the study's lock.
 
     Raises
     ------
     ChangedError
         When the condition does not hold; what stands there stays.
     """
-    path = Path(place)
+    path = place_of(place)
+    if isinstance(path, BucketPath):
+        return _put_object(path, content, if_absent=if_absent, if_match=if_match)
     if if_match is not None and (not path.is_file() or tag(path.read_bytes()) != if_match):
         raise ChangedError(f"{path}: is another by now")
     with whole(path, if_absent=if_absent) as partial:
         partial.write_bytes(content)
+    return tag(content)
+
+
+def _put_object(path: BucketPath, content: bytes, *, if_absent: bool, if_match: str | None) -> str:
+    e_tag = ""
+    if if_match is not None:
+        try:
+            found = path.bucket.get(path.key)
+        except FileNotFoundError as error:
+            raise ChangedError(f"{path}: is gone by now") from error
+        if tag(found.content) != if_match:
+            raise ChangedError(f"{path}: is another by now")
+        e_tag = found.e_tag
+    lease.check(str(path))
+    path.bucket.put(path.key, content, if_absent=if_absent, if_match=e_tag)
     return tag(content)
 
 
@@ -66,12 +97,19 @@ def tag(content: bytes) -> str:
 
 
 @contextmanager
-def whole(place: str | Path, *, if_absent: bool = False) -> Iterator[Path]:
+def whole(place: str | Place, *, if_absent: bool = False) -> Iterator[Path]:
     """Yield the path of a file to write, which takes its place when the block has ended.
 
-    Where the block fails nothing changes and nothing is left.
+    Where the block fails nothing changes and nothing is left. What goes to a bucket is written to
+    the local folder of temporary files first.
     """
-    path = Path(place)
+    path = place_of(place)
+    if isinstance(path, BucketPath):
+        with tempfile.TemporaryDirectory(prefix="dglzarr-") as folder:
+            yield Path(folder, path.name)
+            lease.check(str(path))
+            path.bucket.put(path.key, Path(folder, path.name), if_absent=if_absent)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
@@ -139,8 +177,37 @@ def readable(path: str) -> Iterator[None]:
         ) from error
 
 
+def remove_folder(place: str | Place) -> None:
+    """Remove a folder and what is in it, if it is there."""
+    path = place_of(place)
+    if isinstance(path, BucketPath):
+        path.bucket.rm(path.key, recursive=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def scratch_of(uri: str) -> Path:
+    """Return a local folder for what is needed while a store is written: the one that it is in.
+
+    Of one in a bucket it is that of temporary files.
+    """
+    if is_bucket(uri):
+        return Path(tempfile.gettempdir())
+    folder = Path(uri.removeprefix("file://")).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def modified(place: Place) -> float:
+    """Return when a file was written, in seconds."""
+    return place.modified() if isinstance(place, BucketPath) else place.stat().st_mtime
+
+
 def open_filesystem(uri: str) -> tuple[Any, str]:
     """Return the file system of a URI and the path in it, with nothing cached."""
+    if is_bucket(uri):
+        address, key = split(uri)
+        return Bucket(address), key
     filesystem, path = fsspec.core.url_to_fs(uri)
     filesystem.invalidate_cache()
     return filesystem, path
@@ -168,7 +235,8 @@ def sweep_partial_files(filesystem: Any, path: str) -> None:  # noqa: ANN401
 def file_sha256(path: str) -> str:
     """Return the SHA-256 of a file, read in pieces."""
     digest = hashlib.sha256()
-    with fsspec.open(path, "rb") as stream:
+    filesystem, name = open_filesystem(path)
+    with filesystem.open(name, "rb") as stream:
         while piece := stream.read(1 << 22):
             digest.update(piece)
     return digest.hexdigest()

@@ -14,9 +14,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import google_crc32c
-from zarr.storage import FsspecStore, LocalStore, WrapperStore
+from zarr.storage import LocalStore, WrapperStore
 
 from dglzarr.errors import StoreError
+from dglzarr.storage.buckets import is_bucket, open_zarr_store
 from dglzarr.storage.files import PARTIAL, open_filesystem, put, tag
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def set_attributes(uri: str, **changes: Any) -> None:  # noqa: ANN401
     content.pop("consolidated_metadata", None)
     if attributes.get("complete"):
         content["consolidated_metadata"] = _consolidated(uri)
-    put(f"{path}/{GROUP}", seal(content))
+    put(f"{uri}/{GROUP}", seal(content))
 
 
 def as_tables(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,7 +178,7 @@ def write_record(uri: str, record: Mapping[str, Object]) -> str:
     filesystem, path = open_filesystem(uri)
     objects = {name: list(record[name]) for name in sorted(record)}
     content = {"zarr_format": 3, "node_type": "group", "attributes": {"objects": objects}}
-    digest = put(f"{path}/{RECORD}", json.dumps(content).encode())
+    digest = put(f"{uri}/{RECORD}", json.dumps(content).encode())
     for name in _parts(filesystem, path):
         filesystem.rm_file(name)
     return digest
@@ -185,9 +186,8 @@ def write_record(uri: str, record: Mapping[str, Object]) -> str:
 
 def write_part(uri: str, region: int, record: Mapping[str, Object]) -> None:
     """Record the objects of one region of a store that is being written."""
-    _, path = open_filesystem(uri)
     content = {name: list(found) for name, found in record.items()}
-    put(f"{path}/{FOLDER}/{region}.json", json.dumps(content).encode())
+    put(f"{uri}/{FOLDER}/{region}.json", json.dumps(content).encode())
 
 
 def known_so_far(uri: str) -> Record:
@@ -273,7 +273,7 @@ def open_checked(uri: str) -> Store:
     StoreError
         When the record of its objects is not as it was written.
     """
-    plain = _open(uri)
+    plain = open_plain(uri)
     filesystem, path = open_filesystem(uri)
     try:
         attributes = group_attributes(filesystem.cat_file(f"{path}/{GROUP}"))
@@ -283,11 +283,11 @@ def open_checked(uri: str) -> Store:
     return plain if record is None else Checked(plain, uri, record)
 
 
-def _open(uri: str) -> Store:
-    folder = uri.removeprefix("file://")
-    if "://" in folder:
-        return FsspecStore.from_url(uri, read_only=True)
-    return LocalStore(folder, read_only=True)
+def open_plain(uri: str, *, read_only: bool = True) -> Store:
+    """Return a store for Zarr to read or write, with nothing checked."""
+    if is_bucket(uri):
+        return open_zarr_store(uri, read_only=read_only)
+    return LocalStore(uri.removeprefix("file://"), read_only=read_only)
 
 
 class Checked(WrapperStore[Any]):

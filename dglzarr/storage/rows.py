@@ -8,8 +8,8 @@ import numpy as np
 import zarr
 
 from dglzarr.kernels.slices import iter_slices
+from dglzarr.storage.matrices import open_matrix
 from dglzarr.storage.objects import open_checked
-from dglzarr.storage.shards import open_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

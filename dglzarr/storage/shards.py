@@ -36,14 +36,17 @@ from dglzarr.kernels.compiled import compiled
 from dglzarr.kernels.slices import copy_block, iter_slices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    Index = NDArray[np.int64]
+    from dglzarr.storage.files import Place
 
-_ABSENT = -1  # as an index holds it: all bits set
-_CRC_NBYTES = 4
+    Index = NDArray[np.int64]
+    Pair = tuple[int, int]
+
+ABSENT = -1  # as an index holds it: all bits set
+CRC_NBYTES = 4
 _PAGE = mmap.PAGESIZE
 _DIRECT = getattr(os, "O_DIRECT", 0)
 _preadv2: Any = getattr(ctypes.CDLL(None), "preadv2", None)  # as compiled loops call it
@@ -65,7 +68,7 @@ _SHARDS = {
 class Matrix:
     """An uncompressed, sharded float32 array (sample, gene) in a local folder."""
 
-    path: Path
+    path: Any  # a `Path`, in a bucket a place there
     shape: tuple[int, int]
     chunks: tuple[int, int]
     shards: tuple[int, int]
@@ -100,7 +103,7 @@ class Matrix:
         if genes is not None:
             columns = np.unique(genes % self.shape[1] // self.chunks[1])
         row_nbytes = self.shape[1] * self.dtype.itemsize
-        memory = _Memory(
+        memory = Memory(
             out.reshape(-1).view(np.uint8).data,
             (places * row_nbytes).tolist(),
             row_nbytes,
@@ -115,10 +118,10 @@ class Matrix:
                 shards = [stack.enter_context(self._open_shard(n)) for n in numbers[some].tolist()]
                 pieces = self._pieces(shards, index[rows], columns)
                 pieces[:, 2] += rows.start
-                is_absent = pieces[:, 1] == _ABSENT
+                is_absent = pieces[:, 1] == ABSENT
                 for _, _, start, n_rows, column in pieces[is_absent].tolist():
                     out[places[start : start + n_rows], self._genes(column)] = np.nan
-                _read(pieces[~is_absent], shards, memory, read)
+                self._read(pieces[~is_absent], shards, memory, read)
 
     def column(self, gene: int) -> NDArray[np.float32]:
         """Return one gene of all samples (sample,), NaN where nothing was written.
@@ -138,7 +141,7 @@ class Matrix:
                 self._copy_column(shard, gene, out[start : start + self.shards[0]])
         return out
 
-    def _copy_column(self, shard: _Shard, gene: int, out: NDArray[np.float32]) -> None:
+    def _copy_column(self, shard: Shard, gene: int, out: NDArray[np.float32]) -> None:
         """Copy a gene of the samples of a shard."""
         column, within = divmod(gene, self.chunks[1])
         try:
@@ -150,11 +153,11 @@ class Matrix:
             shard.offsets[:, column].tolist(), range(0, len(out), self.chunks[0]), strict=False
         ):
             rows = out[begin : begin + self.chunks[0]]
-            if offset != _ABSENT:
+            if offset != ABSENT:
                 first = offset // self.dtype.itemsize + within
                 found = values[first : first + len(rows) * self.chunks[1] : self.chunks[1]]
                 if found.size != rows.size:
-                    raise _damaged(shard.path)
+                    raise damaged(shard.path)
                 rows[:] = found
 
     def write(
@@ -178,7 +181,7 @@ class Matrix:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
         try:
-            with _create(partial, nbytes=math.prod(self.shards) * self.dtype.itemsize) as file:
+            with create(partial, nbytes=math.prod(self.shards) * self.dtype.itemsize) as file:
                 n_written, *written = self._write_chunks(file, blocks)
             n_samples = min(self.shards[0], self.shape[0] - shard * self.shards[0])
             assert n_written == n_samples, f"{path}: {n_written} samples of {n_samples}"
@@ -196,36 +199,43 @@ class Matrix:
     def _chunk_nbytes(self) -> int:
         return math.prod(self.chunks) * self.dtype.itemsize
 
-    def _shard_path(self, shard: int) -> Path:
+    def _shard_path(self, shard: int) -> Any:  # noqa: ANN401
         return self.path / "c" / str(shard) / "0"
 
     @contextmanager
-    def _open_shard(self, number: int) -> Iterator[_Shard]:
+    def _open_shard(self, number: int) -> Iterator[Shard]:
         """Yield a shard with the offsets of its chunks."""
         path = self._shard_path(number)
         nbytes = 16 * math.prod(self._grid)
         try:
             file = os.open(path, os.O_RDONLY)
         except FileNotFoundError as error:
-            raise StoreError(
-                f"{self.path.parent}: region {number} of {self.path.name!r} is missing. Run the "
-                "stage that writes it again. Of a grown segment, 'dglzarr refit' alone does that."
-            ) from error
+            raise self._missing(number) from error
         except OSError as error:
             raise _unreadable(path, error) from error
         try:
-            at = os.fstat(file).st_size - nbytes - _CRC_NBYTES
-            found = _pread(path, file, nbytes + _CRC_NBYTES, at) if at >= 0 else b""
-            table, crc = found[:nbytes], int.from_bytes(found[nbytes:], "little")
-            if len(table) != nbytes or google_crc32c.value(table) != crc:
-                raise _damaged(path)
-            offsets = np.frombuffer(table, "<i8").reshape(*self._grid, 2)[..., 0]
-            yield _Shard(number, path, file, offsets)
+            at = os.fstat(file).st_size - nbytes - CRC_NBYTES
+            found = _pread(path, file, nbytes + CRC_NBYTES, at) if at >= 0 else b""
+            yield Shard(number, path, file, self._offsets(path, found))
         finally:
             os.close(file)
 
+    def _missing(self, number: int) -> StoreError:
+        return StoreError(
+            f"{self.path.parent}: region {number} of {self.path.name!r} is missing. Run the "
+            "stage that writes it again. Of a grown segment, 'dglzarr refit' alone does that."
+        )
+
+    def _offsets(self, path: Place, written: bytes) -> Index:
+        """Return where each chunk of a shard begins, by its index `(row, column)`."""
+        nbytes = 16 * math.prod(self._grid)
+        table, crc = written[:nbytes], int.from_bytes(written[nbytes:], "little")
+        if len(table) != nbytes or google_crc32c.value(table) != crc:
+            raise damaged(path)
+        return np.frombuffer(table, "<i8").reshape(*self._grid, 2)[..., 0]
+
     def _pieces(
-        self, opened: Sequence[_Shard], index: NDArray[np.integer[Any]], columns: Index
+        self, opened: Sequence[Shard], index: NDArray[np.integer[Any]], columns: Index
     ) -> Index:
         """Return where to read rows of some shards, a piece a chunk and run of neighbours.
 
@@ -242,12 +252,22 @@ class Matrix:
         skipped_nbytes = skipped[:, np.newaxis] * self.chunks[1] * self.dtype.itemsize
         pieces = np.empty((*offset.shape, 5), np.int64)  # (run, column)
         pieces[..., 0] = np.array([shard.file for shard in opened])[shard, np.newaxis]
-        pieces[..., 1] = np.where(offset == _ABSENT, _ABSENT, offset + skipped_nbytes)
+        pieces[..., 1] = np.where(offset == ABSENT, ABSENT, offset + skipped_nbytes)
         pieces[..., 2] = first[:, np.newaxis]
         pieces[..., 3] = np.diff(first, append=index.size)[:, np.newaxis]
         pieces[..., 4] = columns
         pieces = pieces.reshape(-1, 5)
         return pieces[np.lexsort((pieces[:, 1], pieces[:, 0]))]
+
+    def _read(
+        self,
+        pieces: Index,
+        opened: Sequence[Shard],
+        memory: Memory,
+        read: Callable[[Index, int], int],
+    ) -> None:
+        """Read pieces of open shards to memory."""
+        _read(pieces, opened, memory, read)
 
     def _genes(self, column: int) -> slice:
         """Return the genes of a column of chunks."""
@@ -259,7 +279,7 @@ class Matrix:
         They are laid out in memory that begins at a page, a row of chunks at a time, one while the
         one before is written; what is less than a page waits for the next.
         """
-        table = np.full((*self._grid, 2), _ABSENT, "<i8")
+        table = np.full((*self._grid, 2), ABSENT, "<i8")
         row_nbytes = self._grid[1] * self._chunk_nbytes
         staged, other = (_empty_pages(row_nbytes + table.nbytes + 2 * _PAGE) for _ in range(2))
         written = waiting = n_samples = crc = 0
@@ -283,7 +303,7 @@ class Matrix:
             if writing is not None:
                 crc = writing.result()
         index = table.tobytes()
-        index += google_crc32c.value(index).to_bytes(_CRC_NBYTES, "little")
+        index += google_crc32c.value(index).to_bytes(CRC_NBYTES, "little")
         staged[waiting : waiting + len(index)] = np.frombuffer(index, np.uint8)
         nbytes = waiting + len(index)
         _write_all(file, staged[: math.ceil(nbytes / _PAGE) * _PAGE])
@@ -320,6 +340,12 @@ def open_matrix(uri: str, name: str) -> Matrix | None:
         return None
     path = Path(folder, name)
     found = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+    layout = layout_of(found)
+    return Matrix(path, *layout) if layout else None
+
+
+def layout_of(found: Mapping[str, Any]) -> tuple[Pair, Pair, Pair] | None:
+    """Return shape, chunks and shards of an array by its metadata, None of one of other kind."""
     codecs = found["codecs"]
     if found["data_type"] != "float32" or [c["name"] for c in codecs] != ["sharding_indexed"]:
         return None
@@ -331,19 +357,19 @@ def open_matrix(uri: str, name: str) -> Matrix | None:
         return None
     if 2 * chunks[0] > _MOST_VECTORS or found["fill_value"] != "NaN":
         return None
-    return Matrix(path, tuple(shape), tuple(chunks), tuple(shards))
+    return tuple(shape), tuple(chunks), tuple(shards)
 
 
-class _Shard(NamedTuple):
+class Shard(NamedTuple):
     """An open shard, and where in its file each chunk begins: ``offsets (row, column)``."""
 
     number: int
-    path: Path
+    path: Any
     file: int
     offsets: Index
 
 
-class _Memory(NamedTuple):
+class Memory(NamedTuple):
     """Memory that pieces are read to.
 
     ``begins`` says where in ``out`` each row begins; ``nbytes`` are of a row of a chunk, which may
@@ -413,7 +439,7 @@ def _read_pieces(
 
 
 def _read(
-    pieces: Index, opened: Sequence[_Shard], memory: _Memory, read: Callable[[Index, int], int]
+    pieces: Index, opened: Sequence[Shard], memory: Memory, read: Callable[[Index, int], int]
 ) -> None:
     """Read all pieces: while the page cache has them, then what the disk has been asked for.
 
@@ -447,14 +473,14 @@ def _ask(pieces: Index, nbytes: int) -> None:
             os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_WILLNEED)
 
 
-def _read_again(piece: Sequence[int], opened: Sequence[_Shard], memory: _Memory) -> None:
+def _read_again(piece: Sequence[int], opened: Sequence[Shard], memory: Memory) -> None:
     """Read a piece once more, or say why not all of its bytes can be read.
 
     A file system over a network may have cut it short, or a signal.
     """
     path = next(shard.path for shard in opened if shard.file == piece[0])
     if os.fstat(piece[0]).st_size < piece[1] + piece[3] * memory.nbytes:
-        raise _damaged(path)
+        raise damaged(path)
     try:
         if not memory.read_piece(piece):
             raise OSError(errno.EIO, os.strerror(errno.EIO))  # noqa: TRY301
@@ -476,7 +502,7 @@ def _empty_pages(nbytes: int) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def _create(path: Path, *, nbytes: int) -> Iterator[int]:
+def create(path: Path, *, nbytes: int) -> Iterator[int]:
     """Yield the descriptor of a new file; a large one goes to the disk, not through its cache."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     direct = _DIRECT if nbytes >= _DIRECT_NBYTES else 0
@@ -513,7 +539,8 @@ def _unreadable(path: Path, error: OSError) -> StoreError:
     return StoreError(f"{path}: cannot be read: {error.strerror}. Mend that and run again.")
 
 
-def _damaged(path: Path) -> StoreError:
+def damaged(path: Place) -> StoreError:
+    """Return the error that names a shard that is not whole."""
     return StoreError(
         f"{path}: expected a whole shard, got a damaged one. Remove it and run its stage again."
     )

@@ -36,6 +36,7 @@ from dglzarr.storage.files import (
     sweep_partial_files,
     told,
 )
+from dglzarr.storage.matrices import open_matrix
 from dglzarr.storage.objects import (
     GROUP,
     Object,
@@ -51,13 +52,13 @@ from dglzarr.storage.objects import (
     mismatch,
     object_of,
     open_checked,
+    open_plain,
     read_record,
     set_attributes,
     write_part,
     write_record,
 )
 from dglzarr.storage.schemas import BEGUN_FILE, MODEL, MODEL_FILE, SPECS
-from dglzarr.storage.shards import open_matrix
 from dglzarr.storage.tasks import run_tasks
 
 if TYPE_CHECKING:
@@ -381,7 +382,9 @@ def _write_metadata(
 ) -> None:
     sizes = _sizes(spec, arrays)
     begun: dict[str, Any] = {"dglzarr_schema": spec.name, "created": "", "complete": False}
-    group = zarr.open_group(uri, mode="w-", zarr_format=3, attributes=begun)
+    group = zarr.open_group(
+        open_plain(uri, read_only=False), mode="w-", zarr_format=3, attributes=begun
+    )
     for array in spec.arrays:
         if set(array.dims) <= set(sizes):
             _create_array(group, array, sizes, region_length)
@@ -488,7 +491,7 @@ def write_region(
         When the region is not aligned with the store's shards, is another store's that stood
         there before, or the disk refuses.
     """
-    group = zarr.open_group(uri, mode="r+")
+    group = zarr.open_group(open_plain(uri, read_only=False), mode="r+")
     if region.store_id not in ("", group.attrs["store_id"]):
         raise StoreError(
             f"{uri}: expected store {region.store_id}, got one that has replaced it. Another run "
@@ -597,7 +600,7 @@ def finish(
         raise StoreError(
             f"{uri}: expected all regions, {len(missing)} are missing. Run the stage again."
         )
-    group = zarr.open_group(uri, mode="r+")
+    group = zarr.open_group(open_plain(uri, read_only=False), mode="r+")
     sizes = {d: n for a in group.array_values() for d, n in zip(_dims(a), a.shape, strict=True)}
     sizes |= _sizes(spec, arrays or {})
     for name, values in (arrays or {}).items():

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dglzarr.errors import StoreError
-from dglzarr.storage.files import PARTIAL, ChangedError, put, tag, told
+from dglzarr.storage.buckets import BucketPath, ChangedError, is_bucket
+from dglzarr.storage.files import PARTIAL, place_of, put, tag, told
+from dglzarr.storage.lease import held
 from dglzarr.storage.objects import UNSEALED, is_sealed, seal
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ class Study:
 
     def raws(self) -> list[str]:
         """Return the URIs of all raw stores, sorted by name."""
-        return sorted(str(path) for path in Path(self.root, "raw").glob("*.zarr"))
+        return sorted(str(path) for path in place_of(self.root, "raw").glob("*.zarr"))
 
     @property
     def next_segment(self) -> str:
@@ -98,7 +100,7 @@ def open_study(root: str) -> Study:
     StoreError
         When there is no study, or its manifest is damaged or of another version.
     """
-    path = Path(root) / MANIFEST
+    path = place_of(root, MANIFEST)
     try:
         written = path.read_bytes()
         content: Any = json.loads(written)
@@ -133,7 +135,7 @@ def open_study(root: str) -> Study:
 
 def list_segments(root: str) -> list[str]:
     """Return the names of the segments that stand in a study's folder, listed or not, by number."""
-    names = (path.parent.name for path in Path(root, "segments").glob("*/*.zarr"))
+    names = (path.parent.name for path in place_of(root, "segments").glob("*/*.zarr"))
     return sorted({name for name in names if _SEGMENT.fullmatch(name)})
 
 
@@ -154,7 +156,7 @@ def retire(root: str, names: Sequence[str]) -> None:
 def retired_at(root: str, name: str) -> datetime | None:
     """Return since when a segment is not listed, None where that was not noted."""
     try:
-        written = Path(root, "segments", name, RETIRED).read_bytes()
+        written = place_of(root, "segments", name, RETIRED).read_bytes()
         return datetime.fromisoformat(json.loads(written)["since"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -181,10 +183,22 @@ def planned_study(root: str) -> Study:
     StoreError
         When its manifest is damaged, or segments stand there without one.
     """
-    if (Path(root) / MANIFEST).exists():
+    if place_of(root, MANIFEST).exists():
         return open_study(root)
     _check_lost(root)
     return Study(root, FIRST_SEGMENTS)
+
+
+def check_root(root: str) -> None:
+    """Ask for a bucket before there is work; a folder is made when it is needed.
+
+    Raises
+    ------
+    BucketError
+        When there is none, or the credentials do not open it.
+    """
+    if is_bucket(root):
+        place_of(root, MANIFEST).exists()
 
 
 def create_study(root: str) -> Study:
@@ -195,7 +209,7 @@ def create_study(root: str) -> Study:
     StoreError
         When the root cannot be written, or segments stand there without a manifest.
     """
-    if (Path(root) / MANIFEST).exists():
+    if place_of(root, MANIFEST).exists():
         return open_study(root)
     _check_lost(root)
     write_manifest(Study(root, ()), FIRST_SEGMENTS)
@@ -206,11 +220,20 @@ def create_study(root: str) -> Study:
 def locked(root: str) -> Iterator[None]:
     """Hold the study's lock: one run at a time changes a study. A killed run holds none.
 
+    In a bucket it is a lease (`dglzarr.storage.lease`), which a run that died holds for a minute.
+
     Raises
     ------
     StoreError
         When another run holds it.
     """
+    if is_bucket(root):
+        with held(root):
+            bucket = BucketPath(root).bucket
+            for name in bucket.glob(f"{BucketPath(root).key}/*{PARTIAL}"):
+                bucket.rm_file(name)
+            yield
+        return
     with told(root, remedy="Choose a writable root."):
         file = (Path(root) / LOCK).open("w")
     with file:

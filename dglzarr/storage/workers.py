@@ -12,13 +12,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dask.utils import format_bytes
 
 from dglzarr.errors import DglzarrError
-from dglzarr.storage.files import PARTIAL, told
+from dglzarr.storage.buckets import is_bucket
+from dglzarr.storage.files import PARTIAL, place_of, put, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -73,14 +73,14 @@ def issued(root: str) -> Iterator[Ticket]:
     A killed run leaves it; the next one removes it, as any unfinished file.
     """
     token = uuid.uuid4().hex
-    mark = Path(root, f".workers-{token}{PARTIAL}")
+    mark = place_of(root, f".workers-{token}{PARTIAL}")
     with told(root, remedy="Choose a writable root."):
-        mark.write_text(token, encoding="ascii")
+        put(mark, token.encode())
     try:
         yield Ticket(str(mark), token, tuple(_versions().items()))
     finally:
         with suppress(OSError):
-            mark.unlink()
+            mark.unlink(missing_ok=True)
 
 
 def check_ticket(ticket: Ticket) -> None:
@@ -99,6 +99,8 @@ def check_ticket(ticket: Ticket) -> None:
 
 def refusal(ticket: Ticket, files: Sequence[str] = ()) -> str:
     """Return why a process may not work, "" where it may."""
+    if is_bucket(ticket.mark):  # whose run may have lost its lease since
+        _refusal.cache_clear()
     if reason := _refusal(ticket):
         return reason
     for path in files:
@@ -121,10 +123,10 @@ def _refusal(ticket: Ticket) -> str:
         if here[name] != wanted
     ]:
         return f"has {', '.join(other)} of the run. Install the same versions."
-    root = Path(ticket.mark).parent
+    root = place_of(ticket.mark).parent
     for _ in range(_LOOKS_FOR_A_MARK):  # a network may show a new file late
         try:
-            seen, why = Path(ticket.mark).read_text(encoding="ascii"), "it sees another folder"
+            seen, why = place_of(ticket.mark).read_text(encoding="ascii"), "it sees another folder"
         except (OSError, UnicodeDecodeError) as error:
             seen, why = "", getattr(error, "strerror", None) or str(error)
         if seen == ticket.token:

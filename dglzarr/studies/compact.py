@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dglzarr.storage.cluster import client
 from dglzarr.storage.cluster_options import ClusterOptions
-from dglzarr.storage.files import told
+from dglzarr.storage.files import Place, place_of, remove_folder, told
 from dglzarr.storage.merge import merge
 from dglzarr.storage.options import Run
 from dglzarr.storage.store import checked_attributes
@@ -125,13 +124,21 @@ def _collected(study: Study, keep: timedelta) -> tuple[tuple[str, ...], dict[str
         if datetime.now(UTC) < since + keep:
             kept[name] = since + keep
             continue
-        place = Path(study.root, "segments", name)
+        place = place_of(study.root, "segments", name)
         with told(study.root, "removed"):
-            place.rename(place.with_name(f".{name}{_REMOVED}"))
+            _remove(place)
         removed.append(name)
-    for left in Path(study.root, "segments").glob(f".*{_REMOVED}"):
-        shutil.rmtree(left, ignore_errors=True)
+    for left in place_of(study.root, "segments").glob(f".*{_REMOVED}"):
+        remove_folder(left)
     return tuple(removed), kept
+
+
+def _remove(place: Place) -> None:
+    """Remove a segment so that it is whole or gone; in a bucket it is not listed in any case."""
+    if isinstance(place, Path):
+        place.rename(place.with_name(f".{place.name}{_REMOVED}"))
+    else:
+        remove_folder(place)
 
 
 def compacted_lines(done: Compacted) -> list[str]:

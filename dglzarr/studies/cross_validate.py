@@ -8,10 +8,10 @@ all folds share. ``ROOT/comparison.zarr`` holds what they find together.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dglzarr.stages.compare import compare
+from dglzarr.storage.files import place_of
 from dglzarr.storage.options import Run
 from dglzarr.storage.study import FIRST_SEGMENTS, Study, create_study, locked
 from dglzarr.studies.plan import Plan, on_cluster, rewrite_report
@@ -63,7 +63,7 @@ def cross_validate(settings: Settings, *, run: Run = Run()) -> StoreSummary:
             seed=settings.seed,
             run=run,
         )
-        if Path(study.study.report).exists():
+        if place_of(study.study.report).exists():
             rewrite_report(settings)
     return summary
 

@@ -21,6 +21,7 @@ from dglzarr.stages.group import find_labelled
 from dglzarr.stages.ingest import raw_labels
 from dglzarr.stages.score import check_group_by
 from dglzarr.storage.cluster_options import LAUNCHED
+from dglzarr.storage.files import place_of
 from dglzarr.storage.launch import check_launch
 from dglzarr.storage.store import is_complete, open_labels
 
@@ -69,7 +70,7 @@ def check_extras(settings: Settings, writes: Mapping[str, str]) -> None:
 
 
 def _is_made(uri: str) -> bool:
-    return is_complete(uri) or Path(uri, "model.json").is_file()
+    return is_complete(uri) or place_of(uri, "model.json").is_file()
 
 
 def check_absolute(settings: Settings) -> None:

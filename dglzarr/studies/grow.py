@@ -5,7 +5,6 @@ Nothing is fitted: genes, reference, clusters, model and references of the first
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dglzarr.errors import StoreError
@@ -17,6 +16,7 @@ from dglzarr.stages.explain import ExplainOptions, explain
 from dglzarr.stages.ingest import ingest_all, try_ingest
 from dglzarr.stages.join import JoinOptions, join, refused_by
 from dglzarr.stages.normalize import NormalizeOptions, normalize
+from dglzarr.storage.files import place_of
 from dglzarr.storage.options import Run
 from dglzarr.storage.store import made_from, open_store, recorded_parameters
 from dglzarr.storage.study import SEGMENTED, WHOLE, Study, locked, open_study, write_manifest
@@ -177,7 +177,7 @@ def _seed(study: Study) -> int:
 def _check_model(model: str, study: Study) -> None:
     """Refuse a model other than the one that the study's contributions are of."""
     scored = made_from(study.uris("contributions")[0], "model")
-    found = load_model(Path(model)).model_id
+    found = load_model(place_of(model)).model_id
     if found != scored:
         raise StoreError(
             f"{model}: expected model {scored}, which scored the study, got {found}. "

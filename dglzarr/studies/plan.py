@@ -33,13 +33,14 @@ from dglzarr.stages.score import ScoreOptions, score
 from dglzarr.stages.select import select
 from dglzarr.stages.train import train
 from dglzarr.storage.cluster import client
-from dglzarr.storage.files import told
+from dglzarr.storage.files import modified, place_of, told
 from dglzarr.storage.options import Run
 from dglzarr.storage.stage import Stage
 from dglzarr.storage.store import is_complete, open_labels, open_store
 from dglzarr.storage.study import (
     FIRST_SEGMENTS,
     Study,
+    check_root,
     create_study,
     locked,
     open_study,
@@ -455,14 +456,14 @@ def _state_of(differences: Sequence[Difference]) -> StepState:
 
 def _report_standing(step: Step) -> Standing:
     """Return whether the page is of this title and younger than all stores it tells of."""
-    page = Path(step.writes)
+    page = place_of(step.writes)
     if not page.exists():
         return Standing("to do")
     stores = [uri for uris in step.arguments["stores"].values() for uri in uris]
-    records = [Path(uri, "zarr.json") for uri in stores]
-    made = max((record.stat().st_mtime for record in records if record.exists()), default=0.0)
+    records = [place_of(uri, "zarr.json") for uri in stores]
+    made = max((modified(record) for record in records if record.exists()), default=0.0)
     is_titled = escape(step.arguments["title"]) in page.read_text(encoding="utf-8")
-    return Standing("done" if is_titled and page.stat().st_mtime >= made else "to do")
+    return Standing("done" if is_titled and modified(page) >= made else "to do")
 
 
 def _write_report(*, run: Run, **arguments: Any) -> str:  # noqa: ANN401
@@ -604,6 +605,7 @@ def mine(
     DglzarrError
         Whatever a stage raises; nothing that it left looks complete.
     """
+    check_root(settings.root)
     left_out = read_refused(settings.root)
     if left_out:
         logger.warning("%s: %d sources stay left out (%s)", settings.root, len(left_out), REFUSED)
@@ -640,6 +642,7 @@ def refit(settings: Settings, *, run: Run = Run(), execute: Execute = call) -> d
     DglzarrError
         Whatever a stage raises; the segments stay as they were, and the next call goes on.
     """
+    check_root(settings.root)
     fetched = {one.source for one in wanted(settings)}
     refused = {
         name: why for name, why in read_refused(settings.root).items() if name not in fetched

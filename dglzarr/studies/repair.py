@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dglzarr.errors import DglzarrError, StoreError
-from dglzarr.storage.files import tag
+from dglzarr.storage.files import place_of, tag
 from dglzarr.storage.objects import carries_digest
 from dglzarr.storage.store import checked_attributes, read_attributes
 from dglzarr.storage.study import (
@@ -43,7 +42,7 @@ def repair(root: str) -> Study:
         try:
             return open_study(root)
         except StoreError:
-            path = Path(root) / MANIFEST
+            path = place_of(root, MANIFEST)
             written = path.read_bytes() if path.exists() else b""
             if carries_digest(written):  # of a version to come
                 raise

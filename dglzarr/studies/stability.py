@@ -6,12 +6,12 @@ them. Of a replicate the model and the scores stay; the values of its contributi
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dglzarr.errors import StoreError
 from dglzarr.stages.stability import halve, stability
+from dglzarr.storage.files import place_of, remove_folder
 from dglzarr.storage.options import Run
 from dglzarr.storage.schemas import SPECS
 from dglzarr.storage.store import open_store, store_input
@@ -70,7 +70,7 @@ def replicate(settings: Settings, *, run: Run = Run(), execute: Execute = call) 
             n_landmarks=settings.select.n_landmarks,
             run=Run(overwrite=True),
         )
-        if Path(study.report).exists():
+        if place_of(study.report).exists():
             rewrite_report(settings)
     return found
 
@@ -111,12 +111,12 @@ def _make(
         run_steps(settings, steps, run, execute)
     for name in _REMOVED:  # also what a killed run left
         for array in SPECS[name].region_arrays:
-            shutil.rmtree(Path(replicate.uri(name), array.name, "c"), ignore_errors=True)
+            remove_folder(place_of(replicate.uri(name), array.name, "c"))
 
 
 def _is_made(step: Step) -> bool:
     """Return whether a step of a replicate is done; what was removed after it counts as there."""
-    if not Path(step.writes).exists():
+    if not place_of(step.writes).exists():
         return False
     (claim,) = step.claims()
     is_removed = Path(step.writes).name.removesuffix(".zarr") in _REMOVED
