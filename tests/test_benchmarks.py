@@ -419,3 +419,16 @@ def test_load_serve__all_are_answered(tmp_path):
     assert 0 < every["p50_ms"] <= every["p95_ms"] <= every["most_ms"]
     assert every["after"]["own_mb"] > 20
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_segments__a_line_for_each_question(tmp_path):
+    options = ["--size", "tiny", "--repeats", 1, "--questions", "plain", "open_study"]
+    status, printed, said = run_script("segments.py", *options, "--scratch", tmp_path)
+    assert status == 0, said
+    plain, tree = [json.loads(line) for line in printed]
+    assert plain["question"] == "plain"
+    assert plain["files_opened"] == 4 * 5 * 2 + 5
+    assert tree["n_segments"] == 4
+    assert plain["files_opened"] < tree["files_opened"] < 2 * plain["files_opened"]
+    assert list(tmp_path.iterdir()) == []

@@ -8,6 +8,7 @@ import numpy as np
 import zarr
 
 from dglzarr.kernels.slices import iter_slices
+from dglzarr.storage.finished import is_one_object, read_finished, read_object
 from dglzarr.storage.objects import open_checked
 from dglzarr.storage.shards import open_matrix
 
@@ -28,7 +29,25 @@ def read_array(uri: str, name: str) -> NDArray[Any]:
     StoreError
         When the store is complete and the array is not as it was written.
     """
+    found = read_finished(uri)
+    if found is not None and name in found.arrays and is_one_object(found, name):
+        return read_object(found, name)
     return np.asarray(zarr.open_array(open_checked(uri), path=name, mode="r")[...])
+
+
+def array_shape(uri: str, name: str) -> tuple[int, ...]:
+    """Return the shape of an array of a store, complete or not.
+
+    Raises
+    ------
+    StoreError
+        When the store is complete and the array's metadata are not as they were written.
+    """
+    found = read_finished(uri)
+    if found is not None and name in found.arrays:
+        return found.shape(name)
+    shape: tuple[int, ...] = zarr.open_array(open_checked(uri), path=name, mode="r").shape
+    return shape
 
 
 class Rows:
