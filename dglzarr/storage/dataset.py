@@ -104,21 +104,22 @@ def _labels(stores: Sequence[Finished]) -> list[list[str]]:
 def _is_alike(stores: Sequence[Finished], name: str) -> bool:
     """Return whether an array differs in its samples only."""
     first, known = stores[0], stores[0].arrays[name]
-    told = [known[key] for key in ("data_type", "dimension_names", "attributes")]
-    for store in stores[1:]:
-        found = store.arrays[name]
-        if [found[key] for key in ("data_type", "dimension_names", "attributes")] != told:
-            return False
-        if {_DIM, "region"} & set(found["dimension_names"]):
-            continue
-        if store.shape(name) != first.shape(name):
-            return False
-        if store.objects(name) != first.objects(name) and not np.array_equal(
-            read_array(store.uri, name), read_array(first.uri, name),
-            equal_nan=first.dtype(name).kind == "f",
-        ):  # fmt: skip
-            return False
-    return True
+    told = ("data_type", "dimension_names", "attributes")
+    if any(store.arrays[name][key] != known[key] for store in stores[1:] for key in told):
+        return False
+    if {_DIM, "region"} & set(known["dimension_names"]):
+        return True
+    return all(_is_equal(store, first, name) for store in stores[1:])
+
+
+def _is_equal(store: Finished, first: Finished, name: str) -> bool:
+    """Return whether an array holds what another store's does."""
+    if store.shape(name) != first.shape(name):
+        return False
+    if store.objects(name) == first.objects(name):
+        return True
+    values = read_array(store.uri, name), read_array(first.uri, name)
+    return np.array_equal(*values, equal_nan=first.dtype(name).kind == "f")
 
 
 def _index(stores: Sequence[Finished], name: str) -> NDArray[Any] | None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from dglzarr.storage.shards import Matrix
+
 ROWS_NBYTES = 2**26
 """Of whole rows that are in memory at once where only some genes are asked for."""
 
@@ -55,7 +57,7 @@ class Rows:
 
     def __init__(self, uris: str | Sequence[str], name: str = "expression") -> None:
         self.uris = [uris] if isinstance(uris, str) else list(uris)
-        self._parts = [open_matrix(u, name) or _Compressed(u, name) for u in self.uris]
+        self._parts = [_matrix(u, name) or _Compressed(u, name) for u in self.uris]
         self._starts = np.cumsum([0, *(p.shape[0] for p in self._parts)])
         self.shape = (int(self._starts[-1]), int(self._parts[0].shape[1]))
         self.dtype: np.dtype[Any] = self._parts[0].dtype
@@ -121,6 +123,12 @@ class Rows:
             where = ascending[first:stop] - at, out, places[first:stop], genes
             part.take(*where, is_compiled=is_compiled)
         return out
+
+
+def _matrix(uri: str, name: str) -> Matrix | None:
+    """Return a matrix for direct reading, of a finished store by its sealed metadata."""
+    found = read_finished(uri)
+    return open_matrix(uri, name, found.arrays.get(name) if found else None)
 
 
 class _Compressed:
