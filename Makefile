@@ -19,7 +19,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo explore parts test check lint measure mutants kills damage fuzz real grow fetch-demo compare leaderboard docs bench bench-full
+.PHONY: help demo explore parts test check lint measure mutants kills damage fuzz release-check real grow fetch-demo compare leaderboard docs bench bench-full
 
 help:  ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -62,6 +62,9 @@ damage: $(READY)  ## damage every object of a small study in five ways; verify m
 
 fuzz: $(READY)  ## read 100,000 mutated files; each is clean or refused in one line, and values are right
 	$(RUN) tests/fuzz.py
+
+release-check: $(READY)  ## build wheel and sdist into dist/, try them and all supported environments; minutes
+	$(RUN) tests/release.py
 
 real: $(READY)  ## mine the real series in DATA (default ../shared/data) into ./real
 	$(RUN) flows/mine.py deploy/settings/real.toml --folder $(DATA) --set root=$(CURDIR)/real

@@ -502,3 +502,16 @@ def test_predictors__a_row_each_beside_ridge_and_the_mean(tmp_path):
         max(error["ridge"], error["reduced-rank ridge"], error["kernel ridge"])
         < 0.95 * error["mean"]
     )
+
+
+@pytest.mark.slow
+def test_segments__a_line_for_each_question(tmp_path):
+    options = ["--size", "tiny", "--repeats", 1, "--questions", "plain", "open_study"]
+    status, printed, said = run_script("segments.py", *options, "--scratch", tmp_path)
+    assert status == 0, said
+    plain, tree = [json.loads(line) for line in printed]
+    assert plain["question"] == "plain"
+    assert plain["files_opened"] == 4 * 5 * 2 + 5
+    assert tree["n_segments"] == 4
+    assert plain["files_opened"] < tree["files_opened"] < 3 * plain["files_opened"]
+    assert list(tmp_path.iterdir()) == []

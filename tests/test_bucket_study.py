@@ -93,6 +93,7 @@ def test_no_credentials_are_written(studies):
 
 def test_a_model_is_trained_there_and_goes_on(studies, tmp_path):
     options = TrainOptions(hidden=8, n_latent=3, epochs=3, patience=None, device="cpu")
+
     def stop(what, done, total):
         if what == "training samples" and done * 2 > total:
             raise KeyboardInterrupt
@@ -125,7 +126,9 @@ def test_a_copy_is_compared(studies, tmp_path):
 
 def test_it_is_served(studies):
     """Pages, and stores by ranges, as of a study on the disk."""
-    local, there = (TestClient(build_app([root]), base_url="http://127.0.0.1:8000") for root in studies)
+    local, there = (
+        TestClient(build_app([root]), base_url="http://127.0.0.1:8000") for root in studies
+    )
     assert local.get("/").status_code == there.get("/").status_code == 200
     for path in ("scores.zarr/zarr.json", "normalized.zarr/expression/c/0/0"):
         asked = f"/data/study/{path}"

@@ -1,4 +1,4 @@
-"""A study that version 0.1.0 made is read as 0.1.0 reads it; data/make_study_fixture.py made it."""
+"""A study of each release is read as that release reads it; data/make_study_fixture.py made it."""
 
 import json
 import shutil
@@ -27,19 +27,24 @@ from dglzarr.stages.select import SelectOptions, select
 from dglzarr.storage.study import open_study
 from tests.builders import KONG2021
 
-VERSION = "0.1.0"
+VERSIONS = ("0.1.0", "0.2.0")
 DATA = Path(__file__).parent / "data"
-EXPECTED = json.loads((DATA / f"study-{VERSION}.json").read_text(encoding="utf-8"))
+EVERY = {v: json.loads((DATA / f"study-{v}.json").read_text(encoding="utf-8")) for v in VERSIONS}
+EXPECTED = EVERY["0.1.0"]
 MATRICES = {"expression": "expression", "normalized": "expression", "contributions": "contribution"}
+
+
+def unpacked(version, tmp_path_factory):
+    """Settings, sources and the study, in a folder other than that it was made in."""
+    place = tmp_path_factory.mktemp("older")
+    with tarfile.open(DATA / f"study-{version}.tar.xz") as archive:
+        archive.extractall(place, filter="data")
+    return place / "study"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Settings, sources and the study, in a folder other than that it was made in."""
-    place = tmp_path_factory.mktemp("older")
-    with tarfile.open(DATA / f"study-{VERSION}.tar.xz") as archive:
-        archive.extractall(place, filter="data")
-    return place / "study"
+    return unpacked("0.1.0", tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -47,70 +52,86 @@ def study(folder):
     return str(folder / "mined")
 
 
-def test_older_study__is_small():
-    assert (DATA / f"study-{VERSION}.tar.xz").stat().st_size < 50_000
+@pytest.fixture(scope="module", params=VERSIONS)
+def release(request, tmp_path_factory):
+    """The study of one release, and what it read from it."""
+    folder = unpacked(request.param, tmp_path_factory)
+    return str(folder / "mined"), EVERY[request.param]
 
 
-def test_older_study__every_store_is_described_and_complete(study):
+@pytest.mark.parametrize("version", VERSIONS)
+def test_older_study__is_small(version):
+    assert (DATA / f"study-{version}.tar.xz").stat().st_size < 50_000
+
+
+def test_older_study__every_store_is_described_and_complete(release):
+    study, expected = release
     found = describe_study(study)
     assert [line["problem"] for line in found] == [""] * len(found)
     assert all(line["complete"] for line in found)
     names = [line["schema"].partition(" version ")[0] for line in found]
     segmented = ("expression", "normalized", "samples", "latent", "contributions")
-    n_segments = len(EXPECTED["study"]["segments"])
+    n_segments = len(expected["study"]["segments"])
     assert names.count("raw") == 6
-    for name in EXPECTED["sizes"]:
+    for name in expected["sizes"]:
         assert names.count(name) == (n_segments if name in segmented else 1)
 
 
-def test_older_study__every_store_and_model_is_sound(study):
+def test_older_study__every_store_and_model_is_sound(release):
+    study, expected = release
     found = verify_study(study)
-    assert {line["schema"] for line in found} == {"raw", "model", *EXPECTED["sizes"]}
+    assert {line["schema"] for line in found} == {"raw", "model", *expected["sizes"]}
     assert [line["problems"] for line in found] == [[]] * len(found)
 
 
 @pytest.mark.parametrize("name", EXPECTED["sizes"])
-def test_older_study__sizes(study, name):
+def test_older_study__sizes(release, name):
+    study, expected = release
     sizes = dglzarr.open(f"{study}#{name}").sizes
-    assert {dim: sizes[dim] for dim in EXPECTED["sizes"][name]} == EXPECTED["sizes"][name]
+    assert {dim: sizes[dim] for dim in expected["sizes"][name]} == expected["sizes"][name]
 
 
 @pytest.mark.parametrize("name", EXPECTED["tables"])
-def test_older_study__tables(study, name):
-    content = EXPECTED["tables"][name]
-    expected = pd.DataFrame(content["data"], content["index"], content["columns"])
+def test_older_study__tables(release, name):
+    study, expected = release
+    content = expected["tables"][name]
+    known = pd.DataFrame(content["data"], content["index"], content["columns"])
     samples = content["index"] if name == "samples" else ()
     found = table(f"{study}#{name}", samples=samples, top=3)
-    found = found.loc[expected.index, expected.columns]
+    found = found.loc[known.index, known.columns]
     pd.testing.assert_frame_equal(
-        found, expected, check_dtype=False, check_names=False, check_index_type=False,
+        found, known, check_dtype=False, check_names=False, check_index_type=False,
         check_column_type=False, rtol=1e-6,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MATRICES)
-def test_older_study__missing_values(study, name):
+def test_older_study__missing_values(release, name):
+    study, expected = release
     values = dglzarr.open(f"{study}#{name}")[MATRICES[name]].values
-    assert np.isnan(values).sum() == EXPECTED["missing"][name]
+    assert np.isnan(values).sum() == expected["missing"][name]
 
 
-def test_older_study__latent_units(study):
+def test_older_study__latent_units(release):
+    study, expected = release
     ds = dglzarr.open(f"{study}#latent")
-    assert ds["sample"].values.tolist() == list(EXPECTED["latent"])
-    np.testing.assert_allclose(ds["latent"].values, list(EXPECTED["latent"].values()), rtol=1e-6)
+    assert ds["sample"].values.tolist() == list(expected["latent"])
+    np.testing.assert_allclose(ds["latent"].values, list(expected["latent"].values()), rtol=1e-6)
 
 
-def test_older_study__ranks_and_panels(study):
+def test_older_study__ranks_and_panels(release):
+    study, expected = release
     ds = dglzarr.open(f"{study}#landmarks").sortby("rank")
-    assert ds["gene"].values.tolist() == EXPECTED["study"]["ranked"]
+    assert ds["gene"].values.tolist() == expected["study"]["ranked"]
     panels = zip(ds["panel"].values, ds["panel_gene"].values, strict=True)
     found = {name: [gene for gene in genes.tolist() if gene] for name, genes in panels}
-    assert found == EXPECTED["panels"]
+    assert found == expected["panels"]
 
 
-def test_older_study__errors_of_panels(study):
+def test_older_study__errors_of_panels(release):
+    study, expected = release
     ds = dglzarr.open(f"{study}#evaluation").sel(predictor="ridge")
-    for panel, errors in EXPECTED["errors"].items():
+    for panel, errors in expected["errors"].items():
         for cohort, error in errors.items():
             found = float(ds["mean_mae"].sel(panel=panel, cohort=cohort))
             assert found == pytest.approx(error, rel=1e-9)

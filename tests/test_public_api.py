@@ -1,12 +1,20 @@
 """The names for notebooks: they run the kernels of the stages on arrays in memory."""
 
+import ast
 import inspect
+import textwrap
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 import dglzarr
+import dglzarr.query
+import dglzarr.testing
 from dglzarr.kernels import deeplift, duplicates, quantile
+
+API = Path(__file__).parent / "data" / "api.txt"
 
 
 @pytest.fixture
@@ -108,3 +116,35 @@ def test_errors__are_what_callers_may_expect():
     assert issubclass(dglzarr.StoreError, OSError)
     for name in ("ConfigError", "SourceError", "SchemaError", "StoreError"):
         assert issubclass(getattr(dglzarr, name), dglzarr.DglzarrError)
+
+
+def signature(function):
+    """Parameters, defaults and types as they are written, whatever the version of Python."""
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+    return f"({ast.unparse(node.args)}) -> {ast.unparse(node.returns)}"
+
+
+def public_signatures():
+    """Every public name with its parameters, defaults and types, a line each."""
+    lines = []
+    for module in (dglzarr, dglzarr.query, dglzarr.testing):
+        for name in sorted(module.__all__):
+            found, place = getattr(module, name), f"{module.__name__}.{name}"
+            if inspect.isfunction(found):
+                lines.append(f"{place}{signature(found)}")
+            elif not inspect.isclass(found):
+                lines.append(f"{place} = {get_args(found)}")
+            else:
+                bases = ", ".join(base.__name__ for base in found.__bases__)
+                lines.append(f"{place}({bases})")
+                lines += [
+                    f"{place}.{member}{signature(value)}"
+                    for member, value in sorted(inspect.getmembers(found, inspect.isfunction))
+                    if not member.startswith("_")
+                ]
+    return lines
+
+
+def test_signatures__are_those_of_the_release():
+    """A change is told in CHANGELOG.md, then written: API.write_text of these lines."""
+    assert public_signatures() == API.read_text(encoding="utf-8").splitlines()

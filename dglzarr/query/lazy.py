@@ -17,12 +17,10 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from dglzarr.errors import DglzarrError, StoreError
-from dglzarr.storage.rows import Rows
-from dglzarr.storage.schemas import SPECS
-from dglzarr.storage.store import concatenate, open_store
+from dglzarr.storage.store import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,33 +29,17 @@ BOOKKEEPING = ("complete", "digest", "objects_sha256")
 """Attributes that say nothing to who reads a finished store."""
 
 
-def open_readable(uri: str) -> xr.Dataset:
-    """Return one complete store as a validated, lazy Dataset that other libraries take."""
-    ds = open_store(uri)
-    matrices = {array.name for array in SPECS[ds.attrs["dglzarr_schema"]].arrays if array.is_matrix}
-    length = {"sample": ds.attrs["region_length"]}
-    found: dict[Hashable, xr.Variable] = {}
-    for name, variable in ds.variables.items():
-        if name in matrices:
-            lazy = indexing.LazilyIndexedArray(_Matrix(uri, str(name)))
-            found[name] = xr.Variable(variable.dims, lazy, variable.attrs).chunk(length)
-        elif variable.dtype.kind == "T":
-            found[name] = _as_objects(str(name), variable)
-        else:
-            found[name] = variable
+def open_parts(uris: Sequence[str]) -> xr.Dataset:
+    """Return a store, or segments of one joined along samples, validated, for others to take."""
+    ds = open_store(uris)
+    found = {
+        name: _as_objects(str(name), variable) if variable.dtype.kind == "T" else variable
+        for name, variable in ds.variables.items()
+    }
     taken = {name: found[name] for name in ds.data_vars}
     labels = {name: found[name] for name in ds.coords}
-    return xr.Dataset(taken, labels, plain_attributes(ds.attrs, uri)).drop_encoding()
-
-
-def open_parts(uris: Sequence[str]) -> xr.Dataset:
-    """Return a store, or the segments of one joined along samples, for other libraries to take."""
-    parts = [open_readable(uri) for uri in uris]
-    ds = concatenate(parts, uris)
-    lineage = [
-        {name: part.attrs[name] for name in ("uri", "store_id", "created")} for part in parts
-    ]
-    return ds.assign_attrs(segments=json.dumps(lineage))
+    attributes = plain_attributes(ds.attrs, uris[0])
+    return xr.Dataset(taken, labels, attributes).drop_encoding()
 
 
 def plain_attributes(attributes: Mapping[str, Any], uri: str) -> dict[str, str | float]:
@@ -104,30 +86,6 @@ class _Text(BackendArray):
 
     def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
         return np.asarray(self._variable[key].values).astype(object)
-
-
-class _Matrix(BackendArray):
-    """A matrix (sample, gene) of a store, of which the rows and genes asked for are read."""
-
-    def __init__(self, uri: str, name: str) -> None:
-        self._uri, self._rows = uri, Rows(uri, name)
-        self.shape, self.dtype = self._rows.shape, self._rows.dtype
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:  # noqa: ANN401
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._read
-        )
-
-    def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
-        rows, genes = (np.arange(n)[part] for n, part in zip(self.shape, key, strict=True))
-        every = isinstance(key[1], slice) and genes.size == self.shape[1]
-        try:
-            taken = self._rows.take(np.atleast_1d(rows), None if every else np.atleast_1d(genes))
-        except StoreError as error:
-            raise StoreError(f"{self._uri}: cannot be read: {error}") from error
-        if every and genes[0] > genes[-1]:
-            taken = taken[:, ::-1]
-        return taken.reshape(rows.shape + genes.shape)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import numpy as np
 from dglzarr.errors import DglzarrError, StoreError
 from dglzarr.query.lazy import open_parts, readable
 from dglzarr.storage.files import place_of, store_nbytes
+from dglzarr.storage.finished import is_whole, read_finished
 from dglzarr.storage.schemas import SPECS
 from dglzarr.storage.store import missing_regions, open_store, read_attributes, regions
 from dglzarr.storage.study import MANIFEST, OPTIONAL, SEGMENTED, WHOLE, open_study
@@ -56,21 +57,28 @@ def describe(uri: str) -> dict[str, Any]:
         When there is no dglzarr store.
     """
     with readable(uri):
-        attributes = read_attributes(uri) or {}
+        found = read_finished(uri)
+        attributes = found.attributes if found else read_attributes(uri) or {}
     if attributes.get("dglzarr_schema") not in SPECS:
         open(uri)
     spec = SPECS[attributes["dglzarr_schema"]]
-    n_regions = len(regions(uri)) if spec.region_arrays else 0
-    n_missing = len(missing_regions(uri)) if spec.region_arrays else 0
     complete = bool(attributes.get("complete"))
+    if found is not None and is_whole(found):
+        sizes, nbytes = found.sizes, found.nbytes
+        length = attributes["region_length"] if spec.region_arrays else 0
+        n_regions, n_missing = -(-sizes["sample"] // length) if length else 0, 0
+    else:
+        sizes, nbytes = _sizes(uri) if complete else {}, store_nbytes(uri)
+        n_regions = len(regions(uri)) if spec.region_arrays else 0
+        n_missing = len(missing_regions(uri)) if spec.region_arrays else 0
     return {
         "uri": uri,
         "schema": f"{spec.name} version {attributes.get('dglzarr_schema_version')}",
         "description": spec.description,
         "complete": complete,
         "regions": f"{n_regions - n_missing} of {n_regions}" if n_regions else "-",
-        "sizes": _sizes(uri) if complete else {},
-        "nbytes": store_nbytes(uri),
+        "sizes": sizes,
+        "nbytes": nbytes,
         "store_id": attributes.get("store_id"),
         "created": attributes.get("created"),
         "dglzarr_version": attributes.get("dglzarr_version"),

@@ -22,7 +22,7 @@ from dglzarr.storage.shards import ABSENT, CRC_NBYTES, Matrix, Shard, create, da
 from dglzarr.storage.shards import open_matrix as open_local
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 _N_THREADS = 8
 
 
-def open_matrix(uri: str, name: str) -> Matrix | None:
+def open_matrix(uri: str, name: str, found: Mapping[str, Any] | None = None) -> Matrix | None:
     """Return an array of a store for reading and writing without Zarr, None where it needs Zarr.
 
     See `dglzarr.storage.shards.open_matrix`.
     """
     if not is_bucket(uri):
-        return open_local(uri, name)
+        return open_local(uri, name, found)
     path = BucketPath(f"{uri}/{name}")
-    layout = layout_of(json.loads((path / "zarr.json").read_bytes()))
+    layout = layout_of(found or json.loads((path / "zarr.json").read_bytes()))
     return BucketMatrix(path, *layout) if layout else None
 
 

@@ -15,7 +15,6 @@ from dglzarr.storage.schemas import SPECS
 from dglzarr.storage.store import (
     check_matrices,
     checked_attributes,
-    concatenate,
     create_store,
     finish,
     lineage_of,
@@ -97,7 +96,7 @@ def merge(
             f"{uris[0]}: expected segments that were made with the same choices, got others in "
             f"one of {list(uris[1:6])!r}. Run 'dglzarr refit'."
         )
-    ds = concatenate([open_labels(uri) for uri in uris], uris)
+    ds = open_labels(uris)
     parts = _parts(uris, spec, region_length)
     claim = Claim(
         target,

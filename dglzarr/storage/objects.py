@@ -93,12 +93,24 @@ def group_attributes(written: bytes) -> dict[str, Any]:
     ValueError
         When they are no longer as they were written.
     """
-    attributes = as_tables(json.loads(written).get("attributes", {}))
+    return read_group(written)[0]
+
+
+def read_group(written: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what `group_attributes` does, and all of ``zarr.json``.
+
+    Raises
+    ------
+    ValueError
+        When the attributes are no longer as they were written.
+    """
+    content = json.loads(written)
+    attributes = as_tables(content.get("attributes", {}))
     digest = attributes.pop("digest", None)
     is_open = digest is None and "objects_sha256" not in attributes
     if attributes.get("complete") and not is_open and not is_sealed(written, digest):
         raise ValueError("expected it as it was written, got a changed file")
-    return attributes
+    return attributes, content
 
 
 def set_attributes(uri: str, **changes: Any) -> None:  # noqa: ANN401
@@ -218,6 +230,17 @@ def read_record(uri: str, attributes: Mapping[str, Any]) -> Record | None:
         if digest is None:
             return None
         raise damaged(uri, f"{RECORD} is missing") from error
+    return as_record(uri, written, digest)
+
+
+def as_record(uri: str, written: bytes, digest: str | None) -> Record:
+    """Return the record of a finished store by its file.
+
+    Raises
+    ------
+    StoreError
+        When it is not as it was written.
+    """
     record = _checked_record(written, digest)
     if record is None:
         raise damaged(uri, f"{RECORD} was changed")

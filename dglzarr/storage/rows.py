@@ -8,6 +8,7 @@ import numpy as np
 import zarr
 
 from dglzarr.kernels.slices import iter_slices
+from dglzarr.storage.finished import is_one_object, read_finished, read_object
 from dglzarr.storage.matrices import open_matrix
 from dglzarr.storage.objects import open_checked
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from dglzarr.storage.shards import Matrix
 
 ROWS_NBYTES = 2**26
 """Of whole rows that are in memory at once where only some genes are asked for."""
@@ -28,7 +31,25 @@ def read_array(uri: str, name: str) -> NDArray[Any]:
     StoreError
         When the store is complete and the array is not as it was written.
     """
+    found = read_finished(uri)
+    if found is not None and name in found.arrays and is_one_object(found, name):
+        return read_object(found, name)
     return np.asarray(zarr.open_array(open_checked(uri), path=name, mode="r")[...])
+
+
+def array_shape(uri: str, name: str) -> tuple[int, ...]:
+    """Return the shape of an array of a store, complete or not.
+
+    Raises
+    ------
+    StoreError
+        When the store is complete and the array's metadata are not as they were written.
+    """
+    found = read_finished(uri)
+    if found is not None and name in found.arrays:
+        return found.shape(name)
+    shape: tuple[int, ...] = zarr.open_array(open_checked(uri), path=name, mode="r").shape
+    return shape
 
 
 class Rows:
@@ -36,7 +57,7 @@ class Rows:
 
     def __init__(self, uris: str | Sequence[str], name: str = "expression") -> None:
         self.uris = [uris] if isinstance(uris, str) else list(uris)
-        self._parts = [open_matrix(u, name) or _Compressed(u, name) for u in self.uris]
+        self._parts = [_matrix(u, name) or _Compressed(u, name) for u in self.uris]
         self._starts = np.cumsum([0, *(p.shape[0] for p in self._parts)])
         self.shape = (int(self._starts[-1]), int(self._parts[0].shape[1]))
         self.dtype: np.dtype[Any] = self._parts[0].dtype
@@ -102,6 +123,12 @@ class Rows:
             where = ascending[first:stop] - at, out, places[first:stop], genes
             part.take(*where, is_compiled=is_compiled)
         return out
+
+
+def _matrix(uri: str, name: str) -> Matrix | None:
+    """Return a matrix for direct reading, of a finished store by its sealed metadata."""
+    found = read_finished(uri)
+    return open_matrix(uri, name, found.arrays.get(name) if found else None)
 
 
 class _Compressed:

@@ -329,17 +329,19 @@ class Matrix:
                 yield block[start : start + length]
 
 
-def open_matrix(uri: str, name: str) -> Matrix | None:
+def open_matrix(uri: str, name: str, found: Mapping[str, Any] | None = None) -> Matrix | None:
     """Return an array of a store for direct reading and writing, None where that is not possible.
 
     It is possible for float32 matrices of shards, uncompressed, in a local folder, all genes in
-    one shard, at most 512 samples a chunk, and missing where nothing was written.
+    one shard, at most 512 samples a chunk, and missing where nothing was written. ``found`` are
+    the array's metadata where they are known.
     """
     folder = uri.removeprefix("file://")
     if "://" in folder or not hasattr(os, "RWF_NOWAIT"):  # Linux has it
         return None
     path = Path(folder, name)
-    found = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+    if found is None:
+        found = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
     layout = layout_of(found)
     return Matrix(path, *layout) if layout else None
 

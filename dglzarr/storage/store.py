@@ -26,6 +26,7 @@ from zarr.codecs import BloscCodec
 
 from dglzarr.errors import SchemaError, StoreError
 from dglzarr.storage.claims import Claim, Difference, State, as_now, compare_lineages
+from dglzarr.storage.dataset import joined
 from dglzarr.storage.declare import CHUNK_SAMPLES, fill_value, layout, validate
 from dglzarr.storage.files import (
     file_input,
@@ -36,6 +37,7 @@ from dglzarr.storage.files import (
     sweep_partial_files,
     told,
 )
+from dglzarr.storage.finished import is_whole, read_finished
 from dglzarr.storage.matrices import open_matrix
 from dglzarr.storage.objects import (
     GROUP,
@@ -58,6 +60,7 @@ from dglzarr.storage.objects import (
     write_part,
     write_record,
 )
+from dglzarr.storage.rows import array_shape
 from dglzarr.storage.schemas import BEGUN_FILE, MODEL, MODEL_FILE, SPECS
 from dglzarr.storage.tasks import run_tasks
 
@@ -451,7 +454,7 @@ def regions(uri: str) -> list[Region]:
     """Return the regions of a store, in order."""
     attributes = read_attributes(uri) or {}
     length, store_id = int(attributes["region_length"]), str(attributes["store_id"])
-    n_samples = zarr.open_array(open_checked(uri), path="sample", mode="r").shape[0]
+    n_samples = array_shape(uri, "sample")[0]
     starts = range(0, n_samples, length)
     return [Region(s, min(s + length, n_samples), i, store_id) for i, s in enumerate(starts)]
 
@@ -649,7 +652,7 @@ def _numpy_dtype(array: ArraySpec) -> Any:  # noqa: ANN401
 def summarize(claim: Claim) -> StoreSummary:
     """Return the summary of a complete store: what was done there, and how long it took."""
     assert claim.state != "refused"
-    ds = _open_one(claim.uri)
+    ds = open_labels(claim.uri)
     return StoreSummary(
         claim.uri,
         ds.attrs["dglzarr_schema"],
@@ -738,30 +741,74 @@ def open_store(
     SchemaError
         When it does not match its spec, or segments have different genes.
     """
-    if not isinstance(uris, str):
-        return concatenate([open_store(uri, spec, whole=whole) for uri in uris], uris)
-    ds = _open_one(uris, spec, whole=whole)
-    big = _matrices(ds)
-    length = ds.attrs["region_length"]
-    return ds.assign({name: ds[name].chunk({"sample": length}) for name in big}) if big else ds
+    return _open(uris, spec, whole=whole, in_regions=True)
 
 
-def open_labels(uri: str, spec: StoreSpec | None = None) -> xr.Dataset:
+def open_labels(uris: str | Sequence[str], spec: StoreSpec | None = None) -> xr.Dataset:
     """Return a complete store without its matrices, validated as `open_store` does.
 
     It is opened without Dask's arrays, which take a quarter of a second to import: for tasks.
     """
-    ds = _open_one(uri, spec)
+    ds = _open(uris, spec, whole=True, in_regions=False)
     return ds.drop_vars(_matrices(ds))
 
 
-def _open_one(uri: str, spec: StoreSpec | None = None, *, whole: bool = True) -> xr.Dataset:
+def _open(
+    uris: str | Sequence[str], spec: StoreSpec | None, *, whole: bool, in_regions: bool
+) -> xr.Dataset:
+    several = [uris] if isinstance(uris, str) else list(uris)
+    ds = _opened(several, spec, whole=whole, in_regions=in_regions)
+    if ds is not None:
+        return ds
+    parts = [_open_by_zarr(uri, spec, whole=whole) for uri in several]
+    told = [{"uri": u, **_told(p.attrs)} for u, p in zip(several, parts, strict=True)]
+    parts = [_in_regions(p) if in_regions else p for p in parts]
+    return _concatenate(parts, several).assign_attrs(segments=told)
+
+
+def _told(attributes: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(attributes[name]) for name in ("store_id", "created")}
+
+
+def _in_regions(ds: xr.Dataset) -> xr.Dataset:
+    big, length = _matrices(ds), ds.attrs["region_length"]
+    return ds.assign({name: ds[name].chunk({"sample": length}) for name in big}) if big else ds
+
+
+def _opened(
+    uris: Sequence[str],
+    spec: StoreSpec | None,
+    *,
+    whole: bool,
+    in_regions: bool,
+) -> xr.Dataset | None:
+    """Return complete stores joined and validated, None where Zarr and xarray have to."""
+    stores = []
+    for uri in uris:
+        if (found := read_finished(uri)) is None:
+            return None
+        known = _check_attributes(uri, found.attributes, spec)
+        if whole and not is_whole(found):
+            _check_whole(uri, SPECS[known["dglzarr_schema"]], known)
+        stores.append(found)
+    chosen = SPECS[stores[0].attributes["dglzarr_schema"]]
+    first = joined(stores[:1], chosen, in_regions=in_regions)
+    if first is None:
+        return None
+    first = _validated(first, chosen)
+    return first if len(stores) == 1 else joined(stores, chosen, in_regions=in_regions)
+
+
+def _open_by_zarr(uri: str, spec: StoreSpec | None = None, *, whole: bool = True) -> xr.Dataset:
     """Return a complete store as a validated Dataset, its arrays read when they are looked at."""
     attributes = checked_attributes(uri, spec)
     spec = SPECS[attributes["dglzarr_schema"]]
     if whole:
         _check_whole(uri, spec, attributes)
-    ds = _lazy_dataset(uri)
+    return _validated(_lazy_dataset(uri), spec)
+
+
+def _validated(ds: xr.Dataset, spec: StoreSpec) -> xr.Dataset:
     if upgrade := spec.upgrades.get(ds.attrs["dglzarr_schema_version"]):
         ds = upgrade(ds).assign_attrs(dglzarr_schema_version=spec.version)
     validate(ds, spec)
@@ -785,7 +832,7 @@ def _matrices(ds: xr.Dataset) -> list[str]:
     return [a.name for a in SPECS[ds.attrs["dglzarr_schema"]].arrays if a.is_matrix]
 
 
-def concatenate(parts: list[xr.Dataset], uris: Sequence[str]) -> xr.Dataset:
+def _concatenate(parts: list[xr.Dataset], uris: Sequence[str]) -> xr.Dataset:
     """Return segments of one store as one Dataset, joined along samples.
 
     Raises
@@ -827,7 +874,12 @@ def checked_attributes(uri: str, spec: StoreSpec | None = None) -> dict[str, Any
     SchemaError
         When it is of another schema or version.
     """
-    found = read_attributes(uri)
+    return _check_attributes(uri, read_attributes(uri), spec)
+
+
+def _check_attributes(
+    uri: str, found: dict[str, Any] | None, spec: StoreSpec | None
+) -> dict[str, Any]:
     if found is None:
         raise StoreError(f"{uri}: no such store. Run the stage that writes it, or `dglzarr mine`.")
     name = found.get("dglzarr_schema")

@@ -1,9 +1,9 @@
-"""Write study-0.1.0.tar.xz: a tiny study by dglzarr 0.1.0, and what 0.1.0 reads from it.
+"""Write study-VERSION.tar.xz: a tiny study by one version of dglzarr, and what it reads from it.
 
 Run it with that version and no other: later versions open or migrate what it made. The archive
 holds a folder ``study``: ``settings.toml``, the files of ``data/`` and the study ``mined/``, which
 was mined from four series, cross-validated, compared with replicates, and then grown by a fifth.
-``study-0.1.0.json`` holds values of it, read through ``dglzarr.open`` and ``dglzarr.query``.
+``study-VERSION.json`` holds values of it, read through ``dglzarr.open`` and ``dglzarr.query``.
 
 The study is made in ``/study``, which is removed again, so that no store names a folder of the
 machine it was made on. Values are the same whenever this is run; the identities of stores, their
@@ -12,6 +12,7 @@ writes anew, and the folds and replicates, which are studies and stores like the
 """
 
 import json
+import lzma
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ import dglzarr
 from dglzarr.query import table
 from dglzarr.testing import simulate_expression, write_annotation, write_gct, write_series_matrix
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 FOLDER = Path("/study")
 STUDY = FOLDER / "mined"
 TARGET = Path(__file__).with_name(f"study-{VERSION}.tar.xz")
@@ -191,10 +192,14 @@ def write_values(values: dict[str, dict[str, object]]) -> None:
 
 
 def pack() -> None:
-    """Write the archive: files alone, in the order of their names, of nobody and of no time."""
+    """Write the archive: files alone, like ones together, of nobody and of no time."""
     files = [path for path in FOLDER.rglob("*") if path.is_file()]
-    with tarfile.open(TARGET, "w:xz", preset=9) as archive:
-        for path in sorted(files):
+    small = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 4, "lp": 0, "pb": 0}
+    with (
+        lzma.open(TARGET, "w", filters=[small]) as packed,
+        tarfile.open(fileobj=packed, mode="w") as archive,
+    ):
+        for path in sorted(files, key=lambda path: (path.name, path)):
             name = path.relative_to(FOLDER.parent)
             if set(name.parts) & set(LEFT_OUT):
                 continue
