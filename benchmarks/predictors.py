@@ -35,7 +35,7 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.neighbors import KNeighborsRegressor
 
 from dglzarr.cli import guarded
-from dglzarr.evaluation.predictors import FIT, TUNE, Training, fit_predictors, train_network
+from dglzarr.evaluation.predictors import fit_predictors, train_network, training_of
 from dglzarr.evaluation.sketch import sketch_training
 from dglzarr.kernels.linear import predict_ridge, ridge_partial, ridge_path
 from dglzarr.kernels.panels import principal_axes, select_panel
@@ -114,8 +114,7 @@ def of_package(name: str, uris: tuple[str, str], panel: Index, to: Index) -> Pre
         open_store(source, NORMALIZED)["split"].values,
         open_store(samples, SAMPLES)["keep"],
     )
-    fold = fit_and_test(split, keep.values)
-    training = Training(source, samples, fold == FIT, (fold == TUNE,))
+    training = training_of(source, samples, fit_and_test(split, keep.values))
     asked: Any = {"alphas": (), "neighbors": EvaluateOptions().neighbors}
     with tempfile.TemporaryDirectory() as folder:
         if name == "dgex":

@@ -107,23 +107,26 @@ class Training(NamedTuple):
         return reduce(merge_ridge, (ridge_partial(x, y) for x, y in blocks))
 
 
-def held_back(
-    fold: NDArray[np.int8], series: Sequence[str], *, n_parts: int = INNER_FOLDS
-) -> tuple[Mask, ...]:
-    """Return the parts that `Training` holds back, (sample,) each.
+def training_of(
+    source: str, samples: str, fold: NDArray[np.int8], *, n_parts: int = INNER_FOLDS
+) -> Training:
+    """Return what predictors of a study are fitted on, and chosen on.
 
     Parameters
     ----------
+    source, samples : URIs of the normalized and samples stores
     fold : (sample,), 0 (fit), 1 (validation) or others
-    series : (sample,), the series of each; samples of one stay together, where there are several
-    n_parts : of the training samples, where there is no validation sample
+    n_parts : of the training samples, held back in turn where there is no validation sample;
+        samples of one series stay together, where there are several
     """
     if (fold == TUNE).any():
-        return (fold == TUNE,)
+        return Training(source, samples, fold == FIT, (fold == TUNE,))
     chosen = np.flatnonzero(fold == FIT)
     part = np.full(fold.size, -1)
-    part[chosen] = inner_folds([series[int(i)] for i in chosen], n_folds=n_parts, seed=0)
-    return tuple(part == k for k in range(int(part.max(initial=-1)) + 1))
+    series = [str(name) for name in read_array(source, "series")[chosen]]
+    part[chosen] = inner_folds(series, n_folds=n_parts, seed=0)
+    held = tuple(part == k for k in range(int(part.max(initial=-1)) + 1))
+    return Training(source, samples, fold == FIT, held)
 
 
 @dataclass(frozen=True)

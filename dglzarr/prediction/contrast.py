@@ -17,7 +17,7 @@ from scipy.stats import false_discovery_control
 from dglzarr.errors import ConfigError, hint
 from dglzarr.evaluation.cohorts import HeldOut
 from dglzarr.evaluation.panels import BASELINE, RANDOM, Panel, feature_names, stored_panels
-from dglzarr.evaluation.predictors import FIT, TEST, Training, fit_predictors, held_back
+from dglzarr.evaluation.predictors import TEST, fit_predictors, training_of
 from dglzarr.kernels.grouping import group_samples
 from dglzarr.kernels.moderated import MIN_SAMPLES, Moderated, moderated_t
 from dglzarr.sources.identifiers import find_genes
@@ -136,8 +136,7 @@ def contrast(root: str, asked: Asked, *, on_progress: Progress | None = None) ->
     std = mask["gene_std"].values[targets].astype(np.float32)
     sets = _sets(asked.gene_sets, ds, targets)
     groups = [_measured(name, z, std, case, control) for name, case, control in places]
-    parts = held_back(fold, [str(name) for name in ds["series"].values])
-    training = Training(source, samples, fold == FIT, parts)
+    training = training_of(source, samples, fold)
     rows = [_row("all targets", "measured", of, z, z, std, sets) for of in groups]
     for done, panel in enumerate([*panels, nothing]):
         if on_progress is not None:

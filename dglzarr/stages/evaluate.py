@@ -38,8 +38,8 @@ from dglzarr.evaluation.predictors import (
     PredictorName,
     Training,
     fit_predictors,
-    held_back,
     train_network,
+    training_of,
 )
 from dglzarr.kernels.comparison import bootstrap_interval, paired_test
 from dglzarr.kernels.metrics import known_mean
@@ -206,9 +206,7 @@ def evaluate(  # noqa: PLR0913  (eight, and the claim)
     panels += stored_panels(open_store(landmarks), index)
     is_target = common_targets(ds, panels, options.target_rule)
     fold = fit_and_test(ds["split"].values, mask["keep"].values)
-    held = held_back(fold, [str(name) for name in ds["series"].values])
-    training = Training(source, samples, fold == FIT, held)
-    targets = np.flatnonzero(is_target)
+    training, targets = training_of(source, samples, fold), np.flatnonzero(is_target)
     networks = [""] * len(panels)
     if "dgex" in options.predictors:
         networks = _networks(_folder(target), panels, training, targets, options.dgex, seed, run)

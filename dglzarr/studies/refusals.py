@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dglzarr.errors import SourceError
-from dglzarr.storage.files import put, told
+from dglzarr.storage.files import place_of, put, told
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +51,7 @@ def settle(root: str, refused: Mapping[str, str], n_sources: int, share: float) 
         When more are refused; the list is written all the same.
     """
     rows = [f"{source}\t{' '.join(why.split())}\n" for source, why in sorted(refused.items())]
-    path = Path(root, REFUSED)
+    path = place_of(root, REFUSED)
     with told(str(path), remedy="Make room for it."):
         if rows:
             put(path, "".join([_HEADER, *rows]).encode())
@@ -70,7 +69,7 @@ def settle(root: str, refused: Mapping[str, str], n_sources: int, share: float) 
 
 def read_refused(root: str) -> dict[str, str]:
     """Return what a study left out when it last grew, and why, by source."""
-    path = Path(root, REFUSED)
+    path = place_of(root, REFUSED)
     if not path.is_file():
         return {}
     with told(str(path)):

@@ -10,7 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 from dglzarr.errors import ConfigError, StoreError
 from dglzarr.evaluation.cohorts import HeldOut
 from dglzarr.evaluation.measures import evaluate_predictor
-from dglzarr.evaluation.predictors import Training, fit_predictors, held_back
+from dglzarr.evaluation.predictors import Training, fit_predictors, training_of
 from dglzarr.kernels.comparison import bootstrap_interval
 from dglzarr.kernels.metrics import mae_within_series, null_fraction
 from dglzarr.kernels.quantile import apply_quantile
@@ -304,7 +304,7 @@ def test_evaluate__without_validation_each_fifth_of_the_series_chooses(tmp_path,
     ds = open_store(study.target)
     targets = np.flatnonzero(ds["is_target"].values)
     train = study.rows(TRAIN)
-    parts = held_back(np.where(train, 0, 2), series)
+    parts = training_of(study.source, study.samples, np.where(train, 0, 2)).held
     assert (np.sum(parts, axis=0) == train).all()
     of_part = [{series[i] for i in np.flatnonzero(part)} for part in parts]
     assert len(parts) == (4 if n_series == 4 else 5)
