@@ -342,8 +342,8 @@ def draw(rows: Sequence[Row], sizes: Sequence[int], path: Path) -> None:
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "leaderboard"})
     shown = [row for row in rows if row[0] != "random"][::-1]
     figure, axes = plt.subplots(
-        1, len(sizes), figsize=(2.2 * len(sizes) + 2, 0.3 * len(shown) + 1.2), sharey=True,
-        layout="constrained", squeeze=False,
+        1, len(sizes), figsize=(2.2 * len(sizes) + 2, 0.3 * len(shown) + 1.2), sharex=True,
+        sharey=True, layout="constrained", squeeze=False,
     )  # fmt: skip
     for axis, size in zip(axes[0], sizes, strict=True):
         axis.axvline(0, color="#999999", linewidth=0.8)
