@@ -35,6 +35,7 @@ IMPORTERS = {
     "keras": {"dglzarr/models/"},
     "matplotlib": {"dglzarr/report/"},
     "numba": {"dglzarr/kernels/compiled.py"},
+    "obstore": {"dglzarr/storage/buckets.py"},
     "prefect": {"flows/"},
     "pydantic": {
         *("dglzarr/evaluation/panels.py", "dglzarr/models/options.py"),
@@ -47,7 +48,7 @@ IMPORTERS = {
     "tensorflow": {"dglzarr/models/adam.py"},
     "typer": {"dglzarr/cli.py"},
     "uvicorn": {"dglzarr/serve/run.py"},
-    "zarr": {f"dglzarr/storage/{name}.py" for name in ("objects", "rows", "store")},
+    "zarr": {f"dglzarr/storage/{name}.py" for name in ("bucket_zarr", "objects", "rows", "store")},
 }
 
 

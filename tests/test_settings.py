@@ -270,8 +270,8 @@ def test_load_settings__wrong_type_or_value(text, message, tmp_path):
         (MINIMAL + "[cluster]\nkind = 'address'\n", "cluster.kind: 'address' needs address or"),
         ('root = ""\n[[sources]]\nuri = "a"\n', "root: .*at least 1 character"),
         (
-            'root = "s3://bucket/study"\n[[sources]]\nuri = "a"\n',
-            "root: expected a local folder, got 's3://bucket/study'",
+            'root = "https://bucket/study"\n[[sources]]\nuri = "a"\n',
+            "root: expected a local folder or s3://BUCKET/FOLDER, .*got 'https://bucket/study'",
         ),
         (MINIMAL + "[enrich]\nontology = 'go.obo'\n", "enrich.ontology: goes with associations"),
         (

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zarr.storage import ObjectStore
 
-from dglzarr.storage.buckets import told_of
+from dglzarr.storage.buckets import connect, split, told_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer, BufferPrototype
 
 
-class BucketStore(ObjectStore[Any]):
+class BucketStore(ObjectStore):  # type: ignore[type-arg]  # generic in newer ones
     """Zarr's store of obstore's, which says what a server refuses."""
 
     @property
@@ -56,3 +56,8 @@ class BucketStore(ObjectStore[Any]):
         """Remove an object."""
         with told_of(f"{self._place}/{key}"):
             await super().delete(key)
+
+
+def open_zarr_store(uri: str, *, read_only: bool) -> BucketStore:
+    """Return a folder in a bucket as Zarr reads and writes it."""
+    return BucketStore(connect("/".join(split(uri))), read_only=read_only)

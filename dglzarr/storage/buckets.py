@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from zarr.abc.store import Store
-
 SCHEMES = ("s3", "gs", "az")
 """Amazon's and whatever speaks its protocol, Google's, Azure's."""
 
@@ -388,15 +386,6 @@ def split(uri: str) -> tuple[str, str]:
     scheme, _, rest = uri.partition("://")
     bucket, *parts = (part for part in rest.split("/") if part)
     return f"{scheme}://{bucket}", "/".join(parts)
-
-
-def open_zarr_store(uri: str, *, read_only: bool = True) -> Store:
-    """Return a folder in a bucket as Zarr reads and writes it."""
-    _obstore()
-    from dglzarr.storage.bucket_zarr import BucketStore  # noqa: PLC0415  (needs obstore)
-
-    address, key = split(uri)
-    return BucketStore(connect(f"{address}/{key}"), read_only=read_only)
 
 
 def connect(address: str) -> Any:  # noqa: ANN401

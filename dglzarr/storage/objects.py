@@ -17,7 +17,8 @@ import google_crc32c
 from zarr.storage import LocalStore, WrapperStore
 
 from dglzarr.errors import StoreError
-from dglzarr.storage.buckets import is_bucket, open_zarr_store
+from dglzarr.storage.bucket_zarr import open_zarr_store
+from dglzarr.storage.buckets import is_bucket
 from dglzarr.storage.files import PARTIAL, open_filesystem, put, tag
 
 if TYPE_CHECKING:

@@ -124,11 +124,10 @@ def read_attributes(uri: str) -> dict[str, Any] | None:
     """Return the attributes of the store, or the record of the model, at ``uri``; None without."""
     filesystem, path = open_filesystem(uri)
     for file, attributes_of in _RECORDS.items():
-        name = f"{path}/{file}"
-        if not filesystem.exists(name):
-            continue
         try:
-            return attributes_of(filesystem.cat_file(name))
+            return attributes_of(filesystem.cat_file(f"{path}/{file}"))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
         except (ValueError, AttributeError, TypeError) as error:
             raise StoreError(f"{uri}: cannot be read: {file}: {error}.{_REMOVE}") from error
     return None
