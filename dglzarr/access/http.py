@@ -103,12 +103,12 @@ class Limiter:
         self._next = 0.0
         self._lock = threading.Lock()
 
-    def wait(self) -> None:
-        """Sleep until it is this request's turn."""
+    def wait(self, stopped: threading.Event) -> None:
+        """Sleep until it is this request's turn, or all are stopped."""
         with self._lock:
             turn = max(time.monotonic(), self._next)
             self._next = turn + self._gap
-        time.sleep(max(0.0, turn - time.monotonic()))
+        stopped.wait(max(0.0, turn - time.monotonic()))
 
     def pause(self, seconds: float) -> None:
         """Let nobody ask for so long: a server wants it."""
@@ -188,8 +188,8 @@ class Client:
         host = urlsplit(address).netloc
         if host in self._down:
             raise RefusedError(self._down[host])
+        self._limiter.wait(self._stopped)
         self.check_stopped()
-        self._limiter.wait()
         timeout = (min(_CONNECT_SECONDS, self.options.time_out), self.options.time_out)
         with _told(host, self.options.time_out):
             response = self._session().request(
@@ -266,15 +266,14 @@ class Client:
             raise RefusedError(self._given_up(error)) from error
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
-        """Return the seconds to wait: what the server asks, else more each time, with jitter."""
+        """Return the seconds to wait: more each time, with jitter, or what the server asks."""
         error = state.outcome.exception() if state.outcome else None
-        asked = getattr(error, "wait", None)
-        if asked is not None:
+        asked = getattr(error, "wait", None) or 0.0
+        if asked <= _LONGEST_ASKED:  # else it is given up, and others need not wait
             self._limiter.pause(asked)
-            return float(asked)
         first = self.options.first_wait
         grown = tenacity.wait_exponential(multiplier=first, max=_LONGEST_WAIT)
-        return float((grown + tenacity.wait_random(0, first))(state))
+        return max(asked, float((grown + tenacity.wait_random(0, first))(state)))
 
     def _given_up(self, error: AgainError) -> str:
         """Return why something was given up, and remember a host that cannot be reached."""

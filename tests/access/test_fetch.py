@@ -9,13 +9,16 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from dglzarr.access.http import Client, RefusedError
 from dglzarr.access.lock import read_lock
+from dglzarr.access.options import FetchOptions
 from dglzarr.cli import app
 from dglzarr.errors import ConfigError, SourceError
 from dglzarr.settings import load_settings
@@ -366,8 +369,6 @@ def address_of(place):
 
 def at(place, port, call):
     """Call with the server at the port that the lock records."""
-    import threading
-
     from dglzarr.testing.mirror import Mirror
 
     with Mirror(place / "served", port=port) as mirror:
@@ -510,6 +511,30 @@ def test_requests__at_most_so_many_a_second(place, monkeypatch):
         times = [at for at, _, _ in mirror.asked]
     assert len(times) == 10
     assert times[-1] - times[0] >= 9 / 10 - 0.05, "10 a second, over all threads"
+
+
+def test_requests__a_server_that_wants_a_day_holds_up_nobody_else(place, asked):
+    for accession in ("GSE7", "GSE8"):
+        matrix(place / "served", accession)
+    done = asked(["GSE7", "GSE8"], {path_of("GSE7"): ["tomorrow"]})
+    assert re.search(r"asks to wait \d+ s. Run again then", done["GSE7"].told)
+    assert done["GSE8"].state == "fetched"
+
+
+def test_requests__patience_grows_whatever_a_server_says_and_ends_when_stopped(place):
+    options = FetchOptions(first_wait=0.3, attempts=3, requests_per_second=10.0)
+    client = Client(options)
+    with serving(place / "served", {"/a": ["soon"]}) as mirror:
+        with pytest.raises(RefusedError, match=r"status 429 .* 3 times in a row"):
+            client.text(f"{mirror.address}/a")
+        times = [at for at, _, _ in mirror.asked]
+        assert times[1] - times[0] >= 0.3
+        assert times[2] - times[1] >= 0.6
+        client._limiter.pause(200)
+        threading.Timer(0.1, client.stop).start()
+        with pytest.raises(RefusedError, match="stopped before"):
+            client.text(f"{mirror.address}/a")
+        assert len(mirror.asked) == 3
 
 
 def test_mine__gets_what_is_missing_and_then_is_offline(place, monkeypatch):
