@@ -317,6 +317,7 @@ class Client:
         """Return this thread's session."""
         if not hasattr(self._threads, "session"):
             session = requests.Session()
+            session.auth = lambda request: request  # else what ~/.netrc has is sent
             session.headers.update(
                 {"User-Agent": f"dglzarr/{version('dglzarr')}", "Accept-Encoding": "identity"}
             )

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+import requests
 from typer.testing import CliRunner
 
 from dglzarr.access.http import Client, RefusedError
@@ -535,6 +536,14 @@ def test_requests__patience_grows_whatever_a_server_says_and_ends_when_stopped(p
         with pytest.raises(RefusedError, match="stopped before"):
             client.text(f"{mirror.address}/a")
         assert len(mirror.asked) == 3
+
+
+def test_requests__no_password_of_netrc_is_sent(place, monkeypatch):
+    (place / "netrc").write_text("default login me password secret\n")
+    monkeypatch.setenv("NETRC", str(place / "netrc"))
+    session = Client(FetchOptions())._session()
+    asked = session.prepare_request(requests.Request("GET", "https://127.0.0.1/a"))
+    assert "Authorization" not in asked.headers
 
 
 def test_mine__gets_what_is_missing_and_then_is_offline(place, monkeypatch):
