@@ -218,7 +218,7 @@ class Client:
         def read() -> str:
             with self.open(address, form=form) as response:
                 found = bytearray()
-                for piece in pieces(response, self.options.time_out):
+                for piece in pieces(response, self.options.time_out, self.check_stopped):
                     found += piece
                     if len(found) > MOST_TEXT_NBYTES:
                         raise RefusedError(
@@ -326,23 +326,28 @@ class Client:
         return found
 
 
-def pieces(response: requests.Response, time_out: float) -> Iterator[bytes]:
+def pieces(
+    response: requests.Response, time_out: float, check_stopped: Callable[[], None]
+) -> Iterator[bytes]:
     """Yield the body of an answer as it comes, about a mebibyte at once.
 
     Raises
     ------
     AgainError
         When it breaks off, or hardly anything comes for ``time_out`` seconds.
+    RefusedError
+        Of ``check_stopped``, which is called whenever something came.
     """
     kept = bytearray()
     try:
         with _told(urlsplit(response.url).netloc, time_out):
             for piece in _steady(response, time_out):
                 kept += piece
+                check_stopped()
                 if len(kept) >= PIECE_NBYTES:
                     yield bytes(kept)
                     kept.clear()
-    except AgainError:
+    except (AgainError, RefusedError):
         yield bytes(kept)  # what came before it broke off
         raise
     if kept:

@@ -17,6 +17,7 @@ import pytest
 import requests
 from typer.testing import CliRunner
 
+from dglzarr.access.fetch import Fetcher
 from dglzarr.access.http import Client, RefusedError
 from dglzarr.access.lock import read_lock
 from dglzarr.access.options import FetchOptions
@@ -544,6 +545,18 @@ def test_requests__no_password_of_netrc_is_sent(place, monkeypatch):
     session = Client(FetchOptions())._session()
     asked = session.prepare_request(requests.Request("GET", "https://127.0.0.1/a"))
     assert "Authorization" not in asked.headers
+
+
+def test_requests__a_slow_download_stops_at_once_and_keeps_what_came(place):
+    (place / "served" / "a").write_bytes(bytes(400_000))
+    fetcher = Fetcher(FetchOptions(cache=str(place / "cache")))
+    with serving(place / "served", rate=50_000) as mirror:
+        threading.Timer(0.5, fetcher.client.stop).start()
+        started = time.monotonic()
+        with pytest.raises(RefusedError, match=r"stopped before .* what has come is kept"):
+            fetcher.get(f"{mirror.address}/a", "a", is_gzip=False)
+        assert time.monotonic() - started < 4, "all of it takes eight seconds"
+    assert part(place) > 0
 
 
 def test_mine__gets_what_is_missing_and_then_is_offline(place, monkeypatch):
