@@ -68,6 +68,7 @@ class Fetcher:
         self.locked = dict(locked or {})
         self._tally = Tally(on_progress)
         self._got: dict[str, Fetched] = {}
+        self._turns: dict[str, threading.Lock] = {}
 
     def text(self, address: str) -> str:
         """Return a page.
@@ -90,18 +91,19 @@ class Fetcher:
         OSError
             When the disk refuses.
         """
-        if address in self._got and self._got[address].path.is_file():
-            return self._got[address]
-        download = Download(
-            self.client,
-            self.cache,
-            address,
-            name=name,
-            is_matrix=is_matrix,
-            is_gzip=is_gzip,
-            on_bytes=self._tally.add,
-        )
-        found = self._got[address] = download.run()
+        with self._turns.setdefault(address, threading.Lock()):
+            if address in self._got and self._got[address].path.is_file():
+                return self._got[address]
+            download = Download(
+                self.client,
+                self.cache,
+                address,
+                name=name,
+                is_matrix=is_matrix,
+                is_gzip=is_gzip,
+                on_bytes=self._tally.add,
+            )
+            found = self._got[address] = download.run()
         known = self.locked.get(address)
         if known is not None and known.sha256 != found.sha256:
             raise ChangedUpstreamError(

@@ -1,5 +1,6 @@
 """Fetching from a server of this machine that misbehaves: real sockets and files."""
 
+import fcntl
 import gzip
 import hashlib
 import json
@@ -11,12 +12,14 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import requests
 from typer.testing import CliRunner
 
+from dglzarr.access.cache import Cache
 from dglzarr.access.fetch import Fetcher
 from dglzarr.access.http import Client, RefusedError
 from dglzarr.access.lock import read_lock
@@ -557,6 +560,37 @@ def test_requests__a_slow_download_stops_at_once_and_keeps_what_came(place):
             fetcher.get(f"{mirror.address}/a", "a", is_gzip=False)
         assert time.monotonic() - started < 4, "all of it takes eight seconds"
     assert part(place) > 0
+
+
+def test_requests__a_file_that_many_want_is_fetched_once(place):
+    (place / "served" / "a").write_bytes(bytes(50_000))
+    fetcher = Fetcher(FetchOptions(cache=str(place / "cache"), requests_per_second=10.0))
+    with serving(place / "served", rate=100_000) as mirror, ThreadPoolExecutor(4) as pool:
+        got = [
+            pool.submit(fetcher.get, f"{mirror.address}/a", "a", is_gzip=False) for _ in range(4)
+        ]
+        assert len({one.result().path for one in got}) == 1
+    assert len(mirror.asked) == 1
+
+
+def test_cache__who_waited_for_another_is_alone_too(place):
+    cache, came, done = Cache(place / "cache"), threading.Event(), threading.Event()
+
+    def second():
+        with cache.partial("a"):
+            came.set()
+            assert done.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        with cache.partial("a") as mine:
+            waiting = pool.submit(second)
+            assert not came.wait(0.3)
+            cache.forget(mine)
+        assert came.wait(60)
+        with (mine / "lock").open("w") as third, pytest.raises(BlockingIOError):
+            fcntl.flock(third, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        done.set()
+        waiting.result()
 
 
 def test_mine__gets_what_is_missing_and_then_is_offline(place, monkeypatch):
