@@ -376,7 +376,7 @@ class _Work:
                 raise ChangedUpstreamError(
                     f"expected {changes[0]}. Take what is new with 'dglzarr fetch --update'"
                 )
-            if changes:
+            if changes or (self.update and not all(map(self._is_here, known))):
                 for entry in known:
                     self.fetcher.locked.pop(entry.address, None)
                 known = []
@@ -413,6 +413,11 @@ class _Work:
         for entry in known:
             if entry.address.startswith(_MADE) and not self._is_here(entry):
                 self._make_sheet(entry.address.removeprefix(_MADE), known)
+                if not self._is_here(entry):
+                    raise ChangedUpstreamError(
+                        f"expected {entry.name} as it was made before, got another, since it is "
+                        "made otherwise now. Take it with 'dglzarr fetch --update'"
+                    )
 
     def _is_here(self, entry: Entry) -> bool:
         """Return whether a file is in the cache and as it was; remove one that is not."""

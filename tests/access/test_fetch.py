@@ -20,7 +20,7 @@ import requests
 from typer.testing import CliRunner
 
 from dglzarr.access.cache import Cache
-from dglzarr.access.fetch import Fetcher
+from dglzarr.access.fetch import ChangedUpstreamError, Fetcher, entry_of
 from dglzarr.access.http import Client, RefusedError
 from dglzarr.access.lock import read_lock
 from dglzarr.access.options import FetchOptions
@@ -365,6 +365,40 @@ def test_fetch__a_changed_file_is_told_and_never_taken(place, asked):
     assert at(place, port, lambda s: fetch(s, update=True)).state == "fetched"
     (source,) = Plan.of(load_settings(place / "study.toml")).sources
     assert Path(source.path).read_bytes() == served.read_bytes() != old
+
+
+def test_fetch__what_the_lock_records_is_taken_from_the_cache_or_refused_each_time(place):
+    options = FetchOptions(cache=str(place / "cache"), requests_per_second=10.0)
+    served = place / "served" / "a"
+    served.write_bytes(b"old")
+    with serving(place / "served") as mirror:
+        address = f"{mirror.address}/a"
+        entry = entry_of(
+            "uri:a", "data", address, Fetcher(options).get(address, "a", is_gzip=False)
+        )
+        served.write_bytes(b"new")
+        fetcher = Fetcher(options, locked={address: entry})
+        assert fetcher.get(address, "a", is_gzip=False).path.read_bytes() == b"old"
+        fetcher.get(address, "a", is_gzip=False).path.unlink()
+        for _ in range(2):
+            with pytest.raises(ChangedUpstreamError, match=r"expected a as of .* got another"):
+                fetcher.get(address, "a", is_gzip=False)
+
+
+def test_fetch__a_sheet_that_is_made_otherwise_now_is_told_and_updated(place, asked, monkeypatch):
+    empty_matrix(place / "served", "GSE60", ["GSM1", "GSM2"])
+    ncbi_counts(place / "served", "GSE60", ["GSM1", "GSM2"])
+    asked("GSE60")
+    (sheet,) = (place / "cache").rglob("GSE60_samples.tsv")
+    sheet.unlink()
+    monkeypatch.setattr("dglzarr.studies.fetch._sheet", lambda _: b"Sample\tnew\nGSM1\t1\n")
+    port = address_of(place)
+    for _ in range(2):
+        done = at(place, port, fetch)
+        assert (done.state, "fetch --update" in done.told) == ("changed", True)
+    assert at(place, port, lambda s: fetch(s, update=True)).state == "fetched"
+    (source,) = Plan.of(load_settings(place / "study.toml")).sources
+    assert "new" in Path(source.options.sample_sheet).read_text()
 
 
 def address_of(place):
