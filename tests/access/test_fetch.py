@@ -692,6 +692,8 @@ def test_init__of_nothing(place, monkeypatch):
         ('uri = "ftp://example.org/a.gz"', r"expected an https, s3 or gs address, got ftp://"),
         ('uri = "https://me:pw@example.org/a.gz"', r"without credentials, got one with them at"),
         ('uri = "https://example.org/a.gz?token=x"', r"expected an address without credentials"),
+        ('uri = "s3://me:pw@bucket/a.gz"', r"a bucket and a name in it, got more at s3://bucket:"),
+        ('uri = "gs://bucket/a.gz?token=x"', r"got more at gs://bucket: a user or a query\. Name"),
     ],
 )  # fmt: skip
 def test_settings__what_cannot_be_fetched(tmp_path, source, told):
