@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
@@ -144,17 +145,18 @@ def _accessions(place: str, given: Sequence[str]) -> Iterator[str]:
 
 def _listed(path: str, lines: Sequence[str]) -> Iterator[str]:
     """Yield the accessions of a file: the first word of each line, a header and # left out."""
-    n_found = 0
+    n_found, is_begun = 0, False
     for number, line in enumerate(lines, start=1):
         word = line.replace(",", "\t").split("#")[0].split("\t")[0].strip().strip('"')
         if ACCESSION.fullmatch(word):
             n_found += 1
             yield word.upper()
-        elif word and n_found:
+        elif word and (is_begun or re.match(r"G\D*\d", word, re.IGNORECASE)):
             raise ConfigError(
                 f"{path}, line {number}: expected an accession such as GSE10072, got {word!r}. "
                 "Correct the line."
             )
+        is_begun = is_begun or bool(word)
     if not n_found:
         raise ConfigError(f"{path}: expected accessions such as GSE10072, got none.")
 

@@ -704,8 +704,18 @@ def test_settings__what_cannot_be_fetched(tmp_path, source, told):
     assert "token=x" not in str(raised.value)
 
 
-def test_settings__a_file_of_accessions_with_a_wrong_line(tmp_path):
-    (tmp_path / "list.txt").write_text("GSE1\nGPL96\n")
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("GSE1\nGPL96\n", r"line 2: expected an accession .*got 'GPL96'"),
+        ("GES10072\nGSE3\n", r"line 1: expected an accession .*got 'GES10072'"),
+        ("accession\nGSE 2\nGSE3\n", r"line 2: expected an accession .*got 'GSE 2'"),
+        ("my series\nof lung\nGSE3\n", r"line 2: expected an accession .*got 'of lung'"),
+        ("accession\n", r"expected accessions such as GSE10072, got none"),
+    ],
+)
+def test_settings__a_file_of_accessions_with_a_wrong_line(tmp_path, text, told):
+    (tmp_path / "list.txt").write_text(text)
     (tmp_path / "study.toml").write_text('root = "study"\n[[sources]]\ngeo = "list.txt"\n')
-    with pytest.raises(ConfigError, match=r"list.txt, line 2: expected an accession .*got 'GPL96'"):
+    with pytest.raises(ConfigError, match=rf"list.txt.*{told}"):
         wanted(load_settings(tmp_path / "study.toml"))
