@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 from dglzarr.access.fetch import entry_of
-from dglzarr.access.http import AbsentError, RefusedError, check_address
+from dglzarr.access.http import AbsentError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -208,7 +208,7 @@ def _fetch_counts(fetcher: Fetcher, accession: str) -> list[Entry]:
                 "name the file"
             )
         for name, link in found.items():
-            address = check_address(urljoin(page, link))
+            address = fetcher.client.led_to(page, page, link)
             file = fetcher.get(address, name, is_gzip=True)
             entries.append(entry_of(f"geo:{accession}", kind, address, file))
     return entries

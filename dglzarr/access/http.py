@@ -175,7 +175,7 @@ class Client:
                     return
                 if form is not None:
                     raise RefusedError(f"expected an answer of {first}, got sent elsewhere")
-                asked = self._redirected(first, asked, response.headers["Location"])
+                asked = self.led_to(first, asked, response.headers["Location"])
         raise RefusedError(
             f"expected a file, got sent on {_MOST_REDIRECTS} times from {shown_address(first)}. "
             "Try again later, or download it and name the file"
@@ -300,8 +300,14 @@ class Client:
         if status not in (200, 206, 416):
             raise RefusedError(f"expected a file at {address}, got status {status}. Correct it")
 
-    def _redirected(self, first: str, address: str, location: str) -> str:
-        """Return where a server sends to, where that is allowed."""
+    def led_to(self, first: str, address: str, location: str) -> str:
+        """Return where a server sends or links to, where that is allowed.
+
+        Raises
+        ------
+        RefusedError
+            When it is another host than the first one and those that are known.
+        """
         to = urljoin(address, location)
         host = urlsplit(to).hostname or ""
         known = (urlsplit(first).hostname or "", *HOSTS, *self.options.hosts)

@@ -213,6 +213,19 @@ def test_fetch__rna_seq_without_counts_is_refused(place, asked):
     assert read_lock(place / "sources.lock") == []
 
 
+def test_fetch__a_page_that_links_to_an_unknown_host_is_not_followed(place, asked, monkeypatch):
+    empty_matrix(place / "served", "GSE60", ["GSM1"])
+    listed = Fetcher.text
+
+    def text(fetcher, address):
+        away = f'<a href="https://example.invalid/{COUNTS.format("GSE60")}">'
+        return away if "download" in address else listed(fetcher, address)
+
+    monkeypatch.setattr(Fetcher, "text", text)
+    told = asked("GSE60")["GSE60"].told
+    assert re.search(r"send to a known host by https, got https://example\.invalid\. .*hosts", told)
+
+
 def test_fetch__rna_seq_of_several_platforms_needs_no_choice(place, asked):
     for platform, samples in (("GPL11154", ["GSM1", "GSM2"]), ("GPL16791", ["GSM3"])):
         empty_matrix(place / "served", "GSE60", samples, platform=platform)
