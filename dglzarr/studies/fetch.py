@@ -221,7 +221,8 @@ def _to_ingest(one: Wanted, paths: dict[Entry, str]) -> list[Found]:
     if one.settings.unit is None and one.settings.gtex is not None:
         more["unit"] = unit_of(one.settings.gtex, one.settings.gtex_values)
     values = of.get("counts") or of.get("matrix") or of["data"]
-    return [Found(path, more) for path in sorted(values)]
+    beside = of.get("matrix", []) if "labels" in of else []  # of other platforms than the counts
+    return [Found(path, more) for path in sorted(values)] + [Found(path) for path in sorted(beside)]
 
 
 # ---------------------------------------------------------------- fetching
@@ -410,7 +411,7 @@ class _Work:
         for entry in known:
             if not self._is_here(entry) and not entry.address.startswith(_MADE):
                 is_gzip = entry.name.endswith(".gz")
-                is_matrix = entry.kind == "matrix"
+                is_matrix = entry.kind in ("matrix", "labels")
                 self.fetcher.get(entry.address, entry.name, is_matrix=is_matrix, is_gzip=is_gzip)
         for entry in known:
             if entry.address.startswith(_MADE) and not self._is_here(entry):
@@ -461,7 +462,9 @@ class _Work:
     def _make_sheet(self, accession: str, entries: Sequence[Entry]) -> Entry:
         """Return the sheet of a series' samples, made from the heads of its matrices."""
         cache = self.fetcher.cache
-        matrices = [cache.place(e.sha256, e.name) for e in entries if e.kind == "matrix"]
+        is_told = any(e.kind == "labels" for e in entries)
+        kind = "labels" if is_told else "matrix"  # as older locks call them
+        matrices = [cache.place(e.sha256, e.name) for e in entries if e.kind == kind]
         content = _sheet(matrices)
         name, sha256 = f"{accession}_samples.tsv", tag(content)
         with whole(cache.place(sha256, name)) as partial:

@@ -238,6 +238,22 @@ def test_fetch__rna_seq_of_several_platforms_needs_no_choice(place, asked):
     ]  # fmt: skip
 
 
+def test_fetch__a_platform_is_chosen_of_rna_seq_and_arrays(place, asked):
+    empty_matrix(place / "served", "GSE60", ["GSM1", "GSM2"], platform="GPL11154")
+    matrix(place / "served", "GSE60", platform="GPL570", several=True)
+    ncbi_counts(place / "served", "GSE60", ["GSM1", "GSM2"])
+    assert "expected one platform, got GPL11154 and GPL570" in asked("GSE60")["GSE60"].told
+    names = {"GPL570": ["GSE60-GPL570_series_matrix.txt.gz"], "GPL11154": [COUNTS.format("GSE60")]}
+    names["any"] = names["GPL11154"] + names["GPL570"]
+    for platform, expected in names.items():
+        assert asked("GSE60", extra=f'platform = "{platform}"')["GSE60"].state == "fetched"
+        sources = Plan.of(load_settings(place / "study.toml")).sources
+        assert [Path(source.path).name for source in sources] == expected
+        assert [source.options.unit for source in sources] == [
+            "counts" if "raw_counts" in name else None for name in expected
+        ]
+
+
 # ---------------------------------------------------------------- what goes wrong and is overcome
 
 
