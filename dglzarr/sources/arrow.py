@@ -220,7 +220,8 @@ def _turned(
     first_row = ["", *("0" for _ in numbers)]
     found = gene_columns(path.name, [text[0], *numbers], first_row, reading)
     genes = [numbers[place - 1] for place in found]
-    text = [*text, *sorted({*numbers} - {*genes}, key=numbers.index)]
+    known = set(genes)
+    text = [*text, *(name for name in numbers if name not in known)]
     check_unique(path, "gene", genes)
     values = ArrowValues(path, kind, tuple(genes), n_rows, is_turned=True)
     return turned_source(path, kind, genes, (text, _cells(path, kind, text)), values)
