@@ -31,6 +31,11 @@ def public_address(uri: str) -> str:
     """
     parts = urlsplit(uri)
     path = quote(unquote(parts.path))
+    if parts.scheme in ("gs", "s3") and ("@" in parts.netloc or parts.query):
+        raise RefusedError(
+            f"expected a bucket and a name in it, got more at {parts.scheme}://{parts.hostname}: a "
+            "user or a query. Name a public object, or download it and name the file"
+        )
     if parts.scheme == "gs":
         return f"https://storage.googleapis.com/{parts.netloc}{path}"
     if parts.scheme == "s3":

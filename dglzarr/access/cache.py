@@ -9,9 +9,8 @@ import fcntl
 import hashlib
 import os
 import re
-import shutil
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, TextIO
 
 from dglzarr.access.http import RefusedError
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
+_LOCK = "lock"
 
 
 def check_name(name: str) -> str:
@@ -73,13 +73,28 @@ class Cache:
         Another process that fetches the same waits until this one has it, or has died.
         """
         place = self.root / "partial" / hashlib.sha256(address.encode()).hexdigest()
-        place.mkdir(parents=True, exist_ok=True)
-        with (place / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            place.mkdir(parents=True, exist_ok=True)  # another may have done with it meanwhile
+        while (lock := _locked(place)) is None:
+            pass
+        with lock:
             yield place
 
     def forget(self, place: Path) -> None:
         """Remove what was on its way."""
         with suppress(OSError):
-            shutil.rmtree(place)
+            for path in place.iterdir():
+                if path.name != _LOCK:
+                    path.unlink()
+            (place / _LOCK).unlink()  # from here on it is another's
+            place.rmdir()
+
+
+def _locked(place: Path) -> TextIO | None:
+    """Return the lock of a folder, which is made; None where its holder has done with it."""
+    with suppress(FileNotFoundError), ExitStack() as opened:
+        place.mkdir(parents=True, exist_ok=True)
+        lock = opened.enter_context((place / _LOCK).open("w"))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.path.samestat(os.fstat(lock.fileno()), (place / _LOCK).stat()):
+            opened.pop_all()
+            return lock
+    return None

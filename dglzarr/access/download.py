@@ -179,12 +179,13 @@ class Download:
         checked = self._caught_up()
         self._expect((self._told.size or 0) - checked.n_bytes)
         with self._data.open("ab") as file:
-            for piece in pieces(response, self._client.options.time_out):
+            for piece in pieces(
+                response, self._client.options.time_out, self._client.check_stopped
+            ):
                 file.write(piece)
                 file.flush()
                 checked.feed(piece)
                 self._on_bytes(len(piece), 0)
-                self._client.check_stopped()
 
     def _expect(self, n_more: int) -> None:
         """Tell how much is to come, once."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dglzarr.access.cache import Cache
+from dglzarr.access.content import Checked, UnfitError
 from dglzarr.access.download import Download, Fetched
-from dglzarr.access.http import Client, RefusedError
+from dglzarr.access.http import PIECE_NBYTES, Client, RefusedError
 from dglzarr.access.lock import Entry
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ class Fetcher:
         self.locked = dict(locked or {})
         self._tally = Tally(on_progress)
         self._got: dict[str, Fetched] = {}
+        self._turns: dict[str, threading.Lock] = {}
 
     def text(self, address: str) -> str:
         """Return a page.
@@ -90,18 +93,43 @@ class Fetcher:
         OSError
             When the disk refuses.
         """
-        if address in self._got and self._got[address].path.is_file():
-            return self._got[address]
-        download = Download(
-            self.client,
-            self.cache,
-            address,
-            name=name,
-            is_matrix=is_matrix,
-            is_gzip=is_gzip,
-            on_bytes=self._tally.add,
-        )
-        found = self._got[address] = download.run()
+        with self._turns.setdefault(address, threading.Lock()):
+            if address in self._got and self._got[address].path.is_file():
+                return self._got[address]
+            if kept := self._recorded(address, is_matrix=is_matrix, is_gzip=is_gzip):
+                self._got[address] = kept
+                return kept
+            download = Download(
+                self.client,
+                self.cache,
+                address,
+                name=name,
+                is_matrix=is_matrix,
+                is_gzip=is_gzip,
+                on_bytes=self._tally.add,
+            )
+            found = download.run()
+            self._check(name, address, found)
+            self._got[address] = found
+            return found
+
+    def _recorded(self, address: str, *, is_matrix: bool, is_gzip: bool) -> Fetched | None:
+        """Return a file that the lock records where it is in the cache, as it was."""
+        known = self.locked.get(address)
+        path = known and self.cache.find(known.sha256, known.name, known.size)
+        if not known or not path:
+            return None
+        checked = Checked(is_matrix=is_matrix, is_gzip=is_gzip)
+        with closing(checked), suppress(UnfitError), path.open("rb") as file:
+            while piece := file.read(PIECE_NBYTES):
+                checked.feed(piece)
+            if checked.finish() == known.sha256:
+                head = checked.head()
+                return Fetched(path, known.sha256, known.size, known.etag, known.modified, head)
+        return None
+
+    def _check(self, name: str, address: str, found: Fetched) -> None:
+        """Refuse another file than the lock records."""
         known = self.locked.get(address)
         if known is not None and known.sha256 != found.sha256:
             raise ChangedUpstreamError(
@@ -110,7 +138,6 @@ class Fetcher:
                 f"{f', of {found.modified}' if found.modified else ''}). Take it with 'dglzarr "
                 "fetch --update', or bring back the old file"
             )
-        return found
 
 
 def entry_of(source: str, kind: str, address: str, found: Fetched, **more: str) -> Entry:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 from dglzarr.access.fetch import entry_of
-from dglzarr.access.http import AbsentError, RefusedError, check_address
+from dglzarr.access.http import AbsentError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +86,8 @@ def fetch_series(fetcher: Fetcher, accession: str, *, platforms: Sequence[str] =
     Returns
     -------
     list of Entry
-        Of kind ``matrix``; where the matrices are empty also ``counts`` and ``annotation``.
+        Of kind ``matrix``, or ``labels`` where its table is empty; then there are ``counts`` and
+        ``annotation``, too.
 
     Raises
     ------
@@ -101,7 +102,7 @@ def fetch_series(fetcher: Fetcher, accession: str, *, platforms: Sequence[str] =
     entries = [
         entry_of(
             f"geo:{accession}",
-            "matrix",
+            "labels" if one.found.head.is_empty else "matrix",
             one.address,
             one.found,
             platform=one.platform,
@@ -145,16 +146,21 @@ def _choose(
     of = {name: m[0] if (m := PLATFORM.search(name)) else "" for name in listed}
     if len(listed) == 1 or "any" in platforms:
         return list(listed.items())
-    name, address = next(iter(listed.items()))
-    if fetcher.get(address, name, is_matrix=True, is_gzip=True).head.is_empty:
-        return list(listed.items())
+
+    def is_empty(one: tuple[str, str]) -> bool:
+        return fetcher.get(one[1], one[0], is_matrix=True, is_gzip=True).head.is_empty
+
+    chosen = [(name, address) for name, address in listed.items() if of[name] in platforms]
+    if is_empty((chosen or list(listed.items()))[0]):
+        empty = [one for one in listed.items() if is_empty(one)]
+        if platforms or len(empty) == len(listed):
+            return empty
     if not platforms:
         raise RefusedError(
             f"expected one platform, got {' and '.join(sorted(of.values()))}. Choose with platform "
             f'= "{min(of.values())}" at its source; "any" takes all, for ingest.feature_kind = '
             '"gene"'
         )
-    chosen = [(name, address) for name, address in listed.items() if of[name] in platforms]
     if not chosen:
         raise _other_platform(sorted(of.values()), platforms)
     return chosen
@@ -208,7 +214,7 @@ def _fetch_counts(fetcher: Fetcher, accession: str) -> list[Entry]:
                 "name the file"
             )
         for name, link in found.items():
-            address = check_address(urljoin(page, link))
+            address = fetcher.client.led_to(page, page, link)
             file = fetcher.get(address, name, is_gzip=True)
             entries.append(entry_of(f"geo:{accession}", kind, address, file))
     return entries

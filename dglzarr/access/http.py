@@ -103,12 +103,12 @@ class Limiter:
         self._next = 0.0
         self._lock = threading.Lock()
 
-    def wait(self) -> None:
-        """Sleep until it is this request's turn."""
+    def wait(self, stopped: threading.Event) -> None:
+        """Sleep until it is this request's turn, or all are stopped."""
         with self._lock:
             turn = max(time.monotonic(), self._next)
             self._next = turn + self._gap
-        time.sleep(max(0.0, turn - time.monotonic()))
+        stopped.wait(max(0.0, turn - time.monotonic()))
 
     def pause(self, seconds: float) -> None:
         """Let nobody ask for so long: a server wants it."""
@@ -175,7 +175,7 @@ class Client:
                     return
                 if form is not None:
                     raise RefusedError(f"expected an answer of {first}, got sent elsewhere")
-                asked = self._redirected(first, asked, response.headers["Location"])
+                asked = self.led_to(first, asked, response.headers["Location"])
         raise RefusedError(
             f"expected a file, got sent on {_MOST_REDIRECTS} times from {shown_address(first)}. "
             "Try again later, or download it and name the file"
@@ -188,8 +188,8 @@ class Client:
         host = urlsplit(address).netloc
         if host in self._down:
             raise RefusedError(self._down[host])
+        self._limiter.wait(self._stopped)
         self.check_stopped()
-        self._limiter.wait()
         timeout = (min(_CONNECT_SECONDS, self.options.time_out), self.options.time_out)
         with _told(host, self.options.time_out):
             response = self._session().request(
@@ -218,7 +218,7 @@ class Client:
         def read() -> str:
             with self.open(address, form=form) as response:
                 found = bytearray()
-                for piece in pieces(response, self.options.time_out):
+                for piece in pieces(response, self.options.time_out, self.check_stopped):
                     found += piece
                     if len(found) > MOST_TEXT_NBYTES:
                         raise RefusedError(
@@ -266,15 +266,14 @@ class Client:
             raise RefusedError(self._given_up(error)) from error
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
-        """Return the seconds to wait: what the server asks, else more each time, with jitter."""
+        """Return the seconds to wait: more each time, with jitter, or what the server asks."""
         error = state.outcome.exception() if state.outcome else None
-        asked = getattr(error, "wait", None)
-        if asked is not None:
+        asked = getattr(error, "wait", None) or 0.0
+        if asked <= _LONGEST_ASKED:  # else it is given up, and others need not wait
             self._limiter.pause(asked)
-            return float(asked)
         first = self.options.first_wait
         grown = tenacity.wait_exponential(multiplier=first, max=_LONGEST_WAIT)
-        return float((grown + tenacity.wait_random(0, first))(state))
+        return max(asked, float((grown + tenacity.wait_random(0, first))(state)))
 
     def _given_up(self, error: AgainError) -> str:
         """Return why something was given up, and remember a host that cannot be reached."""
@@ -301,8 +300,14 @@ class Client:
         if status not in (200, 206, 416):
             raise RefusedError(f"expected a file at {address}, got status {status}. Correct it")
 
-    def _redirected(self, first: str, address: str, location: str) -> str:
-        """Return where a server sends to, where that is allowed."""
+    def led_to(self, first: str, address: str, location: str) -> str:
+        """Return where a server sends or links to, where that is allowed.
+
+        Raises
+        ------
+        RefusedError
+            When it is another host than the first one and those that are known.
+        """
         to = urljoin(address, location)
         host = urlsplit(to).hostname or ""
         known = (urlsplit(first).hostname or "", *HOSTS, *self.options.hosts)
@@ -318,6 +323,7 @@ class Client:
         """Return this thread's session."""
         if not hasattr(self._threads, "session"):
             session = requests.Session()
+            session.auth = lambda request: request  # else what ~/.netrc has is sent
             session.headers.update(
                 {"User-Agent": f"dglzarr/{version('dglzarr')}", "Accept-Encoding": "identity"}
             )
@@ -326,23 +332,28 @@ class Client:
         return found
 
 
-def pieces(response: requests.Response, time_out: float) -> Iterator[bytes]:
+def pieces(
+    response: requests.Response, time_out: float, check_stopped: Callable[[], None]
+) -> Iterator[bytes]:
     """Yield the body of an answer as it comes, about a mebibyte at once.
 
     Raises
     ------
     AgainError
         When it breaks off, or hardly anything comes for ``time_out`` seconds.
+    RefusedError
+        Of ``check_stopped``, which is called whenever something came.
     """
     kept = bytearray()
     try:
         with _told(urlsplit(response.url).netloc, time_out):
             for piece in _steady(response, time_out):
                 kept += piece
+                check_stopped()
                 if len(kept) >= PIECE_NBYTES:
                     yield bytes(kept)
                     kept.clear()
-    except AgainError:
+    except (AgainError, RefusedError):
         yield bytes(kept)  # what came before it broke off
         raise
     if kept:

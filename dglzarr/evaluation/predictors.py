@@ -31,6 +31,7 @@ from dglzarr.kernels.split import inner_folds
 from dglzarr.models import check_installed
 from dglzarr.models.files import MODEL, load_model
 from dglzarr.models.quiet import loading_keras
+from dglzarr.sources.chosen import studies_of
 from dglzarr.storage.files import place_of
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.store import regions, store_input
@@ -123,8 +124,8 @@ def training_of(
         return Training(source, samples, fold == FIT, (fold == TUNE,))
     chosen = np.flatnonzero(fold == FIT)
     part = np.full(fold.size, -1)
-    series = [str(name) for name in read_array(source, "series")[chosen]]
-    part[chosen] = inner_folds(series, n_folds=n_parts, seed=0)
+    studies = studies_of(read_array(source, "series")[chosen])
+    part[chosen] = inner_folds(studies, n_folds=n_parts, seed=0)
     held = tuple(part == k for k in range(int(part.max(initial=-1)) + 1))
     return Training(source, samples, fold == FIT, held)
 

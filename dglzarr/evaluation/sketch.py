@@ -13,6 +13,7 @@ from dglzarr.evaluation.cohorts import kept_samples
 from dglzarr.kernels.moments import standardize
 from dglzarr.kernels.sketch import GeneSketch, fold_samples, share_rows
 from dglzarr.kernels.split import inner_folds
+from dglzarr.sources.chosen import studies_of
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.store import Region, reduce_regions, regions
 
@@ -47,8 +48,8 @@ def sketch_training(
     """
     chosen = kept_samples(source, samples)
     group = np.full(chosen.size, -1)
-    series = [str(name) for name in read_array(source, "series")[chosen]]
-    group[chosen] = inner_folds(series, n_folds=INNER_FOLDS, seed=seed)
+    studies = studies_of(read_array(source, "series")[chosen])
+    group[chosen] = inner_folds(studies, n_folds=INNER_FOLDS, seed=seed)
     return sketch_samples(
         source,
         group,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,7 +11,7 @@ from dglzarr.export.plain import write_zarr
 from dglzarr.export.selected import select
 from dglzarr.export.text import write_gct, write_parquet, write_tsv
 from dglzarr.query.written import need_parquet
-from dglzarr.storage.files import PARTIAL, told, whole
+from dglzarr.storage.files import remove, sweep_place, told, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,7 +76,7 @@ def export_study(
         raise ConfigError(f"{place}: exists. Remove it, or choose another place with --output.")
     chosen = select(str(root), panel=panel, genes=genes, on_progress=on_progress)
     with told(str(place), remedy="Choose a writable place with free space."):
-        _sweep(place)
+        sweep_place(place)
         with whole(place, if_absent=form != "zarr") as partial:
             try:
                 if form == "zarr":
@@ -85,20 +84,6 @@ def export_study(
                 else:
                     _WRITERS[form](partial, chosen)
             except BaseException:
-                _remove(partial)
+                remove(partial)
                 raise
     return chosen.shape
-
-
-def _sweep(place: Path) -> None:
-    """Remove what a killed export to the same place left."""
-    for left in place.parent.glob("*"):
-        if left.name.startswith(f"{place.name}.") and left.name.endswith(PARTIAL):
-            _remove(left)
-
-
-def _remove(partial: Path) -> None:
-    if partial.is_dir():
-        shutil.rmtree(partial, ignore_errors=True)
-    else:
-        partial.unlink(missing_ok=True)

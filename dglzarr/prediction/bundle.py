@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from dglzarr.errors import ConfigError, DglzarrError, SchemaError, StoreError
 from dglzarr.kernels.panel_space import PANEL_SCALES, PanelSpace
 from dglzarr.query import describe
-from dglzarr.storage.files import PARTIAL, told, whole
+from dglzarr.storage.files import sweep_place, told, whole
 from dglzarr.storage.schemas import BUNDLE
 from dglzarr.storage.store import open_store, read_attributes
 
@@ -108,8 +108,7 @@ def pack(folder: Path, output: Path) -> None:
     """
     with told(str(output)):
         output.parent.mkdir(parents=True, exist_ok=True)
-        for left in output.parent.glob(f"{output.name}.*{PARTIAL}"):  # by a run that was killed
-            left.unlink(missing_ok=True)
+        sweep_place(output)
         with whole(output) as partial, zipfile.ZipFile(partial, "w") as file:
             for path in sorted(p for p in folder.rglob("*") if p.is_file()):
                 file.write(path, f"{FOLDER}/{path.relative_to(folder).as_posix()}")

@@ -35,6 +35,7 @@ from dglzarr.kernels.panel_space import PANEL_SCALES, PanelSpace, to_study_scale
 from dglzarr.kernels.penalties import ALPHAS
 from dglzarr.kernels.quantile import finish_quantile, merge_quantile, sum_sorted
 from dglzarr.kernels.split import inner_folds
+from dglzarr.sources.chosen import studies_of
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.store import regions
 
@@ -212,7 +213,7 @@ def fit_panel(data: Training, *, seed: int = 0, on_progress: Progress | None = N
 
     Notes
     -----
-    The store is read about four times, by regions. Memory: four times landmarks x targets in
+    The store is read five times, by regions. Memory: four times landmarks x targets in
     float64, and a block of samples.
     """
     chosen = np.flatnonzero(kept_samples(data.source, data.samples)).astype(np.int64)
@@ -221,8 +222,7 @@ def fit_panel(data: Training, *, seed: int = 0, on_progress: Progress | None = N
             f"bundle: expected at least {_LEAST} kept training samples, got {chosen.size}. Add "
             "sources to the study."
         )
-    labels = read_array(data.source, "series")[chosen]
-    groups = training_groups([str(name) for name in labels], seed)
+    groups = training_groups(studies_of(read_array(data.source, "series")[chosen]), seed)
     return _Fit(data, chosen, groups, seed).run(on_progress or (lambda *_: None))
 
 

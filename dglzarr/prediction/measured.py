@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from dglzarr.errors import ConfigError, SourceError
-from dglzarr.kernels.scale import Unit, to_log2
+from dglzarr.kernels.scale import FROM_ZERO, Unit, to_log2
 from dglzarr.sources import read_source
 from dglzarr.sources.base import Source, first_repeat
 from dglzarr.sources.identifiers import GeneMatch, match_genes
@@ -61,20 +61,28 @@ class Measured:
     source: Source
     match: GeneMatch
     scale: Scale
+    unit: Unit | None
 
-    def read(self, start: int, stop: int) -> Matrix:
+    def read(self, start: int, stop: int) -> tuple[Matrix, int]:
         """Return panel values of some samples in log2, (sample, landmark); NaN where missing.
+
+        And how many values of these samples were negative and set to 0.
 
         Raises
         ------
         SourceError
-            When a value is infinite.
+            When a value is infinite, or negative of a unit without such.
         """
-        block, _ = to_log2(self.source.read(start, stop), self.scale)
+        block, n_negative = to_log2(self.source.read(start, stop), self.scale)
+        if n_negative and self.unit in FROM_ZERO:
+            raise SourceError(
+                f"{self.name}: expected {self.unit} from 0, got {n_negative} negative values in "
+                f"samples {start} to {stop}. Correct the unit."
+            )
         values = self.match.apply(block)
         if np.isinf(values).any():
             raise SourceError(f"{self.name}: expected finite values, got an infinite one.")
-        return values
+        return values, n_negative
 
 
 def read_measured(
@@ -128,7 +136,7 @@ def read_measured(
         notes.append(
             "One sample: whether a shift of its values is its batch or its biology cannot be told."
         )
-    return Measured(name, source.samples, found, notes, source, match, scaled.scale)
+    return Measured(name, source.samples, found, notes, source, match, scaled.scale, unit)
 
 
 def _of_frame(frame: pd.DataFrame) -> Source:

@@ -5,6 +5,7 @@ Samples are written block by block to the first two, so that memory does not gro
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from dglzarr.prediction.bundle import load_bundle
 from dglzarr.prediction.measured import MAX_MISSING, read_measured
 from dglzarr.prediction.predict import Predictor
 from dglzarr.storage.declare import shard_samples
-from dglzarr.storage.files import PARTIAL, file_input, put, told, whole
+from dglzarr.storage.files import file_input, sweep_place, told, whole
 from dglzarr.storage.options import Run
 from dglzarr.storage.schemas import PREDICTION
 from dglzarr.storage.store import (
@@ -90,8 +91,9 @@ def write_prediction(
     place = Path(output)
     if place.suffix not in _KINDS:
         raise ConfigError(f"--output: expected a name that ends in {_KINDS}, got '{output}'.")
-    if place.suffix != ".zarr" and place.exists() and (place.is_dir() or not run.overwrite):
-        raise ConfigError(f"{place}: exists. Remove it, or give --overwrite or another --output.")
+    for one in [] if place.suffix == ".zarr" else _places(place):
+        if one.exists() and (one.is_dir() or not run.overwrite):
+            raise ConfigError(f"{one}: exists. Remove it, or give --overwrite or another --output.")
     loaded = load_bundle(bundle)
     predictor = Predictor(loaded, scale=scale, max_missing=max_missing)
     data = read_measured(measured, loaded, unit=unit, max_missing=max_missing)
@@ -212,13 +214,8 @@ class _Job:
 
     def _file(self) -> Any:  # noqa: ANN401  (a context manager)
         self.place.parent.mkdir(parents=True, exist_ok=True)
-        self._sweep()
+        sweep_place(self.place)
         return whole(self.place)
-
-    def _sweep(self) -> None:
-        """Remove what a run that was killed left."""
-        for left in self.place.parent.glob(f"{self.place.stem}.*{PARTIAL}"):
-            left.unlink(missing_ok=True)
 
     # ------------------------------------------------------------ tables
 
@@ -231,27 +228,31 @@ class _Job:
                 "Take a name that ends in .zarr or .h5ad."
             )
         found = self._arrays(0, n)
-        stem = self.place.with_suffix("")
         names = self.predictor.bundle.targets
-        places = []
-        with told(str(self.place)):
-            self._sweep()
-            for what, table in (
-                ("genes", self.predictor.genes()),
-                ("samples", self.predictor.samples(self.data)),
-            ):
-                places.append(_table(Path(f"{stem}.{what}.tsv"), table))
-            for what in reversed(MATRICES):
+        places = _places(self.place)
+        with told(str(self.place)), ExitStack() as made:  # they take their places together
+            for place in places:
+                sweep_place(place)
+            *matrices, samples, genes = [made.enter_context(whole(place)) for place in places]
+            _table(genes, self.predictor.genes())
+            _table(samples, self.predictor.samples(self.data))
+            for what, path in zip(MATRICES, matrices, strict=True):
                 table = pd.DataFrame(found.pop(what).T, names.genes, self.data.samples)
-                path = self.place if what == MATRICES[0] else Path(f"{stem}.{what}.tsv")
-                places.append(_table(path, table.rename_axis("gene")))
-        return places[::-1]
+                _table(path, table.rename_axis("gene"))
+            self.place.unlink(missing_ok=True)  # none stands beside tables of other predictions
+        return [str(place) for place in places]
 
 
-def _table(path: Path, table: pd.DataFrame) -> str:
+def _places(place: Path) -> list[Path]:
+    """Return all that is written for one place; of a table the main one, then those beside it."""
+    if place.suffix != ".tsv":
+        return [place]
+    return [place, *(place.with_suffix(f".{w}.tsv") for w in (*MATRICES[1:], "samples", "genes"))]
+
+
+def _table(path: Path, table: pd.DataFrame) -> None:
     text = table.to_csv(sep="\t", float_format="%.5g", lineterminator="\n")
-    put(path, text.encode("utf-8"))
-    return str(path)
+    path.write_bytes(text.encode("utf-8"))
 
 
 def _mark(target: Any, kind: str, of: str) -> Any:  # noqa: ANN401  (of h5py)

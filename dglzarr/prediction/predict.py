@@ -170,12 +170,14 @@ class Predictor:
         Raises
         ------
         SourceError
-            When a value is infinite, or no sample has enough of the panel.
+            When a value is infinite or cannot be negative, or no sample has enough of the panel.
         """
         n_samples, most = len(data.samples), self._max_missing * len(self.bundle.panel)
-        lacking = [
-            np.isnan(data.read(i, i + BLOCK)).sum(axis=1) for i in range(0, n_samples, BLOCK)
-        ]
+        lacking, self._n_negative = [], 0
+        for start in range(0, n_samples, BLOCK):
+            values, n_negative = data.read(start, start + BLOCK)
+            lacking.append(np.isnan(values).sum(axis=1))
+            self._n_negative += n_negative
         if (np.concatenate(lacking) > most).all():
             raise SourceError(
                 f"{data.name}: expected samples with at most {100 * self._max_missing:g} % of the "
@@ -195,7 +197,7 @@ class Predictor:
         end = len(data.samples) if stop is None else stop
         for first in range(start, end, BLOCK):
             last = min(first + BLOCK, end)
-            block = self._block(data.read(first, last))
+            block = self._block(data.read(first, last)[0])
             for name, values in self._told.items():
                 values[first:last] = getattr(block, name)
             self._out += block.out_of_range
@@ -286,6 +288,8 @@ class Predictor:
         n_samples, panel = len(data.samples), self.bundle.panel
         enough = self._told["n_imputed"] <= self._max_missing * len(panel)
         notes = self._missing_notes(data)
+        if self._n_negative:
+            notes.append(f"{self._n_negative} negative values are taken as 0.")
         if not enough.all():
             shown = ", ".join(data.samples[i] for i in np.flatnonzero(~enough)[:3])
             notes.append(

@@ -33,7 +33,7 @@ from dglzarr.sources.columns import (
     sort_columns,
 )
 from dglzarr.sources.table import turned_source
-from dglzarr.sources.wide import has_samples_in_rows, pair_symbols
+from dglzarr.sources.wide import gene_columns, has_samples_in_rows, pair_symbols
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -94,7 +94,7 @@ def read_arrow(path: Path, kind: ArrowFormat, reading: Reading = Reading()) -> S
         ]
         left_out = LeftOut.group("columns", others)
         if has_samples_in_rows(numbers, reading):
-            source = _turned(path, kind, text, numbers, n_rows)
+            source = _turned(path, kind, (text, numbers), n_rows, reading)
         else:
             source = _upright(path, kind, text, numbers, reading)
     return replace(source, left_out=(*left_out, *source.left_out), is_lazy=True)
@@ -209,12 +209,22 @@ def _upright(
 
 
 def _turned(
-    path: Path, kind: ArrowFormat, text: list[str], numbers: list[str], n_rows: int
+    path: Path,
+    kind: ArrowFormat,
+    columns: tuple[list[str], list[str]],
+    n_rows: int,
+    reading: Reading,
 ) -> Source:
-    """Return a matrix with samples in rows."""
-    check_unique(path, "gene", numbers)
-    values = ArrowValues(path, kind, tuple(numbers), n_rows, is_turned=True)
-    return turned_source(path, kind, numbers, (text, _cells(path, kind, text)), values)
+    """Return a matrix with samples in rows: numbers that are no genes are labels, as text is."""
+    text, numbers = columns
+    first_row = ["", *("0" for _ in numbers)]
+    found = gene_columns(path.name, [text[0], *numbers], first_row, reading)
+    genes = [numbers[place - 1] for place in found]
+    known = set(genes)
+    text = [*text, *(name for name in numbers if name not in known)]
+    check_unique(path, "gene", genes)
+    values = ArrowValues(path, kind, tuple(genes), n_rows, is_turned=True)
+    return turned_source(path, kind, genes, (text, _cells(path, kind, text)), values)
 
 
 # ---------------------------------------------------------------- the file

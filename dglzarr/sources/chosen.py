@@ -4,13 +4,14 @@ Reads the list; values stay where they are.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dglzarr.errors import SourceError
+from dglzarr.kernels.split import split_units
 from dglzarr.sources.base import LeftOut, Reading, Source
 from dglzarr.sources.identifiers import read_gene_list
 from dglzarr.sources.wide import Picked
@@ -31,6 +32,17 @@ def series_of(text: str) -> list[str]:
     if len(parts) > 1 and all(map(_ACCESSION.fullmatch, parts)):
         return parts
     return [text] if text else []
+
+
+def studies_of(series: Iterable[object]) -> list[str]:
+    """Return the study of each sample by its series: those that share an accession are of one.
+
+    Examples
+    --------
+    >>> studies_of(["GSE1", "GSE1,GSE2", "GSE2", "GSE3"])
+    ['GSE1', 'GSE1', 'GSE1', 'GSE3']
+    """
+    return split_units([series_of(str(name)) or [""] for name in series])
 
 
 def choose_samples(source: Source, reading: Reading) -> Source:

@@ -300,24 +300,31 @@ def _frame(
     index = _column(group.get(key))
     if index is None:
         raise SourceError(f"{path.name}: expected an index '{name}/{key}', got none.")
-    others = [] if is_bare else [column for column in group if column != key][:_MOST_LABELS]
-    cells = {column: _column(group[column]) for column in others}
+    others = [] if is_bare else [column for column in group if column not in (key, "__categories")]
+    cells = {column: _column(group[column]) for column in others[:_MOST_LABELS]}
     return index, {c: found for c, found in cells.items() if found and len(found) == len(index)}
 
 
 def _column(found: h5py.Dataset | h5py.Group | None) -> list[str] | None:
     """Return one column as text, "" for nothing; None of a kind that is no label."""
-    if isinstance(found, h5py.Dataset):
-        return strings(found) if found.ndim == 1 else None
     if found is None:
         return None
+    if isinstance(found, h5py.Dataset):
+        place = found.attrs.get("categories")  # as anndata 0.7 writes them
+        if isinstance(place, h5py.Reference):
+            return _named(found, found.file[place])
+        return strings(found) if found.ndim == 1 else None
     if {"categories", "codes"} <= set(found):
-        names = [*strings(found["categories"]), ""]
-        return [names[code] for code in found["codes"][()].tolist()]  # -1 is nothing
+        return _named(found["codes"], found["categories"])
     if {"values", "mask"} <= set(found):
         pairs = zip(strings(found["values"]), found["mask"][()].tolist(), strict=True)
         return ["" if is_missing else value for value, is_missing in pairs]
     return None
+
+
+def _named(codes: h5py.Dataset, categories: h5py.Dataset) -> list[str]:
+    names = [*strings(categories), ""]
+    return [names[code] for code in codes[()].tolist()]  # -1 is nothing
 
 
 def _anndata_values(path: Path, found: h5py.Dataset | h5py.Group, shape: tuple[int, int]) -> Values:

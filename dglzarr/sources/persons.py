@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from dglzarr.sources.base import Source
+from dglzarr.sources.chosen import studies_of
 from dglzarr.sources.identifiers import has_name, plain
 
 PERSONS = tuple(
@@ -52,14 +53,15 @@ def iter_persons(
 ) -> Iterator[tuple[str, list[str]]]:
     """Yield each label that names persons, and who each sample is of, "" where unknown.
 
-    A number or name alone stands for a person of its series; a barcode for one of all series.
+    A number or name alone stands for a person of its study; a barcode for one of all studies.
     """
+    studies = studies_of(series)
     for name, cells in labels.items():
         if plain(name) in PERSONS:
             yield (
                 name,
                 [
                     barcode_person(cell) or (f"{own}: {cell}" if has_name(cell) else "")
-                    for cell, own in zip(cells, series, strict=True)
+                    for cell, own in zip(cells, studies, strict=True)
                 ],
             )

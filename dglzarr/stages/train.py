@@ -10,6 +10,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dglzarr.errors import StoreError
 from dglzarr.evaluation.cohorts import kept_samples
 from dglzarr.kernels.components import series_weights, spherical_components
@@ -19,6 +21,7 @@ from dglzarr.models.batches import Batches
 from dglzarr.models.files import CHECKPOINT, load_model, save_model
 from dglzarr.models.options import BatchOptions, NetworkOptions
 from dglzarr.models.quiet import loading_keras
+from dglzarr.sources.chosen import studies_of
 from dglzarr.storage.files import Place, place_of, remove_folder, store_nbytes, told
 from dglzarr.storage.options import Run, choice
 from dglzarr.storage.rows import Rows, read_array
@@ -27,6 +30,8 @@ from dglzarr.storage.stage import stage
 from dglzarr.storage.store import StoreSummary, begin_model, open_labels
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from dglzarr.models.files import History
     from dglzarr.storage.claims import Claim
 
@@ -199,8 +204,7 @@ def _batches(
     everything = Batches(rows, keep=train, **common)
     if judging.any():
         return [everything, everything, Batches(rows, keep=judging, share=everything, **common)]
-    series = read_array(source, "series").astype(object)[train]
-    judging[train] = hold_back(series, options.held_back, seed=seed)
+    judging[train] = hold_back(_studies(source, train), options.held_back, seed=seed)
     if not judging.any():
         return [everything, everything]
     fitted = Batches(rows, keep=train & ~judging, **common)
@@ -211,10 +215,15 @@ def _begin(model: Any, batches: Batches, source: str) -> None:  # noqa: ANN401  
     """Let a network begin at the components of some samples, as many as it has latent units."""
     from dglzarr.models.autoencoder import begin_with_components  # noqa: PLC0415
 
-    series = read_array(source, "series")[batches.keep]
     n_latent = model.get_layer("latent").units
-    axes = spherical_components(batches.blocks, series_weights(series), n_latent)
+    axes = spherical_components(
+        batches.blocks, series_weights(_studies(source, batches.keep)), n_latent
+    )
     begin_with_components(model, axes)
+
+
+def _studies(source: str, keep: NDArray[np.bool_]) -> NDArray[np.object_]:
+    return np.array(studies_of(read_array(source, "series")[keep]), dtype=object)
 
 
 def _fit(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -124,6 +125,23 @@ def whole(place: str | Place, *, if_absent: bool = False) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def sweep_place(place: str | Path) -> None:
+    """Remove what a killed `whole` or `put` left beside a place, and nothing else."""
+    path = Path(place)
+    partial = re.compile(re.escape(path.name) + r"\.[0-9a-f]{32}" + re.escape(PARTIAL))
+    for left in path.parent.glob("*"):
+        if partial.fullmatch(left.name):
+            remove(left)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, where it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
@@ -144,17 +145,18 @@ def _accessions(place: str, given: Sequence[str]) -> Iterator[str]:
 
 def _listed(path: str, lines: Sequence[str]) -> Iterator[str]:
     """Yield the accessions of a file: the first word of each line, a header and # left out."""
-    n_found = 0
+    n_found, is_begun = 0, False
     for number, line in enumerate(lines, start=1):
         word = line.replace(",", "\t").split("#")[0].split("\t")[0].strip().strip('"')
         if ACCESSION.fullmatch(word):
             n_found += 1
             yield word.upper()
-        elif word and n_found:
+        elif word and (is_begun or re.match(r"G\D*\d", word, re.IGNORECASE)):
             raise ConfigError(
                 f"{path}, line {number}: expected an accession such as GSE10072, got {word!r}. "
                 "Correct the line."
             )
+        is_begun = is_begun or bool(word)
     is_new_table = bool(lines) and lines[0].split("\t")[0] == "accession"
     if not n_found and not is_new_table:
         raise ConfigError(f"{path}: expected accessions such as GSE10072, got none.")
@@ -224,7 +226,8 @@ def _to_ingest(one: Wanted, paths: dict[Entry, str]) -> list[Found]:
     if one.settings.unit is None and one.settings.gtex is not None:
         more["unit"] = unit_of(one.settings.gtex, one.settings.gtex_values)
     values = of.get("counts") or of.get("matrix") or of["data"]
-    return [Found(path, more) for path in sorted(values)]
+    beside = of.get("matrix", []) if "labels" in of else []  # of other platforms than the counts
+    return [Found(path, more) for path in sorted(values)] + [Found(path) for path in sorted(beside)]
 
 
 # ---------------------------------------------------------------- fetching
@@ -432,7 +435,7 @@ class _Work:
                 raise ChangedUpstreamError(
                     f"expected {changes[0]}. Take what is new with 'dglzarr fetch --update'"
                 )
-            if changes:
+            if changes or (self.update and not all(map(self._is_here, known))):
                 for entry in known:
                     self.fetcher.locked.pop(entry.address, None)
                 known = []
@@ -464,11 +467,16 @@ class _Work:
         for entry in known:
             if not self._is_here(entry) and not entry.address.startswith(_MADE):
                 is_gzip = entry.name.endswith(".gz")
-                is_matrix = entry.kind == "matrix"
+                is_matrix = entry.kind in ("matrix", "labels")
                 self.fetcher.get(entry.address, entry.name, is_matrix=is_matrix, is_gzip=is_gzip)
         for entry in known:
             if entry.address.startswith(_MADE) and not self._is_here(entry):
                 self._make_sheet(entry.address.removeprefix(_MADE), known)
+                if not self._is_here(entry):
+                    raise ChangedUpstreamError(
+                        f"expected {entry.name} as it was made before, got another, since it is "
+                        "made otherwise now. Take it with 'dglzarr fetch --update'"
+                    )
 
     def _is_here(self, entry: Entry) -> bool:
         """Return whether a file is in the cache and as it was; remove one that is not."""
@@ -510,7 +518,9 @@ class _Work:
     def _make_sheet(self, accession: str, entries: Sequence[Entry]) -> Entry:
         """Return the sheet of a series' samples, made from the heads of its matrices."""
         cache = self.fetcher.cache
-        matrices = [cache.place(e.sha256, e.name) for e in entries if e.kind == "matrix"]
+        is_told = any(e.kind == "labels" for e in entries)
+        kind = "labels" if is_told else "matrix"  # as older locks call them
+        matrices = [cache.place(e.sha256, e.name) for e in entries if e.kind == kind]
         content = _sheet(matrices)
         name, sha256 = f"{accession}_samples.tsv", tag(content)
         with whole(cache.place(sha256, name)) as partial:

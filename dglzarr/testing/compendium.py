@@ -23,7 +23,7 @@ from dglzarr.kernels.quantile import (
     merge_quantile,
     sum_sorted,
 )
-from dglzarr.storage.files import PARTIAL, put, whole
+from dglzarr.storage.files import put, sweep_place, whole
 from dglzarr.testing.simulate import check_between
 
 PairKind = Literal["exact", "near", "apart"]
@@ -160,8 +160,7 @@ def write_compendium(
     path.unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     plan = _plan(n_samples, n_genes, n_series, seed)
-    for left in path.parent.glob(f"{path.name}.*{PARTIAL}"):  # by a run that was killed
-        left.unlink()
+    sweep_place(path)
     # blocks are drawn side by side, each on one thread
     with whole(path) as partial, threadpool_limits(1):
         pairs = _write_gctx(partial, plan, _plan_pairs(plan, n_duplicates), on_progress)

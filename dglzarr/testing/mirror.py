@@ -24,16 +24,19 @@ if TYPE_CHECKING:
 
 Fault = Literal[
     "busy", "broken", "cut", "short", "long", "html", "changed", "elsewhere", "slow", "hang",
-    "no-range", "gone", "", "forbidden", "drop",
+    "no-range", "gone", "", "forbidden", "drop", "soon", "tomorrow",
 ]  # fmt: skip
 """What goes wrong with a request.
 
-``busy``: 429 with Retry-After; ``broken``: 500; ``cut``: half the file, as if it were all;
+``busy``, ``soon``, ``tomorrow``: 429 with Retry-After of 1 s, 0 s and a day; ``broken``: 500;
+``cut``: half the file, as if it were all;
 ``short``: half, then the connection ends; ``long``: more bytes than said; ``html``: a page
 instead; ``changed``: a range of another file; ``elsewhere``: sent to a host that nobody knows;
 ``slow``: a byte at a time; ``hang``: no answer; ``no-range``: all for a range; ``gone``: 404;
 ``forbidden``: 403; ``drop``: the connection ends; "": nothing.
 """
+
+_RETRY_AFTER = {"busy": "1", "soon": "0", "tomorrow": "86400"}
 
 
 def series_folder(accession: str) -> str:
@@ -158,8 +161,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(302, b"", {"Location": "http://example.invalid/other.gz"})
         elif fault == "html":
             self._say(200, b"<!DOCTYPE html><html><body>Maintenance</body></html>", {})
-        elif fault == "busy":
-            self._say(429, b"", {"Retry-After": "1"})
+        elif fault in _RETRY_AFTER:
+            self._say(429, b"", {"Retry-After": _RETRY_AFTER[fault]})
         elif fault in ("broken", "gone", "forbidden"):
             self._say({"broken": 500, "gone": 404, "forbidden": 403}[fault], b"", {})
         else:

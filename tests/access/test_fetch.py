@@ -1,5 +1,6 @@
 """Fetching from a server of this machine that misbehaves: real sockets and files."""
 
+import fcntl
 import gzip
 import hashlib
 import json
@@ -9,13 +10,20 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import requests
 from typer.testing import CliRunner
 
+from dglzarr.access.cache import Cache
+from dglzarr.access.fetch import ChangedUpstreamError, Fetcher, entry_of
+from dglzarr.access.http import Client, RefusedError
 from dglzarr.access.lock import read_lock
+from dglzarr.access.options import FetchOptions
 from dglzarr.cli import app
 from dglzarr.errors import ConfigError, SourceError
 from dglzarr.settings import load_settings
@@ -205,6 +213,19 @@ def test_fetch__rna_seq_without_counts_is_refused(place, asked):
     assert read_lock(place / "sources.lock") == []
 
 
+def test_fetch__a_page_that_links_to_an_unknown_host_is_not_followed(place, asked, monkeypatch):
+    empty_matrix(place / "served", "GSE60", ["GSM1"])
+    listed = Fetcher.text
+
+    def text(fetcher, address):
+        away = f'<a href="https://example.invalid/{COUNTS.format("GSE60")}">'
+        return away if "download" in address else listed(fetcher, address)
+
+    monkeypatch.setattr(Fetcher, "text", text)
+    told = asked("GSE60")["GSE60"].told
+    assert re.search(r"send to a known host by https, got https://example\.invalid\. .*hosts", told)
+
+
 def test_fetch__rna_seq_of_several_platforms_needs_no_choice(place, asked):
     for platform, samples in (("GPL11154", ["GSM1", "GSM2"]), ("GPL16791", ["GSM3"])):
         empty_matrix(place / "served", "GSE60", samples, platform=platform)
@@ -215,6 +236,22 @@ def test_fetch__rna_seq_of_several_platforms_needs_no_choice(place, asked):
     assert [line.split("\t")[:2] for line in sheet[1:]] == [
         ["GSM1", "GPL11154"], ["GSM2", "GPL11154"], ["GSM3", "GPL16791"],
     ]  # fmt: skip
+
+
+def test_fetch__a_platform_is_chosen_of_rna_seq_and_arrays(place, asked):
+    empty_matrix(place / "served", "GSE60", ["GSM1", "GSM2"], platform="GPL11154")
+    matrix(place / "served", "GSE60", platform="GPL570", several=True)
+    ncbi_counts(place / "served", "GSE60", ["GSM1", "GSM2"])
+    assert "expected one platform, got GPL11154 and GPL570" in asked("GSE60")["GSE60"].told
+    names = {"GPL570": ["GSE60-GPL570_series_matrix.txt.gz"], "GPL11154": [COUNTS.format("GSE60")]}
+    names["any"] = names["GPL11154"] + names["GPL570"]
+    for platform, expected in names.items():
+        assert asked("GSE60", extra=f'platform = "{platform}"')["GSE60"].state == "fetched"
+        sources = Plan.of(load_settings(place / "study.toml")).sources
+        assert [Path(source.path).name for source in sources] == expected
+        assert [source.options.unit for source in sources] == [
+            "counts" if "raw_counts" in name else None for name in expected
+        ]
 
 
 # ---------------------------------------------------------------- what goes wrong and is overcome
@@ -359,6 +396,40 @@ def test_fetch__a_changed_file_is_told_and_never_taken(place, asked):
     assert Path(source.path).read_bytes() == served.read_bytes() != old
 
 
+def test_fetch__what_the_lock_records_is_taken_from_the_cache_or_refused_each_time(place):
+    options = FetchOptions(cache=str(place / "cache"), requests_per_second=10.0)
+    served = place / "served" / "a"
+    served.write_bytes(b"old")
+    with serving(place / "served") as mirror:
+        address = f"{mirror.address}/a"
+        entry = entry_of(
+            "uri:a", "data", address, Fetcher(options).get(address, "a", is_gzip=False)
+        )
+        served.write_bytes(b"new")
+        fetcher = Fetcher(options, locked={address: entry})
+        assert fetcher.get(address, "a", is_gzip=False).path.read_bytes() == b"old"
+        fetcher.get(address, "a", is_gzip=False).path.unlink()
+        for _ in range(2):
+            with pytest.raises(ChangedUpstreamError, match=r"expected a as of .* got another"):
+                fetcher.get(address, "a", is_gzip=False)
+
+
+def test_fetch__a_sheet_that_is_made_otherwise_now_is_told_and_updated(place, asked, monkeypatch):
+    empty_matrix(place / "served", "GSE60", ["GSM1", "GSM2"])
+    ncbi_counts(place / "served", "GSE60", ["GSM1", "GSM2"])
+    asked("GSE60")
+    (sheet,) = (place / "cache").rglob("GSE60_samples.tsv")
+    sheet.unlink()
+    monkeypatch.setattr("dglzarr.studies.fetch._sheet", lambda _: b"Sample\tnew\nGSM1\t1\n")
+    port = address_of(place)
+    for _ in range(2):
+        done = at(place, port, fetch)
+        assert (done.state, "fetch --update" in done.told) == ("changed", True)
+    assert at(place, port, lambda s: fetch(s, update=True)).state == "fetched"
+    (source,) = Plan.of(load_settings(place / "study.toml")).sources
+    assert "new" in Path(source.options.sample_sheet).read_text()
+
+
 def address_of(place):
     entry = read_lock(place / "sources.lock")[0]
     return int(re.search(r":(\d+)/", entry.address)[1])
@@ -366,8 +437,6 @@ def address_of(place):
 
 def at(place, port, call):
     """Call with the server at the port that the lock records."""
-    import threading
-
     from dglzarr.testing.mirror import Mirror
 
     with Mirror(place / "served", port=port) as mirror:
@@ -526,6 +595,81 @@ def test_requests__at_most_so_many_a_second(place, monkeypatch):
     assert times[-1] - times[0] >= 9 / 10 - 0.05, "10 a second, over all threads"
 
 
+def test_requests__a_server_that_wants_a_day_holds_up_nobody_else(place, asked):
+    for accession in ("GSE7", "GSE8"):
+        matrix(place / "served", accession)
+    done = asked(["GSE7", "GSE8"], {path_of("GSE7"): ["tomorrow"]})
+    assert re.search(r"asks to wait \d+ s. Run again then", done["GSE7"].told)
+    assert done["GSE8"].state == "fetched"
+
+
+def test_requests__patience_grows_whatever_a_server_says_and_ends_when_stopped(place):
+    options = FetchOptions(first_wait=0.3, attempts=3, requests_per_second=10.0)
+    client = Client(options)
+    with serving(place / "served", {"/a": ["soon"]}) as mirror:
+        with pytest.raises(RefusedError, match=r"status 429 .* 3 times in a row"):
+            client.text(f"{mirror.address}/a")
+        times = [at for at, _, _ in mirror.asked]
+        assert times[1] - times[0] >= 0.3
+        assert times[2] - times[1] >= 0.6
+        client._limiter.pause(200)
+        threading.Timer(0.1, client.stop).start()
+        with pytest.raises(RefusedError, match="stopped before"):
+            client.text(f"{mirror.address}/a")
+        assert len(mirror.asked) == 3
+
+
+def test_requests__no_password_of_netrc_is_sent(place, monkeypatch):
+    (place / "netrc").write_text("default login me password secret\n")
+    monkeypatch.setenv("NETRC", str(place / "netrc"))
+    session = Client(FetchOptions())._session()
+    asked = session.prepare_request(requests.Request("GET", "https://127.0.0.1/a"))
+    assert "Authorization" not in asked.headers
+
+
+def test_requests__a_slow_download_stops_at_once_and_keeps_what_came(place):
+    (place / "served" / "a").write_bytes(bytes(400_000))
+    fetcher = Fetcher(FetchOptions(cache=str(place / "cache")))
+    with serving(place / "served", rate=50_000) as mirror:
+        threading.Timer(0.5, fetcher.client.stop).start()
+        started = time.monotonic()
+        with pytest.raises(RefusedError, match=r"stopped before .* what has come is kept"):
+            fetcher.get(f"{mirror.address}/a", "a", is_gzip=False)
+        assert time.monotonic() - started < 4, "all of it takes eight seconds"
+    assert part(place) > 0
+
+
+def test_requests__a_file_that_many_want_is_fetched_once(place):
+    (place / "served" / "a").write_bytes(bytes(50_000))
+    fetcher = Fetcher(FetchOptions(cache=str(place / "cache"), requests_per_second=10.0))
+    with serving(place / "served", rate=100_000) as mirror, ThreadPoolExecutor(4) as pool:
+        got = [
+            pool.submit(fetcher.get, f"{mirror.address}/a", "a", is_gzip=False) for _ in range(4)
+        ]
+        assert len({one.result().path for one in got}) == 1
+    assert len(mirror.asked) == 1
+
+
+def test_cache__who_waited_for_another_is_alone_too(place):
+    cache, came, done = Cache(place / "cache"), threading.Event(), threading.Event()
+
+    def second():
+        with cache.partial("a"):
+            came.set()
+            assert done.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        with cache.partial("a") as mine:
+            waiting = pool.submit(second)
+            assert not came.wait(0.3)
+            cache.forget(mine)
+        assert came.wait(60)
+        with (mine / "lock").open("w") as third, pytest.raises(BlockingIOError):
+            fcntl.flock(third, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        done.set()
+        waiting.result()
+
+
 def test_mine__gets_what_is_missing_and_then_is_offline(place, monkeypatch):
     for accession in ("GSE1", "GSE2"):
         matrix(place / "served", accession)
@@ -591,6 +735,8 @@ def test_init__of_nothing(place, monkeypatch):
         ('uri = "ftp://example.org/a.gz"', r"expected an https, s3 or gs address, got ftp://"),
         ('uri = "https://me:pw@example.org/a.gz"', r"without credentials, got one with them at"),
         ('uri = "https://example.org/a.gz?token=x"', r"expected an address without credentials"),
+        ('uri = "s3://me:pw@bucket/a.gz"', r"a bucket and a name in it, got more at s3://bucket:"),
+        ('uri = "gs://bucket/a.gz?token=x"', r"got more at gs://bucket: a user or a query\. Name"),
     ],
 )  # fmt: skip
 def test_settings__what_cannot_be_fetched(tmp_path, source, told):
@@ -601,8 +747,18 @@ def test_settings__what_cannot_be_fetched(tmp_path, source, told):
     assert "token=x" not in str(raised.value)
 
 
-def test_settings__a_file_of_accessions_with_a_wrong_line(tmp_path):
-    (tmp_path / "list.txt").write_text("GSE1\nGPL96\n")
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("GSE1\nGPL96\n", r"line 2: expected an accession .*got 'GPL96'"),
+        ("GES10072\nGSE3\n", r"line 1: expected an accession .*got 'GES10072'"),
+        ("accession\nGSE 2\nGSE3\n", r"line 2: expected an accession .*got 'GSE 2'"),
+        ("my series\nof lung\nGSE3\n", r"line 2: expected an accession .*got 'of lung'"),
+        ("accession\n", r"expected accessions such as GSE10072, got none"),
+    ],
+)
+def test_settings__a_file_of_accessions_with_a_wrong_line(tmp_path, text, told):
+    (tmp_path / "list.txt").write_text(text)
     (tmp_path / "study.toml").write_text('root = "study"\n[[sources]]\ngeo = "list.txt"\n')
-    with pytest.raises(ConfigError, match=r"list.txt, line 2: expected an accession .*got 'GPL96'"):
+    with pytest.raises(ConfigError, match=rf"list.txt.*{told}"):
         wanted(load_settings(tmp_path / "study.toml"))

@@ -4,10 +4,12 @@ import dask
 import numpy as np
 import pytest
 
-from dglzarr.evaluation.sketch import sketch_samples
+from dglzarr.evaluation.sketch import sketch_samples, sketch_training
 from dglzarr.kernels.moments import chunk_moments, finish_moments, standardize
+from dglzarr.prediction.fit import Training, fit_panel
+from dglzarr.stages.train import TrainOptions, _batches
 from dglzarr.storage.schemas import NORMALIZED
-from tests.builders import simulate, write_matrix
+from tests.builders import simulate, write_matrix, write_samples
 
 N_SAMPLES, N_GENES = 100, 40
 
@@ -22,6 +24,26 @@ def study(tmp_path_factory):
     chosen[32:48] = False
     mean, std = finish_moments(chunk_moments(values[chosen]))
     return uri, values, chosen, {"mean": mean, "std": std, "score": np.arange(N_GENES) / 7}
+
+
+def test_studies__one_that_is_told_in_several_ways_stays_on_one_side(study, tmp_path):
+    _, values, _, _ = study
+    series = np.repeat(["GSE1", "GSE1,GSE2", "GSE2", "GSE3", "GSE4"], 20)
+    of_one = np.arange(N_SAMPLES) < 60
+    split = np.zeros(N_SAMPLES, dtype=np.int8)
+    uri = write_matrix(tmp_path / "n", NORMALIZED, values, series=series, split=split)
+    samples = write_samples(tmp_path / "s", uri, keep=np.ones(N_SAMPLES, dtype=bool))
+    found = sketch_training(uri, samples, np.zeros(N_GENES), seed=0)
+    assert len(set(found.group[of_one].tolist())) == 1
+    data = Training(uri, samples, np.arange(10), np.arange(10, N_GENES))
+    assert fit_panel(data).n_groups == 3
+    held = {
+        study
+        for seed in range(9)
+        for _, _, judging in [_batches(uri, samples, data.moments, TrainOptions(), seed)]
+        for study in series[judging.keep]
+    }
+    assert held == {"GSE3", "GSE4"}, "the others are over half of all"
 
 
 def test_sketch_samples__few_samples_in_order(study):

@@ -1,6 +1,7 @@
 """Predictions on disk: the same numbers in every format, whole or not at all."""
 
 import json
+from pathlib import Path
 
 import anndata
 import numpy as np
@@ -48,6 +49,36 @@ def test_write_prediction__tables(made, measured, tmp_path):
         pd.testing.assert_frame_equal(found, frame, check_dtype=False, rtol=1e-4, check_names=False)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(names)
     assert written.notes == expected.notes
+
+
+def test_write_prediction__nothing_of_others_is_replaced_or_removed(
+    made, measured, tmp_path, monkeypatch
+):
+    own, other = tmp_path / "p.samples.tsv", tmp_path / "p.vcf.partial"
+    left = tmp_path / f"p.lower.tsv.{'0' * 32}.partial"
+    for path in (own, other, left):
+        path.write_text("mine", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"p\.samples\.tsv: exists\. Remove it, or give"):
+        write_prediction(made.output, measured, tmp_path / "p.tsv")
+    write_prediction(made.output, measured, tmp_path / "q.tsv")
+    write_prediction(made.output, measured, tmp_path / "p.tsv", run=Run(overwrite=True))
+    assert (other.exists(), left.exists()) == (True, False)
+    before, replace = digests(tmp_path), Path.replace
+
+    def stopped(path, to):
+        if to.name == "p.tsv":
+            raise KeyboardInterrupt
+        return replace(path, to)
+
+    monkeypatch.setattr(output, "_table", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_prediction(made.output, measured, tmp_path / "p.tsv", run=Run(overwrite=True))
+    assert digests(tmp_path) == before
+    monkeypatch.undo()
+    monkeypatch.setattr(Path, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write_prediction(made.output, measured, tmp_path / "p.tsv", run=Run(overwrite=True))
+    assert not (tmp_path / "p.tsv").exists(), "old predictions beside new intervals"
 
 
 def test_write_prediction__anndata(made, measured, tmp_path):

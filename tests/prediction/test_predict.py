@@ -165,6 +165,17 @@ def test_predict__counts(bundle, frame):
     )
 
 
+def test_predict__negative_values_are_told_or_refused(bundle, frame):
+    raw = (2 ** pd.concat([frame] * 8, ignore_index=True)).astype(np.float32)
+    raw.iloc[10, 3] = -1.0
+    raw.iloc[10, 4] = -2.0
+    found = predict(bundle, raw, unit="intensity")
+    assert "2 negative values are taken as 0." in found.notes
+    assert not any("negative" in note for note in predict(bundle, frame).notes)
+    with pytest.raises(SourceError, match=r"frame: expected tpm from 0, got"):
+        predict(bundle, raw, unit="tpm")
+
+
 def told(error, bundle, frame, **options):
     with pytest.raises(error) as info:
         predict(bundle, frame, **options)

@@ -73,6 +73,25 @@ def test_read_arrow__samples_in_rows(tmp_path, values, suffix, options):
     assert peek_size(path) == (30, 50)
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "feather", "csv"])
+def test_read_arrow__numbers_that_are_no_genes_are_labels(tmp_path, values, suffix):
+    frame = pd.DataFrame(values, columns=PAIRS)
+    frame.insert(0, "ModelID", SAMPLES)
+    frame.insert(1, "age", range(30))
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "csv":
+        frame.to_csv(path, index=False)
+    else:
+        write(path, frame)
+    source = read_source(path)
+    assert (source.samples, source.genes) == (SAMPLES, PAIRS)
+    assert source.labels == {"age": [str(n) for n in range(30)]}
+    assert np.array_equal(source.read(0, 30), values, equal_nan=True)
+    some = read_source(path, reading=Reading(samples_in="rows", value_columns=(PAIRS[3],)))
+    assert some.genes == [PAIRS[3]]
+    assert np.array_equal(some.read(0, 30), values[:, [3]], equal_nan=True)
+
+
 def test_read_arrow__other_columns_are_told(tmp_path, values):
     frame = upright(values)
     frame["Length"] = 100

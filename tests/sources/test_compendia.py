@@ -296,6 +296,19 @@ def test_read_h5ad__dense_and_sparse(tmp_path, counts, kind, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_read_h5ad__categories_as_anndata_0_7_writes_them(tmp_path, counts):
+    path = write_h5ad(tmp_path / "a.h5ad", counts.astype(np.float32))
+    expected = read_source(path).labels
+    with h5py.File(path, "r+") as file:
+        codes = file["obs/tissue/codes"][()]
+        file.move("obs/tissue/categories", "obs/__categories/tissue")
+        del file["obs/tissue"]
+        file["obs/tissue"] = codes
+        file["obs/tissue"].attrs["categories"] = file["obs/__categories/tissue"].ref
+    assert read_source(path).labels == expected
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize(
     ("how", "message"),
     [

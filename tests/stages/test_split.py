@@ -169,6 +169,8 @@ def test_join__a_new_sample_of_a_divided_donor_is_refused(tmp_path):
 def test_iter_persons__labels_that_are_no_persons():
     labels = {"patient status": ["ill"], "Patient_ID": ["7"], "subject": ["NA"], "age": ["7"]}
     assert dict(iter_persons(labels, ["GSE1"])) == {"Patient_ID": ["GSE1: 7"], "subject": [""]}
+    ((_, persons),) = iter_persons({"donor": ["7", "7"]}, ["GSE1", "GSE1,GSE2"])
+    assert len(set(persons)) == 1
 
 
 @pytest.mark.usefixtures("gtex")
