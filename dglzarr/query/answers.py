@@ -56,7 +56,8 @@ class Groups:
         places = self._names.find_all(genes)
         column = self._labels.column(self.label)
         chosen = self._matrix.isel(sample=np.flatnonzero(_has(column)), gene=places)
-        name = self.label if self.label not in chosen.dims else f"{self.label}_label"
+        is_taken = "gene" in chosen[self.label].dims if self.label in chosen.coords else False
+        name = f"{self.label}_label" if is_taken or self.label == "sample" else self.label
         return chosen.assign_coords({name: ("sample", column[_has(column)])})
 
     def gene(self, *genes: str) -> xr.Dataset:

@@ -14,7 +14,7 @@ from dglzarr.query.tables import table
 from dglzarr.query.tree import open_study
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Hashable, Mapping, Sequence
 
     import xarray as xr
 
@@ -116,10 +116,11 @@ def _of_samples(ask: StudyQuestions | StoreQuestions, asked: Asked) -> pd.DataFr
         groups = ask.by(asked.by)
         if not asked.genes:
             sizes = groups.sizes().to_series()
-            return pd.DataFrame({asked.by: sizes.index, "n": sizes.to_numpy()})
+            return pd.DataFrame({_free(asked.by, ["n"]): sizes.index, "n": sizes.to_numpy()})
         found = groups.gene(*asked.genes).transpose("gene", "group")
-        frame = found.to_dataframe().reset_index().rename(columns={"group": asked.by})
-        first = ["gene", "gene_symbol", asked.by]
+        called = _free(asked.by, found.variables)
+        frame = found.to_dataframe().reset_index().rename(columns={"group": called})
+        first = ["gene", "gene_symbol", called]
         return frame[[c for c in first if c in frame] + [*map(str, found.data_vars)]]
     places = ask.labels.find(asked.labels or {})
     if asked.samples:
@@ -129,18 +130,23 @@ def _of_samples(ask: StudyQuestions | StoreQuestions, asked: Asked) -> pd.DataFr
     if not asked.genes:
         return frame
     values = ask.expression(*asked.genes).isel(sample=places)
-    shown = _headers(values)
+    shown = _headers(values, frame.columns)
     return frame.assign(**dict(zip(shown, np.asarray(values.values).T, strict=True)))
 
 
-def _headers(values: xr.DataArray) -> list[str]:
-    """Return what columns of genes are called: symbols, with the label where several share one."""
+def _free(label: str, taken: Container[Hashable]) -> str:
+    """Return what the column of a label is called beside others."""
+    return f"{label}_label" if label in taken else label
+
+
+def _headers(values: xr.DataArray, taken: Container[Hashable]) -> list[str]:
+    """Return what columns of genes are called: symbols, with the label where that is taken."""
     labels = [str(label) for label in values["gene"].values]
     symbols = (
         [str(s) for s in values["gene_symbol"].values] if "gene_symbol" in values.coords else labels
     )
     return [
-        f"{symbol} ({label})" if symbols.count(symbol) > 1 else symbol or label
+        f"{symbol} ({label})" if symbols.count(symbol) > 1 or symbol in taken else symbol or label
         for symbol, label in zip(symbols, labels, strict=True)
     ]
 
