@@ -331,8 +331,12 @@ def launched(options: ClusterOptions, root: str = "") -> Iterator[tuple[Any, Any
         finally:
             with held(signal.SIGINT, signal.SIGTERM), ExitStack() as closing:
                 for opened in (cluster, client):  # the last is closed first, and each in any case
-                    closing.enter_context(suppress(OSError, TimeoutError))
-                    closing.callback(opened.close)
+                    closing.callback(_close, opened)
+
+
+def _close(opened: Any) -> None:  # noqa: ANN401
+    with suppress(OSError, TimeoutError):
+        opened.close()
 
 
 def _started(options: ClusterOptions, launch: Launch) -> tuple[Any, Any]:
