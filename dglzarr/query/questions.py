@@ -21,7 +21,7 @@ from dglzarr.query.labels import SampleLabels
 from dglzarr.storage.rows import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -182,7 +182,7 @@ class StudyQuestions(_Questions):
         else:
             raise ConfigError(f"{self.root}: expected ranks or scores, got none. Run 'score'.")
         labels = (ranked if ranked is not None else scored)["gene"].values  # type: ignore[index]
-        return self.facts(self._places(labels[order[:n]]))
+        return self.facts(self.places(labels[order[:n]]))
 
     def gene(self, *names: str) -> xr.Dataset:
         """Return all that is known of genes, with their expression in every sample, lazy.
@@ -366,7 +366,8 @@ class StudyQuestions(_Questions):
     def _place_of(self) -> dict[str, int]:
         return {label: place for place, label in enumerate(self.names.labels)}
 
-    def _places(self, labels: NDArray[Any]) -> NDArray[np.int64]:
+    def places(self, labels: Iterable[Any]) -> NDArray[np.int64]:
+        """Return where genes of some labels stand, in their order."""
         return np.array([self._place_of[str(label)] for label in labels], dtype=np.int64)
 
     @cached_property
@@ -393,7 +394,8 @@ class StudyQuestions(_Questions):
         if ranked is None:
             return found
         genes = ranked["panel_gene"].values
-        on = (genes[:, :, None] == found["gene"].values[None, None, :]).any(axis=1)
+        asked = found["gene"].values.astype(str)
+        on = np.stack([np.isin(asked, row.astype(str)) for row in genes])
         return found.assign(on_panel=(("panel", "gene"), on)).assign_coords(
             panel=ranked["panel"].variable
         )

@@ -22,8 +22,8 @@ from dglzarr.errors import ConfigError, StoreError
 from dglzarr.export import export_study
 from dglzarr.export.selected import select
 from dglzarr.sources import read_source
-from dglzarr.storage.schemas import NORMALIZED
-from tests.builders import write_manifest, write_matrix
+from dglzarr.storage.schemas import LANDMARKS, NORMALIZED
+from tests.builders import text, write_manifest, write_matrix, write_store
 
 PROGRAM = Path(sys.executable).with_name("dglzarr")
 
@@ -207,6 +207,52 @@ def test_blocks__hold_what_they_may(awkward):
     by_gene = list(chosen.gene_blocks(limit_nbytes=4 * 300 * 3))
     assert [part for part, _ in by_gene] == [slice(0, 3), slice(3, 6), slice(6, 7)]
     np.testing.assert_array_equal(np.hstack([block for _, block in by_gene]), values)
+
+
+# ---------------------------------------------------------------- of one state of the study
+
+
+def ranked(root, labels, ids, panel):
+    """Panels of some genes, in that order."""
+    arrays = {
+        "gene": labels, "gene_symbol": [""] * len(labels), "gene_id": ids, "panel": ["mined"],
+        "kind": ["mined"], "panel_gene": [panel],
+    }  # fmt: skip
+    arrays = {
+        name: text(v) if name != "panel_gene" else text(v[0])[None] for name, v in arrays.items()
+    }
+    rank = np.arange(1, len(labels) + 1, dtype=np.int32)
+    arrays |= {"rank": rank, "position": np.arange(len(panel), dtype=np.int32)}
+    write_store(root / "landmarks.zarr", LANDMARKS, arrays)
+
+
+def test_panel__is_of_labels_also_where_they_are_others_ids(tmp_path):
+    labels, ids = ["200", "7157", "9"], ["1", "200", "7157"]
+    values = np.arange(48, dtype=np.float32).reshape(16, 3)
+    write_manifest(tmp_path, ["0000"])
+    uri = tmp_path / "segments/0000/normalized.zarr"
+    write_matrix(uri, NORMALIZED, values, genes=labels, ids=ids)
+    ranked(tmp_path, labels, ids, ["7157", "200"])
+    assert select(str(tmp_path), panel="mined").places.tolist() == [1, 0]
+    shutil.rmtree(tmp_path / "landmarks.zarr")
+    ranked(tmp_path, labels[::-1], ids[::-1], ["7157", "200"])
+    with pytest.raises(StoreError, match=r"expected panels and scores of the genes of 'normal"):
+        select(str(tmp_path), panel="mined")
+
+
+def test_export__of_a_study_that_grows_meanwhile_is_what_it_was(awkward, monkeypatch):
+    root, values, genes, _ = awkward
+    write_matrix(root / "segments/0001/normalized.zarr", NORMALIZED, values[:9] + 1, genes=genes)
+
+    def then_grow(*words, **options):
+        tree = dglzarr.open_study(*words, **options)
+        write_manifest(root, ["0001", "0000"])
+        return tree
+
+    monkeypatch.setattr("dglzarr.export.selected.open_study", then_grow)
+    chosen = select(str(root))
+    assert (chosen.shape, len(chosen.samples)) == ((300, 7), 300)
+    np.testing.assert_array_equal(chosen.rows[:9], values[:9])
 
 
 # ---------------------------------------------------------------- what is refused, and kills

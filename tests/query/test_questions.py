@@ -166,6 +166,12 @@ def test_find__by_every_kind_of_name(name, places):
     assert NAMES.find(name).tolist() == places
 
 
+def test_find__a_label_goes_before_a_symbol_and_that_before_an_id():
+    names = GeneNames(["200", "7157", "9"], ["9", "SIM1", "7157"], ["1", "200", "SIM1"])
+    found = [names.find(name).tolist() for name in ("200", "7157", "9", "SIM1", "1")]
+    assert found == [[0], [1], [2], [1], [0]]
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
