@@ -146,3 +146,20 @@ def _genes_of(tree: xr.DataTree, panel: str) -> list[str]:
         )
     labels = landmarks["panel_gene"].values[names.index(panel)]
     return [str(label) for label in labels if label]
+
+
+def stored_name(name: str, taken: set[str], suffix: str = "_") -> str:
+    """Return what a column is called in a file of named arrays, where no other is called so.
+
+    Examples
+    --------
+    >>> taken: set[str] = set()
+    >>> [stored_name(name, taken) for name in ("er/pr", "er_pr", ".", "")]
+    ['er_pr', 'er_pr_', '_.', '_']
+    """
+    called = name.replace("/", "_")
+    called = f"_{called}" if not called.strip(".") else called
+    while called in taken:
+        called += suffix
+    taken.add(called)
+    return called

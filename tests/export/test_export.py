@@ -181,6 +181,31 @@ def test_export__awkward_names_and_missing_values(form, awkward, tmp_path):
             assert [known[c] for c in codes[[0, 2, 3]]] == [tissues[i] for i in (0, 2, 3)]
 
 
+NAMES = ["gene", "sample", "expression", "er/pr", "er_pr", ".", "..", "__a", "zarr.json", "series"]
+
+
+@pytest.mark.parametrize("form", ["h5ad", "zarr"])
+def test_export__labels_of_any_name_are_there_once(form, tmp_path):
+    values = np.arange(48, dtype=np.float32).reshape(16, 3)
+    cells = [[f"{name} {i}" for name in NAMES] for i in range(16)]
+    write_manifest(tmp_path, ["0000"])
+    uri = tmp_path / "segments/0000/normalized.zarr"
+    write_matrix(uri, NORMALIZED, values, tissues=cells, called=NAMES)
+    export_study(tmp_path, tmp_path / "out", form)
+    if form == "zarr":
+        ds = xr.open_zarr(tmp_path / "out")
+        np.testing.assert_array_equal(ds["expression"].values, values)
+        assert ds["gene"].values.tolist() == ["000_at", "001_at", "002_at"]
+        first = [str(v.values[0]) for v in ds.variables.values() if v.dims == ("sample",)]
+    else:
+        with h5py.File(tmp_path / "out") as file:
+            order = file["obs"].attrs["column-order"]
+            assert sorted(order) == sorted(set(file["obs"]) - {"sample"})
+            texts = [file["obs"][name] for name in order if name in file["obs"]]
+            first = [node.asstr()[0] for node in texts if isinstance(node, h5py.Dataset)]
+    assert {f"{name} 0" for name in NAMES[:-1]} <= {*first}
+
+
 # ---------------------------------------------------------------- Zarr
 
 
