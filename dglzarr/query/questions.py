@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from dglzarr.errors import ConfigError
-from dglzarr.query.answers import N_COMPARED, Groups, LatentUnit, Likeness
+from dglzarr.query.answers import N_COMPARED, Groups, LatentUnit, Likeness, nearest
 from dglzarr.query.genes import GeneNames, names_of
 from dglzarr.query.labels import SampleLabels
 from dglzarr.storage.rows import Rows
@@ -254,8 +254,7 @@ class StudyQuestions(_Questions):
         """
         place = int(self.names.find(gene)[0])
         r = self.likeness.correlations(place)
-        order = np.argsort(-np.abs(np.nan_to_num(r)), kind="stable")
-        order = order[(order != place) & ~np.isnan(r[order])][:n]
+        order = nearest(r, place, n)
         attributes = {"of": self.names.labels[place], "n_samples": self.likeness.n_samples}
         facts = self.facts(order).assign(r=("gene", r[order]))
         return facts.assign_attrs(attributes)
