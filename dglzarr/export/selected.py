@@ -114,7 +114,7 @@ def select(
     ask = tree.dgl
     if "normalized" not in tree.children:
         raise ConfigError(f"{root}: expected a study with 'normalized', got one without. Run it.")
-    labels = tree["normalized"]["gene"].values.tolist()
+    labels = tree["normalized"].dataset["gene"].values.tolist()
     if ask.names.labels != labels:
         raise StoreError(
             f"{root}: expected panels and scores of the genes of 'normalized', got those of others."

@@ -130,7 +130,7 @@ def nearest(r: NDArray[np.float64], gene: int, n: int) -> NDArray[np.int64]:
         As `Likeness.correlations` returns it, (gene,).
     """
     order = np.argsort(-np.abs(np.nan_to_num(r)), kind="stable")
-    return order[(order != gene) & ~np.isnan(r[order])][:n]
+    return np.asarray(order[(order != gene) & ~np.isnan(r[order])][:n])
 
 
 class Likeness:

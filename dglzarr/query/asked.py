@@ -68,8 +68,10 @@ class Asked:
         }
         if len(both := [name for name, is_given in given.items() if is_given]) > 1:
             raise ConfigError(f"{both[0]}: expected one question, got {both[1]} too. Ask twice.")
-        if self.genes and both and both[0] in ("--latent", "--neighbours"):
-            raise ConfigError(f"--gene: expected without {both[0]}. Ask twice.")
+        filters = {"--gene": self.genes, "--sample": self.samples, "--label": self.labels}
+        for name, given_too in filters.items():
+            if given_too and both and both[0] in ("--latent", "--neighbours"):
+                raise ConfigError(f"{name}: expected without {both[0]}. Ask twice.")
 
 
 def answer(place: str, asked: Asked) -> pd.DataFrame:
@@ -100,7 +102,13 @@ def _of_study(ask: StudyQuestions, asked: Asked) -> pd.DataFrame:
     if asked.latent is not None:
         return gene_table(ask.latent(asked.latent).top(n))
     if asked.neighbours:
-        return gene_table(ask.neighbours(asked.neighbours, n))
+        near = ask.neighbours(asked.neighbours, n)
+        if not near.sizes["gene"]:
+            raise ConfigError(
+                f"--neighbours: expected a gene that varies over the kept training samples, got "
+                f"{asked.neighbours[:60]!r}, which no gene is like. Ask for another."
+            )
+        return gene_table(near)
     if asked.by or asked.lists_samples or asked.labels or asked.samples:
         return _of_samples(ask, asked)
     if asked.genes:

@@ -239,7 +239,7 @@ class StudyQuestions(_Questions):
 
         Over kept training samples of the first segment, at most 2048 of them, evenly taken; they
         are read once and stay in memory (8 kB a gene). Of a name of several features it is the
-        first; other features of the same gene are told as any other.
+        first; other features of the same gene are told as any other. None where it does not vary.
 
         Raises
         ------

@@ -111,6 +111,15 @@ def test_gct__has_the_lines_of_version_1_3(exported, mined):
     assert [line.split("\t")[0] for line in lines[-12:]] == mined
 
 
+def test_gct__what_is_not_known_of_a_gene_is_na(awkward):
+    root, values, genes, _ = awkward
+    ranked(root, genes, [""] * 7, genes[:2], gain=np.full(7, np.nan))
+    export_study(root, root / "a.gct", "gct")
+    lines = [line.split("\t") for line in (root / "a.gct").read_text("utf-8").splitlines()[2:]]
+    at = lines[0].index("gain")
+    assert [line[at] for line in lines[-7:]] == ["NA"] * 7
+
+
 def test_tsv__pandas_reads_it(exported, tree, values):
     found = pd.read_csv(exported / "all.tsv", sep="\t", index_col=0)
     assert found.index.tolist() == tree["normalized"]["sample"].values.tolist()
@@ -237,7 +246,7 @@ def test_blocks__hold_what_they_may(awkward):
 # ---------------------------------------------------------------- of one state of the study
 
 
-def ranked(root, labels, ids, panel):
+def ranked(root, labels, ids, panel, **more):
     """Panels of some genes, in that order."""
     arrays = {
         "gene": labels, "gene_symbol": [""] * len(labels), "gene_id": ids, "panel": ["mined"],
@@ -247,7 +256,7 @@ def ranked(root, labels, ids, panel):
         name: text(v) if name != "panel_gene" else text(v[0])[None] for name, v in arrays.items()
     }
     rank = np.arange(1, len(labels) + 1, dtype=np.int32)
-    arrays |= {"rank": rank, "position": np.arange(len(panel), dtype=np.int32)}
+    arrays |= {**more, "rank": rank, "position": np.arange(len(panel), dtype=np.int32)}
     write_store(root / "landmarks.zarr", LANDMARKS, arrays)
 
 

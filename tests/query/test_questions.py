@@ -403,3 +403,11 @@ def test_samples__a_label_called_as_a_gene_stands_beside_it(awkward):
     frame = answer(str(awkward), Asked(lists_samples=True, genes=["SIM0"]))
     assert frame["SIM0"].tolist()[:2] == ["SIM0-0", "SIM0-1"]
     assert frame["SIM0 (000_at)"].dtype == np.float32
+
+
+def test_by__numbers_stand_in_their_order(example_study):
+    study = open_study(example_study)
+    clusters = ("sample", np.arange(120) % 12)
+    study["samples"].dataset = study["samples"].to_dataset().assign(cluster=clusters)
+    for answered in (study.dgl.by("cluster").sizes(), study.dgl.by("cluster").gene("SIM1")):
+        assert answered["group"].values.tolist() == list(range(12))  # as text 10 goes before 2
