@@ -1,4 +1,4 @@
-"""Each stage with its root in a bucket, beside a plain get/put loop of the objects it reads and writes.
+"""Each stage with its root in a bucket, beside a plain loop of get and put of the same objects.
 
     python benchmarks/bucket_stages.py --samples 600 --genes 1500
 

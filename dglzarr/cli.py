@@ -106,7 +106,10 @@ def _as_plain(value: object) -> Any:  # noqa: ANN401
 
 
 def _print_json(content: object) -> None:
-    typer.echo(json.dumps(content, indent=1, default=str))
+    """Print JSON, null where a number is none: NaN is no JSON."""
+    text = json.dumps(content, default=lambda v: v.item() if hasattr(v, "item") else str(v))
+    plain = json.loads(text, parse_constant=lambda _: None)
+    typer.echo(json.dumps(plain, indent=1))
 
 
 def _print_facts(content: dict[str, Any]) -> None:

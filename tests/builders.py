@@ -173,12 +173,16 @@ def write_matrix(
     symbols: Sequence[str] | None = None,
     ids: Sequence[str] | None = None,
     series: Sequence[str] | None = None,
-    tissues: Sequence[str] | None = None,
+    tissues: Sequence[Any] | None = None,
+    called: Sequence[str] = ("tissue",),
     prefix: str = "s",
     details: dict[str, Any] | None = None,
     rate: NDArray[np.floating[Any]] | None = None,
 ) -> str:
-    """A complete raw, expression or normalized store of chosen values; detection rates of all."""
+    """A complete raw, expression or normalized store of chosen values; detection rates of all.
+
+    ``tissues`` are the values of the labels that are ``called`` so, of each sample one or several.
+    """
     uri = str(uri)
     n_samples, n_genes = values.shape
     genes = list(genes or [f"{i:03d}_at" for i in range(n_genes)])
@@ -188,8 +192,8 @@ def write_matrix(
         "gene_symbol": text(symbols or [""] * n_genes),
         "series": text(["GSE1"] * n_samples if series is None else series),
         "platform": text(["GPL96"] * n_samples),
-        "label": text(["tissue"] if tissues else []),
-        "sample_label": text(tissues or []).reshape(n_samples, -1 if tissues else 0),
+        "label": text(called if tissues else []),
+        "sample_label": text(np.ravel(tissues or [])).reshape(n_samples, -1 if tissues else 0),
     }
     if spec is not RAW:
         labels["gene_id"] = text(ids or [""] * n_genes)

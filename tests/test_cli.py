@@ -13,6 +13,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer.main
 
@@ -683,3 +684,11 @@ def test_dry_run__a_foreign_folder_blocks_one_step_alone(tmp_path, mined, run):
     assert sum("got other files" in line for line in shown.lines) == 1
     states = {line.split()[0]: line.split()[1] for line in shown.lines[1:13]}
     assert (states["score"], states["select"], states["evaluate"]) == ("done", "blocked", "to")
+
+
+def test_json__a_number_that_is_none_is_null(capsys):
+    from dglzarr.cli import _print_json
+
+    _print_json({"error": float("nan"), "rows": [np.float32("inf"), np.int64(3), Path("a")]})
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert found == {"error": None, "rows": [None, 3, "a"]}

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
+from dglzarr.export.selected import stored_name
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -57,7 +59,8 @@ def _write_frame(file: h5py.File, name: str, frame: pd.DataFrame) -> None:
     group = file.create_group(name)
     _mark(group, "dataframe", "0.2.0")
     first, *others = (str(column) for column in frame.columns)
-    stored = {column: column.replace("/", "_") or "_" for column in [first, *others]}
+    taken = {"_index"}
+    stored = {column: stored_name(column, taken) for column in [first, *others]}
     group.attrs["_index"] = stored[first]
     group.attrs.create("column-order", [stored[n] for n in others], dtype=_TEXT)
     for column, called in stored.items():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from dglzarr.export.selected import stored_name
 from dglzarr.storage.declare import CHUNK_SAMPLES, chunk_genes
 
 if TYPE_CHECKING:
@@ -54,8 +55,9 @@ def write_zarr(path: Path, chosen: Selected, *, by_gene: bool = False) -> None:
 def _labels(chosen: Selected) -> xr.Dataset:
     """Return what is known of samples and genes."""
     found: dict[str, Any] = {}
+    taken = {"sample", "gene", "expression", "zarr.json"}
     for dim, frame in (("sample", chosen.samples), ("gene", chosen.genes)):
-        for name in frame.columns:
-            called = str(name) if str(name) not in found or name == dim else f"{name}_of_{dim}"
-            found[called.replace("/", "_")] = (dim, frame[name].to_numpy())
+        for name in map(str, frame.columns):
+            called = dim if name == dim else stored_name(name, taken, f"_of_{dim}")
+            found[called] = (dim, frame[name].to_numpy())
     return xr.Dataset(coords=found, attrs=dict(chosen.attributes))

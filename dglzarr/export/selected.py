@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dglzarr.errors import ConfigError, hint
+from dglzarr.errors import ConfigError, StoreError, hint
 from dglzarr.kernels.slices import iter_slices
 from dglzarr.query.asked import gene_table
 from dglzarr.query.tree import open_study
 from dglzarr.storage.declare import CHUNK_SAMPLES
 from dglzarr.storage.rows import Rows
-from dglzarr.storage.study import open_study as pinned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -108,23 +108,29 @@ def select(
     ConfigError
         When there is no such panel or gene.
     StoreError
-        When the study is not complete.
+        When the study is not complete, or its panels and scores are of other genes.
     """
     tree = open_study(root)
     ask = tree.dgl
     if "normalized" not in tree.children:
         raise ConfigError(f"{root}: expected a study with 'normalized', got one without. Run it.")
-    n_genes = tree["normalized"].sizes["gene"]
+    labels = tree["normalized"].dataset["gene"].values.tolist()
+    if ask.names.labels != labels:
+        raise StoreError(
+            f"{root}: expected panels and scores of the genes of 'normalized', got those of others."
+            " Run 'dglzarr mine' again."
+        )
     if panel and genes:
         raise ConfigError("--panel: expected without --gene. Export twice.")
     if panel:
-        places = ask.names.find_all(_genes_of(tree, panel))
+        places = ask.places(_genes_of(tree, panel))
     else:
-        places = ask.names.find_all(genes) if genes else np.arange(n_genes)
+        places = ask.names.find_all(genes) if genes else np.arange(len(labels))
     facts = ask.facts(places)
     every = np.arange(tree["normalized"].sizes["sample"])
     samples = ask.labels.table(every).to_dataframe().reset_index()
-    rows = Rows(pinned(root).uris("normalized"))
+    segments = json.loads(tree["normalized"].attrs["segments"])  # those that the labels are of
+    rows = Rows([segment["uri"] for segment in segments])
     return Selected(tree, samples, gene_table(facts), facts, places, rows, on_progress)
 
 
@@ -140,3 +146,20 @@ def _genes_of(tree: xr.DataTree, panel: str) -> list[str]:
         )
     labels = landmarks["panel_gene"].values[names.index(panel)]
     return [str(label) for label in labels if label]
+
+
+def stored_name(name: str, taken: set[str], suffix: str = "_") -> str:
+    """Return what a column is called in a file of named arrays, where no other is called so.
+
+    Examples
+    --------
+    >>> taken: set[str] = set()
+    >>> [stored_name(name, taken) for name in ("er/pr", "er_pr", ".", "")]
+    ['er_pr', 'er_pr_', '_.', '_']
+    """
+    called = name.replace("/", "_")
+    called = f"_{called}" if not called.strip(".") else called
+    while called in taken:
+        called += suffix
+    taken.add(called)
+    return called

@@ -103,7 +103,9 @@ def _texts(frame: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def _cell(value: object) -> str:
-    return f"{value:.7g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:.7g}"
+    return str(value)
 
 
 def _plain(text: str) -> str:

@@ -56,7 +56,8 @@ class Groups:
         places = self._names.find_all(genes)
         column = self._labels.column(self.label)
         chosen = self._matrix.isel(sample=np.flatnonzero(_has(column)), gene=places)
-        name = self.label if self.label not in chosen.dims else f"{self.label}_label"
+        is_taken = "gene" in chosen[self.label].dims if self.label in chosen.coords else False
+        name = f"{self.label}_label" if is_taken or self.label == "sample" else self.label
         return chosen.assign_coords({name: ("sample", column[_has(column)])})
 
     def gene(self, *genes: str) -> xr.Dataset:
@@ -71,7 +72,7 @@ class Groups:
         """
         chosen = self.values(*genes)
         frame = pd.DataFrame(chosen.values.astype(np.float64), columns=np.arange(chosen.shape[1]))
-        grouped = frame.groupby(self._known().astype(str))
+        grouped = frame.groupby(self._known())
         tables = {"n": grouped.count(), "mean": grouped.mean(), "std": grouped.std()}
         tables |= {name: grouped.quantile(q) for name, q in _STATISTICS.items()}
         labels = {n: chosen[n] for n in ("gene", "gene_symbol", "gene_id") if n in chosen.coords}
@@ -118,6 +119,18 @@ class LatentUnit:
         """Return the genes that move the unit most, best first."""
         score = np.abs(self.genes["latent_score"].values)
         return self.genes.isel(gene=np.argsort(-score, kind="stable")[:n])
+
+
+def nearest(r: NDArray[np.float64], gene: int, n: int) -> NDArray[np.int64]:
+    """Return where the genes most like one stand, best first: neither itself nor those without r.
+
+    Parameters
+    ----------
+    r
+        As `Likeness.correlations` returns it, (gene,).
+    """
+    order = np.argsort(-np.abs(np.nan_to_num(r)), kind="stable")
+    return np.asarray(order[(order != gene) & ~np.isnan(r[order])][:n])
 
 
 class Likeness:

@@ -14,7 +14,7 @@ from dglzarr.query.tables import table
 from dglzarr.query.tree import open_study
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Hashable, Mapping, Sequence
 
     import xarray as xr
 
@@ -68,8 +68,10 @@ class Asked:
         }
         if len(both := [name for name, is_given in given.items() if is_given]) > 1:
             raise ConfigError(f"{both[0]}: expected one question, got {both[1]} too. Ask twice.")
-        if self.genes and both and both[0] in ("--latent", "--neighbours"):
-            raise ConfigError(f"--gene: expected without {both[0]}. Ask twice.")
+        filters = {"--gene": self.genes, "--sample": self.samples, "--label": self.labels}
+        for name, given_too in filters.items():
+            if given_too and both and both[0] in ("--latent", "--neighbours"):
+                raise ConfigError(f"{name}: expected without {both[0]}. Ask twice.")
 
 
 def answer(place: str, asked: Asked) -> pd.DataFrame:
@@ -100,7 +102,13 @@ def _of_study(ask: StudyQuestions, asked: Asked) -> pd.DataFrame:
     if asked.latent is not None:
         return gene_table(ask.latent(asked.latent).top(n))
     if asked.neighbours:
-        return gene_table(ask.neighbours(asked.neighbours, n))
+        near = ask.neighbours(asked.neighbours, n)
+        if not near.sizes["gene"]:
+            raise ConfigError(
+                f"--neighbours: expected a gene that varies over the kept training samples, got "
+                f"{asked.neighbours[:60]!r}, which no gene is like. Ask for another."
+            )
+        return gene_table(near)
     if asked.by or asked.lists_samples or asked.labels or asked.samples:
         return _of_samples(ask, asked)
     if asked.genes:
@@ -116,10 +124,11 @@ def _of_samples(ask: StudyQuestions | StoreQuestions, asked: Asked) -> pd.DataFr
         groups = ask.by(asked.by)
         if not asked.genes:
             sizes = groups.sizes().to_series()
-            return pd.DataFrame({asked.by: sizes.index, "n": sizes.to_numpy()})
+            return pd.DataFrame({_free(asked.by, ["n"]): sizes.index, "n": sizes.to_numpy()})
         found = groups.gene(*asked.genes).transpose("gene", "group")
-        frame = found.to_dataframe().reset_index().rename(columns={"group": asked.by})
-        first = ["gene", "gene_symbol", asked.by]
+        called = _free(asked.by, found.variables)
+        frame = found.to_dataframe().reset_index().rename(columns={"group": called})
+        first = ["gene", "gene_symbol", called]
         return frame[[c for c in first if c in frame] + [*map(str, found.data_vars)]]
     places = ask.labels.find(asked.labels or {})
     if asked.samples:
@@ -129,18 +138,23 @@ def _of_samples(ask: StudyQuestions | StoreQuestions, asked: Asked) -> pd.DataFr
     if not asked.genes:
         return frame
     values = ask.expression(*asked.genes).isel(sample=places)
-    shown = _headers(values)
+    shown = _headers(values, frame.columns)
     return frame.assign(**dict(zip(shown, np.asarray(values.values).T, strict=True)))
 
 
-def _headers(values: xr.DataArray) -> list[str]:
-    """Return what columns of genes are called: symbols, with the label where several share one."""
+def _free(label: str, taken: Container[Hashable]) -> str:
+    """Return what the column of a label is called beside others."""
+    return f"{label}_label" if label in taken else label
+
+
+def _headers(values: xr.DataArray, taken: Container[Hashable]) -> list[str]:
+    """Return what columns of genes are called: symbols, with the label where that is taken."""
     labels = [str(label) for label in values["gene"].values]
     symbols = (
         [str(s) for s in values["gene_symbol"].values] if "gene_symbol" in values.coords else labels
     )
     return [
-        f"{symbol} ({label})" if symbols.count(symbol) > 1 else symbol or label
+        f"{symbol} ({label})" if symbols.count(symbol) > 1 or symbol in taken else symbol or label
         for symbol, label in zip(symbols, labels, strict=True)
     ]
 

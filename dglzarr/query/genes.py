@@ -49,21 +49,13 @@ class GeneNames:
         self.labels, self._aliases = list(genes), aliases or {}
         self.symbols = list(symbols)
         self._places: dict[str, list[int]] = {}
-        for names in (genes, symbols, gene_ids):
-            for place, name in enumerate(names):
-                for part in name.split("///") if "///" in name else (name,):
-                    self._add(part.strip(), place)
-
-    def _add(self, name: str, place: int) -> None:
-        if has_name(name):
-            known = self._places.setdefault(lookup_key(name), [])
-            if place not in known[-1:]:
-                known.append(place)
+        for names in (gene_ids, symbols, genes):  # a label goes before a symbol, that before an ID
+            self._places |= _by_key(names)
 
     def find(self, name: str, *, place: str = "gene") -> NDArray[np.int64]:
-        """Return where the features stand that a name may mean, ascending: all that it may mean.
+        """Return where the features of a name stand, ascending.
 
-        A label, symbol or ID is looked for first; an alias only where there is none of that name.
+        Those of that label, else of that symbol, else of that ID, else all that an alias may mean.
         Letter case and the version of an Ensembl ID do not matter.
 
         Raises
@@ -119,6 +111,18 @@ class GeneNames:
     def _near(self, key: str) -> str:
         names = self._spelled(self._near_keys(key, NEAR))
         return f" (did you mean {' or '.join(map(repr, names))}?)" if names else ""
+
+
+def _by_key(names: Iterable[str]) -> dict[str, list[int]]:
+    """Return where each name stands: of several joined by ``///`` each of them."""
+    found: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        for part in name.split("///") if "///" in name else (name,):
+            if has_name(part.strip()):
+                known = found.setdefault(lookup_key(part.strip()), [])
+                if place not in known[-1:]:
+                    known.append(place)
+    return found
 
 
 def names_of(ds: xr.Dataset, aliases: str = "") -> GeneNames:

@@ -31,14 +31,13 @@ class SampleLabels:
     """
 
     def __init__(self, ds: xr.Dataset, found: xr.Dataset | None = None) -> None:
-        self._ds, self._found = ds, found
+        self._ds = ds
         self._columns: dict[str, NDArray[Any]] = {}
         self.own = [str(name) for name in ds["label"].values] if "label" in ds.coords else []
-        self.names = [
-            *(name for name in _COORDS if name in ds.coords),
-            *(name for name in _FOUND if found is not None and name in found),
-            *(name for name in self.own if name not in (*_COORDS, *_FOUND)),
-        ]
+        self._stores = {name: ds for name in _COORDS if name in ds.coords}
+        if found is not None:
+            self._stores |= {name: found for name in _FOUND if name in found}
+        self.names = [*self._stores, *(name for name in self.own if name not in self._stores)]
 
     def column(self, name: str) -> NDArray[Any]:
         """Return one label of every sample, (sample,); '' where a sample has none.
@@ -58,11 +57,9 @@ class SampleLabels:
                 f"label: expected one of {', '.join(self.names) or 'none'}, got "
                 f"{name[:60]!r}{hint(name, self.names)}."
             )
-        if name in _FOUND and self._found is not None:
-            return np.asarray(self._found[name].values)
-        if name not in self._ds.coords:
+        if name not in self._stores:
             return np.asarray(self._ds["sample_label"].values[:, self.own.index(name)])
-        values = self._ds[name]
+        values = self._stores[name][name]
         if "flag_meanings" in values.attrs:
             meanings = np.array(str(values.attrs["flag_meanings"]).split(), dtype=object)
             return np.asarray(meanings[values.values])
@@ -107,6 +104,12 @@ class SampleLabels:
         return np.asarray(found, dtype=np.int64)
 
     def table(self, places: NDArray[np.int64]) -> xr.Dataset:
-        """Return all that is known of some samples, a variable a label."""
-        columns = {name: ("sample", self.column(name)[places]) for name in self.names}
+        """Return all that is known of some samples, a variable a label.
+
+        A label that is called ``sample`` is ``sample_label`` there.
+        """
+        columns = {
+            "sample_label" if name == "sample" else name: ("sample", self.column(name)[places])
+            for name in self.names
+        }
         return xr.Dataset(columns, {"sample": self._ds["sample"].values[places]})

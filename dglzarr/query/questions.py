@@ -15,13 +15,13 @@ import numpy as np
 import xarray as xr
 
 from dglzarr.errors import ConfigError
-from dglzarr.query.answers import N_COMPARED, Groups, LatentUnit, Likeness
+from dglzarr.query.answers import N_COMPARED, Groups, LatentUnit, Likeness, nearest
 from dglzarr.query.genes import GeneNames, names_of
 from dglzarr.query.labels import SampleLabels
 from dglzarr.storage.rows import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -182,7 +182,7 @@ class StudyQuestions(_Questions):
         else:
             raise ConfigError(f"{self.root}: expected ranks or scores, got none. Run 'score'.")
         labels = (ranked if ranked is not None else scored)["gene"].values  # type: ignore[index]
-        return self.facts(self._places(labels[order[:n]]))
+        return self.facts(self.places(labels[order[:n]]))
 
     def gene(self, *names: str) -> xr.Dataset:
         """Return all that is known of genes, with their expression in every sample, lazy.
@@ -239,7 +239,7 @@ class StudyQuestions(_Questions):
 
         Over kept training samples of the first segment, at most 2048 of them, evenly taken; they
         are read once and stay in memory (8 kB a gene). Of a name of several features it is the
-        first; other features of the same gene are told as any other.
+        first; other features of the same gene are told as any other. None where it does not vary.
 
         Raises
         ------
@@ -254,8 +254,7 @@ class StudyQuestions(_Questions):
         """
         place = int(self.names.find(gene)[0])
         r = self.likeness.correlations(place)
-        order = np.argsort(-np.abs(np.nan_to_num(r)), kind="stable")
-        order = order[(order != place) & ~np.isnan(r[order])][:n]
+        order = nearest(r, place, n)
         attributes = {"of": self.names.labels[place], "n_samples": self.likeness.n_samples}
         facts = self.facts(order).assign(r=("gene", r[order]))
         return facts.assign_attrs(attributes)
@@ -366,7 +365,8 @@ class StudyQuestions(_Questions):
     def _place_of(self) -> dict[str, int]:
         return {label: place for place, label in enumerate(self.names.labels)}
 
-    def _places(self, labels: NDArray[Any]) -> NDArray[np.int64]:
+    def places(self, labels: Iterable[Any]) -> NDArray[np.int64]:
+        """Return where genes of some labels stand, in their order."""
         return np.array([self._place_of[str(label)] for label in labels], dtype=np.int64)
 
     @cached_property
@@ -393,7 +393,8 @@ class StudyQuestions(_Questions):
         if ranked is None:
             return found
         genes = ranked["panel_gene"].values
-        on = (genes[:, :, None] == found["gene"].values[None, None, :]).any(axis=1)
+        asked = found["gene"].values.astype(str)
+        on = np.stack([np.isin(asked, row.astype(str)) for row in genes])
         return found.assign(on_panel=(("panel", "gene"), on)).assign_coords(
             panel=ranked["panel"].variable
         )

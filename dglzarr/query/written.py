@@ -122,5 +122,9 @@ def _cells(column: pd.Series) -> list[str]:
     """Return values as people read them: six digits, nothing that a terminal would obey."""
     values = column.tolist()
     texts = [f"{value:.6g}" if isinstance(value, float) else str(value) for value in values]
+    texts = [
+        "-" if text == "nan" and value != value else text
+        for text, value in zip(texts, values, strict=True)
+    ]
     texts = [text if text.isprintable() else ascii(text)[1:-1] for text in texts]
     return [text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…" for text in texts]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dglzarr.kernels.comparison import Paired, paired_difference
+from dglzarr.report.tables import formatted, interval
 from dglzarr.storage.schemas import COMPARISON
 from dglzarr.storage.store import open_store
 
@@ -148,15 +149,15 @@ def cells(row: ComparisonRow) -> tuple[str, ...]:
         str(row.size or "-"),
         "predict the mean" if row.kind == "baseline" else f"{row.family}{many}",
         row.predictor,
-        _number(row.mae),
-        _range(row.low, row.high),
-        _range(row.best, row.worst) if row.n_panels > 1 else "-",
-        _number(row.versus_random, "+.4f"),
-        _range(row.versus_low, row.versus_high, "+.4f"),
+        formatted(row.mae),
+        interval((row.low, row.high)),
+        interval((row.best, row.worst)) if row.n_panels > 1 else "-",
+        formatted(row.versus_random, "+.4f"),
+        interval((row.versus_low, row.versus_high), "+.4f"),
         "-" if row.n_random_better is None else f"{row.n_random_better} of {row.n_random}",
-        _number(row.share_better, ".1%"),
-        _number(row.mae_within),
-        _number(row.share_failed, ".1%"),
+        formatted(row.share_better, ".1%"),
+        formatted(row.mae_within),
+        formatted(row.share_failed, ".1%"),
     )
 
 
@@ -198,12 +199,12 @@ def _by_size(rows: Sequence[ComparisonRow]) -> Iterator[str]:
             continue
         best = min(rivals, key=lambda row: row.mae)
         # of this panel alone: that it was chosen as the lowest is not allowed for
-        shown = _range(best.versus_low, best.versus_high, "+.4f")
+        shown = interval((best.versus_low, best.versus_high), "+.4f")
         yield (
             f"{best.size} genes, {best.predictor}: {best.family} has the lowest error of "
             f"{len(rivals)}, {best.mae:.4f}; random panels have {random.mae:.4f} "
             f"({random.best:.4f} the lowest of {random.n_panels}). The difference is "
-            f"{_number(best.versus_random, '+.4f')} ({shown} over series): {_word(best.paired)}."
+            f"{formatted(best.versus_random, '+.4f')} ({shown} over series): {_word(best.paired)}."
         )
 
 
@@ -235,11 +236,3 @@ def _half_size(rows: Sequence[ComparisonRow]) -> Iterator[str]:
 def _chosen(rows: Sequence[ComparisonRow], size: int) -> list[ComparisonRow]:
     """Return the rows of a size whose panels were not drawn at random."""
     return [row for row in rows if row.size == size and row.kind not in ("random", "subset")]
-
-
-def _number(value: float, form: str = ".4f") -> str:
-    return format(value, form) if np.isfinite(value) else "-"
-
-
-def _range(low: float, high: float, form: str = ".4f") -> str:
-    return f"{low:{form}} to {high:{form}}" if np.isfinite(low) else "-"

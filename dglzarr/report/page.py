@@ -8,7 +8,6 @@ text by the template, what the page's script reads by `tables.for_script`.
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, fields
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -23,7 +22,16 @@ from dglzarr.report.lineage import uris_of
 from dglzarr.report.multiqc import multiqc_files
 from dglzarr.report.panels import CHANCE, PanelRow, panel_rows
 from dglzarr.report.sections import Shown, history_of
-from dglzarr.report.tables import FOLDER, cell, for_script, separated, write, write_tables
+from dglzarr.report.tables import (
+    FOLDER,
+    cell,
+    for_script,
+    formatted,
+    interval,
+    separated,
+    write,
+    write_tables,
+)
 from dglzarr.report.text import without_old_replicates
 from dglzarr.storage.schemas import SPECS
 from dglzarr.storage.store import open_store
@@ -169,40 +177,31 @@ def _environment() -> jinja2.Environment:
         "percent": _percent,
         "share": _share,
         "small": _small,
-        "interval": _interval,
+        "interval": interval,
     }
     return environment
 
 
 def _count(value: float | None) -> str:
     """Return a number of things, '-' where unknown."""
-    return _formatted(value, ",.0f")
+    return formatted(value, ",.0f")
 
 
 def _number(value: float | None, digits: int = 4) -> str:
     """Return a measured value, '-' where unknown."""
-    return _formatted(value, f".{digits}f")
+    return formatted(value, f".{digits}f")
 
 
 def _percent(value: float | None) -> str:
     """Return a share, '-' where unknown."""
-    return _formatted(value, ".1%")
+    return formatted(value, ".1%")
 
 
 def _share(value: float | None) -> str:
     """Return a small share, '-' where unknown."""
-    return _formatted(value, ".2%")
+    return formatted(value, ".2%")
 
 
 def _small(value: float | None, digits: int = 2) -> str:
     """Return a p-value or a score in as many digits, '-' where unknown."""
-    return _formatted(value, f".{digits}g")
-
-
-def _interval(ends: tuple[float, float], form: str = ".4f") -> str:
-    """Return both ends of an interval, '-' where it is unknown."""
-    return "-" if not all(map(math.isfinite, ends)) else f"{ends[0]:{form}} to {ends[1]:{form}}"
-
-
-def _formatted(value: float | None, form: str) -> str:
-    return "-" if value is None or not math.isfinite(value) else format(value, form)
+    return formatted(value, f".{digits}g")

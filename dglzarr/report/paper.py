@@ -19,7 +19,7 @@ from dglzarr.kernels.metrics import SIGNIFICANT, known_mean
 from dglzarr.query import gene_keys
 from dglzarr.report import drawings
 from dglzarr.report.panels import cohorts, kinds, measure, texts
-from dglzarr.report.tables import Table
+from dglzarr.report.tables import Table, formatted, interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,7 +93,7 @@ def reconstruction_figure(reconstruction: xr.Dataset) -> PaperFigure:
         drawings.error_and_correlation({"": mae}, {"": pcc}),
         "Density of the error and the correlation of every gene rebuilt by the autoencoder",
         f"How well the autoencoder rebuilds held-out samples, gene by gene: mean error "
-        f"{known_mean(mae):.4f}, mean correlation {known_mean(pcc):.4f}. "
+        f"{formatted(known_mean(mae))}, mean correlation {formatted(known_mean(pcc))}. "
         f"{int((null < SIGNIFICANT).sum()):,} of {n_known:,} genes pass the permutation test.",
     )
 
@@ -107,15 +107,15 @@ def groups_figure(groups: xr.Dataset) -> PaperFigure:
             continue
         here = groups.isel(representation=of.index(name))
         ari, nmi, silhouette = (float(here[m]) for m in ("ari", "nmi", "silhouette"))
-        told = f"ARI {ari:.3f}, NMI {nmi:.3f}, silhouette {silhouette:.3f}"
-        trees[f"{title}\n{told if np.isfinite(ari) else str(here['reason'].values)}"] = here[
-            "tree"
-        ].values
+        told = f"ARI {ari:.3f}, NMI {nmi:.3f}, silhouette {formatted(silhouette, '.3f')}"
+        told = told if np.isfinite(ari) else str(here["reason"].values) or "not known"
+        trees[f"{title}\n{told}"] = here["tree"].values
         words.append(f"{title}: {told}")
     random = np.flatnonzero(groups["kind"].values == "random")
     if random.size:
-        drawn = groups["ari"].values[random]
-        words.append(f"{random.size} random panels: ARI {drawn.min():.3f} to {drawn.max():.3f}")
+        words.append(
+            f"{random.size} random panels: ARI {_span(groups['ari'].values[random], '.3f')}"
+        )
     parameters = groups.attrs["parameters"]
     series = ", ".join(sorted(set(texts(groups, "series")))[:4])
     n_trained = groups.attrs["details"]["n_trained_on"]
@@ -140,8 +140,7 @@ def comparison_figure(evaluation: xr.Dataset) -> list[PaperFigure]:
     mae, pcc = ({n: measure(evaluation, m, n) for n in names} for m in ("mae", "pcc"))
     failed = {n: int((measure(evaluation, "null_fraction", n) >= SIGNIFICANT).sum()) for n in names}
     ranges = "; ".join(
-        f"{n}: error {np.nanmin(mae[n]):.4f} to {np.nanmax(mae[n]):.4f}, correlation "
-        f"{np.nanmin(pcc[n]):.4f} to {np.nanmax(pcc[n]):.4f}, "
+        f"{n}: error {_span(mae[n])}, correlation {_span(pcc[n])}, "
         + (
             ""
             if kinds(evaluation)[n] == "random"
@@ -158,6 +157,12 @@ def comparison_figure(evaluation: xr.Dataset) -> list[PaperFigure]:
             f"Held-out samples, common target genes. {ranges.rstrip(', ')}.",
         )
     ]
+
+
+def _span(values: NDArray[np.floating], form: str = ".4f") -> str:
+    """Return the lowest and the highest of the known values, in words where there is none."""
+    known = values[np.isfinite(values)]
+    return interval((known.min(), known.max()), form) if known.size else "not known"
 
 
 def cohort_figure(evaluation: xr.Dataset, cohort: str, number: int) -> list[PaperFigure]:
@@ -178,8 +183,8 @@ def cohort_figure(evaluation: xr.Dataset, cohort: str, number: int) -> list[Pape
             f"Density of error and correlation of target genes in {cohort}",
             f"Target genes of {cohort}, predicted by the mined panel with what was learned on the "
             f"training samples: mean error {known_mean(mae[MINED]):.4f}, mean correlation "
-            f"{known_mean(pcc[MINED]):.4f}, {share} of {int(known.sum()):,} targets pass the "
-            "permutation test.",
+            f"{formatted(known_mean(pcc[MINED]))}, {share} of {int(known.sum()):,} targets pass "
+            "the permutation test.",
         )
     ]
 

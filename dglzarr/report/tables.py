@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dglzarr.storage.files import Place, place_of, put, told
 
 if TYPE_CHECKING:
@@ -91,7 +93,18 @@ def separated(
 
 def cell(value: object) -> object:
     """Return a value of a table, nothing where a number is unknown."""
-    return "" if isinstance(value, float) and not math.isfinite(value) else value
+    is_number = isinstance(value, float | np.floating)
+    return "" if is_number and not math.isfinite(value) else value
+
+
+def formatted(value: float | None, form: str = ".4f") -> str:
+    """Return a number in a format, '-' where it is unknown: nan is never printed."""
+    return "-" if value is None or not math.isfinite(value) else format(value, form)
+
+
+def interval(ends: tuple[float, float], form: str = ".4f") -> str:
+    """Return both ends of an interval, '-' where it is unknown."""
+    return " to ".join(format(end, form) for end in ends) if all(map(math.isfinite, ends)) else "-"
 
 
 def _short(value: Any) -> Any:  # noqa: ANN401

@@ -14,6 +14,7 @@ from dglzarr.models.files import read_history
 from dglzarr.query import table
 from dglzarr.report.cautions import cautions
 from dglzarr.report.panels import CHANCE, measure, panel_rows
+from dglzarr.report.tables import formatted
 from dglzarr.sources.base import LeftOut
 from dglzarr.storage.claims import as_now
 from dglzarr.storage.files import place_of
@@ -227,7 +228,7 @@ def _panel_lines(rows: Sequence[PanelRow]) -> list[str]:
     for row in here:
         if row.kind != "random":
             word = f"  {row.word}" if row.word else ""
-            lines.append(f"  {row.panel:<15} {_number(row.mean_mae)}{word}")
+            lines.append(f"  {row.panel:<15} {formatted(row.mean_mae)}{word}")
     random = sorted(r.mean_mae for r in here if r.kind == "random" and np.isfinite(r.mean_mae))
     if random:
         mined = next((row.mean_mae for row in here if row.kind == "mined"), np.nan)
@@ -238,11 +239,6 @@ def _panel_lines(rows: Sequence[PanelRow]) -> list[str]:
             f"({random[0]:.4f} to {random[-1]:.4f}; {n_above} of them above the mined panel)"
         )
     return [*lines, "  (worse, better: than the mined panel, over series and over target genes)"]
-
-
-def _number(value: float | None) -> str:
-    """Return a measured value, '-' where unknown."""
-    return "-" if value is None or not np.isfinite(value) else f"{value:.4f}"
 
 
 def stability_lines(uri: str) -> list[str]:
@@ -306,8 +302,8 @@ def _cohort_lines(evaluation: xr.Dataset) -> list[str]:
         else:
             lines.append(
                 f"Cohort {cohort}: {share}, {found['n_landmarks']} of the mined panel; error "
-                f"mined {_number(found['mined'])}, mean of random {_number(found['random'])}, "
-                f"training mean {_number(found['mean'])}; {_agreement(evaluation, cohort)}"
+                f"mined {formatted(found['mined'])}, mean of random {formatted(found['random'])}, "
+                f"training mean {formatted(found['mean'])}; {_agreement(evaluation, cohort)}"
             )
     return lines
 

@@ -6,6 +6,7 @@ memory; values of a gene are read when they are asked for, and are known to be o
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from contextlib import contextmanager
@@ -17,11 +18,11 @@ import numpy as np
 from dglzarr.errors import DglzarrError
 from dglzarr.kernels.comparison import paired_difference
 from dglzarr.kernels.split import SPLITS
-from dglzarr.query.answers import N_COMPARED, Likeness
+from dglzarr.query.answers import N_COMPARED, Likeness, nearest
 from dglzarr.serve.genes import LONGEST_NAME, GeneIndex
 from dglzarr.serve.groups import Groups, group_samples, spreads
 from dglzarr.serve.later import Later
-from dglzarr.serve.refusals import BadQuestion, Busy, NotFound, NotMade
+from dglzarr.serve.refusals import BadQuestion, Busy, NoGene, NotFound, NotMade
 from dglzarr.serve.stamps import stamp_of
 from dglzarr.serve.values import N_GROUPS, plain
 from dglzarr.storage.rows import Rows
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from dglzarr.evaluation.order import Conditions, Ordered, PanelMaker
     from dglzarr.serve.cache import ArrayCache
 
+logger = logging.getLogger(__name__)
 
 LABELS = ("series", "platform", "source", "split")
 MOST_LABEL_VALUES = 2000
@@ -205,7 +207,7 @@ class Answers:
         found = self.genes.find(name)
         if not found:
             near = tuple(self.genes.near(name))
-            raise NotFound(f"This study has no gene {name!r}.", near)
+            raise NoGene(f"This study has no gene {name!r}.", near)
         return found
 
     def gene(self, place: int) -> dict[str, Any]:
@@ -259,10 +261,7 @@ class Answers:
     def neighbours(self, place: int, n: int) -> list[dict[str, Any]]:
         """Return the features most correlated with one, either way, over kept training samples."""
         r = self.likeness.get().correlations(place)
-        strength = np.nan_to_num(np.abs(r))
-        strength[place] = -1
-        best = np.argpartition(-strength, min(n, r.size - 1))[:n]
-        best = best[np.argsort(-strength[best], kind="stable")]
+        best = nearest(r, place, n)
         return [{**self.gene(i), "r": plain(r[i])} for i in best.tolist()]
 
     # ------------------------------------------------------------ values over samples
@@ -324,8 +323,9 @@ class Answers:
         groups = self._groups(self._label(by), trained=True)
         try:
             values = self._values("contributions", "contribution", place)
-        except FileNotFoundError as error:
-            raise NotMade("This study has no contributions any more.") from error
+        except OSError as error:
+            logger.warning("%s: contributions cannot be read: %s", self.name, error)
+            raise NotMade("The contributions of this study are gone or damaged.") from error
         rows = [
             {"name": name, "n": int(members.size), "score": plain(_score(values[members]))}
             for name, members in zip(groups.names[:n], groups.members, strict=False)
@@ -381,8 +381,9 @@ class Answers:
             names = ("position", "why", "share", "serves", "instead")
             return {"on_panel": True, **{name: plain(row[name]) for name in names}}
         r = self.likeness.get().correlations(place)[mined]
-        best = int(np.nan_to_num(np.abs(r)).argmax())
-        return {"on_panel": False, "most_like": self.gene(mined[best]), "r": plain(r[best])}
+        best = nearest(r, -1, 1).tolist()  # none of a gene without spread
+        most_like = self.gene(mined[best[0]]) if best else None
+        return {"on_panel": False, "most_like": most_like, "r": plain(r[best[0]]) if best else None}
 
     def compare(self, name: str, other: str) -> dict[str, Any]:
         """Return what two panels share, and how well each predicts the other genes."""
@@ -463,12 +464,11 @@ def _sample_labels(parts: Sequence[xr.Dataset]) -> dict[str, list[str]]:
     for part in parts:
         known = _texts(part, "label")
         table = part["sample_label"].values
-        for label in names:
+        for label in (name for name in names if name not in LABELS):
             own = label in known
             values = table[:, known.index(label)].tolist() if own else [""] * part.sizes["sample"]
             found[label] += map(str, values)
         for label in LABELS[:-1]:
-            found[label] += _texts(part, label) if label not in names else []
-        if "split" not in names:
-            found["split"] += [SPLITS[code] for code in part["split"].values.tolist()]
+            found[label] += _texts(part, label)
+        found["split"] += [SPLITS[code] for code in part["split"].values.tolist()]
     return found

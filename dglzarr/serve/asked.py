@@ -65,6 +65,8 @@ def conditions(answers: Answers, question: Question) -> Conditions:
         start=question.choice("start", ["", "mined"]),
     )
     question.end()
+    if found.start:
+        answers.panel(found.start)  # or says that there is none
     return found
 
 

@@ -55,14 +55,19 @@ class Desk:
         return handle
 
 
+def as_refusal(error: Refusal | ConfigError | SourceError) -> Refusal:
+    """Return an error of the panel maker as what it is here: a question that was asked wrongly."""
+    return error if isinstance(error, Refusal) else BadQuestion(str(error).replace("--", ""))
+
+
 def answered(answer: Endpoint, apologize: Apology, request: Request) -> Response:
     """Return the answer to a request, or an apology that says what is wrong in one line."""
     try:
         return answer(request)
     except Refusal as refusal:
         return apologize(request, refusal)
-    except (ConfigError, SourceError) as error:  # of the panel maker: what was asked of it
-        return apologize(request, BadQuestion(str(error).replace("--", "")))
+    except (ConfigError, SourceError) as error:
+        return apologize(request, as_refusal(error))
     except (DglzarrError, OSError) as error:
         logger.warning("%s: %s", request.url.path, error)
         return apologize(request, _unreadable())

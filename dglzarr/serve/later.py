@@ -9,6 +9,7 @@ from dglzarr.serve.refusals import Busy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
 T = TypeVar("T")
 
@@ -22,6 +23,7 @@ class Later(Generic[T]):
         self._thread: threading.Thread | None = None
         self._value: T | None = None
         self._error: Exception | None = None
+        self._traceback: TracebackType | None = None
 
     def begin(self) -> None:
         """Begin, where nobody has; nothing is waited for."""
@@ -51,7 +53,7 @@ class Later(Generic[T]):
         if not self._done.wait(wait):
             raise Busy(f"{self._what} is being prepared. Ask again in some seconds.")
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(self._traceback)  # without frames of who asked before
         assert self._value is not None
         return self._value
 
@@ -59,6 +61,6 @@ class Later(Generic[T]):
         try:
             self._value = self._make()
         except Exception as error:  # noqa: BLE001  (told to whoever asks)
-            self._error = error
+            self._error, self._traceback = error, error.__traceback__
         finally:
             self._done.set()

@@ -10,12 +10,14 @@ from urllib.parse import urlencode
 import jinja2
 from starlette.responses import HTMLResponse, RedirectResponse
 
+from dglzarr.errors import ConfigError, SourceError
 from dglzarr.serve import asked as ask
 from dglzarr.serve import draw, objects
 from dglzarr.serve.asked import asked
+from dglzarr.serve.desk import as_refusal
 from dglzarr.serve.guard import REPORT_POLICY
 from dglzarr.serve.questions import Question
-from dglzarr.serve.refusals import Busy, NotFound, NotMade, Refusal
+from dglzarr.serve.refusals import Busy, NoGene, NotFound, NotMade, Refusal
 from dglzarr.serve.sheets import sheet
 from dglzarr.storage.files import place_of
 
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from dglzarr.serve.answers import Answers
 
 N_NEIGHBOURS, N_PROGRAMS = 15, 8
 REPORT_KINDS = {
@@ -76,6 +77,7 @@ def apologize(request: Request, refusal: Refusal) -> Response:
         study=known,
         message=str(refusal),
         near=refusal.near,
+        are_genes=bool(known) and isinstance(refusal, NoGene),
         retry_after=refusal.retry_after,
     )
     if refusal.retry_after:
@@ -142,7 +144,8 @@ def gene(request: Request) -> Response:
     question.end()
     places = answers.find(name)
     place = places[0]
-    expression, scores = _over_samples(answers, place, by)
+    expression = answers.expression(place, by)
+    scores, no_scores = tried(lambda: answers.scores_by(place, by))
     neighbours, no_neighbours = tried(lambda: answers.neighbours(place, N_NEIGHBOURS))
     programs, no_programs = tried(lambda: answers.programs(place, N_PROGRAMS))
     role, no_role = tried(lambda: answers.role(place))
@@ -159,6 +162,7 @@ def gene(request: Request) -> Response:
         expression=expression,
         picture=draw.strips(expression["spreads"]),
         scores=scores,
+        no_scores=no_scores,
         neighbours=neighbours,
         no_neighbours=no_neighbours,
         programs=programs,
@@ -167,14 +171,6 @@ def gene(request: Request) -> Response:
         no_role=no_role,
         is_waiting="prepared" in f"{no_neighbours} {no_role}",
     )
-
-
-def _over_samples(
-    answers: Answers, place: int, by: str
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    expression = answers.expression(place, by)
-    scores, _ = tried(lambda: answers.scores_by(place, by))
-    return expression, scores
 
 
 def latent(request: Request) -> Response:
@@ -215,13 +211,13 @@ def order(request: Request) -> Response:
     kind = question.choice("as", ["html", "tsv", "csv"])
     given = dict(request.query_params)
     made, refusal = None, None
-    if given.keys() - {"as"}:
+    if given.keys() - {"as"} or kind != "html":
         try:
             made = answers.order(ask.conditions(answers, question))
-        except Refusal as error:
+        except (Refusal, ConfigError, SourceError) as error:
             if kind != "html":
                 raise
-            refusal = error
+            refusal = as_refusal(error)
     else:
         question.end()
         answers.maker.begin()  # it will be asked
@@ -262,7 +258,9 @@ def report(request: Request) -> Response:
     """Give the report, or a file that was written with it; none of its scripts gets at anything."""
     answers, question = asked(request)
     question.end()
-    path = request.path_params.get("path") or "report.html"
+    if "path" not in request.path_params:
+        return RedirectResponse(url("s", answers.name, "report", ""), 307)  # its links are relative
+    path = request.path_params["path"] or "report.html"
     folder, _, name = path.rpartition("/")
     suffix = Path(name).suffix
     if folder not in ("", "figures", "report_data") or suffix not in REPORT_KINDS:

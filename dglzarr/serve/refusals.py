@@ -27,6 +27,10 @@ class NotFound(Refusal):
     status = 404
 
 
+class NoGene(NotFound):
+    """The study has no gene of such a name; ``near`` are names of genes."""
+
+
 class NotMade(Refusal):
     """The study has no store that would tell; it may be made."""
 

@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 """Between two looks at whether a study has changed."""
-LOAD_SECONDS = 20.0
-"""That a request waits for a study that is being opened."""
+LOAD_SECONDS = 1.0
+"""That a request waits for a study that is being opened; longer, and it keeps others waiting."""
 
 
 class Served:

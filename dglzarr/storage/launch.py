@@ -329,10 +329,14 @@ def launched(options: ClusterOptions, root: str = "") -> Iterator[tuple[Any, Any
             _replace_lost(cluster)
             yield cluster, client
         finally:
-            with held(signal.SIGINT, signal.SIGTERM):
-                for opened in (client, cluster):
-                    with suppress(OSError, TimeoutError):
-                        opened.close()
+            with held(signal.SIGINT, signal.SIGTERM), ExitStack() as closing:
+                for opened in (cluster, client):  # the last is closed first, and each in any case
+                    closing.callback(_close, opened)
+
+
+def _close(opened: Any) -> None:  # noqa: ANN401
+    with suppress(OSError, TimeoutError):
+        opened.close()
 
 
 def _started(options: ClusterOptions, launch: Launch) -> tuple[Any, Any]:
@@ -347,9 +351,11 @@ def _started(options: ClusterOptions, launch: Launch) -> tuple[Any, Any]:
         if options.max_workers:
             cluster.adapt(minimum=options.n_workers, maximum=options.max_workers)
         return cluster, cluster.get_client()
-    except Exception as error:  # whatever a class, its service or its library raises
+    except BaseException as error:  # whatever a class, its service or its library raises; a stop
         if cluster is not None:
             _give_up(cluster)
+        if not isinstance(error, Exception):
+            raise
         raise ConfigError(f"{_refused(options)} {_reason(error)}. {_remedy(options)}") from error
 
 

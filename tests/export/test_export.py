@@ -22,8 +22,8 @@ from dglzarr.errors import ConfigError, StoreError
 from dglzarr.export import export_study
 from dglzarr.export.selected import select
 from dglzarr.sources import read_source
-from dglzarr.storage.schemas import NORMALIZED
-from tests.builders import write_manifest, write_matrix
+from dglzarr.storage.schemas import LANDMARKS, NORMALIZED
+from tests.builders import text, write_manifest, write_matrix, write_store
 
 PROGRAM = Path(sys.executable).with_name("dglzarr")
 
@@ -111,6 +111,15 @@ def test_gct__has_the_lines_of_version_1_3(exported, mined):
     assert [line.split("\t")[0] for line in lines[-12:]] == mined
 
 
+def test_gct__what_is_not_known_of_a_gene_is_na(awkward):
+    root, values, genes, _ = awkward
+    ranked(root, genes, [""] * 7, genes[:2], gain=np.full(7, np.nan))
+    export_study(root, root / "a.gct", "gct")
+    lines = [line.split("\t") for line in (root / "a.gct").read_text("utf-8").splitlines()[2:]]
+    at = lines[0].index("gain")
+    assert [line[at] for line in lines[-7:]] == ["NA"] * 7
+
+
 def test_tsv__pandas_reads_it(exported, tree, values):
     found = pd.read_csv(exported / "all.tsv", sep="\t", index_col=0)
     assert found.index.tolist() == tree["normalized"]["sample"].values.tolist()
@@ -181,6 +190,31 @@ def test_export__awkward_names_and_missing_values(form, awkward, tmp_path):
             assert [known[c] for c in codes[[0, 2, 3]]] == [tissues[i] for i in (0, 2, 3)]
 
 
+NAMES = ["gene", "sample", "expression", "er/pr", "er_pr", ".", "..", "__a", "zarr.json", "series"]
+
+
+@pytest.mark.parametrize("form", ["h5ad", "zarr"])
+def test_export__labels_of_any_name_are_there_once(form, tmp_path):
+    values = np.arange(48, dtype=np.float32).reshape(16, 3)
+    cells = [[f"{name} {i}" for name in NAMES] for i in range(16)]
+    write_manifest(tmp_path, ["0000"])
+    uri = tmp_path / "segments/0000/normalized.zarr"
+    write_matrix(uri, NORMALIZED, values, tissues=cells, called=NAMES)
+    export_study(tmp_path, tmp_path / "out", form)
+    if form == "zarr":
+        ds = xr.open_zarr(tmp_path / "out")
+        np.testing.assert_array_equal(ds["expression"].values, values)
+        assert ds["gene"].values.tolist() == ["000_at", "001_at", "002_at"]
+        first = [str(v.values[0]) for v in ds.variables.values() if v.dims == ("sample",)]
+    else:
+        with h5py.File(tmp_path / "out") as file:
+            order = file["obs"].attrs["column-order"]
+            assert sorted(order) == sorted(set(file["obs"]) - {"sample"})
+            texts = [file["obs"][name] for name in order if name in file["obs"]]
+            first = [node.asstr()[0] for node in texts if isinstance(node, h5py.Dataset)]
+    assert {f"{name} 0" for name in NAMES[:-1]} <= {*first}
+
+
 # ---------------------------------------------------------------- Zarr
 
 
@@ -207,6 +241,52 @@ def test_blocks__hold_what_they_may(awkward):
     by_gene = list(chosen.gene_blocks(limit_nbytes=4 * 300 * 3))
     assert [part for part, _ in by_gene] == [slice(0, 3), slice(3, 6), slice(6, 7)]
     np.testing.assert_array_equal(np.hstack([block for _, block in by_gene]), values)
+
+
+# ---------------------------------------------------------------- of one state of the study
+
+
+def ranked(root, labels, ids, panel, **more):
+    """Panels of some genes, in that order."""
+    arrays = {
+        "gene": labels, "gene_symbol": [""] * len(labels), "gene_id": ids, "panel": ["mined"],
+        "kind": ["mined"], "panel_gene": [panel],
+    }  # fmt: skip
+    arrays = {
+        name: text(v) if name != "panel_gene" else text(v[0])[None] for name, v in arrays.items()
+    }
+    rank = np.arange(1, len(labels) + 1, dtype=np.int32)
+    arrays |= {**more, "rank": rank, "position": np.arange(len(panel), dtype=np.int32)}
+    write_store(root / "landmarks.zarr", LANDMARKS, arrays)
+
+
+def test_panel__is_of_labels_also_where_they_are_others_ids(tmp_path):
+    labels, ids = ["200", "7157", "9"], ["1", "200", "7157"]
+    values = np.arange(48, dtype=np.float32).reshape(16, 3)
+    write_manifest(tmp_path, ["0000"])
+    uri = tmp_path / "segments/0000/normalized.zarr"
+    write_matrix(uri, NORMALIZED, values, genes=labels, ids=ids)
+    ranked(tmp_path, labels, ids, ["7157", "200"])
+    assert select(str(tmp_path), panel="mined").places.tolist() == [1, 0]
+    shutil.rmtree(tmp_path / "landmarks.zarr")
+    ranked(tmp_path, labels[::-1], ids[::-1], ["7157", "200"])
+    with pytest.raises(StoreError, match=r"expected panels and scores of the genes of 'normal"):
+        select(str(tmp_path), panel="mined")
+
+
+def test_export__of_a_study_that_grows_meanwhile_is_what_it_was(awkward, monkeypatch):
+    root, values, genes, _ = awkward
+    write_matrix(root / "segments/0001/normalized.zarr", NORMALIZED, values[:9] + 1, genes=genes)
+
+    def then_grow(*words, **options):
+        tree = dglzarr.open_study(*words, **options)
+        write_manifest(root, ["0001", "0000"])
+        return tree
+
+    monkeypatch.setattr("dglzarr.export.selected.open_study", then_grow)
+    chosen = select(str(root))
+    assert (chosen.shape, len(chosen.samples)) == ((300, 7), 300)
+    np.testing.assert_array_equal(chosen.rows[:9], values[:9])
 
 
 # ---------------------------------------------------------------- what is refused, and kills

@@ -100,6 +100,9 @@ def test_store__is_asked_as_before_and_for_samples(query, example_study):
         (("--gene", "SIM"), r"gene: expected a gene .* \(did you mean 'SIM\d' or 'SIM"),
         (("--latent", "1", "--by", "tissue"), r"--latent: expected one question, got --by"),
         (("--latent", "1", "--gene", "SIM5"), r"--gene: expected without --latent"),
+        (("--latent", "1", "--sample", "x"), r"--sample: expected without --latent"),
+        (("--latent", "1", "--series", "GSE1"), r"--label: expected without --latent"),
+        (("--neighbours", "SIM5", "--label", "a=b"), r"--label: expected without --neighbours"),
         (("--by", "tisue"), r"did you mean 'tissue'"),
         (("--by", "tissue", "--series", "GSE900003"), r"--by: expected without other samples"),
         (("--label", "tissue"), r"--label: expected NAME=VALUE, got 'tissue'"),
@@ -160,6 +163,7 @@ def test_aligned__is_cut_to_a_width_and_says_so():
     assert lines[-1] == "Not shown: rank, note. Choose with --columns, or --format tsv."
     assert "\x1b" not in "".join(lines)
     assert len(aligned(FRAME)) == 3
+    assert not [line for line in aligned(FRAME) if "nan" in line]
 
 
 def test_output__is_a_file_by_its_name(query, tmp_path):

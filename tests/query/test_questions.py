@@ -10,6 +10,7 @@ import xarray as xr
 import dglzarr
 from dglzarr.errors import ConfigError, SourceError, StoreError
 from dglzarr.query import open_study
+from dglzarr.query.asked import Asked, answer
 from dglzarr.query.genes import GeneNames
 from dglzarr.sources.aliases import read_aliases
 from dglzarr.storage.schemas import EXPRESSION, NORMALIZED
@@ -163,6 +164,12 @@ NAMES = GeneNames(
 )
 def test_find__by_every_kind_of_name(name, places):
     assert NAMES.find(name).tolist() == places
+
+
+def test_find__a_label_goes_before_a_symbol_and_that_before_an_id():
+    names = GeneNames(["200", "7157", "9"], ["9", "SIM1", "7157"], ["1", "200", "SIM1"])
+    found = [names.find(name).tolist() for name in ("200", "7157", "9", "SIM1", "1")]
+    assert found == [[0], [1], [2], [1], [0]]
 
 
 @pytest.mark.parametrize(
@@ -352,3 +359,55 @@ def test_store__asks_of_its_own(example_study, tree):
 def test_study__refuses_another_tree():
     with pytest.raises((ConfigError, RuntimeError, AttributeError), match="expected a study"):
         _ = xr.DataTree().dgl
+
+
+# ---------------------------------------------------------------- labels of any name
+
+AWKWARD = ["gene", "sample", "gene_symbol", "keep", "n", "label", "SIM0"]
+
+
+@pytest.fixture
+def awkward(tmp_path):
+    """A study whose own labels are called as parts of a store are."""
+    values = np.random.default_rng(1).normal(8, 1, (24, 5)).astype(np.float32)
+    cells = [[f"{name}-{i % 2}" for name in AWKWARD] for i in range(24)]
+    write_manifest(tmp_path, ["0000"])
+    write_matrix(
+        tmp_path / "segments/0000/normalized.zarr", NORMALIZED, values, tissues=cells,
+        called=AWKWARD, symbols=[f"SIM{i}" for i in range(5)],
+    )  # fmt: skip
+    return tmp_path
+
+
+def test_labels__called_as_parts_of_a_store_are_the_samples_own(awkward):
+    labels = open_study(awkward).dgl.labels
+    for name in AWKWARD:
+        assert labels.column(name)[:2].tolist() == [f"{name}-0", f"{name}-1"]
+    table = open_study(awkward).dgl.samples()
+    assert table["sample"].values[:2].tolist() == ["s000", "s001"]
+    assert table["sample_label"].values[:2].tolist() == ["sample-0", "sample-1"]
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_by__a_label_called_as_parts_of_a_store_are(name, awkward):
+    frame = answer(str(awkward), Asked(by=name))
+    assert frame.values.tolist() == [[f"{name}-0", 12], [f"{name}-1", 12]]
+    frame = answer(str(awkward), Asked(by=name, genes=["SIM3"]))
+    assert frame.columns.is_unique
+    assert frame["gene"].tolist() == ["003_at"] * 2
+    assert frame["mean"].dtype == np.float64
+    assert [f"{name}-0", f"{name}-1"] in [frame[c].tolist() for c in frame]
+
+
+def test_samples__a_label_called_as_a_gene_stands_beside_it(awkward):
+    frame = answer(str(awkward), Asked(lists_samples=True, genes=["SIM0"]))
+    assert frame["SIM0"].tolist()[:2] == ["SIM0-0", "SIM0-1"]
+    assert frame["SIM0 (000_at)"].dtype == np.float32
+
+
+def test_by__numbers_stand_in_their_order(example_study):
+    study = open_study(example_study)
+    clusters = ("sample", np.arange(120) % 12)
+    study["samples"].dataset = study["samples"].to_dataset().assign(cluster=clusters)
+    for answered in (study.dgl.by("cluster").sizes(), study.dgl.by("cluster").gene("SIM1")):
+        assert answered["group"].values.tolist() == list(range(12))  # as text 10 goes before 2

@@ -121,10 +121,11 @@ def test_groups_figure__tells_every_circle_and_chance():
 
 
 def test_groups_figure__a_reason_stands_in_the_title():
-    assert (
-        "all samples are of one group"
-        in groups_figure(groups("all samples are of one group")).drawing.svg
-    )
+    figure = groups_figure(groups("all samples are of one group"))
+    assert "all samples are of one group" in figure.drawing.svg
+    assert "latent units: all samples are of one group" in figure.caption
+    assert "2 random panels: ARI not known" in figure.caption
+    assert "nan" not in figure.caption
 
 
 def test_group_rows__random_panels_as_their_mean():
@@ -149,6 +150,14 @@ def test_comparison_figure__ranges_and_failures_of_the_best_published_panel():
             f"{panel}: error {np.nanmin(mae):.4f} to {np.nanmax(mae):.4f}, correlation "
             f"{np.nanmin(pcc):.4f} to {np.nanmax(pcc):.4f}, {failed} targets fail"
         ) in figure.caption
+
+
+def test_comparison_figure__what_is_not_known_is_told_so():
+    ds = evaluation()
+    ds["pcc"][:] = np.nan
+    [figure] = comparison_figure(ds)
+    assert "correlation not known" in figure.caption
+    assert "nan" not in figure.caption
 
 
 def test_comparison_figure__without_published_panels_a_random_one():

@@ -63,11 +63,12 @@ def tissues(n_samples=N_SAMPLES):
     return [TISSUES[i % len(TISSUES)] for i in range(n_samples)]
 
 
-def write_segment(folder, values, *, prefix="s", details=None):
+def write_segment(folder, values, *, prefix="s", details=None, called=("tissue",)):
     n = len(values)
     named = {
         "genes": GENES, "symbols": SYMBOLS, "ids": IDS, "series": SERIES[:n],
         "tissues": tissues(n), "split": SPLIT[:n], "prefix": prefix, "details": details,
+        "called": called,
     }  # fmt: skip
     write_matrix(folder / "expression.zarr", EXPRESSION, values, **named)
     normalized = write_matrix(folder / "normalized.zarr", NORMALIZED, values, **named)

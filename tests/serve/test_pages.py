@@ -158,6 +158,63 @@ def test_order__wrong_conditions_are_told_in_the_form(ready):
     ready.get("/s/study/order?size=4&include=TP54&as=csv", status=400)
 
 
+def test_order__conditions_that_leave_too_few_are_told_in_the_form(ready):
+    answer = ready.get("/s/study/order?size=5&min_mean=30", status=400)
+    assert 'name="min_mean" inputmode="decimal" value="30"' in answer.text
+    assert 'role="alert"' in answer.text
+    answer = ready.get("/s/study/order?as=tsv", status=400)  # of all genes, which leaves none
+    assert "That cannot be answered" in answer.text
+
+
+def test_order__from_a_panel_that_there_is_none_of(serve, root):
+    for name in ("landmarks", "evaluation"):
+        shutil.rmtree(root / f"{name}.zarr")
+    answer = serve(root).get("/s/study/order?size=4&start=mined", status=404)
+    assert "no panels yet" in answer.text
+    assert "data-reload" not in answer.text
+
+
+def test_gene__the_rest_is_there_where_contributions_are_damaged(serve, root):
+    for shard in (root / "segments/0000/contributions.zarr/contribution/c").rglob("*"):
+        if shard.is_file():
+            shard.write_bytes(shard.read_bytes()[:20])
+    answer = serve(root).get("/s/study/gene?name=MYC")
+    assert "The contributions of this study are gone or damaged." in answer.text
+    assert "Expression over samples" in Tags(answer.text).text
+
+
+@pytest.fixture
+def flat(tmp_path):
+    """A study of which the gene 039_at does not vary, and a label of samples is called source."""
+    root = studies.write_study(tmp_path / "study")
+    shutil.rmtree(root / "segments/0000")
+    values = studies.values_of()
+    values[:, -1] = 7
+    studies.write_segment(root / "segments/0000", values, called=("source",))
+    return root
+
+
+def test_gene__without_spread_is_like_none(serve, flat):
+    served = serve(flat)
+    assert served.json("/neighbours?name=039_at")["neighbours"] == []
+    assert served.json("/why?name=039_at")["most_like"] is None
+    near = served.json(f"/neighbours?name=009_at&n={len(GENES)}")["neighbours"]
+    assert {row["gene"] for row in near} == {*GENES} - {"009_at", "039_at"}
+    assert None not in [row["r"] for row in near]
+    said = Tags(served.get("/s/study/gene?name=039_at").text).text
+    assert said.count("does not vary over the kept training samples") == 2
+
+
+def test_labels__called_as_the_studys_own_leave_those(serve, flat):
+    groups = serve(flat).json("/expression?name=MYC&by=source")["groups"]
+    assert {group["name"] for group in groups} == {*studies.SERIES}
+
+
+def test_sorry__near_names_that_are_no_genes_are_no_links(ready):
+    said = ready.get("/s/study/panel?panel=minde", status=404).text
+    assert "Did you mean mined, published, random-0?" in said
+
+
 def test_compare__says_which_predicts_better(ready):
     text = Tags(ready.get("/s/study/compare?a=mined&b=published").text).text
     assert "mined predicts better" in text
@@ -183,7 +240,8 @@ def test_data__shows_what_to_type(ready):
 
 
 def test_report__its_scripts_get_at_nothing(ready, original):
-    answer = ready.get("/s/study/report")
+    assert ready.get("/s/study/report", status=307).headers["location"] == "/s/study/report/"
+    answer = ready.get("/s/study/report/")  # where its relative links lead to what is beside it
     assert answer.content == (original / "report.html").read_bytes()
     assert answer.headers["content-security-policy"] == REPORT_POLICY
     assert "sandbox" in REPORT_POLICY
@@ -196,7 +254,7 @@ def test_report__its_scripts_get_at_nothing(ready, original):
 def test_report__that_is_not_made(serve, root):
     (root / "report.html").unlink()
     served = serve(root)
-    assert "no such" in served.get("/s/study/report", status=404).text.lower()
+    assert "no such" in served.get("/s/study/report/", status=404).text.lower()
     assert "Read the report" not in served.get("/s/study/").text
 
 

@@ -20,6 +20,7 @@ from tests.serve import studies
 @pytest.fixture
 def quick(monkeypatch):
     monkeypatch.setattr(shelf, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(shelf, "LOAD_SECONDS", 20.0)
     monkeypatch.setattr(Answers, "begin", lambda _: None)
 
 
@@ -94,6 +95,18 @@ def test_study_that_cannot_be_read_any_more__stays_as_it_was_until_it_can(root, 
     (root / "study.json").write_bytes(manifest)
     studies.grow(root)
     wait_for(lambda: served.answers().n_samples == 112)
+
+
+def test_study_that_is_being_opened__lets_others_go_on(root, monkeypatch):
+    """A request waits for a second at most: few threads answer for all studies."""
+    may_end = threading.Event()
+    monkeypatch.setattr(Served, "_open", lambda _: may_end.wait(60))
+    begun = time.monotonic()
+    with pytest.raises(Busy, match="The study study is being prepared") as error:
+        Served("study", str(root), ArrayCache(0)).answers()
+    may_end.set()
+    assert time.monotonic() - begun < 10
+    assert error.value.retry_after
 
 
 @pytest.mark.usefixtures("quick")
@@ -197,3 +210,13 @@ def test_later__is_made_once_and_tells_its_error():
     with pytest.raises(ZeroDivisionError):
         wrong.get(wait=20)
     assert wrong.state == "failed"
+
+
+def test_later__an_error_does_not_grow_with_those_who_ask():
+    wrong = Later(lambda: 1 // 0, "The thing")
+    lengths = set()
+    for _ in range(4):
+        with pytest.raises(ZeroDivisionError) as error:
+            wrong.get(wait=20)
+        lengths.add(len(error.traceback))
+    assert lengths == {4}  # who asks, `get`, and where it went wrong: `_run` and the function

@@ -372,6 +372,43 @@ def test_client__any_class_fixed_and_adaptive():
         assert 1 <= len(connected.scheduler_info(n_workers=-1)["workers"]) <= 3
 
 
+@pytest.mark.slow
+def test_launched__a_stop_while_it_starts_leaves_no_cluster():
+    """Of a real cluster, as a signal raises it: not an Exception."""
+    from distributed import LocalCluster
+
+    made = []
+
+    class Cluster(LocalCluster):
+        def get_client(self):
+            made.append(self)
+            raise KeyboardInterrupt
+
+    keywords = {"n_workers": 0, "processes": False, "dashboard_address": None}
+    with pytest.raises(KeyboardInterrupt):
+        launch._started(
+            ClusterOptions(kind="class", cluster_class="distributed.LocalCluster", n_workers=1),
+            launch.Launch(Cluster, {**keywords, "silence_logs": logging.CRITICAL}),
+        )
+    assert made[0].status.name == "closed"
+
+
+def test_launched__the_cluster_is_closed_whatever_closing_its_client_raises(monkeypatch):
+    closed = []
+
+    class Closed:
+        def close(self):
+            closed.append(self)
+            raise RuntimeError("loop is closed") if self is client else TimeoutError
+
+    started, client = Closed(), Closed()
+    asked = ClusterOptions(kind="class", cluster_class="distributed.LocalCluster")
+    monkeypatch.setattr(launch, "_started", lambda *_: (started, client))
+    with pytest.raises(RuntimeError, match="loop is closed"), launch.launched(asked):
+        pass
+    assert closed == [client, started]
+
+
 def certificates(folder):
     """An authority's certificate, and one that it signed with its key; made for this test."""
     from cryptography import x509
