@@ -197,7 +197,7 @@ def evaluate(  # noqa: PLR0913  (eight, and the claim)
     nothing = np.empty(0, dtype=np.int64)
     panels = [Panel(BASELINE, "baseline", BASELINE, nothing)]
     panels += stored_panels(open_store(landmarks), index)
-    is_target = _common_targets(ds, panels, options.target_rule)
+    is_target = common_targets(ds, panels, options.target_rule)
     fold = _folds(ds["split"].values, mask["keep"].values)
     training, targets = Training(source, samples, fold), np.flatnonzero(is_target)
     networks = [""] * len(panels)
@@ -272,7 +272,7 @@ def _folds(split: NDArray[np.int8], keep: Mask) -> NDArray[np.int8]:
     return fold
 
 
-def _common_targets(ds: xr.Dataset, panels: Sequence[Panel], rule: TargetRule) -> Mask:
+def common_targets(ds: xr.Dataset, panels: Sequence[Panel], rule: TargetRule) -> Mask:
     """Return which features measure a gene that no panel measures.
 
     Raises
@@ -285,7 +285,7 @@ def _common_targets(ds: xr.Dataset, panels: Sequence[Panel], rule: TargetRule) -
     is_target = np.array([key not in used for key in keys], dtype=bool)
     if not is_target.any():
         raise ConfigError(
-            f"select: expected genes that no panel measures, but the {len(panels) - 1} panels "
+            f"select: expected genes that no panel measures, but {len(panels) - 1} panels "
             f"cover all {len(keys)}. Lower select.n_landmarks, the sizes compared, or "
             "select.n_random."
         )
