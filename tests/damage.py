@@ -4,9 +4,11 @@
 
 A simulated study is mined, compared and replicated once. Then each object of it is damaged: one bit
 flipped, deleted, cut to half, its second half zeroed, or replaced by another object. Each time the
-store is verified, opened, asked a question, read as stages read it, made again by its stage, and
-the report is written. What comes back is compared with what came before the damage. Two tables are
-printed; exit status 1 when `verify` misses a case, or anything but a matrix is read wrong.
+store is verified, alone and (once a kind of object and of damage in a store) by its study, opened,
+asked a question, read as stages read it, made again by its stage, and the report is written. At
+last each store is taken away whole. What comes back is compared with what came before the damage.
+Two tables are printed; exit status 1 when `verify` misses a case, or anything but a matrix is read
+wrong.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from dglzarr.storage.objects import RECORD, list_objects
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.schemas import SPECS
 from dglzarr.storage.store import check_matrices, open_store, read_attributes
-from dglzarr.storage.study import MANIFEST, open_study
+from dglzarr.storage.study import MANIFEST, OPTIONAL, open_study
 from dglzarr.studies.cross_validate import cross_validate
 from dglzarr.studies.plan import Plan, mine, rewrite_report
 from dglzarr.studies.stability import replicate
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from dglzarr.settings import Settings
 
 KINDS = ("bit flipped", "deleted", "cut to half", "half zeroed", "replaced")
+VERIFIES = ("verify", "verify STUDY")
 PATHS = ("open", "query", "stage reads", "verify_on_read", "stage again", "report")
 SETTINGS: dict[str, Any] = {
     "root": "study",
@@ -77,16 +80,16 @@ class Tally:
         if outcome.startswith(("WRONG", "crash")):
             self.silent[what, path, kind] += 1
             self.missed += [f"{place}: {path}: {outcome}"] if what != "matrix" else []
-        if path == "verify" and outcome != "found":
-            self.missed.append(f"{place}: verify: {outcome}")
+        if path in VERIFIES and outcome != "found":
+            self.missed.append(f"{place}: {path}: {outcome}")
 
     def lines(self) -> Iterator[str]:
         """Yield the two tables."""
-        yield "| Object | Cases | verify | " + " | ".join(PATHS) + " |"
-        yield "| --- " * (3 + len(PATHS)) + "|"
+        yield "| Object | Cases | " + " | ".join((*VERIFIES, *PATHS)) + " |"
+        yield "| --- " * (4 + len(PATHS)) + "|"
         for what in dict.fromkeys(what for what, _ in self.seen):
-            cells = [self.seen.get((what, path), Counter()) for path in ("verify", *PATHS)]
-            n_cases = cells[0].total()
+            cells = [self.seen.get((what, path), Counter()) for path in (*VERIFIES, *PATHS)]
+            n_cases = max(cells[0].total(), cells[1].total())
             texts = [", ".join(f"{o} {n}" for o, n in sorted(c.items())) or "-" for c in cells]
             yield f"| {what} | {n_cases} | " + " | ".join(texts) + " |"
         yield ""
@@ -259,12 +262,14 @@ def try_place(
     names: Iterable[str] = (),
     report: Callable[[], Any] | None = None,
     reported: set[tuple[str, str]] | None = None,
+    root: str = "",
     seed: int = 0,
 ) -> None:
     """Damage objects of one store in every way, one after another, and tell who notices."""
     rng = np.random.default_rng(seed)
     expected = {path: read() for path, read in place.reads.items()}
     reported = set() if reported is None else reported
+    by_study: set[tuple[str, str]] = set()
     contents = {name: Path(place.uri, name).read_bytes() for name in place.whats}
     for name in names or place.whats:
         others = [c for n, c in contents.items() if n != name and c != contents[name]]
@@ -277,6 +282,9 @@ def try_place(
             at = f"{place.uri}/{name}, {kind}"
             _put(place, name, wrong)
             tally.add(what, "verify", _verified(place), kind, at)
+            if root and (what, kind) not in by_study:
+                by_study.add((what, kind))
+                tally.add(what, "verify STUDY", _verified_by_study(root), kind, at)
             for path, read in place.reads.items():
                 tally.add(what, path, _outcome(read, expected[path]), kind, at)
             if report and (what, kind) not in reported:
@@ -298,14 +306,35 @@ def _put(place: Place, name: str, content: bytes | None) -> None:
     path.write_bytes(content)
 
 
+def take_away(place: Place, tally: Tally, root: str) -> None:
+    """Take a store or model away whole: does the study's `verify` miss it?"""
+    hidden = Path(f"{root}.taken")
+    Path(place.uri).rename(hidden)
+    tally.add("whole store", "verify STUDY", _verified_by_study(root), "deleted", place.uri)
+    hidden.rename(place.uri)
+
+
+def is_needed(place: Place, root: str) -> bool:
+    """Return whether a study is not whole without a store: neither optional nor a replicate's."""
+    if place.uri == root:
+        return False
+    name = Path(place.uri).name.removesuffix(".zarr")
+    return name not in OPTIONAL
+
+
 def _verified(place: Place) -> str:
+    if not place.uri.endswith(".zarr"):
+        return _verified_by_study(place.uri.partition("/models/")[0])
     try:
-        if Path(place.uri, "segments").exists():
-            found = query.verify_study(place.uri)
-        elif place.uri.endswith(".zarr"):
-            found = [query.verify(place.uri)]
-        else:
-            found = query.verify_study(str(Path(place.uri).parents[1]))
+        return "found" if query.verify(place.uri)["problems"] else "MISSED"
+    except DglzarrError:
+        return "found"
+
+
+def _verified_by_study(root: str) -> str:
+    """Return what the command on a whole study says."""
+    try:
+        found = query.verify_study(root)
     except DglzarrError:
         return "found"
     return "found" if any(line["problems"] for line in found) else "MISSED"
@@ -335,7 +364,15 @@ def main() -> int:
             reported: set[tuple[str, str]] = set()  # once a kind of object and of damage
             for place in places(settings):
                 sys.stderr.write(f"{place.uri}\n")
-                try_place(place, tally, report=lambda: rewrite_report(settings), reported=reported)
+                try_place(
+                    place,
+                    tally,
+                    report=lambda: rewrite_report(settings),
+                    reported=reported,
+                    root=settings.root,
+                )
+                if is_needed(place, settings.root):
+                    take_away(place, tally, settings.root)
     finally:
         if not arguments.keep:
             shutil.rmtree(folder)

@@ -15,6 +15,8 @@ def test_damage__one_object_of_each_kind_in_every_way(tmp_path):
         for place in damage.places(settings):
             if place.uri.endswith(wanted):
                 first = {what: name for name, what in reversed(place.whats.items())}
-                damage.try_place(place, tally, names=first.values())
+                damage.try_place(place, tally, names=first.values(), root=settings.root)
+            if damage.is_needed(place, settings.root):
+                damage.take_away(place, tally, settings.root)
     assert tally.missed == []
     assert {what for what, _, _ in tally.silent} <= {"matrix"}

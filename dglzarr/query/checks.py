@@ -11,6 +11,7 @@ import numpy as np
 from dglzarr.errors import DglzarrError, StoreError
 from dglzarr.models.files import MODEL, WEIGHTS, load_model
 from dglzarr.query.lazy import readable
+from dglzarr.query.lineage import lineage_problems
 from dglzarr.query.stores import stores
 from dglzarr.storage.files import Place, open_filesystem, place_of, store_nbytes
 from dglzarr.storage.objects import (
@@ -158,7 +159,9 @@ def _value_problems(
 def verify_study(root: str, *, on_progress: Progress | None = None) -> list[dict[str, Any]]:
     """Return ``verify`` of every store and model of a study; what cannot be opened is a problem.
 
-    ``on_progress`` is called with what is done, how many MB were read, and of how many.
+    So is a store that is gone, or is another than the one that others were made from: see
+    `lineage_problems`, which tells what may be gone. ``on_progress`` is called with what is done,
+    how many MB were read, and of how many.
 
     Raises
     ------
@@ -171,12 +174,23 @@ def verify_study(root: str, *, on_progress: Progress | None = None) -> list[dict
         try:
             found.append(_verify(uri, told))
         except DglzarrError as error:
-            nothing = {"uri": uri, "schema": "?", "objects": "-", "n_missing": 0}
-            found.append({**nothing, "problems": [str(error)]})
+            found.append(_unread(uri, [str(error)]))
     folders = {
         path.parent for name in (MODEL, WEIGHTS) for path in place_of(root).glob(f"models/*/{name}")
     }
-    return found + [_verify_model(folder) for folder in sorted(folders, key=str)]
+    found += [_verify_model(folder) for folder in sorted(folders, key=str)]
+    known = {line["uri"]: line for line in found}
+    for uri, problems in lineage_problems(root, names).items():
+        if uri not in known:
+            found.append(_unread(uri, problems))
+        elif not known[uri]["problems"]:
+            known[uri]["problems"] = problems
+    return found
+
+
+def _unread(uri: str, problems: list[str]) -> dict[str, Any]:
+    nothing = {"uri": uri, "schema": "?", "objects": "-", "n_missing": 0}
+    return {**nothing, "problems": problems}
 
 
 def _verify_model(folder: Place) -> dict[str, Any]:

@@ -128,8 +128,9 @@ def _of_network(opened: Mapping[str, xr.Dataset]) -> Iterator[Caution]:
             f"The network rebuilds held-out samples worse than {components['n']} principal "
             f"components do: mean absolute error {components['network']:.4f} beside "
             f"{components['mae']:.4f}.",
-            "Its scores may tell less than a linear method would. Set train.start = "
-            '"components", or raise train.epochs; the greedy panel does not depend on the network.',
+            "Its scores may tell less than a linear method would. Raise train.epochs, or leave "
+            "train.start at its default where it was set; the greedy panel does not depend on the "
+            "network.",
         )
 
 

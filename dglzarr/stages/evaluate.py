@@ -290,7 +290,7 @@ def common_targets(ds: xr.Dataset, panels: Sequence[Panel], rule: TargetRule) ->
     is_target = np.array([key not in used for key in keys], dtype=bool)
     if not is_target.any():
         raise ConfigError(
-            f"select: expected genes that no panel measures, but the {len(panels) - 1} panels "
+            f"select: expected genes that no panel measures, but {len(panels) - 1} panels "
             f"cover all {len(keys)}. Lower select.n_landmarks, the sizes compared, or "
             "select.n_random."
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 TIME_TO_CONNECT = "20s"
 """How long a scheduler that runs already may take to answer."""
+
+SECONDS_TO_GREET = 25.0
+"""How long it may take to say that it is one: a client would wait for that without an end."""
 
 
 @contextmanager
@@ -104,13 +109,48 @@ def _at_address(options: ClusterOptions) -> Iterator[Any]:
         _check_certificates(address, certificates)
     with _scheduler_restored():
         try:
-            opened = Client(address, timeout=TIME_TO_CONNECT, security=certificates)
+            with ThreadPoolExecutor(1) as thread:  # which runs no loop, whoever calls
+                greeted = thread.submit(asyncio.run, _is_scheduler(address, certificates)).result()
+            opened = greeted and Client(address, timeout=TIME_TO_CONNECT, security=certificates)
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"cluster.address: no Dask scheduler answers at {address!r}: {error}."
             ) from error
+        if not opened:
+            raise ConfigError(
+                f"cluster.address: something answers at {address!r} that is no Dask scheduler, or "
+                "one that was stopped. Give the scheduler's own port (8786 unless another was "
+                "chosen; 8787 is its dashboard), or start it again."
+            )
         with opened as connected:
             yield connected
+
+
+async def _is_scheduler(address: str, certificates: Any) -> bool:  # noqa: ANN401
+    """Return whether what takes a connection at an address greets as a scheduler does, in time.
+
+    Raises
+    ------
+    OSError, ValueError
+        When nobody takes it, or it is no address.
+    """
+    from distributed.comm import CommClosedError, connect  # noqa: PLC0415  (takes a second)
+    from distributed.security import Security  # noqa: PLC0415
+
+    keys = (certificates or Security()).get_connection_args("client")
+    try:
+        async with asyncio.timeout(SECONDS_TO_GREET):
+            comm = await connect(address, timeout=TIME_TO_CONNECT, **keys)
+            await comm.write({"op": "identity", "reply": True})
+            found = await comm.read()
+            comm.abort()
+    except (
+        TimeoutError,
+        CommClosedError,
+        MemoryError,
+    ):  # what is no message of Dask's has any size
+        return False
+    return isinstance(found, dict) and found.get("type") == "Scheduler"
 
 
 def _check_certificates(address: str, certificates: Any) -> None:  # noqa: ANN401

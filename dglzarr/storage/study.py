@@ -130,6 +130,11 @@ def open_study(root: str) -> Study:
         raise StoreError(
             f"{path}: expected it as it was written, got a changed file. {_repair(root)}"
         )
+    if len(set(segments)) < len(segments):
+        raise StoreError(f"{path}: expected each segment once, got {segments!r}. {_repair(root)}")
+    there = {*list_segments(root), *FIRST_SEGMENTS}  # the first may not have been begun
+    if is_older and (missing := [name for name in segments if name not in there]):
+        raise StoreError(f"{path}: {missing[0]!r} is listed but gone. {_repair(root)}")
     return Study(root, tuple(segments), tag(written))
 
 

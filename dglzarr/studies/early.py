@@ -12,11 +12,21 @@ import numpy as np
 import xarray as xr
 
 from dglzarr.errors import ConfigError, SourceError, hint
-from dglzarr.evaluation.panels import check_list_names, find_rules, read_lists
+from dglzarr.evaluation.panels import (
+    BASELINE,
+    Draws,
+    Panel,
+    candidate_panels,
+    check_list_names,
+    find_rules,
+    read_lists,
+)
+from dglzarr.kernels.sketch import GeneSketch
 from dglzarr.models import check_installed
 from dglzarr.sources import read_source
 from dglzarr.sources.identifiers import name_genes, read_annotation_table, read_gene_list
 from dglzarr.sources.peek import is_lazy
+from dglzarr.stages.evaluate import common_targets
 from dglzarr.stages.group import find_labelled
 from dglzarr.stages.ingest import raw_labels
 from dglzarr.stages.score import check_group_by
@@ -142,7 +152,8 @@ def check_genes(settings: Settings, genes: xr.Dataset) -> None:
     Raises
     ------
     ConfigError
-        When a panel is too large, or a forced gene is not measured.
+        When a panel is too large, a forced gene is not measured, or the random and published
+        panels leave no gene to predict.
     SourceError
         When under half of a published list is measured.
     """
@@ -152,15 +163,21 @@ def check_genes(settings: Settings, genes: xr.Dataset) -> None:
             f"select.n_landmarks: expected 1 to {n_genes - 1}, fewer than the {n_genes} genes of "
             f"the study, got {settings.select.n_landmarks}. Lower it."
         )
-    find_rules(
+    varies = np.ones(n_genes)  # which genes vary is known later
+    rules = find_rules(
         genes,
-        np.ones(n_genes),  # which genes vary is known later
+        varies,
         settings.select,
         sizes=[settings.select.n_landmarks],
         place="select.n_landmarks",
     )
     check_list_names(settings.evaluate.panels)
-    read_lists(genes, settings.evaluate.panels)
+    lists = read_lists(genes, settings.evaluate.panels)
+    sketch = GeneSketch(np.zeros((1, n_genes), np.float32), varies, varies, 1)
+    size, draws = [settings.select.n_landmarks], Draws(settings.select.n_random, settings.seed)
+    known = candidate_panels(sketch, [], size, rules=rules, lists=lists, draws=draws)
+    nothing = Panel(BASELINE, "baseline", BASELINE, np.empty(0, dtype=np.int64))
+    common_targets(genes, [nothing, *known], settings.evaluate.target_rule)
 
 
 def check_sources(settings: Settings, sources: Sequence[SourceFile], *, is_read: bool) -> None:

@@ -43,10 +43,10 @@ def repair(root: str) -> Study:
             return open_study(root)
         except StoreError:
             path = place_of(root, MANIFEST)
-            written = path.read_bytes() if path.exists() else b""
-            if carries_digest(written):  # of a version to come
+            written = path.read_bytes() if path.exists() else None
+            if written and carries_digest(written):  # of a version to come
                 raise
-        known = tag(written) if written else ""
+        known = "" if written is None else tag(written)  # an empty file stands there too
         write_manifest(Study(root, (), known), _chain(root, names))
     return open_study(root)
 

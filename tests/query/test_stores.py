@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -273,6 +274,32 @@ def test_stores__of_a_study_in_the_order_they_are_made(original):
 def test_verify__every_store_of_a_sound_study(original):
     for uri in query.stores(str(original)):
         assert query.verify(uri)["problems"] == [], uri
+
+
+def problems_of(study):
+    found = query.verify_study(str(study))
+    return {Path(line["uri"]).name: line["problems"] for line in found if line["problems"]}
+
+
+@pytest.mark.parametrize("gone", ["normalized.zarr/zarr.json", "normalized.zarr"])
+def test_verify__a_study_without_a_store_that_others_were_made_from(gone, study, segment):
+    path = segment / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (problem,) = problems_of(study)["normalized.zarr"]
+    assert "of which samples.zarr was made, got no" in problem
+    assert problem.endswith(f"or run 'dglzarr mine' for {study} again")
+
+
+def test_verify__a_finished_study_has_every_store(study):
+    assert problems_of(study) == {}
+    (study / "report.html").touch()
+    assert {"latent.zarr", "scores.zarr", "evaluation.zarr"} <= problems_of(study).keys()
+
+
+def test_verify__a_store_of_another_study(study, segment):
+    set_attributes(segment / "normalized.zarr", store_id="another")
+    (problem,) = problems_of(study)["samples.zarr"]
+    assert "was made from another normalized.zarr than stands in the study" in problem
 
 
 def test_verify__a_changed_model_of_a_study(study, segment):

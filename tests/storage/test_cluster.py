@@ -1,16 +1,17 @@
 """Where Dask runs: in this process, in local processes, or at an address."""
 
-import gc
 import os
+import socket
 import subprocess
 import sys
-import weakref
+import threading
 
 import dask
 import distributed
 import pytest
 
 from dglzarr.errors import ConfigError
+from dglzarr.storage import cluster
 from dglzarr.storage.cluster import ClusterOptions, _environment_restored, client
 from dglzarr.storage.store import run_tasks
 
@@ -69,37 +70,56 @@ def test_client__local_and_address(monkeypatch):
         distributed.get_client()
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense://somewhere"])
-def test_client__nobody_at_the_address(address, monkeypatch):
-    def fail_at_once(where, **_):
-        assert where == address
-        raise {True: OSError, False: ValueError}[address.startswith("tcp")]("no answer")
-
-    monkeypatch.setattr(distributed, "Client", fail_at_once)
-    message = rf"cluster\.address: no Dask scheduler answers at '{address}': no answer\."
+def test_client__nobody_at_the_address(monkeypatch):
+    monkeypatch.setattr(cluster, "TIME_TO_CONNECT", "0.2s")
+    message = r"cluster\.address: no Dask scheduler answers at 'tcp://127\.0\.0\.1:1': Timed out"
     with (
         pytest.raises(ConfigError, match=message),
-        client(ClusterOptions(kind="address", address=address)),
+        client(ClusterOptions(kind="address", address="tcp://127.0.0.1:1")),
     ):
         pass
 
 
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_client__something_else_at_the_address(answer, monkeypatch):
+    """Such as a web server, or a scheduler that was stopped: a client waited without an end."""
+
+    def serve():
+        taken, _ = listening.accept()
+        with taken:
+            taken.sendall(answer)
+            while taken.recv(2**10):
+                pass
+
+    monkeypatch.setattr(cluster, "SECONDS_TO_GREET", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        address = f"tcp://127.0.0.1:{listening.getsockname()[1]}"
+        message = rf"something answers at '{address}' that is no Dask scheduler"
+        with (
+            pytest.raises(ConfigError, match=message),
+            client(ClusterOptions(kind="address", address=address)),
+        ):
+            pass
+        thread.join()
+
+
 @pytest.mark.parametrize("address", ["nonsense://somewhere", "tcp://"])
-def test_client__no_address_at_all(address, monkeypatch):
-    """Dask counts a client that never came up as the active one; not beyond this test."""
-    monkeypatch.setattr(distributed.client, "_global_clients", weakref.WeakValueDictionary())
+def test_client__no_address_at_all(address):
+    before = dask.config.get("scheduler")
     with (
         pytest.raises(ConfigError, match="no Dask scheduler answers at"),
         client(ClusterOptions(kind="address", address=address)),
     ):
         pass
-    gc.collect()  # that client puts back what it found
-    assert dask.config.get("scheduler", None) is None
+    assert dask.config.get("scheduler") == before
 
 
 PROGRAM = """
 import sys
 import prefect_stands_here
+from dglzarr.storage import cluster
 from dglzarr.storage.cluster import ClusterOptions, client
 
 if __name__ == "__main__":

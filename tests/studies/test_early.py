@@ -31,6 +31,7 @@ WRONG = {
     "select.selector=Greedy": r"select.selector: expected any of .*did you mean 'greedy'",
     'select.selectors=["medoid"]': r"select.selectors: expected .*did you mean 'medoids'",
     "select.n_landmarks=100": r"select.n_landmarks: expected 1 to 23, .*got 100",
+    "select={n_landmarks=23, n_random=4}": r"select: expected genes that .*4 panels cover",
     'select.forced=["SYM3x"]': r"select.forced: expected genes of the study.*did you mean 'SYM3'",
     "group.label=tisue": r"group.label: expected a label .*did you mean 'tissue'",
     'group={label="tissue", series=["GSE7"]}': r"group.series: .*did you mean 'GSE",

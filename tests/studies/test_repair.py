@@ -32,9 +32,21 @@ def test_repair__a_grown_study_that_lost_its_manifest(study):
     assert open_study(str(study)).segments == segments
 
 
-@pytest.mark.parametrize("text", ['{"study_version": 1, "segm', "{}", '{"segments": ["../../x"]}'])
+DAMAGED = [
+    "",
+    '{"study_version": 1, "segm',
+    "{}",
+    '{"segments": ["../../x"]}',
+    '{"study_version": 1, "segments": ["0000", "0000"]}',
+    '{"study_version": 1, "segments": ["9999"]}',
+]
+
+
+@pytest.mark.parametrize("text", DAMAGED)
 def test_repair__a_damaged_manifest(study, text):
     (study / MANIFEST).write_text(text)
+    with pytest.raises(StoreError):
+        open_study(str(study))
     assert repair(str(study)).segments == ("0000", "0001")
 
 
