@@ -114,10 +114,10 @@ def test_discover__a_short_page_is_not_taken_for_the_end(mirror, tmp_path):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "expected --platform, --organism or --since, got none"),
-        (["--platform", "96"], "--platform: expected one such as GPL96, got '96'"),
-        (["--since", "May"], "--since: expected a day such as 2026-01-01, got 'May'"),
-        (["--organism", "x[ALL]"], "--organism: expected a name"),
+        ([], "expected a platform, an organism or a first day, got none"),
+        (["--platform", "96"], "platform: expected one such as GPL96, got '96'"),
+        (["--since", "May"], "since: expected a day such as 2026-01-01, got 'May'"),
+        (["--organism", "x[ALL]"], "organism: expected a name"),
     ],
 )
 def test_command__wrong_searches(words, told):
