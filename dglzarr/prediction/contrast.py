@@ -133,6 +133,11 @@ def contrast(root: str, asked: Asked, *, on_progress: Progress | None = None) ->
     used = np.concatenate([index for _, *both in places for index in both])
     is_known = ~np.isnan(z[used]).any(axis=0)
     z, targets = z[:, is_known], targets[is_known]
+    if not targets.size:
+        raise ConfigError(
+            "contrast: expected genes that no panel measures and every sample of the groups has, "
+            "got none. Name a series that has them, with --series."
+        )
     std = mask["gene_std"].values[targets].astype(np.float32)
     sets = _sets(asked.gene_sets, ds, targets)
     groups = [_measured(name, z, std, case, control) for name, case, control in places]
@@ -161,6 +166,8 @@ def _places(ds: xr.Dataset, is_held: Mask, asked: Asked) -> Iterator[tuple[str, 
             f"--label: expected a label of the samples, one of {labels[:12]!r}, got "
             f"{asked.label!r}{hint(asked.label, labels)}."
         )
+    if asked.case == asked.control:
+        raise ConfigError(f"--case, --control: expected two values, got {asked.case!r} twice.")
     value = ds["sample_label"].values[is_held, labels.index(asked.label)].astype(object)
     series = ds["series"].values[is_held].astype(object)
     if unknown := sorted({*asked.series} - {*series.tolist()}):

@@ -113,6 +113,7 @@ def test_row__what_changes_the_other_way_is_found_and_has_the_wrong_sign():
     [
         ({"label": "tisue"}, r"--label: expected a label .*'tissue'\], got 'tisue'.*did you mean"),
         ({"case": "dead"}, "'dead' and 'well' in one series, got none.*GSE6: ill, well"),
+        ({"case": "well"}, "expected two values, got 'well' twice"),
         ({"series": ("GSE1",)}, "--series: expected series of held-out samples, got"),
     ],
 )
