@@ -1,4 +1,4 @@
-"""Each stage with its root in a bucket, beside a plain loop of get and put of the same objects.
+"""Each stage with its root in a bucket, beside a plain get/put loop of the same objects.
 
     python benchmarks/bucket_stages.py --samples 600 --genes 1500
 
@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import obstore
 from obstore.store import from_url
@@ -32,6 +32,9 @@ from dglzarr.studies.plan import Plan, Step, mine
 from dglzarr.testing.study import write_study
 from tests import bucket
 
+if TYPE_CHECKING:
+    from dglzarr.storage.options import Run
+
 ROOT = f"s3://{bucket.BUCKET}/study"
 OPTIONS = ('cluster={kind = "none"}', "select.n_random=3", "train.epochs=3")
 
@@ -40,12 +43,11 @@ def mined(settings: Settings) -> dict[str, float]:
     """Mine a study; return the seconds of each step."""
     seconds = {}
 
-    def timed(step: Step, **options: Any) -> Any:  # noqa: ANN401
+    def timed(step: Step, run: Run) -> Any:  # noqa: ANN401
         start = time.perf_counter()
-        try:
-            return step(**options)
-        finally:
-            seconds[step.name] = time.perf_counter() - start
+        made = step(run)
+        seconds[step.name] = time.perf_counter() - start
+        return made
 
     mine(settings, execute=timed)
     return seconds
