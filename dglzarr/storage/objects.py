@@ -306,6 +306,11 @@ def open_checked(uri: str) -> Store:
     return plain if record is None else Checked(plain, uri, record)
 
 
+def open_pinned(uri: str, record: Record) -> Store:
+    """Return a finished store for Zarr to read as it was recorded, whatever stands there by now."""
+    return Checked(_open(uri), uri, record)
+
+
 def _open(uri: str) -> Store:
     folder = uri.removeprefix("file://")
     if "://" in folder:
