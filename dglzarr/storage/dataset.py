@@ -16,7 +16,7 @@ from xarray.core import indexing
 
 from dglzarr.errors import StoreError
 from dglzarr.storage.finished import is_one_object, read_object
-from dglzarr.storage.rows import Rows, read_array
+from dglzarr.storage.rows import Rows, read_pinned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,9 +94,9 @@ def _values(
 def _labels(stores: Sequence[Finished]) -> list[list[str]]:
     """Return the names of sample labels of each store; equal ones are read once."""
     first = stores[0].objects("label")
-    known: list[str] = read_array(stores[0].uri, "label").tolist()
+    known: list[str] = read_pinned(stores[0], "label").tolist()
     return [
-        known if store.objects("label") == first else read_array(store.uri, "label").tolist()
+        known if store.objects("label") == first else read_pinned(store, "label").tolist()
         for store in stores
     ]
 
@@ -118,7 +118,7 @@ def _is_equal(store: Finished, first: Finished, name: str) -> bool:
         return False
     if store.objects(name) == first.objects(name):
         return True
-    values = read_array(store.uri, name), read_array(first.uri, name)
+    values = read_pinned(store, name), read_pinned(first, name)
     return np.array_equal(*values, equal_nan=first.dtype(name).kind == "f")
 
 
@@ -188,7 +188,7 @@ class _Stored(BackendArray):
         return _outer(values, key)
 
     def _part(self, number: int) -> NDArray[Any]:
-        values = read_array(self._stores[number].uri, self._name)
+        values = read_pinned(self._stores[number], self._name)
         if self._columns is None or self._columns[number] == [*range(self.shape[1])]:
             return values
         wide = np.full((len(values), self.shape[1]), "", values.dtype)

@@ -307,6 +307,11 @@ def open_checked(uri: str) -> Store:
     return plain if record is None else Checked(plain, uri, record)
 
 
+def open_pinned(uri: str, record: Record) -> Store:
+    """Return a finished store for Zarr to read as it was recorded, whatever stands there by now."""
+    return Checked(open_plain(uri), uri, record)
+
+
 def open_plain(uri: str, *, read_only: bool = True) -> Store:
     """Return a store for Zarr to read or write, with nothing checked."""
     if is_bucket(uri):

@@ -10,13 +10,14 @@ import zarr
 from dglzarr.kernels.slices import iter_slices
 from dglzarr.storage.finished import is_one_object, read_finished, read_object
 from dglzarr.storage.matrices import open_matrix
-from dglzarr.storage.objects import open_checked
+from dglzarr.storage.objects import open_checked, open_pinned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from dglzarr.storage.finished import Finished
     from dglzarr.storage.shards import Matrix
 
 ROWS_NBYTES = 2**26
@@ -32,9 +33,23 @@ def read_array(uri: str, name: str) -> NDArray[Any]:
         When the store is complete and the array is not as it was written.
     """
     found = read_finished(uri)
-    if found is not None and name in found.arrays and is_one_object(found, name):
-        return read_object(found, name)
+    if found is not None and name in found.arrays:
+        return read_pinned(found, name)
     return np.asarray(zarr.open_array(open_checked(uri), path=name, mode="r")[...])
+
+
+def read_pinned(store: Finished, name: str) -> NDArray[Any]:
+    """Return a whole array of a finished store as it was recorded.
+
+    Raises
+    ------
+    StoreError
+        When it is not as it was written, or another store stands there by now.
+    """
+    if is_one_object(store, name):
+        return read_object(store, name)
+    opened = open_pinned(store.uri, store.record)
+    return np.asarray(zarr.open_array(opened, path=name, mode="r")[...])
 
 
 def array_shape(uri: str, name: str) -> tuple[int, ...]:

@@ -74,7 +74,7 @@ def postgres():
 def test_postgres__a_run_of_the_flow_is_kept_there(postgres, tmp_path):
     from dglzarr.testing import write_study
 
-    file = write_study(tmp_path, n_samples=96, n_genes=40)
+    file = write_study(tmp_path, n_samples=120, n_genes=60)
     server = Server(tmp_path)
     address = f"postgresql+asyncpg://prefect@127.0.0.1:{postgres.port}/prefect"
     server.environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = address

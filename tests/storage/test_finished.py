@@ -1,6 +1,7 @@
 """Finished stores are opened by their own metadata, as Zarr and xarray do, with few reads."""
 
 import pickle
+import shutil
 import sys
 from pathlib import Path
 
@@ -132,6 +133,18 @@ def test_open_store__damage_of_a_later_segment_is_refused(tmp_path, damage):
         place.write_bytes(content[:-1] if damage == "cut" else content[:-1] + b"\x00")
     with pytest.raises(StoreError, match=rf"0001/samples\.zarr: cannot be read: {where}/c/0 of"):
         store.open_store(uris, SAMPLES)
+
+
+@pytest.mark.parametrize("name", ["series", "split"])
+def test_open_store__one_that_was_replaced_since_is_not_read(tmp_path, name):
+    known = KnownStore(tmp_path / "known.zarr", NORMALIZED)
+    ds = store.open_store(known.complete().uri)
+    shutil.rmtree(known.uri)
+    other = KnownStore(tmp_path / "known.zarr", NORMALIZED)
+    other.arrays[name] = other[name][::-1]
+    other.complete()
+    with pytest.raises(StoreError, match=rf"cannot be read: {name}/c/0 of '{name}' holds"):
+        ds[name].load()
 
 
 def test_read_finished__of_one_that_is_not_is_left_to_others(tmp_path):
