@@ -21,8 +21,10 @@ from dglzarr.storage.store import made_from, open_store, recorded_parameters
 from dglzarr.storage.study import SEGMENTED, WHOLE, Study, locked, open_study, write_manifest
 from dglzarr.studies.fetch import get_missing
 from dglzarr.studies.plan import (
+    Plan,
     Step,
     call,
+    report_standing,
     rewrite_report,
     run_steps,
     source_files,
@@ -64,7 +66,7 @@ def grow(settings: Settings, *, run: Run = Run(), execute: Execute = call) -> di
             if source.options.role == "train" and source.name not in known
         ]
         if not new:
-            return {}
+            return _late_report(settings, study)
         grown = Study(study.root, (*study.segments, study.next_segment))
         steps = _growth(settings, study, grown, new)
         # an abandoned segment that nobody lists is replaced
@@ -72,6 +74,13 @@ def grow(settings: Settings, *, run: Run = Run(), execute: Execute = call) -> di
         write_manifest(study, grown.segments)
         done["report"] = rewrite_report(settings, seed=_seed(study))
     return done
+
+
+def _late_report(settings: Settings, study: Study) -> dict[str, Any]:
+    """Write the report of a study whose growth was killed before it; return what was done."""
+    step = Plan.of(settings).variant(seed=_seed(study))["report"]
+    is_late = len(study.segments) > 1 and report_standing(step).state == "to do"
+    return {"report": step()} if is_late else {}
 
 
 def _growth(
