@@ -182,8 +182,8 @@ def choose_path(
     fold's rows by ridge regression. The penalty of the lowest mean absolute error over the genes
     that none of these panels holds is kept, where it is lower than that of the middle one by more
     than a standard error over folds. What is tried grows from stretch to stretch; what is kept may
-    be smaller than before, where the largest had been kept. A path for fewer genes is the beginning of one for
-    more. Cost: about ``3 x folds`` greedy selections among 4096 genes at most.
+    be smaller than before, where the largest had been kept. A path for fewer genes is the beginning
+    of one for more. Cost: about ``3 x folds`` greedy selections among 4096 genes at most.
     """
     ends = stretch_ends(n)
     group = sketch.group
