@@ -31,6 +31,17 @@ def shown(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
+def one_line(text: str) -> str:
+    r"""Return text as it can stand in a comment: what cannot be printed is a space, runs are one.
+
+    Examples
+    --------
+    >>> one_line(" a\n\tb\x01c ")
+    'a b c'
+    """
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 class DglzarrError(Exception):
     """Base of every error dglzarr raises on purpose."""
 

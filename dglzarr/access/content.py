@@ -220,4 +220,5 @@ class _Text:
                 cells = (cell.strip().strip('"') for cell in rest.split("\t"))
                 fields.setdefault(name[1:], {}).update(dict.fromkeys(cells))
         found = {name: tuple(values) for name, values in fields.items()}
-        return Head(found, is_empty=self._n_lines <= 3)
+        n_ends = self._n_lines - self._tail.endswith(b"\n")  # of marker, header, and rows
+        return Head(found, is_empty=n_ends <= 2)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dglzarr.access.geo import ACCESSION, PLATFORM
 from dglzarr.access.http import RefusedError
 from dglzarr.access.options import API_KEY
+from dglzarr.errors import one_line
 from dglzarr.storage.options import Options, choice
 
 if TYPE_CHECKING:
@@ -186,15 +187,11 @@ def _page(client: Client, said: dict[str, Any], start: int, size: int) -> Iterat
         yield SeriesFound(
             accession,
             int(one.get("n_samples") or 0),
-            _plain(one.get("taxon")),
+            one_line(str(one.get("taxon") or "")),
             ",".join(platforms),
-            _plain(one.get("pdat")).replace("/", "-"),
-            _plain(one.get("title")),
+            one_line(str(one.get("pdat") or "")).replace("/", "-"),
+            one_line(str(one.get("title") or "")),
         )
-
-
-def _plain(text: object) -> str:
-    return " ".join(str(text or "").split())
 
 
 def _ask(client: Client, verb: str, asked: dict[str, str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Owns the penalty of greedy selection: it grows along a panel, as far as held-out series want.
+"""Owns the penalty of greedy selection: along a panel larger ones are tried on held-out series.
 
 The more genes a panel has, the less of what they leave is more than noise: a small penalty is best
 for the first genes and overfits the later ones. So the penalty belongs to a stretch of the panel,
@@ -179,11 +179,12 @@ def choose_path(
     Notes
     -----
     For each stretch in turn, each inner fold's panel is extended on the rows of all other folds
-    with the penalty of the stretch before and with larger ones, and each of these panels predicts
-    the fold's rows by ridge regression. The penalty of the lowest mean absolute error over the
-    genes that none of these panels holds is kept, where it is lower than that of the middle one
-    by more than a standard error over folds. A path for fewer genes is the beginning of one for
-    more. Cost: about ``3 x folds`` greedy selections among 4096 genes at most.
+    with each of ``TRIED`` times the root of ``end / 50``, and each of these panels predicts the
+    fold's rows by ridge regression. The penalty of the lowest mean absolute error over the genes
+    that none of these panels holds is kept, where it is lower than that of the middle one by more
+    than a standard error over folds. What is tried grows from stretch to stretch; what is kept may
+    be smaller than before, where the largest had been kept. A path for fewer genes is the beginning
+    of one for more. Cost: about ``3 x folds`` greedy selections among 4096 genes at most.
     """
     ends = stretch_ends(n)
     group = sketch.group

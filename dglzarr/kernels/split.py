@@ -177,10 +177,13 @@ def fold_split(
         )
     pile = _deal(counts, n_folds, seed)
     rest = {label: n for label, n in counts.items() if pile[label] != fold}
-    aside: dict[str, int] = {}
-    n_piles = min(len(rest), round(1 / validation)) if validation else 0
+    aside: set[str] = set()
+    is_most = validation > 0 and round(1 / validation) < 2  # all piles but one
+    share = 1 - validation if is_most else validation
+    n_piles = min(len(rest), round(1 / share)) if share else 0
     if n_piles > 1:
-        aside = {label: at for label, at in _deal(rest, n_piles, seed).items() if at == n_piles - 1}
+        dealt = _deal(rest, n_piles, seed)
+        aside = {label for label, at in dealt.items() if (at == n_piles - 1) != is_most}
     return np.array(
         [2 if pile[label] == fold else 1 if label in aside else 0 for label in labels], np.int8
     )

@@ -167,11 +167,6 @@ class Batches:
         return self._keep
 
     @property
-    def n_batches(self) -> int:
-        """The number of batches of an epoch."""
-        return -(-self.n_samples // self.batch_size)
-
-    @property
     def fingerprint(self) -> str:
         """A digest of all that decides which batches come, but the values of the matrix."""
         settings = (

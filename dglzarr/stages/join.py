@@ -44,11 +44,12 @@ from dglzarr.sources.identifiers import (
     match_genes,
     match_labels,
     name_genes,
+    plain,
     read_annotation_table,
     read_gene_list,
     same_spelling,
 )
-from dglzarr.sources.persons import iter_persons
+from dglzarr.sources.persons import PERSONS, barcode_person, iter_persons
 from dglzarr.storage.declare import chunk_samples, shard_samples
 from dglzarr.storage.options import Options, Run, choice
 from dglzarr.storage.rows import Rows, read_array
@@ -344,6 +345,8 @@ class _SplitLabels:
         if by in ("series", "sample"):
             return series if by == "series" else [[sample] for sample in self.sample]
         cells = self.labels.get(by, [])
+        if plain(by) in PERSONS:  # of a barcode the person, not the sample
+            cells = [barcode_person(cell) or cell for cell in cells]
         if not any(map(has_name, cells)):
             known = ["series", "sample", *self.labels]
             raise ConfigError(

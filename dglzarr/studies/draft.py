@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dglzarr.errors import ConfigError, SourceError
+from dglzarr.errors import ConfigError, SourceError, one_line
 from dglzarr.settings import describe_settings
 from dglzarr.sources import read_source, source_name
 from dglzarr.sources.identifiers import clean_id, read_annotation_table, read_panel
@@ -407,11 +407,13 @@ def _write(found: _Folder, names: _Names) -> str:
         lines += ["# ---- Files of other genes, on which panels are judged too."]
         lines += _sources(found, cohorts, "cohort")
     for path, first in repeats.items():
-        lines.append(f"# Left out: {found.name(path)}: repeats samples of {found.name(first)}.")
+        name, of = found.name(path), found.name(first)
+        lines.append(one_line(f"# Left out: {name}: repeats samples of {of}."))
     for one in others:
         if one not in cohorts:
             what = f"{len(one.samples)} samples, {len(one.genes)} genes such as {one.genes[0]!r}"
-            lines.append(f"# Left out: {found.name(one.path)} ({what}): its genes are others.")
+            name = found.name(one.path)
+            lines.append(one_line(f"# Left out: {name} ({what}): its genes are others."))
     used = {annotation, *found.tables, *lists}
     not_taken = found.unfit | {p: m for p, m in found.refused.items() if p not in used}
     lines += _not_taken(found, not_taken)
@@ -424,11 +426,11 @@ def _not_taken(found: _Folder, refused: Mapping[Path, str]) -> list[str]:
     groups: dict[str, list[Path]] = defaultdict(list)
     for path, message in refused.items():
         if ".gmt" not in path.suffixes:
-            groups[_one_line(message.removeprefix(path.name).lstrip(":, "))].append(path)
+            groups[one_line(message.removeprefix(path.name).lstrip(":, "))].append(path)
     lines = []
     for reason, paths in groups.items():
         others = f" and {len(paths) - 1} like it" if len(paths) > 1 else ""
-        lines.append(_one_line(f"# Not taken: {found.name(paths[0])}{others}: {reason}"))
+        lines.append(one_line(f"# Not taken: {found.name(paths[0])}{others}: {reason}"))
     return lines
 
 
@@ -496,7 +498,7 @@ def _told(one: _Found) -> list[str]:
     shown = f"; labels: {', '.join(labels[:_N_SHOWN])}{more}" if labels else ""
     unit = one.unit or "not logarithms: log2 is taken"
     head = f"{one.path.name}: {one.format}, {len(one.samples)} samples x {len(one.genes)} genes"
-    return [_one_line(f"{head}{platforms}{series}, {unit}{shown}"), *map(_one_line, one.notes)]
+    return [one_line(f"{head}{platforms}{series}, {unit}{shown}"), *map(one_line, one.notes)]
 
 
 def _sections(
@@ -584,8 +586,3 @@ def _key(name: str) -> str:
     return (
         name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else _text(name)
     )
-
-
-def _one_line(text: str) -> str:
-    """Return text without what would end a comment."""
-    return " ".join(text.split())

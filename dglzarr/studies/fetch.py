@@ -120,7 +120,7 @@ def _wanted_of(place: str, source: SourceSettings) -> Iterator[Wanted]:
     if source.gtex is not None:
         key = gtex_source(source.gtex, source.gtex_values, source.tissue)
         yield Wanted(f"{place}.gtex", key, key.replace("gtex:", "GTEx "), source)
-    if source.uri is not None and "://" in source.uri and not source.uri.startswith("file:"):
+    if source.uri is not None and is_remote(source):
         try:
             public_address(source.uri)
         except RefusedError as error:

@@ -22,8 +22,10 @@ from dglzarr.storage.store import made_from, open_store, recorded_parameters
 from dglzarr.storage.study import SEGMENTED, WHOLE, Study, locked, open_study, write_manifest
 from dglzarr.studies.fetch import refused_sources
 from dglzarr.studies.plan import (
+    Plan,
     Step,
     call,
+    report_standing,
     rewrite_report,
     run_steps,
     source_files,
@@ -69,7 +71,7 @@ def grow(settings: Settings, *, run: Run = Run(), execute: Execute = call) -> di
         new = [s for s in files if s.options.role == "train" and s.name not in known]
         new = _without_refused(settings, study, new, refused, len(files), run, execute)
         if not new:
-            return {}
+            return _late_report(settings, study)
         grown = Study(study.root, (*study.segments, study.next_segment))
         steps = _growth(settings, study, grown, new)
         # an abandoned segment that nobody lists is replaced
@@ -111,6 +113,13 @@ def _without_refused(
     refused = {**refused, **unread, **refused_by(like, raws, options)}
     settle(settings.root, refused, n_sources, share)
     return [source for source in new if source.name not in refused]
+
+
+def _late_report(settings: Settings, study: Study) -> dict[str, Any]:
+    """Write the report of a study whose growth was killed before it; return what was done."""
+    step = Plan.of(settings).variant(seed=_seed(study))["report"]
+    is_late = len(study.segments) > 1 and report_standing(step).state == "to do"
+    return {"report": step()} if is_late else {}
 
 
 def _growth(

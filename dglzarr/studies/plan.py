@@ -409,7 +409,7 @@ class Plan:
         for step in self:
             if step.name == "report":
                 is_behind = any(standing.state != "done" for standing in found.values())
-                found["report"] = Standing("to do") if is_behind else _report_standing(step)
+                found["report"] = Standing("to do") if is_behind else report_standing(step)
             else:
                 standing = _standing(step, pending)
                 told = {reason for other in found.values() for reason in other.reasons}
@@ -454,7 +454,7 @@ def _state_of(differences: Sequence[Difference]) -> StepState:
     return "other inputs" if is_input else "other settings"
 
 
-def _report_standing(step: Step) -> Standing:
+def report_standing(step: Step) -> Standing:
     """Return whether the page is of this title and younger than all stores it tells of."""
     page = place_of(step.writes)
     if not page.exists():

@@ -20,6 +20,7 @@ import requests
 from typer.testing import CliRunner
 
 from dglzarr.access.cache import Cache
+from dglzarr.access.content import Checked
 from dglzarr.access.fetch import ChangedUpstreamError, Fetcher, entry_of
 from dglzarr.access.http import Client, RefusedError
 from dglzarr.access.lock import read_lock
@@ -361,6 +362,17 @@ def test_fetch__another_platform_and_another_species(place, asked):
     )
     with pytest.raises(SourceError, match=r"GSE6: expected Homo sapiens"):
         get_missing(load_settings(place / "study.toml"))
+
+
+@pytest.mark.parametrize("n_genes", [0, 1])
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_content__a_matrix_of_one_gene_is_not_empty(n_genes, end):
+    lines = ["!series_matrix_table_begin", "ID_REF\tGSM1", *["a\t1"] * n_genes]
+    checked = Checked(is_matrix=True)
+    checked.feed(("\n".join([*lines, "!series_matrix_table_end"]) + end).encode())
+    checked.finish()
+    assert checked.head().is_empty == (n_genes == 0)
+    checked.close()
 
 
 def test_fetch__a_gzip_bomb_is_not_kept(place, asked):

@@ -46,6 +46,16 @@ def test_fold_split__nearly_equal_folds_and_some_validation():
     assert not any((f == 1).any() for f in folds(SERIES, 3, validation=0.0))
 
 
+@pytest.mark.parametrize("validation", [0.5, 0.67, 0.8, 0.99])
+def test_fold_split__most_may_be_validation(validation):
+    labels = [f"s{i}" for i in range(30)]
+    split = fold_split(labels, fold=0, n_folds=3, validation=validation, seed=0)
+    n_train, n_validation, n_test = np.bincount(split)
+    assert n_test == 10
+    assert n_train >= 1
+    assert n_validation == pytest.approx(20 * validation, abs=1)
+
+
 def test_fold_split__order_of_samples_does_not_matter():
     order = np.random.default_rng(0).permutation(len(SERIES))
     shuffled = [SERIES[i] for i in order]

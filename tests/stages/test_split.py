@@ -90,6 +90,15 @@ def test_join__a_donor_of_two_series_is_not_divided_by_series(tmp_path):
         split_of(tmp_path, [donors])
 
 
+def test_join__barcodes_of_samples_are_split_by_their_patients(tmp_path):
+    samples = [f"GSM{i}" for i in range(24)]
+    patients = [f"TCGA-A1-A0S{chr(65 + i // 2)}-{i % 2:02}A" for i in range(24)]
+    raw = write(tmp_path, "a", samples, {"patient": patients})
+    _, split = split_of(tmp_path, [raw], split_by="patient", test_fraction=0.4)
+    sides = list(split.values())
+    assert sides[::2] == sides[1::2]
+
+
 def test_join__any_label_and_its_absence(tmp_path):
     samples = [f"GSM{i}" for i in range(24)]
     batches = [f"b{i % 6}" if i < 18 else "" for i in range(24)]

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shutil
 import tomllib
 from pathlib import Path
@@ -111,11 +112,12 @@ def test_draft__survives_hostile_names(tmp_path):
     hostile = 'a "b"\\ #[x]'
     (tmp_path / hostile).mkdir()
     path = tmp_path / hostile / "t' #.tsv"
-    for one in (path, path.with_name("t\nroot = 'x'.tsv")):
+    for one in (path, path.with_name("t\nroot = 'x'.tsv"), path.with_name("u\x01.tsv")):
         table(one, names("s", 9), names("p", 40))
     text, settings = drafted(tmp_path / hostile, tmp_path / "study.toml")
     assert [source.uri for source in settings.sources] == [str(path)]
     assert "t root = 'x'.tsv: expected a name of one line" in text
+    assert re.search(r"# Left out: .*u \.tsv: repeats samples of", text)
     assert tomllib.loads(text)["root"] == "study"
 
 

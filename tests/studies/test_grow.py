@@ -329,6 +329,21 @@ def test_grow__killed_and_started_again(study, tmp_path, stage):
     assert digests(root / "segments") == digests(undisturbed / "study" / "segments")
 
 
+def test_grow__killed_before_its_report_writes_it_the_next_time(study, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("dglzarr.studies.grow.rewrite_report", killed)
+        with pytest.raises(KeyboardInterrupt):
+            grow(settings(study))
+    report = study / "study" / "report.html"
+    assert "0001" not in report.read_text(encoding="utf-8")
+    assert grow(settings(study)) == {"report": str(report)}
+    assert "0001" in report.read_text(encoding="utf-8")
+    assert grow(settings(study)) == {}
+
+
 def test_refit__one_new_segment_of_everything(study):
     root = study / "study"
     grow(settings(study))
