@@ -34,7 +34,7 @@ from dglzarr.kernels.panels import CONSTANT, allowed_genes
 from dglzarr.kernels.penalties import ALPHAS, Stretch, greedy_path, penalty_at
 from dglzarr.sources.identifiers import find_genes, read_gene_list, read_gene_values
 from dglzarr.sources.terms import read_gmt
-from dglzarr.storage.files import put
+from dglzarr.storage.files import no_formula, put
 from dglzarr.storage.schemas import LANDMARKS, NORMALIZED, SAMPLES
 from dglzarr.storage.store import open_store, read_attributes
 from dglzarr.storage.study import open_study
@@ -618,7 +618,8 @@ def _fit(rows: NDArray[np.float32], panel: Index, targets: Index) -> RidgePath:
 
 def write_sheet(ordered: Ordered, path: Path) -> None:
     """Write the order sheet: a row a gene, tab-separated."""
-    text = ordered.table.to_csv(sep="\t", index=False, float_format="%.4g", lineterminator="\n")
+    table = ordered.table.map(no_formula)
+    text = table.to_csv(sep="\t", index=False, float_format="%.4g", lineterminator="\n")
     put(str(path), text.encode("utf-8"))
 
 

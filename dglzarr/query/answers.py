@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from dglzarr.storage.rows import Rows
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -119,6 +121,14 @@ class LatentUnit:
         """Return the genes that move the unit most, best first."""
         score = np.abs(self.genes["latent_score"].values)
         return self.genes.isel(gene=np.argsort(-score, kind="stable")[:n])
+
+
+def likeness_of(uri: str, chosen: NDArray[np.bool_]) -> Likeness:
+    """Return how alike genes are over samples of a store: `N_COMPARED` of those chosen, evenly."""
+    rows = Rows(uri)
+    kept = np.flatnonzero(chosen[: len(rows)])
+    step = np.linspace(0, kept.size - 1, min(kept.size, N_COMPARED)).round().astype(int)
+    return Likeness(rows.take(kept[step]))
 
 
 def nearest(r: NDArray[np.float64], gene: int, n: int) -> NDArray[np.int64]:

@@ -15,10 +15,9 @@ import numpy as np
 import xarray as xr
 
 from dglzarr.errors import ConfigError
-from dglzarr.query.answers import N_COMPARED, Groups, LatentUnit, Likeness, nearest
+from dglzarr.query.answers import Groups, LatentUnit, Likeness, likeness_of, nearest
 from dglzarr.query.genes import GeneNames, names_of
 from dglzarr.query.labels import SampleLabels
-from dglzarr.storage.rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -264,11 +263,7 @@ class StudyQuestions(_Questions):
         """How alike the genes are."""
         ds, found = self._store("normalized"), self._store("samples")
         first = json.loads(ds.attrs["segments"])[0]["uri"]
-        rows = Rows(first)
-        chosen = ((ds["split"].values == 0) & found["keep"].values)[: len(rows)]
-        kept = np.flatnonzero(chosen)
-        step = np.linspace(0, kept.size - 1, min(kept.size, N_COMPARED)).round().astype(int)
-        return Likeness(rows.take(kept[step]))
+        return likeness_of(first, (ds["split"].values == 0) & found["keep"].values)
 
     def panel(
         self,

@@ -144,19 +144,6 @@ def _write_beside(
     write_tables(f"{folder}/{FOLDER}", shown.tables, multiqc_files(shown.tables))
 
 
-def write_landmark_table(target: str, landmarks: str) -> None:
-    """Write every gene by rank as separated text, so that the panel can be used elsewhere.
-
-    A name that ends in ``.csv`` is written with commas, any other with tabs.
-
-    Raises
-    ------
-    StoreError
-        When the store is missing or incomplete, or the target cannot be written.
-    """
-    write(target, _landmark_text(open_store(landmarks, SPECS["landmarks"]), target))
-
-
 def _landmark_text(landmarks: xr.Dataset, name: str) -> str:
     header = ["rank", "gene", "gene_symbol", "gene_id", "score", "gain", "is_landmark", "is_forced"]
     rows = ([cell(row[key]) for key in header] for row in ranked(landmarks))

@@ -344,6 +344,9 @@ class Chart {
     return domain && domain.length === 2 && domain.every(known) ? domain : null;
   }
 
+  // from values to where an axis has them, and back: a logarithmic one is moved by its logarithms
+  drawn(axis) { return this.told.log && axis === "x" ? [Math.log, Math.exp] : [Number, Number]; }
+
   reset() { this.domain = null; this.at = -1; this.draw(); this.say("All is shown."); }
 
   zoom(factor) {
@@ -353,8 +356,9 @@ class Chart {
     axes.forEach((axis, k) => {
       const limits = this.limits(axis);
       if (!limits) return;
-      const [low, high] = limits, middle = known(about[k]) ? about[k] : (low + high) / 2, half = (high - low) / 2 * factor;
-      next[axis] = this.told.log && axis === "x" ? [Math.max(low, 1), high] : [middle - half, middle + half];
+      const [to, from] = this.drawn(axis), [low, high] = limits.map(to);
+      const middle = known(about[k]) ? to(about[k]) : (low + high) / 2, half = (high - low) / 2 * factor;
+      next[axis] = [from(middle - half), from(middle + half)];
     });
     this.look(next);
   }
@@ -378,7 +382,9 @@ class Chart {
     const next = {};
     [["x", dx], ["y", dy]].forEach(([axis, share]) => {
       const limits = this.limits(axis);
-      if (limits && (axis === "x" || this.zoomsY)) next[axis] = limits.map((end) => end + share * (limits[1] - limits[0]));
+      if (!limits || (axis !== "x" && !this.zoomsY)) return;
+      const [to, from] = this.drawn(axis), [low, high] = limits.map(to);
+      next[axis] = [low, high].map((end) => from(end + share * (high - low)));
     });
     this.look(next);
   }
@@ -477,14 +483,14 @@ class Chart {
 // ---------------------------------------------------------------- tables
 
 const number = (text) => {
-  const found = /^[-+]?[\d,]*\.?\d+(e[-+]?\d+)?%?/i.exec(text.trim().replace(/^</, ""));
+  const found = /^[-+]?[\d,]*\.?\d+(e[-+]?\d+)?%?(?=[\s;]|$)/i.exec(text.trim().replace(/^</, ""));
   return found ? parseFloat(found[0].replaceAll(",", "")) : NaN;
 };
 const compare = (a, b, way) => {
   const x = number(a), y = number(b);
   if (!Number.isNaN(x) && !Number.isNaN(y)) return way * (x - y);
   if (!Number.isNaN(x) || !Number.isNaN(y)) return Number.isNaN(x) ? 1 : -1;
-  return a === "-" || b === "-" ? (a === "-") - (b === "-") : way * a.localeCompare(b, "en");
+  return a === "-" || b === "-" ? (a === "-") - (b === "-") : way * a.localeCompare(b, "en", { numeric: true });
 };
 
 function sortable(table) {

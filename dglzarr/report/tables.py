@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dglzarr.storage.files import Place, place_of, put, told
+from dglzarr.storage.files import Place, no_formula, place_of, put, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -92,9 +92,9 @@ def separated(
 
 
 def cell(value: object) -> object:
-    """Return a value of a table, nothing where a number is unknown."""
+    """Return a value of a table, nothing where a number is unknown, and never a formula."""
     is_number = isinstance(value, float | np.floating)
-    return "" if is_number and not math.isfinite(value) else value
+    return "" if is_number and not math.isfinite(value) else no_formula(value)
 
 
 def formatted(value: float | None, form: str = ".4f") -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from dglzarr.errors import DglzarrError
 from dglzarr.kernels.comparison import paired_difference
 from dglzarr.kernels.split import SPLITS
-from dglzarr.query.answers import N_COMPARED, Likeness, nearest
+from dglzarr.query.answers import Likeness, likeness_of, nearest
 from dglzarr.serve.genes import LONGEST_NAME, GeneIndex
 from dglzarr.serve.groups import Groups, group_samples, spreads
 from dglzarr.serve.later import Later
@@ -44,7 +44,6 @@ logger = logging.getLogger(__name__)
 LABELS = ("series", "platform", "source", "split")
 MOST_LABEL_VALUES = 2000
 N_PANELS_KEPT = 16
-WAITING_PANELS = 4
 MOST_AT_ONCE = 10**8
 """Values of a study of which all is prepared when it is opened."""
 
@@ -76,7 +75,6 @@ class Answers:
         self._load_genes()
         self._by_label: dict[tuple[str, bool], Groups] = {}
         self._one_at_a_time = threading.Lock()
-        self._waiting = threading.BoundedSemaphore(WAITING_PANELS)
         self.maker: Later[PanelMaker] = Later(self._make_maker, "The panel maker of this study")
         self.likeness: Later[Likeness] = Later(self._make_likeness, "How alike genes are")
         self.mined: Later[Ordered] = Later(self._mined, "What the genes of the panel are for")
@@ -343,11 +341,8 @@ class Answers:
     def _make_likeness(self) -> Likeness:
         """Return what `neighbours` of the accessor compares, whatever other stores there are."""
         with self._unchanged():
-            rows = Rows(self._study.uris("normalized")[0])
             trained = self.keep & (self.split == SPLITS.index("train"))
-            kept = np.flatnonzero(trained[: len(rows)])
-            step = np.linspace(0, kept.size - 1, min(kept.size, N_COMPARED)).round().astype(int)
-            return Likeness(rows.take(kept[step]))
+            return likeness_of(self._study.uris("normalized")[0], trained)
 
     def _mined(self) -> Ordered:
         from dglzarr.evaluation.order import Conditions  # noqa: PLC0415
@@ -420,15 +415,10 @@ class Answers:
         return found
 
     def _order(self, asked: Conditions) -> Ordered:
-        """Return a panel within conditions; one is made at a time, and few wait."""
+        """Return a panel within conditions; one is made at a time."""
         maker = self.maker.get()
-        if not self._waiting.acquire(blocking=False):
-            raise Busy("Other panels are being made. Ask again in some seconds.")
-        try:
-            with self._one_at_a_time:
-                return maker.order(asked)
-        finally:
-            self._waiting.release()
+        with self._one_at_a_time:
+            return maker.order(asked)
 
 
 def _score(values: NDArray[np.float32]) -> float:

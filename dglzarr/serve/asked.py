@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dglzarr.serve.questions import Question
+from dglzarr.serve.questions import MOST_NAMES, Question
 from dglzarr.serve.refusals import BadQuestion
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from dglzarr.serve.shelf import Shelf
 
 MOST_ROWS = 500
-MOST_GENES = 2000
 
 
 def asked(request: Request) -> tuple[Answers, Question]:
@@ -53,7 +52,7 @@ def conditions(answers: Answers, question: Question) -> Conditions:
     from dglzarr.evaluation.order import Conditions  # noqa: PLC0415  (it takes seconds)
 
     low, high = question.real("min_mean"), question.real("max_mean")
-    most = min(MOST_GENES, len(answers.genes))
+    most = min(MOST_NAMES, len(answers.genes))
     found = Conditions(
         size=question.number("size", 0, low=1, high=most) or _size(most),
         include=_known(answers, question, "include"),

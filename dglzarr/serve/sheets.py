@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
+from dglzarr.storage.files import no_formula
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 KINDS = {"tsv": ("\t", "text/tab-separated-values"), "csv": (",", "text/csv")}
-_FORMULA = ("=", "+", "@", "\t", "\r")
 
 
 def sheet(rows: Sequence[Mapping[Any, Any]], name: str, kind: str) -> Response:
@@ -45,5 +46,4 @@ def cell(value: object) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return str(no_formula(value))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 PARTIAL = ".partial"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -285,3 +286,20 @@ def file_input(path: str, *, known: Mapping[str, Any] | None = None) -> dict[str
 @lru_cache(maxsize=4096)
 def _digest(path: str, stat: str) -> str:  # noqa: ARG001  (part of the cache key)
     return file_sha256(path)
+
+
+def no_formula(value: object) -> object:
+    """Return a value as a spreadsheet is given it: text that it would take for a formula is quoted.
+
+    Examples
+    --------
+    >>> [no_formula(value) for value in ("=1+1", "-2+3", "-0.5", "---", "TP53", -1)]
+    ["'=1+1", "'-2+3", '-0.5', '---', 'TP53', -1]
+    """
+    if not isinstance(value, str) or not value.startswith(_FORMULA) or not value.strip("-"):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value

@@ -219,6 +219,9 @@ def test_sheet__has_ids_and_reads_back(maker, tmp_path):
     assert "      and 2 more." in lines
     (marked,) = [line for line in lines if "(included)" in line]
     assert marked.startswith("   1  007_at (included)  G7  ")
+    made.table.loc[0, "gene_symbol"] = "=1+1"  # that a spreadsheet would reckon
+    write_sheet(made, tmp_path / "order.tsv")
+    assert "\t'=1+1\t" in (tmp_path / "order.tsv").read_text()
     assert any(line.startswith("The conditions cost ") for line in lines)
 
 

@@ -112,7 +112,7 @@ def test_gct__has_the_lines_of_version_1_3(exported, mined):
 
 
 def test_gct__what_is_not_known_of_a_gene_is_na(awkward):
-    root, values, genes, _ = awkward
+    root, _, genes, _ = awkward
     ranked(root, genes, [""] * 7, genes[:2], gain=np.full(7, np.nan))
     export_study(root, root / "a.gct", "gct")
     lines = [line.split("\t") for line in (root / "a.gct").read_text("utf-8").splitlines()[2:]]

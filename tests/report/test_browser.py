@@ -2,6 +2,7 @@
 
 import base64
 import csv
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -132,6 +133,20 @@ def test_sort_and_search__a_table_of_the_page(page):
     assert 0 < len(visible) < len(names)
     assert all("seed" in row for row in visible)
     assert f"{len(visible)} of {len(names)} rows" in find(page, "#settings .filter").text
+
+
+def test_sort__numbers_dates_and_versions(page):
+    """What the script of the report puts in order, by its own functions."""
+    script = files("dglzarr.report").joinpath("report.js").read_text("utf-8")
+    part = script[script.index("const number =") : script.index("function sortable")]
+    for cells in (
+        ["2026-01-09", "2026-02-01", "2026-11-30"],
+        ["0.9.1", "0.10.0", "0.10.2"],
+        ["-1.5", "<0.001", "0.02 (+1)", "3e1", "1,200"],
+        ["SIM2", "SIM10", "-"],
+    ):
+        code = f"{part} return arguments[0].sort((a, b) => compare(a, b, 1));"
+        assert page.execute_script(code, cells[::-1]) == cells
 
 
 def test_hover__tells_the_gene_under_the_pointer(page):
@@ -316,6 +331,29 @@ def dense(written, tmp_path):
     place = tmp_path / "dense.html"
     place.write_text(DATA.sub(lambda found: found[0].replace(found[1], for_script(data)), html))
     return place
+
+
+@pytest.fixture
+def logarithmic(written, tmp_path):
+    """The page with 64 epochs on an axis of logarithms, as that of panel sizes is."""
+    data = embedded(written)
+    data["charts"]["learning"]["log"] = True
+    epochs = list(range(1, 65))
+    data["tables"]["learning"]["columns"] = [epochs, epochs, epochs[::-1], epochs]
+    place = tmp_path / "logarithmic.html"
+    html = written.read_text()
+    place.write_text(DATA.sub(lambda found: found[0].replace(found[1], for_script(data)), html))
+    return place
+
+
+def test_keyboard__zooms_an_axis_of_logarithms(browser, logarithmic):
+    show(browser, logarithmic)
+    live = "[data-picture=learning] .live"
+    assert find(browser, live).get_attribute("data-n") == "128"
+    press(browser, live, "+")
+    n = int(find(browser, live).get_attribute("data-n"))
+    assert 34 <= n <= 46  # of two curves from 64 ** 0.25 to 64 ** 0.75, 3 to 22
+    assert console(browser) == []
 
 
 def test_dense__hexagons_until_zoomed_then_dots(browser, dense):

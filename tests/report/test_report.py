@@ -14,9 +14,10 @@ import xarray as xr
 
 from dglzarr.errors import StoreError
 from dglzarr.models.files import History, save_model, write_history
-from dglzarr.report.page import write_landmark_table, write_report
+from dglzarr.report.page import write_report
 from dglzarr.report.panels import CHANCE, PanelRow, panel_rows, shown_rows, verdict
 from dglzarr.report.pictures import panel_pictures
+from dglzarr.report.tables import cell
 from dglzarr.report.text import list_lines
 from dglzarr.storage.declare import shard_samples
 from dglzarr.storage.schemas import SPECS
@@ -514,10 +515,8 @@ def test_write_report__target_cannot_be_written(study, tmp_path):
         write_report(str(tmp_path / "file" / "r.html"), **study)
 
 
-def test_write_landmark_table__all_genes_by_rank(study, tmp_path):
-    target = tmp_path / "new" / "landmarks.tsv"
-    write_landmark_table(str(target), study["stores"]["landmarks"])
-    with target.open(newline="") as stream:
+def test_landmarks_tsv__all_genes_by_rank(written):
+    with (written.parent / "landmarks.tsv").open(newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
     score, rank = score_arrays()
     order = np.argsort(rank)
@@ -529,7 +528,19 @@ def test_write_landmark_table__all_genes_by_rank(study, tmp_path):
     assert [row["gain"] for row in rows[:2] + rows[8:]] == ["0.4", "0.2", *[""] * 52]
 
 
-def test_write_landmark_table__csv_is_the_same_with_commas(written):
+def test_cell__text_is_no_formula_of_a_spreadsheet():
+    values = ("=1+1", "-2+3+cmd|' /C calc'!A0", -0.5, "-0.5", np.float32("nan"), "TP53")
+    assert [cell(v) for v in values] == [
+        "'=1+1",
+        "'-2+3+cmd|' /C calc'!A0",
+        -0.5,
+        "-0.5",
+        "",
+        "TP53",
+    ]
+
+
+def test_sorted_genes__csv_is_the_same_with_commas(written):
     text = (written.parent / "sorted_genes.csv").read_text()
     assert text.replace(",", "\t") == (written.parent / "landmarks.tsv").read_text()
 
