@@ -170,6 +170,11 @@ def load_settings(
         content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{file}: expected text in UTF-8, got byte {error.start} of another encoding. Save it "
+            "as UTF-8."
+        ) from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: expected TOML, got {error}.") from error
     if root := os.environ.get("DGLZARR_ROOT"):

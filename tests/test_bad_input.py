@@ -408,7 +408,7 @@ def test_setting__panel_larger_than_the_genes(study):
         ("x.toml", "root = [", r"x\.toml: expected TOML"),
         ("x.toml", "", r"x\.toml: .*root"),
         ("x.toml", 'root = "r"\nsources = []\n', r"x\.toml: sources"),
-        ("x.toml", b"\xff\xfe\x00", r"x\.toml: expected TOML"),
+        ("x.toml", b"\xff\xfe\x00", r"x\.toml: expected text in UTF-8"),
     ],
 )
 def test_settings_file(study, name, content, pattern):

@@ -317,7 +317,7 @@ def test_load_settings__names_five_problems_and_counts_the_rest(tmp_path):
     ("content", "message"),
     [
         (b"root = \n", r"study\.toml: expected TOML, got .*line 1"),
-        (b"root = '\xff'\n", r"study\.toml: expected TOML, got .*utf-8"),
+        (b"root = '\xff'\n", r"study\.toml: expected text in UTF-8, .*Save it as UTF-8"),
         (b"", r"study\.toml: root: required, but missing; sources: required"),
     ],
     ids=["syntax", "bytes", "empty"],

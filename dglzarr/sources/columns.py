@@ -28,15 +28,19 @@ RESERVED_COLUMNS = _by_name(
             narrays nbeads avgnbeads arraystdev arraystderr beadstdev beadstderr""",
         "lengths of genes": """
             length len genelength transcriptlength exonlength efflength effectivelength width
-            bplength lengthbp lengthkb genesize exonsize totalexonlength mergedexonlength""",
+            bplength lengthbp lengthkb genelengthbp genelengthkb transcriptlengthbp meanlength
+            medianlength transcriptlengthincludingutrsandcds
+            genesize exonsize totalexonlength mergedexonlength""",
         "positions on the genome": """
             chr chrom chromosome chromosomename chromosomescaffoldname seqname seqnames start end
             stop genestart geneend genestartbp geneendbp startposition endposition txstart txend
             cdsstart cdsend transcriptionstartsitetss tss strand band cytoband karyotypeband
             maplocation chromosomelocation genomiclocation position locus coordinates reference
-            rangestart rangeend rangestrand rangegb""",
+            rangestart rangeend rangestrand rangegb startbp endbp chromstart chromend chrstart
+            chrend pos""",
         "results of a test": """
-            logfc log2fc log2foldchange foldchange basemean lfcse stat aveexpr""",
+            logfc log2fc log2foldchange foldchange basemean lfcse stat aveexpr logcpm""",
+        "numbers of rows": "unnamed0",
         "other identifiers": """
             transcriptid transcriptids transcript accession accnum gbacc genbank genbankaccession
             gblist gi refseq refseqid refseqtranscriptid refseqmrna unigene unigeneid uniprot
@@ -56,14 +60,16 @@ RESERVED_COLUMNS = _by_name(
 
 RESERVED_ENDS = {
     "p-values and detection calls": r"detection|detection[ ._-]*(p|call|score)|fdr|abs[ ._-]*call|"
-    r"(detection|det|adj)?[ ._-]*p[ ._-]*val(ue)?s?|p[ ._-]*adj|q[ ._-]*val(ue)?",
+    r"(detection|det|adj)?[ ._-]*p[ ._-]*val(ue)?s?([ ._-]*\(.*\))?|p[ ._-]*adj|q[ ._-]*val(ue)?",
     "statistics of beads": r"(avg[ ._-]*)?n?beads|narrays|(array|bead)[ ._-]*std(ev|err)",
+    "results of a test": r"(fold[ ._-]*change|log2?[ ._-]*fc|ratio)[ ._-]*\(.*vs.*\)",
     "methylation": r"avg[ ._-]*beta|(un)?methylated[ ._-]*signal",
 }
 """Why a column of a sample whose name ends so is not its expression."""
 
 RESERVED_ROWS = _by_name(
     {
+        "sums over genes": "Total Totals TOTAL total Sum Sums SUM sum",
         "counters of htseq-count": """
             __no_feature __ambiguous __too_low_aQual __not_aligned __alignment_not_unique
             no_feature ambiguous too_low_aQual not_aligned alignment_not_unique""",
@@ -101,6 +107,25 @@ _KNOWN_GENES = frozenset(
         *("JUN", "FOS", "AKT1", "MAPK1", "ESR1", "ERBB2", "CDKN1A", "VIM"),
     )
 )
+ROW_NUMBERS = ("", "x", "unnamed0", "1", "v1", "row", "rows", "rowname", "rownames", "index")
+"""First columns that may hold the numbers of rows: R's and pandas' names of them."""
+
+_ID_COLUMNS = frozenset(
+    (
+        *GENE_ID_COLUMNS,
+        *SYMBOL_COLUMNS,
+        *("id", "ids", "name", "names", "feature", "featureid", "genes", "probes"),
+    )
+)
+_SUMMARY = re.compile(
+    r"mean|average|avg|median|sd|stdev|stddev|sem|cv|total|sum|row[ ._-]?(mean|sum)s?"
+    r"|(mean|average|avg|median)[ ._-]+(?!signal|intensity|raw|beta).+",
+    re.IGNORECASE,
+)
+_OF_SAMPLES = "summaries of samples"
+_PARTS = (re.compile(r"(.+?)[ ._:-]+([A-Za-z]+)"), re.compile(r"([A-Za-z]+)[ ._:-]+(.+)"))
+"""A sample's name with a measure behind it, and one with a measure before it."""
+
 _INTEGER = re.compile(r"[+-]?\d+")
 _DECIMAL = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
 _SAMPLE_ID = re.compile(r"(GSM\d+|[SED]RR\d+|TCGA-\w\w-\w{4}.*|GTEX-.+)")
@@ -158,12 +183,50 @@ def sort_columns(
         reasons = {p: "not among value_columns" for p in places if not _is_any(columns[p], chosen)}
     else:
         reasons = {p: why for p in places if (why := reserved_column(columns[p]))}
+        summaries = {p for p in places if p not in reasons and _SUMMARY.fullmatch(columns[p])}
+        if len(reasons) + len(summaries) < len(places):  # or they are all that there is
+            reasons |= dict.fromkeys(sorted(summaries), _OF_SAMPLES)
     left_out = LeftOut.group("columns", ((why, columns[place]) for place, why in reasons.items()))
     return Columns(symbols, tuple(place for place in places if place not in reasons), left_out)
 
 
 def _is_any(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def find_ids(columns: Sequence[str]) -> int | None:
+    """Return where ids of genes may stand if the first column counts rows, None without.
+
+    Examples
+    --------
+    >>> find_ids(["", "gene_id", "S1"]), find_ids(["", "S1"]), find_ids(["gene", "symbol", "S1"])
+    (1, None, None)
+    """
+    if plain(columns[0]) not in ROW_NUMBERS:
+        return None
+    others = ("identifiers of genes", "other identifiers")
+    return next(
+        (
+            place
+            for place, name in enumerate(columns[1:], start=1)
+            if plain(name) in _ID_COLUMNS or RESERVED_COLUMNS.get(plain(name)) in others
+        ),
+        None,
+    )
+
+
+def counts_rows(column: str, ids: Sequence[str]) -> bool:
+    """Return whether a first column, by its name and cells, holds the numbers of rows.
+
+    Examples
+    --------
+    >>> counts_rows("", ["1", "2"]), counts_rows("Unnamed: 0", ["0"]), counts_rows("", ["2", "1"])
+    (True, True, False)
+    """
+    if plain(column) not in ROW_NUMBERS or not ids or ids[0] not in ("0", "1"):
+        return False
+    first = int(ids[0])
+    return all(cell == str(row) for row, cell in enumerate(ids, start=first))
 
 
 def find_symbols(columns: Sequence[str]) -> int | None:
@@ -225,8 +288,30 @@ def check_header(name: str, columns: Sequence[str], samples: Sequence[str]) -> N
             f"{name}: expected one column a sample, got {', '.join(map(repr, samples[:5]))} of one "
             f"sample. Join one of them of all samples into a table of genes. {_REMEDY}"
         )
+    _refuse_measures(name, samples)
     if _mostly(_GENE_ID, samples):
         raise _turned(name, samples[0])
+
+
+def _refuse_measures(name: str, samples: Sequence[str]) -> None:
+    """Refuse several measures of each sample, such as S1_count and S1_TPM."""
+    for stem, measure in ((1, 2), (2, 1)):
+        found: dict[str, list[str]] = {}
+        for sample in samples:
+            parts = _PARTS[stem - 1].fullmatch(sample)
+            if parts and plain(parts[measure]) in _MEASURES:
+                found.setdefault(parts[stem], []).append(sample)
+        several = [those for those in found.values() if len(those) > 1]
+        if several and 2 * sum(map(len, several)) > len(samples):
+            shown, last = ", ".join(map(repr, several[0])), several[0][-1]
+            parts = _PARTS[stem - 1].fullmatch(last)
+            assert parts is not None
+            start, end = parts.span(stem)
+            pattern = f"{last[:start]}*{last[end:]}"
+            raise SourceError(
+                f"{name}: expected one column a sample, got {shown} of one. Choose one of them, as "
+                f"in value_columns = [{pattern!r}]."
+            )
 
 
 def check_ids(name: str, ids: Sequence[str], samples: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ the column that covers the samples.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from dglzarr.errors import SourceError
 from dglzarr.kernels.scale import are_probabilities
 from dglzarr.sources.base import (
+    LeftOut,
     Reading,
     Source,
     SourceFormat,
@@ -21,7 +23,15 @@ from dglzarr.sources.base import (
     series_name,
     symbols_or_none,
 )
-from dglzarr.sources.columns import Columns, check_header, check_ids, check_unique, sort_columns
+from dglzarr.sources.columns import (
+    Columns,
+    check_header,
+    check_ids,
+    check_unique,
+    counts_rows,
+    find_ids,
+    sort_columns,
+)
 from dglzarr.sources.matrix import Layout, TextMatrix, check_samples, read_matrix, require_rows
 from dglzarr.sources.text import TextStream, header_cells, read_rows, split_cells
 from dglzarr.sources.wide import (
@@ -83,13 +93,39 @@ def read_table(
         told = "; ".join(map(str, found.left_out))
         raise stream.error(f"expected at least one sample column, got none: {told}.", line=line)
     check_samples(stream, samples, line=line)
-    text = (0,) if found.symbols is None else (0, found.symbols)
+    ids = find_ids(columns)
+    text = tuple(dict.fromkeys(p for p in (0, found.symbols, ids) if p is not None))
     matrix = read_matrix(stream, Layout(columns, separator, text, found.samples), scratch=scratch)
     require_rows(stream, matrix)
+    if counts_rows(columns[0], matrix.text[0]):
+        matrix, found = _without_numbers(stream, matrix, found, columns, ids)
     if not value_columns:
         check_ids(stream.name, matrix.text[0], samples)
         _refuse_probabilities(stream.name, matrix, samples)
     return _as_source(stream.path, matrix, found, samples)
+
+
+def _without_numbers(
+    stream: TextStream, matrix: TextMatrix, found: Columns, columns: list[str], ids: int | None
+) -> tuple[TextMatrix, Columns]:
+    """Return a table whose first column counts its rows by the ids in another one."""
+    first = matrix.text[0]
+    if ids is None:
+        raise SourceError(
+            f"{stream.name}: expected ids of genes in the first column, got numbers of rows, "
+            f"{first[0]} to {first[-1]}, and no other column of ids. Take it out, or name the "
+            "column of ids gene_id."
+        )
+    genes = matrix.text[-1]
+    check_unique(stream.path, "gene", genes)
+    numbers = LeftOut("columns", "numbers of rows", (columns[0],))
+    kept = [
+        LeftOut(one.what, one.reason, names)
+        for one in found.left_out
+        if (names := tuple(name for name in one.names if name != columns[ids]))
+    ]
+    text = [genes, *(matrix.text[1:2] if found.symbols is not None else [])]
+    return replace(matrix, text=text), found._replace(left_out=(numbers, *kept))
 
 
 def _read_turned(

@@ -193,7 +193,7 @@ def _local(options: ClusterOptions) -> Iterator[Any]:
         ),
         _scheduler_restored(),
     ):
-        resource_tracker.ensure_running()  # starting it lets its thread hear signals again
+        _track_resources()  # starting that lets its thread hear signals again
         runner = LoopRunner()
         with held(signal.SIGINT):
             runner.start()  # processes inherit what the thread that starts them does not hear
@@ -217,6 +217,16 @@ def _local(options: ClusterOptions) -> Iterator[Any]:
                 connected.close()
                 cluster.close()
                 runner.stop()
+
+
+def _track_resources() -> None:
+    """Start the process that removes what a stopped run leaves, and let it do so without a word."""
+    before = list(sys.warnoptions)
+    sys.warnoptions.append("ignore:resource_tracker")
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions[:] = before
 
 
 def _worker_environment() -> dict[str, str]:

@@ -1,4 +1,5 @@
 import gzip
+import re
 
 import numpy as np
 import pandas as pd
@@ -250,3 +251,77 @@ def test_read_sample_sheet__blank_lines_alone(tmp_path, text):
     path.write_text(text, encoding="utf-8")
     with pytest.raises(SourceError, match=r"^sheet\.tsv, line 1: expected a header, got blank"):
         read_sample_sheet(path, ["GSM1"])
+
+
+# ---------------------------------------------------------------- numbers of rows, other columns
+
+NUMBERED = [
+    ('"","gene_id","S1","S2"\n"1","g2",1,2\n"2","g1",3,4\n', None),
+    (",gene,S1,S2\n0,g2,1,2\n1,g1,3,4\n", None),
+    ("X,S1,S2,probe_id,symbol\n1,1,2,g2,TP53\n2,3,4,g1,MYC\n", ["TP53", "MYC"]),
+    ("gene_id\tS1\tS2\n1\tg2\t1\t2\n2\tg1\t3\t4\n", None),  # R's, without a name for rows
+]
+
+
+@pytest.mark.parametrize(("text", "symbols"), NUMBERED)
+def test_read_table__numbers_of_rows_are_no_ids(tmp_path, text, symbols):
+    """Two such files were joined by the numbers, whatever genes they stood for."""
+    source = read_source(write(tmp_path, text, "a.csv"))
+    assert (source.genes, source.samples, source.gene_symbol) == (
+        ["g2", "g1"],
+        ["S1", "S2"],
+        symbols,
+    )
+    np.testing.assert_array_equal(source.read(0, 2), [[1, 3], [2, 4]])
+    assert "numbers of rows" in {one.reason for one in source.left_out}
+    assert not {"gene_id", "probe_id"} & {name for one in source.left_out for name in one.names}
+
+
+def test_read_table__numbers_of_rows_without_ids(tmp_path):
+    with pytest.raises(SourceError, match=r"got numbers of rows, 1 to 3, and no other column"):
+        read_source(write(tmp_path, '"","S1","S2"\n1,1,2\n2,3,4\n3,5,6\n', "a.csv"))
+    entrez = read_source(write(tmp_path, '"","S1","S2"\n1,1,2\n2,3,4\n9,5,6\n', "b.csv"))
+    assert entrez.genes == ["1", "2", "9"]
+
+
+RESERVED = [
+    *("mean", "SD", "Total", "mean_ctrl", "avg.trt", "GeneLength_bp", "Start (bp)", "chromStart"),
+    *("Transcript Length (bp)", "chrom_end", "pos", "mean_length", "logCPM", "Unnamed: 0"),
+    *("P-value (Treated vs Control)", "Fold-Change(Treated vs. Control)"),
+]
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_read_table__columns_that_are_no_samples(tmp_path, name):
+    source = read_source(write(tmp_path, f"gene\tS1\t{name}\tS2\ng1\t1\t5\t2\ng2\t3\t5\t4\n"))
+    assert source.samples == ["S1", "S2"]
+    assert [one.names for one in source.left_out] == [(name,)]
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [("mean_ctrl", "mean_trt"), ("SD_1", "WKY_1"), ("S1_TPM", "S2_TPM"), ("AVG_Signal-1", "b")],
+)
+def test_read_table__columns_that_are_samples(tmp_path, samples):
+    header = "\t".join(["gene", *samples])
+    source = read_source(write(tmp_path, f"{header}\ng1\t1\t2\ng2\t3\t4\n"))
+    assert source.samples == list(samples)
+
+
+@pytest.mark.parametrize(
+    ("columns", "pattern"),
+    [
+        (["A_count", "A_TPM", "B_count", "B_TPM"], "*_TPM"),
+        (["count.A", "FPKM.A", "count.B", "FPKM.B"], "FPKM.*"),
+    ],
+)
+def test_read_table__several_measures_of_a_sample(tmp_path, columns, pattern):
+    text = "\t".join(["gene", *columns]) + "\ng1\t1\t2\t3\t4\n"
+    with pytest.raises(SourceError, match=rf"of one\. .*{re.escape(pattern)}"):
+        read_source(write(tmp_path, text))
+
+
+def test_read_table__a_row_of_sums(tmp_path):
+    source = read_source(write(tmp_path, TABLE + "Total\t4\t2\n"))
+    assert source.genes == ["p1", "p2"]
+    assert [one.reason for one in source.left_out] == ["sums over genes"]

@@ -138,3 +138,25 @@ def test_client__workers_do_not_load_the_main_module(tmp_path):
         [sys.executable, str(program)], capture_output=True, text=True, check=True, timeout=120
     )
     assert done.stdout.split() == ["False", "True", "None"]
+
+
+STOPPED = """
+import multiprocessing, os
+from dglzarr.storage.cluster import ClusterOptions, client
+
+if __name__ == "__main__":
+    with client(ClusterOptions(n_workers=1)):
+        lock = multiprocessing.get_context("spawn").Lock()
+        os._exit(143)
+"""
+
+
+@pytest.mark.slow
+def test_client__a_stopped_run_warns_of_nothing(tmp_path):
+    """What it leaves is removed; that was told as "leaked semaphore objects"."""
+    program = tmp_path / "stopped.py"
+    program.write_text(STOPPED, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(program)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (143, "")
