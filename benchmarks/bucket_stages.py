@@ -95,7 +95,7 @@ def main() -> None:
             if step.name not in there:
                 continue
             seconds, n, nbytes = looped(store, step)
-            more = max(there[step.name] - disk[step.name], 1e-9)
+            more = there[step.name] - disk[step.name]
             line = {
                 "stage": step.name,
                 "objects": n,
@@ -104,7 +104,7 @@ def main() -> None:
                 "disk_s": round(disk[step.name], 2),
                 "loop_s": round(seconds, 2),
                 "ratio": round(seconds / there[step.name], 2),
-                "without_computing": round(seconds / more, 2),
+                "without_computing": round(seconds / more, 2) if more > 0 else None,
             }
             print(json.dumps(line), flush=True)
 

@@ -47,7 +47,9 @@ def copy_study(root: str, target: str, *, on_progress: Progress | None = None) -
     check_root(target)
     if place_of(target, MANIFEST).exists():
         raise StoreError(f"{target}: expected nothing there, got a study. Choose another place.")
-    with locked(root):
+    with told(target, remedy="Choose a writable place."):
+        place_of(target).mkdir(parents=True, exist_ok=True)
+    with locked(root), locked(target):
         there, folder = open_filesystem(root)
         found = {
             name.removeprefix(f"{folder}/"): int(one["size"])
