@@ -94,7 +94,7 @@ def test_epoch__every_kept_sample_once(keep, batch_size, window, windows_in_memo
     for epoch in range(2):
         rows = rows_of(batches, epoch)
         assert sorted(row for batch in rows for row in batch) == np.flatnonzero(keep).tolist()
-        assert len(rows) == -(-keep.sum() // batch_size)
+        assert len(rows) == -(-sum(keep) // batch_size)
         assert all(len(batch) == batch_size for batch in rows[:-1])
 
 
