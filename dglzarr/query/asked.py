@@ -68,7 +68,8 @@ class Asked:
         }
         if len(both := [name for name, is_given in given.items() if is_given]) > 1:
             raise ConfigError(f"{both[0]}: expected one question, got {both[1]} too. Ask twice.")
-        filters = {"--gene": self.genes, "--sample": self.samples, "--label": self.labels}
+        label = "--series" if "series" in (self.labels or ()) else "--label"
+        filters = {"--gene": self.genes, "--sample": self.samples, label: self.labels}
         for name, given_too in filters.items():
             if given_too and both and both[0] in ("--latent", "--neighbours"):
                 raise ConfigError(f"{name}: expected without {both[0]}. Ask twice.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import numpy as np
 
 from dglzarr.errors import ConfigError
 from dglzarr.sources.aliases import lookup_key, read_aliases
-from dglzarr.sources.identifiers import has_name
+from dglzarr.sources.identifiers import first_symbol, has_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
+_JOINED = re.compile(r"[/;|]")
 NEAR = 3
 """Names at most that an error offers for one that is not known."""
 
@@ -52,6 +54,15 @@ class GeneNames:
         for names in (gene_ids, symbols, genes):  # a label goes before a symbol, that before an ID
             self._places |= _by_key(names)
 
+    @property
+    def keys(self) -> Iterable[str]:
+        """Every name that finds a gene, as `lookup_key` makes it."""
+        return self._places.keys()
+
+    def places(self, name: str) -> list[int]:
+        """Return where the features of a label, else symbol, else ID stand; none where unknown."""
+        return self._places.get(lookup_key(name.strip()), [])
+
     def find(self, name: str, *, place: str = "gene") -> NDArray[np.int64]:
         """Return where the features of a name stand, ascending.
 
@@ -64,7 +75,7 @@ class GeneNames:
             When there is no such gene; with the names most like it.
         """
         key = lookup_key(name.strip())
-        found = set(self._places.get(key, ()))
+        found = set(self.places(name))
         if not found:
             for symbol in self._aliases.get(key, ()):
                 found.update(self._places.get(lookup_key(symbol), ()))
@@ -92,15 +103,8 @@ class GeneNames:
         known = (s for s in self._aliases.get(key, ()) if lookup_key(s) in self._places)
         return name if key in self._places else next(known, name)
 
-    def near(self, name: str, n: int = NEAR) -> list[str]:
-        """Return the names of genes, as the study writes them, that are most like a name."""
-        return self._spelled(self._near_keys(lookup_key(name.strip()), n))
-
-    def _near_keys(self, key: str, n: int) -> list[str]:
-        alike = [k for k in (*self._places, *self._aliases) if abs(len(k) - len(key)) <= 2]
-        return get_close_matches(key, alike, n=n, cutoff=0.65)
-
-    def _spelled(self, keys: Iterable[str]) -> list[str]:
+    def spelled(self, keys: Iterable[str]) -> list[str]:
+        """Return names as the study writes them."""
         found = []
         for key in keys:
             places = self._places.get(key)
@@ -109,17 +113,19 @@ class GeneNames:
         return found
 
     def _near(self, key: str) -> str:
-        names = self._spelled(self._near_keys(key, NEAR))
+        alike = [k for k in (*self._places, *self._aliases) if abs(len(k) - len(key)) <= 2]
+        names = self.spelled(get_close_matches(key, alike, n=NEAR, cutoff=0.65))
         return f" (did you mean {' or '.join(map(repr, names))}?)" if names else ""
 
 
 def _by_key(names: Iterable[str]) -> dict[str, list[int]]:
-    """Return where each name stands: of several joined by ``///`` each of them."""
+    """Return where each name stands, each of several joined by ``///`` and the first by ``|``."""
     found: dict[str, list[int]] = {}
     for place, name in enumerate(names):
-        for part in name.split("///") if "///" in name else (name,):
-            if has_name(part.strip()):
-                known = found.setdefault(lookup_key(part.strip()), [])
+        parts = (name, *name.split("///"), first_symbol(name)) if _JOINED.search(name) else (name,)
+        for part in map(str.strip, parts):
+            if has_name(part):
+                known = found.setdefault(lookup_key(part), [])
                 if place not in known[-1:]:
                     known.append(place)
     return found

@@ -41,9 +41,8 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
+    from dglzarr.report.lineage import Stores
     from dglzarr.report.paper import PaperFigure
-
-    Stores = Mapping[str, str | Sequence[str]]
 
 REQUIRED = ("expression", "samples", "scores", "landmarks", "evaluation")
 OPTIONAL = ("reconstruction", "groups", "enrichment")

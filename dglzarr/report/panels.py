@@ -7,7 +7,7 @@ Owns the summary of ``evaluation.zarr`` over its target genes. It reads Datasets
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -93,9 +93,9 @@ class PanelRow:
 _NOTHING = PanelRow("", CHANCE, "random", np.nan, np.nan, np.nan, np.nan, None, None)
 
 
-def texts(ds: xr.Dataset, name: str) -> list[str]:
-    """Return the values of a text array as str."""
-    return [str(value) for value in ds[name].values]
+def texts(ds: xr.Dataset, name: str, at: Any = ...) -> list[str]:  # noqa: ANN401
+    """Return the values of a text array as str, all or those at some places."""
+    return [str(value) for value in ds[name].values[at]]
 
 
 def kinds(ds: xr.Dataset) -> dict[str, Kind]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-    Stores = Mapping[str, str | Sequence[str]]
+    from dglzarr.report.lineage import Stores
 
 SOURCE_FIELDS = (
     "source", "series", "n_samples", "n_genes", "role", "format", "scale", "unit", "n_negative",
@@ -107,7 +107,7 @@ def spread_table(stores: Stores, expression: xr.Dataset) -> Table | None:
         for stage, name in (("before", "expression"), ("after", "normalized"))
     }
     columns: dict[str, Sequence[Any]] = {
-        name: _texts_at(expression, name, at) for name in ("sample", "source", "series")
+        name: texts(expression, name, at) for name in ("sample", "source", "series")
     }
     for stage, quantiles in found.items():
         columns |= {f"{stage}_{name}": quantiles[k].tolist() for k, name in enumerate(SPREAD)}
@@ -127,7 +127,7 @@ def duplicate_table(samples: xr.Dataset, expression: xr.Dataset) -> Table:
     """Return the samples that are left out, the kept one that each repeats, and how near it is."""
     at = np.flatnonzero(~samples["keep"].values)
     series = dict(zip(texts(expression, "sample"), texts(expression, "series"), strict=True))
-    names, kept = (_texts_at(samples, name, at) for name in ("sample", "duplicate_of"))
+    names, kept = (texts(samples, name, at) for name in ("sample", "duplicate_of"))
     return Table(
         "duplicates",
         "Near-duplicates that are left out",
@@ -149,19 +149,14 @@ def map_table(samples: xr.Dataset, expression: xr.Dataset) -> Table | None:
     first, second = samples["projection"].values[at, :2].T.astype(np.float64).tolist()
     split = [SPLITS[code] for code in expression["split"].values[at]]
     columns: dict[str, Sequence[Any]] = {
-        "sample": _texts_at(samples, "sample", at),
-        "series": _texts_at(expression, "series", at),
+        "sample": texts(samples, "sample", at),
+        "series": texts(expression, "series", at),
         "split": split,
         "is_kept": samples["keep"].values[at].tolist(),
         "first": first,
         "second": second,
     }
     return Table("samples", "Samples on the two directions of largest variance", columns)
-
-
-def _texts_at(ds: xr.Dataset, name: str, at: NDArray[np.int64]) -> list[str]:
-    """Return some values of a text array as str."""
-    return [str(value) for value in ds[name].values[at]]
 
 
 def _evenly(n: int, most: int) -> NDArray[np.int64]:

@@ -46,11 +46,10 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from dglzarr.models.files import History
+    from dglzarr.report.lineage import Stores
     from dglzarr.report.panels import PanelRow
     from dglzarr.report.paper import PaperFigure
     from dglzarr.report.pictures import Picture
-
-    Stores = Mapping[str, str | Sequence[str]]
 
 N_TABLE, N_SERIES, N_DUPLICATES = 50, 40, 100
 

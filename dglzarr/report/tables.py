@@ -93,8 +93,9 @@ def separated(
 
 def cell(value: object) -> object:
     """Return a value of a table, nothing where a number is unknown, and never a formula."""
-    is_number = isinstance(value, float | np.floating)
-    return "" if is_number and not math.isfinite(value) else no_formula(value)
+    if isinstance(value, float | np.floating) and not math.isfinite(value):
+        return ""
+    return no_formula(value)
 
 
 def formatted(value: float | None, form: str = ".4f") -> str:

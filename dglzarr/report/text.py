@@ -28,10 +28,9 @@ if TYPE_CHECKING:
 
     from dglzarr.evaluation.order import Ordered
     from dglzarr.models.files import History
+    from dglzarr.report.lineage import Stores
     from dglzarr.report.panels import PanelRow
     from dglzarr.storage.study import Study
-
-    Stores = Mapping[str, str | Sequence[str]]
 
 
 UNITS = {

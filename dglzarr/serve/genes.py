@@ -6,7 +6,9 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from dglzarr.sources.identifiers import clean_id, first_symbol, has_name, strip_version
+from dglzarr.query.genes import GeneNames
+from dglzarr.sources.aliases import lookup_key
+from dglzarr.sources.identifiers import first_symbol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,12 +37,7 @@ class GeneIndex:
         rank: Sequence[int],
     ) -> None:
         self.labels, self.symbols, self.ids, self.rank = labels, symbols, ids, rank
-        self._places: list[dict[str, list[int]]] = [{}, {}, {}]
-        for names, places in zip((labels, symbols, ids), self._places, strict=True):
-            for place, name in enumerate(names):
-                for each in {name, first_symbol(name)}:
-                    if has_name(each):
-                        places.setdefault(_key(each), []).append(place)
+        self._names = GeneNames(labels, symbols, ids)
         self._plain = [
             "\n".join((label, symbol, gene_id)).upper()
             for label, symbol, gene_id in zip(labels, symbols, ids, strict=True)
@@ -51,9 +48,7 @@ class GeneIndex:
 
     def find(self, name: str) -> list[int]:
         """Return the features of a name, by rank: those of that label, else symbol, else ID."""
-        key = _key(name.strip())
-        found = next((places[key] for places in self._places if key in places), [])
-        return sorted(found, key=self._by_rank)
+        return sorted(self._names.places(name), key=self._by_rank)
 
     def search(self, text: str) -> list[int]:
         """Return the features that a text may mean: of that name, then beginning so, then with it.
@@ -73,9 +68,9 @@ class GeneIndex:
 
     def near(self, name: str) -> list[str]:
         """Return names that are much like one that is not known, as the study spells them."""
-        key = _key(name.strip()[:LONGEST_NAME])
+        key = lookup_key(name.strip()[:LONGEST_NAME])
         alike = [k for k in self._by_first.get(key[:1], ()) if abs(len(k) - len(key)) <= 2]
-        return [self._spelled[k] for k in get_close_matches(key, alike, n=N_NEAR, cutoff=0.6)]
+        return self._names.spelled(get_close_matches(key, alike, n=N_NEAR, cutoff=0.6))
 
     def called(self, place: int) -> str:
         """Return how people call a feature: its symbol, else its label."""
@@ -85,22 +80,8 @@ class GeneIndex:
         return int(self.rank[place]), place
 
     @cached_property
-    def _spelled(self) -> dict[str, str]:
-        spelled: dict[str, str] = {}
-        for places, names in zip(self._places, (self.labels, self.symbols, self.ids), strict=True):
-            for key, found in places.items():
-                first = names[found[0]]
-                spelled.setdefault(key, first if _key(first) == key else first_symbol(first))
-        return spelled
-
-    @cached_property
     def _by_first(self) -> dict[str, list[str]]:
         by_first: dict[str, list[str]] = {}
-        for key in self._spelled:
+        for key in self._names.keys:
             by_first.setdefault(key[:1], []).append(key)
         return by_first
-
-
-def _key(name: str) -> str:
-    """Return a name as it is compared: no Ensembl version, no decimals, upper case."""
-    return strip_version(clean_id(name)).upper()

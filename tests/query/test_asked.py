@@ -101,7 +101,7 @@ def test_store__is_asked_as_before_and_for_samples(query, example_study):
         (("--latent", "1", "--by", "tissue"), r"--latent: expected one question, got --by"),
         (("--latent", "1", "--gene", "SIM5"), r"--gene: expected without --latent"),
         (("--latent", "1", "--sample", "x"), r"--sample: expected without --latent"),
-        (("--latent", "1", "--series", "GSE1"), r"--label: expected without --latent"),
+        (("--latent", "1", "--series", "GSE1"), r"--series: expected without --latent"),
         (("--neighbours", "SIM5", "--label", "a=b"), r"--label: expected without --neighbours"),
         (("--by", "tisue"), r"did you mean 'tissue'"),
         (("--by", "tissue", "--series", "GSE900003"), r"--by: expected without other samples"),

@@ -7,6 +7,8 @@ import pytest
 
 import dglzarr
 from dglzarr.evaluation.order import Conditions, PanelMaker
+from dglzarr.query.genes import GeneNames
+from dglzarr.serve.genes import GeneIndex
 from dglzarr.storage.study import open_study
 from tests.serve.studies import (
     EVIL,
@@ -57,6 +59,14 @@ def test_gene__by_any_of_its_names(served, name, features):
     found = served.json("/gene", params={"name": name})["features"]
     assert sorted(row["gene"] for row in found) == features
     assert found == sorted(found, key=lambda row: row["rank_by_score"])
+
+
+@pytest.mark.parametrize("name", ["MYC", "mycn", "MYC /// MYCN", "4609", "ENSG7", "A1BG"])
+def test_gene__is_found_as_by_the_command_line(name):
+    names = ["1_at", "2_at", "A1BG|1"], ["MYC /// MYCN", "", ""], ["4609", "ENSG7.1", ""]
+    expected = GeneNames(*names).find(name).tolist()
+    assert GeneIndex(*names, rank=[1, 2, 3]).find(name) == expected
+    assert len(expected) == 1
 
 
 def test_gene__score_and_rank_are_those_of_the_store(served):
