@@ -57,17 +57,19 @@ def lineage_problems(root: str, stores: Sequence[str]) -> dict[str, list[str]]:
                 wanted[place] = wanted.get(place) or Path(uri).name
             elif standing not in ("", identity):
                 what = f"was made from another {Path(place).name} than stands in the study"
-                found.setdefault(uri, []).append(f"{what}. {_again(root)}")
+                found.setdefault(uri, []).append(f"{what}. {_again(root, uri)}")
     for place, user in wanted.items():
         kind, record = ("model", MODEL) if "/models/" in place else ("store", "zarr.json")
         of = f", of which {user} was made" if user else ""
         got = f"no {record} in it" if Path(place).is_dir() else "none"
-        found[place] = [f"expected a {kind}{of}, got {got}. {_again(root)}"]
+        found[place] = [f"expected a {kind}{of}, got {got}. {_again(root, place)}"]
     return found
 
 
-def _again(root: str) -> str:
-    return f"Restore it from a copy, or run 'dglzarr mine' for {root} again"
+def _again(root: str, place: str) -> str:
+    grown = open_study(root).segments[1:]
+    verb = "refit" if any(f"/segments/{name}/" in place for name in grown) else "mine"
+    return f"Restore it from a copy, or run 'dglzarr {verb}' for {root} again"
 
 
 def _finished(root: str) -> Iterable[str]:

@@ -21,7 +21,7 @@ from dglzarr.evaluation.panels import (
     find_rules,
     read_lists,
 )
-from dglzarr.kernels.panels import GeneSketch
+from dglzarr.kernels.sketch import GeneSketch
 from dglzarr.models import check_installed
 from dglzarr.sources import read_source
 from dglzarr.sources.identifiers import name_genes, read_annotation_table, read_gene_list
