@@ -10,13 +10,6 @@ from tests import damage
 def test_damage__one_object_of_each_kind_in_every_way(tmp_path):
     tally = damage.Tally()
     with dask.config.set(scheduler="synchronous"):
-        settings = damage.prepare(tmp_path, all_stores=False)
-        wanted = ("normalized.zarr", "scores.zarr", "seed-0", "study")
-        for place in damage.places(settings):
-            if place.uri.endswith(wanted):
-                first = {what: name for name, what in reversed(place.whats.items())}
-                damage.try_place(place, tally, names=first.values(), root=settings.root)
-            if damage.is_needed(place, settings.root):
-                damage.take_away(place, tally, settings.root)
+        damage.try_few(tmp_path, tally)
     assert tally.missed == []
     assert {what for what, _, _ in tally.silent} <= {"matrix"}

@@ -56,6 +56,7 @@ def lineage_problems(root: str, stores: Sequence[str]) -> dict[str, list[str]]:
             if standing is None:
                 wanted[place] = wanted.get(place) or place_of(uri).name
             elif standing not in ("", identity):
+<<<<<<< HEAD
                 what = f"was made from another {place_of(place).name} than stands in the study"
                 found.setdefault(uri, []).append(f"{what}. {_again(root)}")
     for place, user in wanted.items():
@@ -63,11 +64,22 @@ def lineage_problems(root: str, stores: Sequence[str]) -> dict[str, list[str]]:
         of = f", of which {user} was made" if user else ""
         got = f"no {record} in it" if place_of(place).exists() else "none"
         found[place] = [f"expected a {kind}{of}, got {got}. {_again(root)}"]
+=======
+                what = f"was made from another {Path(place).name} than stands in the study"
+                found.setdefault(uri, []).append(f"{what}. {_again(root, uri)}")
+    for place, user in wanted.items():
+        kind, record = ("model", MODEL) if "/models/" in place else ("store", "zarr.json")
+        of = f", of which {user} was made" if user else ""
+        got = f"no {record} in it" if Path(place).is_dir() else "none"
+        found[place] = [f"expected a {kind}{of}, got {got}. {_again(root, place)}"]
+>>>>>>> mendc
     return found
 
 
-def _again(root: str) -> str:
-    return f"Restore it from a copy, or run 'dglzarr mine' for {root} again"
+def _again(root: str, place: str) -> str:
+    grown = open_study(root).segments[1:]
+    verb = "refit" if any(f"/segments/{name}/" in place for name in grown) else "mine"
+    return f"Restore it from a copy, or run 'dglzarr {verb}' for {root} again"
 
 
 def _finished(root: str) -> Iterable[str]:

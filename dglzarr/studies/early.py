@@ -139,7 +139,7 @@ def check_split_by(train: Sequence[xr.Dataset], split_by: str) -> None:
         )
 
 
-def check_genes(settings: Settings, genes: xr.Dataset) -> None:
+def check_genes(settings: Settings, genes: xr.Dataset, *, selects: bool = True) -> None:
     """Refuse panels that the genes of a study cannot make.
 
     Parameters
@@ -148,6 +148,8 @@ def check_genes(settings: Settings, genes: xr.Dataset) -> None:
         The study.
     genes
         Label, symbol and ID of each gene.
+    selects
+        Whether panels are selected, and evaluated together, of which the random ones are drawn.
 
     Raises
     ------
@@ -173,6 +175,8 @@ def check_genes(settings: Settings, genes: xr.Dataset) -> None:
     )
     check_list_names(settings.evaluate.panels)
     lists = read_lists(genes, settings.evaluate.panels)
+    if not selects:
+        return
     sketch = GeneSketch(np.zeros((1, n_genes), np.float32), varies, varies, 1)
     size, draws = [settings.select.n_landmarks], Draws(settings.select.n_random, settings.seed)
     known = candidate_panels(sketch, [], size, rules=rules, lists=lists, draws=draws)

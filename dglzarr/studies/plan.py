@@ -697,5 +697,6 @@ def run_steps(
                 )
                 check_labels(settings, train, cohorts)
             if step.name == "join":
-                check_genes(settings, open_labels(step.writes))
+                selects = any(other.name == "select" for other in steps)
+                check_genes(settings, open_labels(step.writes), selects=selects)
     return done
