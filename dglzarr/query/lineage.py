@@ -56,23 +56,13 @@ def lineage_problems(root: str, stores: Sequence[str]) -> dict[str, list[str]]:
             if standing is None:
                 wanted[place] = wanted.get(place) or place_of(uri).name
             elif standing not in ("", identity):
-<<<<<<< HEAD
                 what = f"was made from another {place_of(place).name} than stands in the study"
-                found.setdefault(uri, []).append(f"{what}. {_again(root)}")
-    for place, user in wanted.items():
-        kind, record = ("model", MODEL) if "/models/" in place else ("store", "zarr.json")
-        of = f", of which {user} was made" if user else ""
-        got = f"no {record} in it" if place_of(place).exists() else "none"
-        found[place] = [f"expected a {kind}{of}, got {got}. {_again(root)}"]
-=======
-                what = f"was made from another {Path(place).name} than stands in the study"
                 found.setdefault(uri, []).append(f"{what}. {_again(root, uri)}")
     for place, user in wanted.items():
         kind, record = ("model", MODEL) if "/models/" in place else ("store", "zarr.json")
         of = f", of which {user} was made" if user else ""
-        got = f"no {record} in it" if Path(place).is_dir() else "none"
+        got = f"no {record} in it" if place_of(place).exists() else "none"
         found[place] = [f"expected a {kind}{of}, got {got}. {_again(root, place)}"]
->>>>>>> mendc
     return found
 
 
