@@ -38,7 +38,7 @@ _SMALL_NBYTES = 2**24
 """Sample sheets, annotation tables and lists are no larger."""
 
 _FEWEST_GENES, _FEWEST_LISTED = 20, 3
-_PANEL_SIZE, _GENES_A_LANDMARK = 943, 3
+_PANEL_SIZE, _GENES_A_LANDMARK = 943, 10
 _MOST_KINDS, _N_SHOWN = 20, 6
 _MOST_COLUMNS = 12
 """A list of genes has no more columns: a wider table is a matrix."""
