@@ -31,6 +31,7 @@ VERSIONS = ("0.1.0", "0.2.0")
 DATA = Path(__file__).parent / "data"
 EVERY = {v: json.loads((DATA / f"study-{v}.json").read_text(encoding="utf-8")) for v in VERSIONS}
 EXPECTED = EVERY["0.1.0"]
+FORMER_ALPHAS = (1.0, 10.0, 100.0, 1000.0, 10000.0)
 MATRICES = {"expression": "expression", "normalized": "expression", "contributions": "contribution"}
 
 
@@ -190,7 +191,7 @@ def test_older_study__panels_count_as_chosen_and_evaluated(folder, study):
     given = {"normalized": source, "samples": samples, "panels": lists, "seed": 6}
     data = {"samples": samples, "landmarks": landmarks, "cohorts": cohorts}
     label = {"model": made.model(6), "options": GroupOptions(label="tissue")}
-    asked = {"seed": 6, "options": EvaluateOptions(panels=lists)}
+    asked = {"seed": 6, "options": EvaluateOptions(panels=lists, alphas=FORMER_ALPHAS)}
     claims = [
         select.claim(made.uri("scores"), landmarks, **given, options=chosen),
         evaluate.claim(source, made.uri("evaluation"), **data, **asked),
@@ -210,10 +211,10 @@ def test_older_study__panels_count_as_chosen_and_evaluated(folder, study):
 def test_older_study__mined_again_is_done(folder):
     """The files have moved since; they are known by what is in them. Defaults were these."""
     command = [sys.executable, "-c", "from dglzarr.cli import main; main()", "mine", "--json"]
-    former = {**KONG2021, "penalty": 3.0}
+    former = {f"train.{name}": value for name, value in KONG2021.items()}
+    former |= {"select.penalty": 3.0, "evaluate.alphas": FORMER_ALPHAS}
     for name, value in former.items():
-        section = "select" if name == "penalty" else "train"
-        command += ["--set", f"{section}.{name}={json.dumps(value)}"]
+        command += ["--set", f"{name}={json.dumps(value)}"]
     done = subprocess.run(
         [*command, folder / "settings.toml"], check=True, stdout=subprocess.PIPE, text=True
     )

@@ -587,10 +587,13 @@ def read_columns(path: str | Path) -> tuple[list[list[str]], str]:
     Raises
     ------
     SourceError
-        If the file is missing.
+        If the file is missing, or a GCT.
     """
     path = Path(path)
-    lines = ((line, text) for line, text in _lines(path) if not text.startswith("#"))
+    every = list(_lines(path))
+    if every and re.fullmatch(r"#1\.[23]\s*", every[0][1]):
+        raise SourceError(f"{path.name}: expected a list of genes, got a GCT of expression values.")
+    lines = ((line, text) for line, text in every if not text.startswith("#"))
     rows = [row for _, row in read_rows(path.name, lines)]
     example = ", ".join(map(repr, (rows[0] if rows else [])[:5]))
     if rows and _is_header(rows[0]):

@@ -310,3 +310,10 @@ def test_read_panel__published_lists(data_dir):
     targets = read_panel(data_dir / "l1000/map_tg.txt", genes=probes, symbols=symbols)
     assert (len(targets.genes), targets.missing) == (15744, [])
     assert set(landmarks.genes).isdisjoint(targets.genes)
+
+
+def test_read_panel__a_gct_is_no_list(tmp_path):
+    path = tmp_path / "panel.gct"
+    path.write_text("#1.2\n1\t1\nName\tDescription\ts0\n200814_at\tPSME1\t1.5\n")
+    with pytest.raises(SourceError, match="expected a list of genes, got a GCT"):
+        read_panel(path, genes=["200814_at"])

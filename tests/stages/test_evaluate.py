@@ -408,7 +408,7 @@ def test_evaluate__cohort_names_must_differ(study, rng):
 def test_evaluate__no_common_target(tmp_path, values):
     panels = {"mined": list(range(20)), "random-0": list(range(19, N_GENES))}
     study = Study(tmp_path, values, panels=panels)
-    with pytest.raises(ConfigError, match=r"the 2 panels cover all 40. Lower select.n_landmarks"):
+    with pytest.raises(ConfigError, match=r"but 2 panels cover all 40. Lower select.n_landmarks"):
         study.evaluate()
     assert not is_complete(study.target)
 
