@@ -127,6 +127,10 @@ def test_a_copy_is_compared(studies, tmp_path, capsys):
 def test_it_is_served(studies):
     """Pages, and stores by ranges, as of a study on the disk."""
     local, there = (TestClient(build_app([root]), base_url="http://localhost") for root in studies)
+    deadline = time.monotonic() + 60
+    while there.get("/").status_code == 503:  # a study that takes its time to open
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
     assert local.get("/").status_code == there.get("/").status_code == 200
     for path in ("normalized.zarr/expression/zarr.json", "normalized.zarr/expression/c/0/0"):
         asked = f"/data/study/{path}"

@@ -117,9 +117,11 @@ def _at_address(options: ClusterOptions) -> Iterator[Any]:
                 f"cluster.address: no Dask scheduler answers at {address!r}: {error}."
             ) from error
         if not opened:
+            what = "is no Dask scheduler, or one that was stopped"
+            if certificates is not None:
+                what += ", or takes no such certificates"
             raise ConfigError(
-                f"cluster.address: something answers at {address!r} that is no Dask scheduler, or "
-                "one that was stopped. Give the scheduler's own port (8786 unless another was "
+                f"cluster.address: something answers at {address!r} that {what}. Give the scheduler's own port (8786 unless another was "
                 "chosen; 8787 is its dashboard), or start it again."
             )
         with opened as connected:

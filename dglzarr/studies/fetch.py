@@ -157,7 +157,7 @@ def _listed(path: str, lines: Sequence[str]) -> Iterator[str]:
                 "Correct the line."
             )
         is_begun = is_begun or bool(word)
-    is_new_table = bool(lines) and lines[0].split("\t")[0] == "accession"
+    is_new_table = bool(lines) and lines[0].startswith("accession\t")
     if not n_found and not is_new_table:
         raise ConfigError(f"{path}: expected accessions such as GSE10072, got none.")
 
