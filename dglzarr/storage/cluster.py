@@ -121,8 +121,9 @@ def _at_address(options: ClusterOptions) -> Iterator[Any]:
             if certificates is not None:
                 what += ", or takes no such certificates"
             raise ConfigError(
-                f"cluster.address: something answers at {address!r} that {what}. Give the scheduler's own port (8786 unless another was "
-                "chosen; 8787 is its dashboard), or start it again."
+                f"cluster.address: something answers at {address!r} that {what}. Give the "
+                "scheduler's own port (8786 unless another was chosen; 8787 is its dashboard), or "
+                "start it again."
             )
         with opened as connected:
             yield connected

@@ -483,7 +483,7 @@ def test_mine__over_tls__the_same_panel(secured, mined, tmp_path, monkeypatch):
     assert_same_panel(tmp_path / "study", mined)
     stranger = certificates(tmp_path / "stranger")
     with (
-        pytest.raises(ConfigError, match="at 'tls://.*, or takes no such certificates"),
+        pytest.raises(ConfigError, match=r"at 'tls://.*, or takes no such certificates"),
         client(ClusterOptions(**there, **stranger)),
     ):
         pass
