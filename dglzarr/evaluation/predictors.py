@@ -199,7 +199,7 @@ def fit_predictors(
     landmarks, targets
         Genes, as indices.
     training
-        The samples to fit and to tune on.
+        The samples to fit on, and those to choose on.
     alphas, neighbors
         Penalties of ridge, numbers of nearest landmarks; the one of lowest error on the samples
         held back is kept. Numbers above that of the landmarks are left out.

@@ -182,13 +182,19 @@ class Matrix:
         partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
         try:
             with create(partial, nbytes=math.prod(self.shards) * self.dtype.itemsize) as file:
-                n_written, *written = self._write_chunks(file, blocks)
-            n_samples = min(self.shards[0], self.shape[0] - shard * self.shards[0])
-            assert n_written == n_samples, f"{path}: {n_written} samples of {n_samples}"
+                written = self._write_rows(file, shard, blocks)
             before(*written)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+
+    def _write_rows(self, file: int, shard: int, blocks: Iterable[NDArray[Any]]) -> tuple[int, int]:
+        """Write all rows of a shard to its file; return its bytes and its CRC-32C."""
+        n_written, nbytes, crc = self._write_chunks(file, blocks)
+        n_samples = min(self.shards[0], self.shape[0] - shard * self.shards[0])
+        path = self._shard_path(shard)
+        assert n_written == n_samples, f"{path}: {n_written} samples of {n_samples}"
+        return nbytes, crc
 
     @property
     def _grid(self) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 import io
 import json
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -167,12 +166,9 @@ def test_command__bad_input_is_one_line(files, genes, words, status, told):
 
 
 @pytest.mark.data
-def test_real__the_published_landmarks_by_the_real_annotation():
-    shared = Path(__file__).resolve().parents[3] / "shared" / "data"
-    if not shared.is_dir():
-        pytest.skip("no ../shared/data")
-    known = read_known([str(shared / "annotation" / "GPL96.txt")])
-    frame, counted = trace_list(shared / "l1000" / "map_lm.txt", known)
+def test_real__the_published_landmarks_by_the_real_annotation(data_dir):
+    known = read_known([str(data_dir / "annotation" / "GPL96.txt")])
+    frame, counted = trace_list(data_dir / "l1000" / "map_lm.txt", known)
     assert len(frame) == 943
     assert "column 3" in counted
     assert (frame["what"] == "probe").sum() == 916
