@@ -75,7 +75,10 @@ def test_dockerfile__what_it_copies_is_there_and_not_ignored():
             assert f"!{source}" in ignored
 
 
-@pytest.mark.skipif(not shutil.which("hadolint"), reason="hadolint is not installed (GPL, so no dependency of ours)")
+@pytest.mark.skipif(
+    not shutil.which("hadolint"),
+    reason="hadolint is not installed (GPL, so no dependency of ours)",
+)
 def test_dockerfile__as_hadolint_wants_it():
     command = [shutil.which("hadolint"), DEPLOY / "Dockerfile"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
