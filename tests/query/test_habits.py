@@ -130,7 +130,7 @@ def test_open__works_on_workers_of_a_cluster(ds):
     """Lazy matrices and labels travel to processes."""
     from distributed import Client, LocalCluster
 
-    cluster = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
+    cluster = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0")
     with cluster, Client(cluster) as client:
         sent = client.submit(lambda a: float(a.mean()), ds["expression"]).result()
         mean = float(client.compute(ds["expression"].mean()).result())

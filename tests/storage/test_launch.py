@@ -384,7 +384,7 @@ def test_launched__a_stop_while_it_starts_leaves_no_cluster():
             made.append(self)
             raise KeyboardInterrupt
 
-    keywords = {"n_workers": 0, "processes": False, "dashboard_address": None}
+    keywords = {"n_workers": 0, "processes": False, "dashboard_address": ":0"}
     with pytest.raises(KeyboardInterrupt):
         launch._started(
             ClusterOptions(kind="class", cluster_class="distributed.LocalCluster", n_workers=1),
