@@ -451,6 +451,21 @@ def test_matrix_column__chunks_that_zarr_left_out_are_missing_values(tmp_path):
         np.testing.assert_array_equal(open_matrix(uri, "expression").column(gene), array[:, gene])
 
 
+def test_matrix_column__a_shard_that_takes_anothers_place_is_seen(tmp_path):
+    uri, _ = create(tmp_path, shape=(32, 23))
+    matrix, other = open_matrix(uri, "expression"), open_matrix(uri, "expression")
+    for value in (1, 2):
+        other.write(0, [np.full((32, 23), value)])
+        assert (matrix.column(3) == value).all()
+    path = Path(uri, "expression", "c", "0", "0")
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(StoreError, match=r"expression/c/0/0"):
+        matrix.column(3)
+    path.unlink()
+    with pytest.raises(StoreError, match=r"region 0 of 'expression' is missing"):
+        matrix.column(3)
+
+
 def test_matrix_column__missing_shard_and_chunk_beyond_the_end(tmp_path):
     uri, _ = create(tmp_path)
     matrix = open_matrix(uri, "expression")
