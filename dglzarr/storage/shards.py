@@ -124,8 +124,8 @@ class Matrix:
                     out[places[start : start + n_rows], self._genes(column)] = np.nan
                 self._read(pieces[~is_absent], shards, memory, read)
 
-    def column(self, gene: int) -> NDArray[np.float32]:
-        """Return one gene of all samples (sample,), NaN where nothing was written.
+    def column(self, gene: int, rows: slice = slice(None)) -> NDArray[np.float32]:
+        """Return one gene of all samples (sample,), or of a range; NaN where nothing was written.
 
         The shards are mapped, so that of each row only the page is touched that the gene stands
         on, and stay so as long as the matrix: of 100,000 samples in the page cache the next gene
@@ -136,9 +136,15 @@ class Matrix:
         StoreError
             When a shard is missing or damaged, or the disk refuses.
         """
-        out = np.full(self.shape[0], np.nan, self.dtype)
-        for number, start in enumerate(range(0, self.shape[0], self.shards[0])):
-            self._copy_column(number, gene, out[start : start + self.shards[0]])
+        start, stop, _ = rows.indices(self.shape[0])
+        out = np.full(max(stop - start, 0), np.nan, self.dtype)
+        length = self.shards[0]
+        for number in range(start // length, -(-stop // length)):
+            begin = number * length
+            found = np.full(min(length, self.shape[0] - begin), np.nan, self.dtype)
+            self._copy_column(number, gene, found)
+            low, high = max(start, begin), min(stop, begin + length)
+            out[low - start : high - start] = found[low - begin : high - begin]
         return out
 
     def _copy_column(self, number: int, gene: int, out: NDArray[np.float32]) -> None:
