@@ -177,6 +177,12 @@ def memory_mb(process: int) -> dict[str, float]:
     }
 
 
+def processor_s(process: int) -> float:
+    """Return the seconds of the processor that a process has taken."""
+    told = Path("/proc", str(process), "stat").read_text(encoding="ascii").rpartition(")")[2]
+    return sum(map(int, told.split()[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
 def measured(root: Path, asked: argparse.Namespace, n_genes: int) -> None:
     """Serve a study, ask, and print what was found."""
     code = "from dglzarr.cli import main; main()"
@@ -195,9 +201,9 @@ def measured(root: Path, asked: argparse.Namespace, n_genes: int) -> None:
         names = labels("g", n_genes)
         asyncio.run(until_ready(place, names[0]))
         ready = time.perf_counter() - begun
-        before = memory_mb(process.pid)
+        before, begun = memory_mb(process.pid), processor_s(process.pid)
         told = asyncio.run(load(place, names, asked.clients, asked.seconds))
-        after = memory_mb(process.pid)
+        after, taken = memory_mb(process.pid), processor_s(process.pid) - begun
     finally:
         process.send_signal(signal.SIGINT)
         process.wait()
@@ -213,6 +219,7 @@ def measured(root: Path, asked: argparse.Namespace, n_genes: int) -> None:
         if kind == "all":
             line |= {"errors": len(told.errors), "some_errors": told.errors[:3]}
             line |= {"rate": round(len(every) / asked.seconds, 1), "before": before, "after": after}
+            line |= {"processor_ms": round(1e3 * taken / len(every), 1)}
             line |= {"started_s": round(started, 2), "ready_s": round(ready, 1)}
             line |= {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
         print(json.dumps(line))
