@@ -9,11 +9,11 @@ import pytest
 
 from dglzarr.report.tables import for_script
 from tests.browser import browser, console, downloads, requested, screen, until
+from tests.report.pages import EVIL, GENES, SYMBOLS
 from tests.report.test_interactive import DATA, embedded
-from tests.report.test_report import EVIL, GENES, SYMBOLS, study, written
 
 pytestmark = pytest.mark.slow
-__all__ = ["browser", "downloads", "study", "written"]
+__all__ = ["browser", "downloads"]
 
 OUTSIDE = """
 return [...document.querySelectorAll("main p, main h2, main figure, main .live svg")]
