@@ -17,9 +17,11 @@ from tests.measure import (
     code_lines,
     cycles,
     functions,
+    layers,
     modules,
     too_long,
     too_wide,
+    top_level_names,
 )
 
 REPO = Path(__file__).resolve().parents[1]
@@ -151,6 +153,11 @@ def test_import_rules__each_library_in_its_place(package):
 
 def test_imports__no_cycles():
     assert cycles() == []
+
+
+def test_house__few_rooms_and_layers():
+    assert len(top_level_names()) <= 17
+    assert len(layers()) <= 12
 
 
 HEAVY = {"tensorflow", "keras", "numba", "prefect", "shap", "matplotlib"}
