@@ -75,6 +75,11 @@ def simulate(n_samples: int = 100, n_genes: int = 40, **options: Any) -> Simulat
     return simulate_expression(n_samples, n_genes, **options)
 
 
+def draw(rng: np.random.Generator, n_samples: int = 8, n_genes: int = 12) -> NDArray[np.float32]:
+    """Values as of log2 expression."""
+    return rng.uniform(4, 14, (n_samples, n_genes)).astype(np.float32)
+
+
 def splits(n_samples: int, *, n_test: int = 20, n_validation: int = 10) -> NDArray[np.int8]:
     """A split whose test and validation samples stand among the training samples."""
     split = np.zeros(n_samples, dtype=np.int8)
@@ -451,6 +456,11 @@ def digests(root: Path | str) -> dict[str, str]:
         for path in sorted(Path(root).rglob("*"))
         if path.is_file() and path.name != "zarr.json"
     }
+
+
+def shard_digests(store: KnownStore) -> dict[str, str]:
+    """SHA-256 of every shard of expression."""
+    return digests(Path(store.uri, "expression", "c"))
 
 
 def times(root: Path | str) -> dict[str, int]:

@@ -20,7 +20,6 @@ from tests.builders import (
     digests,
     no_computing,
     remove_regions,
-    simulate,
     times,
     write_matrix,
     write_model,
@@ -30,21 +29,6 @@ from tests.stages.networks import Study
 
 N_SAMPLES = 100
 OVERWRITE = Run(overwrite=True)
-
-
-@pytest.fixture(scope="module")
-def values():
-    return simulate(n_duplicates=0, missing_fraction=0.02).expression
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, values):
-    return Study(tmp_path_factory.mktemp("study"), values)
-
-
-@pytest.fixture
-def study(made, tmp_path):
-    return made.at(tmp_path)
 
 
 @pytest.fixture(scope="module")
