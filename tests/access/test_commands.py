@@ -3,7 +3,6 @@
 import re
 import resource
 import signal
-import time
 
 import pytest
 from typer.testing import CliRunner
@@ -17,6 +16,7 @@ from dglzarr.studies.plan import Plan, mine
 from dglzarr.testing.mirror import serving
 from tests.access.series import matrix
 from tests.access.served import part, run, write
+from tests.builders import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -80,13 +80,6 @@ def test_command__killed_in_a_download_it_goes_on_where_it_was(place):
         assert [asked for _, _, asked in mirror.asked if asked] == [f"bytes={have}-"]
     (path,) = (place / "cache" / "files").rglob("*.gz")
     assert path.read_bytes() == served.read_bytes()
-
-
-def wait_for(is_so):
-    until = time.monotonic() + 100
-    while not is_so():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 def test_command__disk_full_in_a_download(place):
