@@ -134,7 +134,7 @@ def simulated(place: Path, *, n_samples: int = 1024, n_genes: int = 8192) -> Set
 
 
 def parser_of(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser of where the real data are, or whether a small simulated set stands for it."""
+    """Return a parser of where the real data are, or that a small simulated set will do."""
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     parser.add_argument("--folder", type=Path, default=Path(), help="with the real data")
     parser.add_argument("--root", type=Path, required=True, help="of the folds")
