@@ -170,7 +170,7 @@ TABLES = {"numpy", "pandas", "scipy", "sklearn", "xarray", "zarr", "dask", "h5py
         ("dglzarr", {*HEAVY, *TABLES, "pydantic"}),
         ("dglzarr.query", {*HEAVY, "pydantic", "scipy", "sklearn"}),
         ("dglzarr.stages.normalize", {*HEAVY, "sklearn"}),
-        ("dglzarr.studies.plan", {"tensorflow", "keras", "prefect", "shap", "sklearn"}),
+        ("dglzarr.studies.plan", {*HEAVY, "sklearn", "scipy.stats"}),
     ],
 )
 def test_import__loads_nothing_heavy(name, heavy):

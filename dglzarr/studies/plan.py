@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dglzarr.errors import ConfigError, DglzarrError, StoreError, hint, shown
 from dglzarr.kernels.panels import SELECTORS
-from dglzarr.report.page import write_report
 from dglzarr.sources import source_name
 from dglzarr.stages.candidates import CandidateOptions, candidates
 from dglzarr.stages.dedup import dedup
@@ -395,6 +394,8 @@ def report_standing(step: Step) -> Standing:
 
 def _write_report(*, run: Run, **arguments: Any) -> str:  # noqa: ANN401
     del run  # it takes seconds, and is always written anew
+    from dglzarr.report.page import write_report  # noqa: PLC0415  (matplotlib takes a second)
+
     return write_report(**arguments)
 
 
