@@ -20,6 +20,7 @@ from dglzarr.sources.identifiers import (
     read_gene_list,
     same_spelling,
 )
+from dglzarr.storage.declare import text_array
 from dglzarr.storage.rows import read_array
 from dglzarr.storage.schemas import EXPRESSION
 from dglzarr.storage.store import open_labels
@@ -124,11 +125,6 @@ def _sample_labels(tables: Sequence[xr.Dataset]) -> tuple[list[str], NDArray[Any
 
 def _concatenated(tables: Sequence[xr.Dataset], name: str) -> NDArray[Any]:
     return np.concatenate([t[name].values for t in tables])
-
-
-def text_array(values: Sequence[str]) -> NDArray[Any]:
-    """Return texts as the stores hold them."""
-    return np.array(values, dtype=np.dtypes.StringDType())
 
 
 def refuse_repeated(raws: Sequence[str], like: Sequence[str]) -> None:

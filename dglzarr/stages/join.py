@@ -25,9 +25,8 @@ from dglzarr.sources.study_genes import (
     refuse_repeated,
     study_genes,
     study_labels,
-    text_array,
 )
-from dglzarr.storage.declare import chunk_samples, shard_samples
+from dglzarr.storage.declare import chunk_samples, shard_samples, text_array
 from dglzarr.storage.options import Options, Run, choice
 from dglzarr.storage.rows import read_array
 from dglzarr.storage.schemas import EXPRESSION
