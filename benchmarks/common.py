@@ -195,6 +195,21 @@ def _short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
+def show_row(*cells: object) -> None:
+    """Print a row of a table in Markdown."""
+    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def say(what: str) -> None:
+    """Tell on stderr what goes on."""
+    print(what, file=sys.stderr, flush=True)
+
+
+def say_progress(what: str, done: int, total: int) -> None:
+    """Tell on stderr how far something is."""
+    say(f"{what} {done}/{total}")
+
+
 # ---------------------------------------------------------------- clock and memory
 
 

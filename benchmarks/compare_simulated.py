@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from common import say_progress
 
 from dglzarr.cli import guarded
 from dglzarr.report.comparison import COLUMNS, cells, comparison_rows, comparison_verdict
@@ -85,7 +86,7 @@ def main() -> None:
             },
         }
     )
-    cross_validate(settings, run=Run(on_progress=_say))
+    cross_validate(settings, run=Run(on_progress=say_progress))
     rows = comparison_rows(comparison_uri(settings.root))
     hubs = set((asked.folder / "hubs.txt").read_text(encoding="utf-8").split())
     lines = ["\t".join(COLUMNS), *("\t".join(cells(row)) for row in rows)]
@@ -93,10 +94,6 @@ def main() -> None:
     for panel, numbers in hubs_found(settings.root, asked.folds, hubs).items():
         lines.append(f"{panel}: {np.mean(numbers):.0f} hubs ({min(numbers)} to {max(numbers)})")
     sys.stdout.write("\n".join(lines) + "\n")
-
-
-def _say(what: str, done: int, total: int) -> None:
-    sys.stderr.write(f"{what} {done}/{total}\n")
 
 
 if __name__ == "__main__":

@@ -67,27 +67,27 @@ def show_growth(settings: Settings, held: Sequence[str]) -> int:
     reader = dglzarr.open(f"{root}#normalized")
     checksum = _checksum(reader)
     samples = set(reader["sample"].values)
-    _say(f"  {len(samples)} samples in segments {open_study(root).segments}")
+    print(f"  {len(samples)} samples in segments {open_study(root).segments}")
 
     _timed("grow", lambda: grow(settings))
     changed = rewritten(before, root)
     grown = dglzarr.open(f"{root}#normalized")
     new = set(grown["sample"].values) - samples
     dropped = int((~dglzarr.open(f"{root}#samples")["keep"].values[len(samples) :]).sum())
-    _say(f"  {len(before)} files before, {len(changed)} of them rewritten: {changed[:5]}")
-    _say(f"  {grown.sizes['sample']} samples in segments {open_study(root).segments}")
-    _say(f"  {len(new)} new, of {', '.join(_sources(grown, new))}; {dropped} near-duplicates")
+    print(f"  {len(before)} files before, {len(changed)} of them rewritten: {changed[:5]}")
+    print(f"  {grown.sizes['sample']} samples in segments {open_study(root).segments}")
+    print(f"  {len(new)} new, of {', '.join(_sources(grown, new))}; {dropped} near-duplicates")
     is_same = checksum == _checksum(reader) and reader.sizes["sample"] == len(samples)
-    _say(f"  the reader opened before sees {reader.sizes['sample']} samples, unchanged: {is_same}")
-    _say("\n".join(f"  {line}" for line in drift_lines(root)))
+    print(f"  the reader opened before sees {reader.sizes['sample']} samples, unchanged: {is_same}")
+    print("\n".join(f"  {line}" for line in drift_lines(root)))
     segment = open_store(open_study(root).uris("normalized")[-1])
-    _say(f"  the new segment's reference is the old one: {_same_reference(root, segment)}")
+    print(f"  the new segment's reference is the old one: {_same_reference(root, segment)}")
 
     _timed("refit", lambda: refit(settings))
     last = open_store(open_study(root).uris("normalized")[-1])
-    _say(f"  {last.sizes['sample']} samples in segments {open_study(root).segments}")
+    print(f"  {last.sizes['sample']} samples in segments {open_study(root).segments}")
     segments = {n: d for n, d in before.items() if n.startswith(("segments/", "raw/"))}
-    _say(f"  old segments and raw stores rewritten: {len(rewritten(segments, root))}")
+    print(f"  old segments and raw stores rewritten: {len(rewritten(segments, root))}")
     return len(changed) + (not is_same)
 
 
@@ -108,12 +108,7 @@ def _checksum(ds: Any) -> float:  # noqa: ANN401
 def _timed(name: str, call: Any) -> None:  # noqa: ANN401
     started = time.monotonic()
     call()
-    _say(f"{name}: {time.monotonic() - started:.0f} s")
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    print(f"{name}: {time.monotonic() - started:.0f} s")
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
+from common import show_row
 
 from dglzarr.cli import guarded
 from dglzarr.evaluation.order import Conditions, PanelMaker, write_sheet
@@ -93,13 +94,15 @@ def show(held: Held, bundle: str, name: str) -> None:
     truth = held.normalized[:, at]
     inside = (found.lower <= truth) & (truth <= found.upper)
     trusted = found.genes["trusted"].to_numpy()
-    _row(name, "all held-out samples", len(held.index), f"{inside.to_numpy().mean():.1%}", "", "")
+    show_row(
+        name, "all held-out samples", len(held.index), f"{inside.to_numpy().mean():.1%}", "", ""
+    )
     for of in CONTRASTS:
         groups = held.groups(of)
         real = fold_change(truth, groups)
         said = fold_change(found.predicted.to_numpy(), groups)
         strong = np.abs(real) >= np.sort(np.abs(real))[-500]
-        _row(
+        show_row(
             name,
             f"{of.series}: {of.case} against {of.control}",
             f"{groups[0].sum()} + {groups[1].sum()}",
@@ -123,26 +126,19 @@ def day(root: str, folder: Path, n_random: int) -> None:
     made = maker.order(asked)
     write_sheet(made, folder / "order.tsv")
     price = made.price["all"]
-    _say(f"Panel of {SIZE}: error {price.error:.4f}, without conditions {price.free:.4f}.")
+    print(f"Panel of {SIZE}: error {price.error:.4f}, without conditions {price.free:.4f}.")
     bundled = make_bundle(root, folder / "panel.zip", panel=str(folder / "order.tsv"))
-    _say("\n".join(bundle_lines(bundled)[:-1]))
-    _row("panel", "samples", "n", "within 95 %", "r of fold changes: all, trusted", "sign of 500")
-    _row(*["---"] * 6)
+    print("\n".join(bundle_lines(bundled)[:-1]))
+    show_row(
+        "panel", "samples", "n", "within 95 %", "r of fold changes: all, trusted", "sign of 500"
+    )
+    show_row(*["---"] * 6)
     show(held, bundled.output, "ordered")
     for k in range(n_random):
         genes = [held.genes[i] for i in rng.permutation(len(held.genes))[:SIZE]]
         (folder / "random.txt").write_text("\n".join(genes), encoding="utf-8")
         random = make_bundle(root, folder / f"{k}.zip", panel=str(folder / "random.txt"))
         show(held, random.output, f"random {k}")
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
-def _row(*cells: object) -> None:
-    _say("| " + " | ".join(map(str, cells)) + " |")
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ a killed run goes on, and a panel that is not there is no row.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -27,16 +26,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 import scipy.linalg
-from common import KONG2021, peak_rss_mb, reset_peak
+from common import KONG2021, peak_rss_mb, reset_peak, say, show_row
 from panel_sizes import (
     ALPHAS,
     N_JUDGED,
     Judge,
+    asked_settings,
     difference,
     made_fold,
+    parser_of,
     read_fold,
-    settings_of,
-    simulated,
 )
 
 from dglzarr.cli import guarded
@@ -260,7 +259,7 @@ def judge(
                 found[f"{name}/{size}"] = np.mean(errors, axis=0).tolist()
         if of and "seconds" in of[0]:
             found[f"{name}/cost"] = [float(np.mean([o[k] for o in of])) for k in ("seconds", "mb")]
-        _say(f"  judged {name}")
+        say(f"  judged {name}")
     found["mean/0"] = np.abs(fold.held[:, targets.genes]).mean(axis=1).tolist()
     return found
 
@@ -296,8 +295,8 @@ def mean_of(folds: Sequence[Mapping[str, Any]], key: str) -> float:
 
 def show(rows: Sequence[Row], sizes: Sequence[int]) -> None:
     """Print a row a way; bold where the interval excludes random panels in its favour."""
-    _row("panel", *(f"{size} genes" for size in sizes), f"s of {sizes[-1]}", "MB")
-    _row(*["---"] * (len(sizes) + 3))
+    show_row("panel", *(f"{size} genes" for size in sizes), f"s of {sizes[-1]}", "MB")
+    show_row(*["---"] * (len(sizes) + 3))
     for name, cells, cost in rows:
         shown = []
         for size in sizes:
@@ -310,7 +309,7 @@ def show(rows: Sequence[Row], sizes: Sequence[int]) -> None:
                 told += f" ({mean:+.4f}; {low:+.4f} to {high:+.4f})"
             shown.append(f"**{told}**" if high < 0 else told)
         is_timed = bool(cost) and cost[0] > 0
-        _row(
+        show_row(
             name, *shown, f"{cost[0]:.1f}" if is_timed else "", f"{cost[1]:.0f}" if is_timed else ""
         )
 
@@ -325,12 +324,12 @@ def show_scores(folds: Sequence[Mapping[str, Any]], sizes: Sequence[int]) -> Non
         ("deeplift-greedy, paper's network", "greedy, penalty chosen"),
         ("top-score, paper's network", "top-score, permuted"),
     ]
-    _row("true scores", "against", *(f"{size} genes" for size in sizes))
-    _row(*["---"] * (len(sizes) + 2))
+    show_row("true scores", "against", *(f"{size} genes" for size in sizes))
+    show_row(*["---"] * (len(sizes) + 2))
     for one, other in pairs:
         if all(f"{name}/{sizes[0]}" in fold for name in (one, other) for fold in folds):
             told = (difference(folds, f"{one}/{n}", f"{other}/{n}") for n in sizes)
-            _row(
+            show_row(
                 one, other, *(f"{mean:+.4f}; {low:+.4f} to {high:+.4f}" for mean, low, high in told)
             )
 
@@ -376,40 +375,21 @@ def made(
     for name in names:
         for k, maker in enumerate(makers):
             maker.panels(name, rivals)
-            _say(f"{name}: fold {k + 1} of {n_folds}")
+            say(f"{name}: fold {k + 1} of {n_folds}")
     return makers
-
-
-def _row(*cells: object) -> None:
-    sys.stdout.write("| " + " | ".join(map(str, cells)) + " |\n")
-
-
-def _say(what: str) -> None:
-    sys.stderr.write(f"{what}\n")
-    sys.stderr.flush()
 
 
 def main() -> None:
     """Make the panels, print the tables, draw the picture."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--folder", type=Path, default=Path(), help="with the real data")
-    parser.add_argument("--root", type=Path, required=True, help="of the folds")
-    parser.add_argument(
-        "--size", choices=("small", "full"), default="full", help="small: simulated"
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--panels", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--rivals", default="", help="a Python that has the rivals' packages")
     parser.add_argument("--make-only", action="store_true", help="make the panels, judge none")
     parser.add_argument("--picture", type=Path, default=PICTURE)
     asked = parser.parse_args()
     is_small = asked.size == "small"
-    root = asked.root.absolute()
-    sizes, n_folds, n_random = SIZES[asked.size], 5, 20
-    if is_small:
-        settings = simulated(root, n_samples=96, n_genes=200)
-        n_folds, n_random = 3, 2
-    else:
-        settings = settings_of("real", asked.folder.absolute(), root)
+    sizes, (n_folds, n_random) = SIZES[asked.size], (3, 2) if is_small else (5, 20)
+    settings = asked_settings(asked)
     networks = {name: {**of, **(SMALL if is_small else {})} for name, of in NETWORKS.items()}
     makers = made(
         settings, asked.panels, sizes, networks=networks, n_folds=n_folds, rivals=asked.rivals
@@ -421,7 +401,7 @@ def main() -> None:
     show(rows, sizes)
     show_scores(folds, sizes)
     n_targets = [fold["targets"] for fold in folds]
-    _say(f"mean of each gene {mean_of(folds, 'mean/0'):.4f}; targets {n_targets}")
+    say(f"mean of each gene {mean_of(folds, 'mean/0'):.4f}; targets {n_targets}")
     draw(rows, sizes, asked.picture)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from common import say_progress, show_row
 from grow_real import SETTINGS, without
 
 from dglzarr.cli import guarded
@@ -78,20 +79,20 @@ def show_choices(
             f"--panels, --sizes: expected what {comparison_uri(settings.root)} holds, got "
             f"{absent!r} of {list(sizes)!r}. Compare them first."
         )
-    _row("fold", *(f"{name}, inside" for name in names), "choice", *_titles(sizes))
+    show_row("fold", *(f"{name}, inside" for name in names), "choice", *_titles(sizes))
     chosen = []
     for k in range(outer[RANDOM].shape[1]):
         asked = CompareOptions(selectors=tuple(names), sizes=tuple(sizes), n_folds=inner_folds)
         inner = inside(settings, k, asked)
-        cross_validate(inner, run=Run(on_progress=_progress))
+        cross_validate(inner, run=Run(on_progress=say_progress))
         found = fold_errors(comparison_uri(inner.root), sizes)
         errors = [float(found[name].mean()) for name in names]
         choice = names[int(np.argmin(errors))]
         chosen.append(outer[choice][:, k])
-        _row(k, *map(_short, errors), choice, *map(_pair, chosen[-1], outer[RANDOM][:, k]))
+        show_row(k, *map(_short, errors), choice, *map(_pair, chosen[-1], outer[RANDOM][:, k]))
     outside = [_short(outer[name].mean()) for name in names]
     means = map(_pair, np.mean(chosen, axis=0), outer[RANDOM].mean(axis=1))
-    _row("mean", *outside, "errors outside", *means)
+    show_row("mean", *outside, "errors outside", *means)
 
 
 def main() -> None:
@@ -117,15 +118,6 @@ def _pair(ours: float, random: float) -> str:
 
 def _short(error: float) -> str:
     return f"{error:.4f}"
-
-
-def _row(*cells: object) -> None:
-    sys.stdout.write("| " + " | ".join(map(str, cells)) + " |\n")
-    sys.stdout.flush()
-
-
-def _progress(what: str, done: int, total: int) -> None:
-    sys.stderr.write(f"{what} {done}/{total}\n")
 
 
 if __name__ == "__main__":

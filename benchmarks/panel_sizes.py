@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.linalg
+from common import say, show_row
 
 from dglzarr.cli import guarded
 from dglzarr.evaluation.panels import PanelOptions, Rules, with_penalties
@@ -130,6 +131,25 @@ def simulated(place: Path, *, n_samples: int = 1024, n_genes: int = 8192) -> Set
         labels = {"series_id": found.series}
         write_gctx(path, found.expression, samples=found.samples, genes=found.genes, labels=labels)
     return Settings.model_validate({"root": str(place), "sources": [{"uri": str(path)}]})
+
+
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of where the real data are, or that a small simulated set will do."""
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
+    parser.add_argument("--folder", type=Path, default=Path(), help="with the real data")
+    parser.add_argument("--root", type=Path, required=True, help="of the folds")
+    parser.add_argument(
+        "--size", choices=("small", "full"), default="full", help="small: simulated"
+    )
+    return parser
+
+
+def asked_settings(asked: argparse.Namespace) -> Settings:
+    """Return the settings of the study that was asked for by `parser_of`."""
+    root = asked.root.absolute()
+    if asked.size == "small":
+        return simulated(root, n_samples=96, n_genes=200)
+    return settings_of("real", asked.folder.absolute(), root)
 
 
 @dataclass(frozen=True)
@@ -246,7 +266,7 @@ def judge_fold(
         kept["random", size] = total / len(draws)
         used["random", size] = _measured(fold, judge, np.unique(np.concatenate(draws)))
         found[f"random/{size}/genome"] = (genome / len(draws)).tolist()
-        _say(f"random panels of {size}")
+        say(f"random panels of {size}")
     for way in ways:
         for i, size in enumerate(sizes):
             panel = panels[way][i] if len(panels[way]) > 1 else panels[way][0][:size]
@@ -304,7 +324,7 @@ def show(name: str, folds: Sequence[Mapping[str, Any]], sizes: Sequence[int]) ->
                 )
                 twice = f"{mean:+.4f}", f"{low:+.4f} to {high:+.4f}"
             errors = [_mean(folds, f"{w}/{size}") for w in (way, "random")]
-            _row(name, size, way, *(f"{e:.4f}" for e in errors), *told, *twice)
+            show_row(name, size, way, *(f"{e:.4f}" for e in errors), *told, *twice)
     for k, fold in enumerate(folds):
         path = ", ".join(f"{penalty:.1f} to {end}" for end, penalty in fold["penalties"])
         sys.stdout.write(f"{name}, fold {k}: {len(fold['series'])} samples; penalties {path}\n")
@@ -312,15 +332,6 @@ def show(name: str, folds: Sequence[Mapping[str, Any]], sizes: Sequence[int]) ->
 
 def _mean(folds: Sequence[Mapping[str, Any]], key: str) -> float:
     return float(np.concatenate([fold[key] for fold in folds]).mean())
-
-
-def _row(*cells: object) -> None:
-    sys.stdout.write("| " + " | ".join(map(str, cells)) + " |\n")
-    sys.stdout.flush()
-
-
-def _say(what: str) -> None:
-    sys.stderr.write(f"{what}\n")
 
 
 def made_fold(settings: Settings, k: int, n_folds: int) -> Plan:
@@ -355,7 +366,7 @@ def judge_data(
             uris = fold.uri("normalized"), fold.uri("samples")
             errors = judge_fold(*uris, sizes, n_random, others, alphas)
             kept.write_text(json.dumps(errors), encoding="utf-8")
-            _say(f"{settings.root}: fold {k + 1} of {n_folds}")
+            say(f"{settings.root}: fold {k + 1} of {n_folds}")
         found.append(json.loads(kept.read_text(encoding="utf-8")))
     return found
 
@@ -374,7 +385,7 @@ def main() -> None:
     parser.add_argument("--alphas", type=float, nargs="+", default=list(ALPHAS))
     asked = parser.parse_args()
     titles = ("MAE", "random", "minus random", "95 %", "bar", "genome", "95 %")
-    _row("data", "size", "panel", *titles, "minus random of twice", "95 %")
+    show_row("data", "size", "panel", *titles, "minus random of twice", "95 %")
     for name in asked.data:
         settings = settings_of(name, asked.folder.absolute(), asked.root.absolute())
         folds = judge_data(

@@ -12,24 +12,23 @@ included, and the samples predicted a second. D-GEX is trained where it is named
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from common import show_row
 from panel_sizes import (
     ALPHAS,
     N_JUDGED,
     Fold,
+    asked_settings,
     difference,
     made_fold,
+    parser_of,
     read_fold,
-    settings_of,
-    simulated,
 )
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.neighbors import KNeighborsRegressor
@@ -153,8 +152,8 @@ def judge(
 
 def show(folds: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
     """Print a row a predictor."""
-    _row("predictor", "MAE", "minus ridge", "95 %", "s to fit", "samples/s")
-    _row(*["---"] * 6)
+    show_row("predictor", "MAE", "minus ridge", "95 %", "s to fit", "samples/s")
+    show_row(*["---"] * 6)
     for name in ("mean", *names):
         told = [f"{np.concatenate([fold[name] for fold in folds]).mean():.4f}"]
         if name != "ridge":
@@ -165,31 +164,18 @@ def show(folds: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
         if name != "mean":
             seconds, rate = np.median([fold[f"{name}/speed"] for fold in folds], axis=0)
             told += [f"{seconds:.1f}", f"{rate:,.0f}"]
-        _row(name, *told)
-
-
-def _row(*cells: object) -> None:
-    sys.stdout.write("| " + " | ".join(map(str, cells)) + " |\n")
+        show_row(name, *told)
 
 
 def main() -> None:
     """Judge the predictors, print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--folder", type=Path, default=Path(), help="with the real data")
-    parser.add_argument("--root", type=Path, required=True, help="of the folds")
-    parser.add_argument(
-        "--size", choices=("small", "full"), default="full", help="small: simulated"
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--panel-size", type=int, default=200)
     parser.add_argument("--folds", type=int, default=5)
     every = [*WAYS, *PACKAGE]
     parser.add_argument("--predictors", nargs="+", choices=every, default=every)
     asked = parser.parse_args()
-    root = asked.root.absolute()
-    if asked.size == "small":
-        settings = simulated(root, n_samples=96, n_genes=200)
-    else:
-        settings = settings_of("real", asked.folder.absolute(), root)
+    settings = asked_settings(asked)
     names = list(dict.fromkeys(["ridge", *asked.predictors]))
     folds = []
     for k in range(asked.folds):

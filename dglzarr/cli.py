@@ -527,7 +527,7 @@ def panel_command(  # noqa: PLR0913  (every option is an argument)
         exclude=_genes(exclude),
         exclude_controls=exclude_controls,
         exclude_unnamed=exclude_unnamed,
-        exclude_like=tuple(part.strip() for part in exclude_like.split(",") if part.strip()),
+        exclude_like=_parts(exclude_like),
         min_mean=min_mean,
         max_mean=max_mean,
         min_detected=min_detected,
@@ -576,9 +576,9 @@ def contrast_command(
     from dglzarr.prediction.told import CONTRAST, contrast_lines
     from dglzarr.studies.progress import Bars
 
-    names = tuple(part.strip() for part in series.split(",") if part.strip())
+    asked = Asked(label, case, control, _parts(series), gene_sets)
     with Bars() as bars:
-        found = contrast(study, Asked(label, case, control, names, gene_sets), on_progress=bars)
+        found = contrast(study, asked, on_progress=bars)
     if as_json:
         table = found.table.astype(object).where(found.table.notna(), None)
         sizes = {"n_targets": found.n_targets, "n_sets": found.n_sets, "n_random": found.n_panels}
@@ -676,23 +676,26 @@ def predict_command(
         typer.echo("\n".join(prediction_lines(written)))
 
 
+def _parts(text: str) -> tuple[str, ...]:
+    """Return what commas keep apart."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def _genes(text: str) -> tuple[str, ...] | str:
     """Return names joined by commas, or the file that is named."""
-    if Path(text).is_file():
-        return text
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    return text if Path(text).is_file() else _parts(text)
 
 
 def _list(text: str) -> str:
     """Return names joined by commas as a list of TOML."""
-    names = [part.strip() for part in text.split(",") if part.strip()]
+    names = _parts(text)
     return json.dumps(names) if names else ""
 
 
 def _numbers(text: str) -> str:
     """Return numbers joined by commas as a list of TOML."""
     try:
-        numbers = [int(part) for part in text.split(",") if part.strip()]
+        numbers = [int(part) for part in _parts(text)]
     except ValueError as error:
         raise ConfigError(f"--sizes: expected numbers joined by commas, got {text!r}.") from error
     return json.dumps(numbers) if numbers else ""
@@ -936,7 +939,7 @@ def query_command(  # noqa: PLR0913  (every option is an argument)
             labels=_labels(label or (), series or ()),
             aliases=aliases,
         )
-        frame = choose_columns(answer(store, asked), [c for c in columns.split(",") if c])
+        frame = choose_columns(answer(store, asked), _parts(columns))
     _write_frame(frame, chosen, output)
 
 

@@ -63,6 +63,18 @@ def screen(driver, width, height, *, dark=False):
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
 
 
+def find(driver, selector):
+    return driver.find_element("css selector", selector)
+
+
+def texts(driver, selector):
+    """Return what the nodes of a selector say, in order."""
+    return driver.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].map(node => node.textContent.trim())",
+        selector,
+    )
+
+
 def console(driver):
     """Return what the page complained of since the last call."""
     return [entry["message"] for entry in driver.get_log("browser")]

@@ -9,7 +9,7 @@ import tarfile
 import time
 import tomllib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from dglzarr.storage.claims import Claim
 from dglzarr.storage.declare import StoreSpec
 from dglzarr.storage.files import open_filesystem
 from dglzarr.storage.options import Run
-from dglzarr.storage.schemas import EXPRESSION, LANDMARKS, NORMALIZED, RAW, SAMPLES
+from dglzarr.storage.schemas import CONTRIBUTIONS, EXPRESSION, LANDMARKS, NORMALIZED, RAW, SAMPLES
 from dglzarr.storage.store import (
     StoreSummary,
     check_claim,
@@ -73,6 +73,11 @@ def text(values: Sequence[Any]) -> NDArray[Any]:
 def simulate(n_samples: int = 100, n_genes: int = 40, **options: Any) -> SimulatedExpression:
     options = {"n_hubs": 8, "n_programs": 3, "n_series": 5, "n_duplicates": 6, **options}
     return simulate_expression(n_samples, n_genes, **options)
+
+
+def draw(rng: np.random.Generator, n_samples: int = 8, n_genes: int = 12) -> NDArray[np.float32]:
+    """Values as of log2 expression."""
+    return rng.uniform(4, 14, (n_samples, n_genes)).astype(np.float32)
 
 
 def splits(n_samples: int, *, n_test: int = 20, n_validation: int = 10) -> NDArray[np.int8]:
@@ -241,6 +246,7 @@ def write_store(
     arrays: dict[str, Any],
     *,
     details: dict[str, Any] | None = None,
+    parameters: dict[str, Any] | None = None,
 ) -> str:
     """A complete store without regions; arrays that are not given are empty, 0 or false."""
     uri = str(uri)
@@ -254,13 +260,48 @@ def write_store(
         is_text = array.dtype == "str"
         given[array.name] = np.full(size, "") if is_text else np.zeros(size, array.dtype)
     labels = {a.name for a in spec.arrays if a.written == "create"}
-    claim = claimed(uri, spec)
+    claim = claimed(uri, spec, parameters=parameters)
     create_store(claim, {name: given[name] for name in given if name in labels})
     finish(
         claim,
         arrays={name: given[name] for name in given if name not in labels},
         details=details or {},
     )
+    return uri
+
+
+def write_contributions(
+    uri: Path | str,
+    contribution: NDArray[np.float32],
+    genes: Sequence[str],
+    *,
+    n_latent: int = 2,
+    prefix: str = "s",
+) -> str:
+    """A complete contributions store of chosen values; of latent units nothing is known."""
+    uri, (n_samples, n_genes) = str(uri), contribution.shape
+    claim = claimed(uri, CONTRIBUTIONS)
+    coords = {
+        "sample": text([f"{prefix}{i:03d}" for i in range(n_samples)]),
+        "gene": text(genes),
+        "latent": np.arange(n_latent, dtype=np.int32),
+        "region": np.arange(-(-n_samples // 16), dtype=np.int32),
+        "reference": np.arange(1, dtype=np.int32),
+        "deeplift_reference": np.zeros((1, n_genes), np.float32),
+        "latent_weight": np.full(n_latent, 1 / n_latent),
+    }
+    create_store(claim, coords, region_length=16)
+    for region in regions(uri):
+        block = contribution[region.rows]
+        arrays = {
+            "latent_total": np.zeros((1, n_latent, n_genes)),
+            "gene_total": block.sum(axis=0, dtype=np.float64)[np.newaxis],
+            "n_scored": np.array([len(block)]),
+            "delta_error": np.zeros(len(block), np.float32),
+            "contribution": block,
+        }
+        write_region(uri, region, arrays)
+    finish(claim)
     return uri
 
 
@@ -453,6 +494,11 @@ def digests(root: Path | str) -> dict[str, str]:
     }
 
 
+def shard_digests(store: KnownStore) -> dict[str, str]:
+    """SHA-256 of every shard of expression."""
+    return digests(Path(store.uri, "expression", "c"))
+
+
 def times(root: Path | str) -> dict[str, int]:
     """When each file was last changed."""
     return {
@@ -460,6 +506,14 @@ def times(root: Path | str) -> dict[str, int]:
         for path in sorted(Path(root).rglob("*"))
         if path.is_file()
     }
+
+
+def wait_for(is_so: Callable[[], object], seconds: float = 100) -> None:
+    """Look again and again until something is so; fail where it takes too long."""
+    ends = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
 
 
 def remove_regions(uri: Path | str, names: Sequence[str], indices: Sequence[int]) -> None:

@@ -153,8 +153,8 @@ def layers() -> list[str]:
 
 
 def top_level_names() -> list[str]:
-    """Return the modules and folders that stand in the package."""
-    entries = (REPO / "dglzarr").iterdir()
+    """Return the modules and folders that a stranger chooses among, so not ``__init__``."""
+    entries = [p for p in (REPO / "dglzarr").iterdir() if p.name != "__init__.py"]
     return sorted(p.name for p in entries if p.suffix == ".py" or any(p.glob("*.py")))
 
 

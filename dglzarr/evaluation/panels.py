@@ -19,6 +19,7 @@ from dglzarr.kernels.panels import CONSTANT, RIDGE, SELECTORS, allowed_genes, se
 from dglzarr.kernels.penalties import Stretch, choose_path
 from dglzarr.sources.dates import excel_dates, told_dates
 from dglzarr.sources.identifiers import find_genes, read_gene_list, read_panel
+from dglzarr.storage.declare import text_array
 from dglzarr.storage.options import Options, choice
 from dglzarr.storage.store import open_labels
 
@@ -541,9 +542,8 @@ def _subsets(
 
 def panel_labels(panels: Sequence[Panel], names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Return what panels are called, and their kinds."""
-    text = np.dtypes.StringDType()
     kinds = [panel.kind for panel in panels]
-    return {"panel": np.array(names, dtype=text), "kind": np.array(kinds, dtype=text)}
+    return {"panel": text_array(names), "kind": text_array(kinds)}
 
 
 def positions(panels: Sequence[Panel]) -> NDArray[np.int32]:

@@ -8,9 +8,9 @@ size that hold a query gene are tested.
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # whose stats take half a second, once they are used
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from scipy.stats import false_discovery_control, hypergeom
 
 QVALUE_LAMBDA = 0.05
 P_CUTOFF, Q_CUTOFF = 0.05, 0.2
@@ -71,8 +71,10 @@ def enrich_terms(
     tested = (n_hits > 0) & (n_genes >= min_size) & (n_genes <= max_size)
     p_value, p_adjusted, q_value = (np.full(n_hits.size, np.nan) for _ in range(3))
     if tested.any():
-        p_value[tested] = hypergeom.sf(n_hits[tested] - 1, n_universe, n_genes[tested], n_query)
-        p_adjusted[tested] = false_discovery_control(p_value[tested])
+        p_value[tested] = scipy.stats.hypergeom.sf(
+            n_hits[tested] - 1, n_universe, n_genes[tested], n_query
+        )
+        p_adjusted[tested] = scipy.stats.false_discovery_control(p_value[tested])
         q_value[tested] = storey_qvalue(p_value[tested])
     return Enrichment(n_hits, n_genes, n_query, n_universe, p_value, p_adjusted, q_value)
 
@@ -100,7 +102,7 @@ def storey_qvalue(p_value: NDArray[np.float64]) -> NDArray[np.float64]:
     null_share = min(1.0, float((p_value >= QVALUE_LAMBDA).mean()) / (1 - QVALUE_LAMBDA))
     if p_value.size < 2 or not null_share:
         return np.full(p_value.size, np.nan)
-    return np.asarray(null_share * false_discovery_control(p_value), dtype=np.float64)
+    return np.asarray(null_share * scipy.stats.false_discovery_control(p_value), dtype=np.float64)
 
 
 def is_enriched(p_adjusted: NDArray[np.float64], q_value: NDArray[np.float64]) -> NDArray[np.bool_]:

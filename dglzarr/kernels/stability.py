@@ -1,8 +1,8 @@
 """Owns how far replicates of a ranking agree: shared panels and rank correlation."""
 
 import numpy as np
+import scipy  # whose stats take half a second, once they are used
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 
 def rank_genes(score: NDArray[np.floating]) -> NDArray[np.int32]:
@@ -51,4 +51,4 @@ def rank_correlation(score: NDArray[np.floating]) -> NDArray[np.float64]:
     array([[ 1., -1.],
            [-1.,  1.]])
     """
-    return np.atleast_2d(np.corrcoef(rankdata(score, axis=1)))
+    return np.atleast_2d(np.corrcoef(scipy.stats.rankdata(score, axis=1)))

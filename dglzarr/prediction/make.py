@@ -21,6 +21,7 @@ from dglzarr.prediction.bundle import building, check_output, load_bundle, pack
 from dglzarr.prediction.fit import Training, fit_panel
 from dglzarr.prediction.judge import judge
 from dglzarr.sources.identifiers import find_genes, read_gene_list
+from dglzarr.storage.declare import text_array
 from dglzarr.storage.files import file_sha256
 from dglzarr.storage.options import Run
 from dglzarr.storage.rows import read_array
@@ -181,10 +182,9 @@ def _write(
 ) -> None:
     mean, std = data.moments
     names = feature_names(ds)
-    text = np.dtypes.StringDType()
 
     def labels(key: str, index: Index) -> NDArray[Any]:
-        return np.array([names[key][i] for i in index], dtype=text)
+        return text_array([names[key][i] for i in index])
 
     landmarks, targets = data.landmarks, data.targets
     unit = std[targets]
@@ -206,7 +206,7 @@ def _write(
                 "gene": labels("genes", targets),
                 "gene_symbol": labels("symbols", targets),
                 "gene_id": labels("gene_ids", targets),
-                "scale": np.array(PANEL_SCALES, dtype=text),
+                "scale": text_array(PANEL_SCALES),
                 "quantile": np.arange(landmarks.size, dtype=np.int32),
             },
         )

@@ -18,7 +18,7 @@ from dglzarr.errors import ConfigError
 from dglzarr.prediction.bundle import load_bundle
 from dglzarr.prediction.measured import MAX_MISSING, read_measured
 from dglzarr.prediction.predict import Predictor
-from dglzarr.storage.declare import shard_samples
+from dglzarr.storage.declare import shard_samples, text_array
 from dglzarr.storage.files import file_input, sweep_place, told, whole
 from dglzarr.storage.options import Run
 from dglzarr.storage.schemas import PREDICTION
@@ -134,12 +134,11 @@ class _Job:
                 f"{uri}: exists, made otherwise: {why}. Give --overwrite or another --output."
             )
         claim = take_claim(asked, overwrite=self.run.overwrite)
-        text = np.dtypes.StringDType()
         labels = {
-            "sample": np.array(self.data.samples, dtype=text),
-            "gene": np.array(names.genes, dtype=text),
-            "gene_symbol": np.array(names.symbols, dtype=text),
-            "gene_id": np.array(names.gene_ids, dtype=text),
+            "sample": text_array(self.data.samples),
+            "gene": text_array(names.genes),
+            "gene_symbol": text_array(names.symbols),
+            "gene_id": text_array(names.gene_ids),
         }
         if claim.state == "new":
             create_store(claim, labels, region_length=shard_samples(len(self.data.samples)))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from dglzarr.errors import DglzarrError, StoreError
 from dglzarr.query.lazy import open_parts, readable
+from dglzarr.storage.declare import text_array
 from dglzarr.storage.files import place_of, store_nbytes
 from dglzarr.storage.finished import is_whole, read_finished
 from dglzarr.storage.schemas import SPECS
@@ -40,7 +39,7 @@ def open(uri: str) -> xr.Dataset:  # noqa: A001  (dglzarr.open, as in xarray and
 
 def gene_keys(ds: xr.Dataset) -> NDArray[Any]:
     """Return what gene each feature measures: its gene ID, else symbol, else its own label."""
-    keys = np.array(ds["gene"].values, dtype=np.dtypes.StringDType())
+    keys = text_array(ds["gene"].values)
     for name in ("gene_symbol", "gene_id"):
         if name in ds:
             known = ds[name].values != ""

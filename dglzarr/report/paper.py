@@ -191,27 +191,23 @@ def cohort_figure(evaluation: xr.Dataset, cohort: str, number: int) -> list[Pape
 
 def enrichment_figure(enrichment: xr.Dataset) -> list[PaperFigure]:
     """Return figure 5: the terms that the mined panel holds most more of than chance."""
-    here, best = _best_terms(enrichment)
-    if not best.size:
+    rows = term_rows(enrichment)
+    if not rows:
         return []
-    counts = enrichment.attrs["details"]["panels"]
-    names, adjusted, q = texts(here, "term_name"), here["p_adjusted"].values, here["q_value"].values
-    n_hits = here["n_hits"].values
+    names = [str(row["name"]) for row in rows]
+    share, n_hits, p_adjusted, is_listed = (
+        np.array([row[name] for row in rows])
+        for name in ("share", "n_hits", "p_adjusted", "is_enriched")
+    )
+    n_tested = enrichment.attrs["details"]["panels"][MINED]["n_tested"]
     return [
         PaperFigure(
             "figure-5-enrichment",
             "Figure 5: enriched terms",
-            drawings.enriched_terms(
-                [names[i] for i in best],
-                n_hits[best] / max(1, int(here["n_query"])),
-                n_hits[best],
-                adjusted[best],
-                is_enriched=is_enriched(adjusted, q)[best],
-            ),
-            f"The {best.size} terms of lowest p in the mined panel",
-            f"The {best.size} terms of lowest p of {counts[MINED]['n_tested']:,} tested; filled "
-            f"dots count as enriched (adjusted p < {P_CUTOFF}, q < {Q_CUTOFF}). "
-            f"{enrichment_words(enrichment)}",
+            drawings.enriched_terms(names, share, n_hits, p_adjusted, is_enriched=is_listed),
+            f"The {len(rows)} terms of lowest p in the mined panel",
+            f"The {len(rows)} terms of lowest p of {n_tested:,} tested; filled dots count as "
+            f"enriched (adjusted p < {P_CUTOFF}, q < {Q_CUTOFF}). {enrichment_words(enrichment)}",
         )
     ]
 
@@ -280,16 +276,10 @@ def group_rows(groups: xr.Dataset) -> list[dict[str, object]]:
 
 
 def term_rows(enrichment: xr.Dataset) -> list[dict[str, object]]:
-    """Return the mined panel's terms of lowest p."""
-    here, best = _best_terms(enrichment)
-    columns = ("n_hits", "n_genes", "p_value", "p_adjusted", "q_value")
-    values = {name: here[name].values for name in columns}
-    terms, names, hits = (texts(here, name) for name in ("term", "term_name", "hits"))
-    return [
-        {"term": terms[i], "name": names[i], "hits": hits[i]}
-        | {name: column[i] for name, column in values.items()}
-        for i in best
-    ]
+    """Return the mined panel's terms of lowest p; `term_table` has all."""
+    columns = term_table(enrichment).columns
+    rows = zip(*(values[:N_TERMS] for values in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def term_table(enrichment: xr.Dataset) -> Table:
@@ -297,32 +287,21 @@ def term_table(enrichment: xr.Dataset) -> Table:
     here = enrichment.isel(panel=texts(enrichment, "panel").index(MINED))
     p, n_query = here["p_value"].values, max(1, int(here["n_query"]))
     order = np.argsort(p, kind="stable")[: int(np.isfinite(p).sum())]
-    adjusted, q, n_hits = (here[n].values[order] for n in ("p_adjusted", "q_value", "n_hits"))
-    columns = {
-        "term": texts(here, "term"),
-        "name": texts(here, "term_name"),
-        "n_hits": here["n_hits"].values.tolist(),
-        "n_genes": here["n_genes"].values.tolist(),
-        "p_value": p.tolist(),
-        "p_adjusted": here["p_adjusted"].values.tolist(),
-        "q_value": here["q_value"].values.tolist(),
-        "hits": texts(here, "hits"),
-    }
+    numbers = ("n_hits", "n_genes", "p_value", "p_adjusted", "q_value")
+    found = {name: here[name].values[order] for name in numbers}
+    term, name, hits = (texts(here, one, order) for one in ("term", "term_name", "hits"))
+    strength = -np.log10(np.maximum(found["p_adjusted"], 1e-300))
     return Table(
         "terms",
         "Tested terms of the mined panel, of lowest p first",
         {
-            **{name: [values[i] for i in order] for name, values in columns.items()},
-            "share": (n_hits / n_query).tolist(),
-            "strength": (-np.log10(np.maximum(adjusted, 1e-300))).tolist(),
-            "is_enriched": is_enriched(adjusted, q).tolist(),
+            "term": term,
+            "name": name,
+            **{one: values.tolist() for one, values in found.items()},
+            "hits": hits,
+            "share": (found["n_hits"] / n_query).tolist(),
+            "strength": strength.tolist(),
+            "is_enriched": is_enriched(found["p_adjusted"], found["q_value"]).tolist(),
         },
         n_embedded=N_TERMS,
     )
-
-
-def _best_terms(enrichment: xr.Dataset) -> tuple[xr.Dataset, NDArray[np.int64]]:
-    """Return the mined panel's enrichment, and where its terms of lowest p stand."""
-    here = enrichment.isel(panel=texts(enrichment, "panel").index(MINED))
-    p = here["p_value"].values
-    return here, np.argsort(p, kind="stable")[: min(N_TERMS, int(np.isfinite(p).sum()))]

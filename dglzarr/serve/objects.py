@@ -253,16 +253,47 @@ def _metadata(store: Store) -> bytes:
 # ---------------------------------------------------------------- bytes
 
 
+class _Part(NamedTuple):
+    """What of an object is given: from where to where, with which status and headers."""
+
+    start: int
+    stop: int
+    status: int
+    headers: dict[str, str]
+
+
+def _part(request: Request, size: int, tag: str) -> _Part:
+    """Return what of an object a request asks for; nothing where its client has it already.
+
+    Raises
+    ------
+    BadRange
+        When it lies beyond the end.
+    """
+    if _is_known(request, tag):
+        return _Part(0, 0, 304, {"etag": tag})
+    part = _range(request, size, tag)
+    start, stop = part or (0, size)
+    headers = {"etag": tag, "accept-ranges": "bytes", "content-length": str(stop - start)}
+    if part:
+        headers["content-range"] = f"bytes {start}-{stop - 1}/{size}"
+    return _Part(start, stop, 206 if part else 200, headers)
+
+
+def _is_told_alone(request: Request, part: _Part) -> bool:
+    """Return whether an answer has no content."""
+    return request.method == "HEAD" or part.status == 304
+
+
+def _kind(file: FilePlace) -> str:
+    return "application/json" if file.suffix == ".json" else "application/octet-stream"
+
+
 def _bytes(request: Request, content: bytes, name: str) -> Response:
-    headers = _headers(f'"{name}"', len(content))
-    if _is_known(request, headers["etag"]):
-        return _not_changed(headers["etag"])
-    part = _range(request, len(content), headers["etag"])
-    if part is None:
-        return Response(content, 200, headers, "application/json")
-    start, stop = part
-    headers["content-range"] = f"bytes {start}-{stop - 1}/{len(content)}"
-    return Response(content[start:stop], 206, headers, "application/json")
+    """Return bytes or a range of them."""
+    part = _part(request, len(content), f'"{name}"')
+    given = b"" if _is_told_alone(request, part) else content[part.start : part.stop]
+    return Response(given, part.status, part.headers, "application/json")
 
 
 def _object(request: Request, file: BucketPath, name: str) -> Response:
@@ -271,20 +302,11 @@ def _object(request: Request, file: BucketPath, name: str) -> Response:
         known = file.bucket.info(file.key)
     except FileNotFoundError as error:
         raise NotFound("There is no such object.") from error
-    size, tag = int(known["size"]), f'"{name}-{known["e_tag"].strip(chr(34))}"'
-    headers, part = _headers(tag, size), _range(request, size, tag)
-    if _is_known(request, tag):
-        return _not_changed(tag)
-    start, stop = part or (0, size)
-    headers["content-length"] = str(stop - start)
-    if part:
-        headers["content-range"] = f"bytes {start}-{stop - 1}/{size}"
-    status = 206 if part else 200
-    if request.method == "HEAD":
-        return Response(status_code=status, headers=headers)
-    content = bytes(file.bucket.ranges(file.key, [start], [stop])[0]) if stop > start else b""
-    kind = "application/json" if file.suffix == ".json" else "application/octet-stream"
-    return Response(content, status, headers, kind)
+    part = _part(request, int(known["size"]), f'"{name}-{known["e_tag"].strip(chr(34))}"')
+    content = b""
+    if part.stop > part.start and not _is_told_alone(request, part):
+        content = bytes(file.bucket.ranges(file.key, [part.start], [part.stop])[0])
+    return Response(content, part.status, part.headers, _kind(file))
 
 
 def _file(request: Request, file: FilePlace, name: str) -> Response:
@@ -293,25 +315,15 @@ def _file(request: Request, file: FilePlace, name: str) -> Response:
         return _object(request, file, name)
     descriptor = _open(file)
     found = os.fstat(descriptor)
-    size, tag = found.st_size, f'"{name}-{found.st_size:x}-{found.st_mtime_ns:x}"'
-    headers = _headers(tag, size)
     try:
-        part = _range(request, size, tag)
+        part = _part(request, found.st_size, f'"{name}-{found.st_size:x}-{found.st_mtime_ns:x}"')
     except BadRange:
         os.close(descriptor)
         raise
-    if _is_known(request, tag):
+    if _is_told_alone(request, part):
         os.close(descriptor)
-        return _not_changed(tag)
-    start, stop = part or (0, size)
-    headers["content-length"] = str(stop - start)
-    if part:
-        headers["content-range"] = f"bytes {start}-{stop - 1}/{size}"
-    if request.method == "HEAD":
-        os.close(descriptor)
-        return Response(status_code=206 if part else 200, headers=headers)
-    kind = "application/json" if file.suffix == ".json" else "application/octet-stream"
-    return _Streamed(descriptor, start, stop, 206 if part else 200, headers, kind)
+        return Response(status_code=part.status, headers=part.headers)
+    return _Streamed(descriptor, part, _kind(file))
 
 
 def _open(file: Path) -> int:
@@ -329,17 +341,10 @@ def _open(file: Path) -> int:
 class _Streamed(StreamingResponse):
     """A stretch of an open file in pieces; closed when it ends, also where nobody listens."""
 
-    def __init__(
-        self,
-        descriptor: int,
-        start: int,
-        stop: int,
-        status: int,
-        headers: dict[str, str],
-        kind: str,
-    ) -> None:
+    def __init__(self, descriptor: int, part: _Part, kind: str) -> None:
         self._file: int | None = descriptor
-        super().__init__(_pieces(descriptor, start, stop), status, headers, kind)
+        pieces = _pieces(descriptor, part.start, part.stop)
+        super().__init__(pieces, part.status, part.headers, kind)
 
     async def __call__(self, *asgi: Any) -> None:  # noqa: ANN401
         try:
@@ -365,14 +370,6 @@ async def _pieces(descriptor: int, start: int, stop: int) -> AsyncIterator[bytes
             raise OSError("a file has ended before it should")
         start += len(piece)
         yield piece
-
-
-def _not_changed(tag: str) -> Response:
-    return Response(status_code=304, headers={"etag": tag})
-
-
-def _headers(tag: str, size: int) -> dict[str, str]:
-    return {"etag": tag, "accept-ranges": "bytes", "content-length": str(size)}
 
 
 def _is_known(request: Request, tag: str) -> bool:

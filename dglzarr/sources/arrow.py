@@ -16,14 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from dglzarr.errors import ConfigError, SourceError
-from dglzarr.sources.base import (
-    LeftOut,
-    Reading,
-    Source,
-    name_notes,
-    series_name,
-    symbols_or_none,
-)
+from dglzarr.sources.base import LeftOut, Reading, Source, matrix_source
 from dglzarr.sources.columns import (
     RESERVED_ROWS,
     check_header,
@@ -193,19 +186,9 @@ def _upright(
         check_ids(path.name, genes, samples)
     unused = LeftOut.group("columns", (("text", name) for name in text if name not in names))
     named = cells[1] if place is not None else pair_symbols(genes)
-    symbols = symbols_or_none(named, genes) if named is not None else None
-    return Source(
-        path=path,
-        format=kind,
-        samples=samples,
-        genes=genes,
-        series=series_name(path),
-        platform=[""] * len(samples),
-        values=ArrowValues(path, kind, tuple(samples), n_rows, dropped=dropped),
-        gene_symbol=symbols,
-        left_out=(*unused, *found.left_out, *counters),
-        notes=name_notes(genes, symbols),
-    )
+    values = ArrowValues(path, kind, tuple(samples), n_rows, dropped=dropped)
+    left_out = (*unused, *found.left_out, *counters)
+    return matrix_source(path, kind, samples, genes, values, symbols=named, left_out=left_out)
 
 
 def _turned(

@@ -223,6 +223,28 @@ def name_notes(genes: Sequence[str], symbols: Sequence[str] | None) -> tuple[str
     return (f"{n}, as spreadsheets make them, and taken for no symbol: {told_dates(dates)}",)
 
 
+def matrix_source(
+    path: Path,
+    kind: SourceFormat,
+    samples: list[str],
+    genes: list[str],
+    values: Values,
+    *,
+    symbols: Sequence[str] | None = None,
+    notes: tuple[str, ...] = (),
+    **more: Any,  # noqa: ANN401
+) -> Source:
+    """Return an opened file, whose series is that of its name and whose platform is unknown.
+
+    ``symbols`` are a column of the file, which may repeat its ids. ``more`` are other attributes of
+    a `Source`, also series and platform where the file tells them.
+    """
+    known = symbols_or_none(symbols, genes) if symbols else None
+    told = {"series": series_name(path), "platform": [""] * len(samples), **more}
+    notes = (*notes, *name_notes(genes, known))
+    return Source(path, kind, samples, genes, values=values, gene_symbol=known, notes=notes, **told)
+
+
 def first_repeat(names: Sequence[str]) -> str | None:
     """Return the first name that occurs a second time, or None.
 

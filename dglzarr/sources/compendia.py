@@ -19,15 +19,7 @@ import h5py
 import numpy as np
 
 from dglzarr.errors import SourceError
-from dglzarr.sources.base import (
-    LeftOut,
-    Reading,
-    Source,
-    Values,
-    name_notes,
-    series_name,
-    symbols_or_none,
-)
+from dglzarr.sources.base import LeftOut, Reading, Source, Values, matrix_source
 from dglzarr.sources.chosen import keep_samples, series_of
 from dglzarr.sources.chunked import Chunked
 from dglzarr.sources.columns import check_unique, find_symbols
@@ -127,19 +119,9 @@ def read_archs4(path: Path, reading: Reading = Reading()) -> Source:
         labels = {} if reading.is_bare else _archs4_labels(file, len(samples))
         series = [""] * len(samples) if reading.is_bare else _archs4_series(file, len(samples))
         kept, left_out = _bulk_samples(file, samples, reading)
-    source = Source(
-        path=path,
-        format="archs4",
-        samples=samples,
-        genes=genes,
-        series=series_name(path),
-        platform=[""] * len(samples),
-        values=values,
-        gene_symbol=symbols_or_none(symbols, genes),
-        labels=labels,
-        sample_series=series if any(series) else None,
-        notes=(*notes, *name_notes(genes, symbols)),
-        is_lazy=True,
+    more = {"sample_series": series if any(series) else None, "is_lazy": True}
+    source = matrix_source(
+        path, "archs4", samples, genes, values, symbols=symbols, notes=notes, labels=labels, **more
     )
     return keep_samples(source, kept, left_out) if left_out else source
 
@@ -270,18 +252,8 @@ def read_h5ad(path: Path, reading: Reading = Reading()) -> Source:
         values = _anndata_values(path, found, (len(samples), len(genes)))
     place = find_symbols(["id", *columns])
     symbols = [*columns.values()][place - 1] if place else None
-    return Source(
-        path=path,
-        format="h5ad",
-        samples=samples,
-        genes=genes,
-        series=series_name(path),
-        platform=[""] * len(samples),
-        values=values,
-        gene_symbol=symbols_or_none(symbols, genes) if symbols else None,
-        labels=fields,
-        notes=name_notes(genes, symbols),
-        is_lazy=True,
+    return matrix_source(
+        path, "h5ad", samples, genes, values, symbols=symbols, labels=fields, is_lazy=True
     )
 
 

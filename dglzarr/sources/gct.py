@@ -7,13 +7,14 @@ read by slices of samples.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from dglzarr.errors import SourceError
-from dglzarr.sources.base import Source, name_notes, series_name, symbols_or_none
+from dglzarr.sources.base import Source, matrix_source
 from dglzarr.sources.columns import check_ids, check_unique, find_symbols, sort_columns
 from dglzarr.sources.hdf5 import check_chunk, find_dataset, strings, told
 from dglzarr.sources.matrix import Layout, check_samples, read_matrix, require_rows
@@ -68,20 +69,9 @@ def read_gct(
         )
     if not value_columns:
         check_ids(stream.name, genes, samples)
-    names = symbols_or_none(matrix.text[1], genes) if symbols else None
-    return Source(
-        path=stream.path,
-        format="gct",
-        samples=samples,
-        genes=genes,
-        series=series_name(stream.path),
-        platform=[""] * len(samples),
-        values=matrix.values,
-        gene_symbol=names,
-        labels=labels,
-        left_out=left_out,
-        notes=name_notes(genes, names),
-    )
+    named = matrix.text[1] if symbols else None
+    more: dict[str, Any] = {"labels": labels, "left_out": left_out}
+    return matrix_source(stream.path, "gct", samples, genes, matrix.values, symbols=named, **more)
 
 
 def _header(stream: TextStream, n_columns: int) -> list[str]:
@@ -197,23 +187,12 @@ def _open_gctx(path: Path, file: h5py.File) -> Source:
     check_ids(path.name, genes, samples)
     fields = _fields(row, len(genes))
     place = find_symbols(["id", *fields])
-    symbols = None
-    if place is not None:
-        symbols = symbols_or_none(strings(row[[*fields][place - 1]]), genes)
-    return Source(
-        path=path,
-        format="gctx",
-        samples=samples,
-        genes=genes,
-        series=series_name(path),
-        platform=[""] * len(samples),
-        values=GctxValues(path, (len(samples), len(genes))),
-        gene_symbol=symbols,
-        labels={
-            name: _known(strings(values)) for name, values in _fields(column, len(samples)).items()
-        },
-        notes=name_notes(genes, symbols),
-        is_lazy=True,
+    symbols = None if place is None else strings(row[[*fields][place - 1]])
+    told = _fields(column, len(samples)).items()
+    labels = {name: _known(strings(values)) for name, values in told}
+    values = GctxValues(path, (len(samples), len(genes)))
+    return matrix_source(
+        path, "gctx", samples, genes, values, symbols=symbols, labels=labels, is_lazy=True
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dglzarr.errors import SourceError
-from dglzarr.sources.base import LeftOut, Source, name_notes, series_name, symbols_or_none
+from dglzarr.sources.base import LeftOut, Source, matrix_source, series_name
 from dglzarr.sources.matrix import Layout, check_samples, read_matrix, require_rows
 from dglzarr.sources.text import TextStream, header_cells, unquote
 
@@ -51,18 +51,16 @@ def read_series_matrix(stream: TextStream, *, scratch: Path | None = None) -> So
     _expect_end(stream, (_END,))
     require_rows(stream, matrix, RNA_SEQ_REMEDY)
     stream.drain()
-    platforms = _platforms(stream, fields, samples)
-    return Source(
-        path=stream.path,
-        format="series-matrix",
-        samples=samples,
-        genes=matrix.text[0],
+    return matrix_source(
+        stream.path,
+        "series-matrix",
+        samples,
+        matrix.text[0],
+        matrix.values,
         series=series_name(stream.path, fields.first("!Series_geo_accession")),
-        platform=platforms,
-        values=matrix.values,
+        platform=_platforms(stream, fields, samples),
         labels=_series_labels(stream, fields, samples),
         left_out=matrix.left_out,
-        notes=name_notes(matrix.text[0], None),
     )
 
 
@@ -355,17 +353,16 @@ def _join_samples(stream: TextStream, family: _Family) -> Source:
         values = RowValues(rows, len(genes))[:]
         kept = np.flatnonzero(~np.isnan(values).all(axis=0))
         genes, rows = [genes[place] for place in kept], list(values[:, kept])
-    return Source(
-        path=stream.path,
-        format="soft",
-        samples=[sample.name for sample in samples],
-        genes=genes,
+    return matrix_source(
+        stream.path,
+        "soft",
+        [sample.name for sample in samples],
+        genes,
+        RowValues(rows, len(genes)),
         series=series_name(stream.path, family.declared),
         platform=[sample.platform for sample in samples],
-        values=RowValues(rows, len(genes)),
         labels=_soft_labels(samples),
         left_out=left_out,
-        notes=name_notes(genes, None),
     )
 
 
@@ -409,17 +406,15 @@ def _read_dataset(stream: TextStream, family: _Family, scratch: Path | None) -> 
             kind = subset.get("!subset_type", "subset")
             labels.add(place, kind, subset.get("!subset_description", ""))
     others = [("annotation", name) for name in columns[2:] if name not in samples]
-    symbols = symbols_or_none(matrix.text[1], matrix.text[0])
-    return Source(
-        path=stream.path,
-        format="soft",
-        samples=samples,
-        genes=matrix.text[0],
+    return matrix_source(
+        stream.path,
+        "soft",
+        samples,
+        matrix.text[0],
+        matrix.values,
+        symbols=matrix.text[1],
         series=series_name(stream.path, family.declared),
         platform=[family.platform] * len(samples),
-        values=matrix.values,
-        gene_symbol=symbols,
         labels=labels.values,
         left_out=(*LeftOut.group("columns", others), *matrix.left_out),
-        notes=name_notes(matrix.text[0], symbols),
     )

@@ -8,21 +8,13 @@ the column that covers the samples.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dglzarr.errors import SourceError
 from dglzarr.kernels.scale import are_probabilities
-from dglzarr.sources.base import (
-    LeftOut,
-    Reading,
-    Source,
-    SourceFormat,
-    Values,
-    name_notes,
-    series_name,
-    symbols_or_none,
-)
+from dglzarr.sources.base import LeftOut, Reading, Source, SourceFormat, Values, matrix_source
 from dglzarr.sources.columns import (
     Columns,
     check_header,
@@ -34,13 +26,7 @@ from dglzarr.sources.columns import (
 )
 from dglzarr.sources.matrix import Layout, TextMatrix, check_samples, read_matrix, require_rows
 from dglzarr.sources.text import TextStream, header_cells, read_rows, split_cells
-from dglzarr.sources.wide import (
-    Picked,
-    gene_columns,
-    has_samples_in_rows,
-    pair_symbols,
-    sort_rows,
-)
+from dglzarr.sources.wide import Picked, gene_columns, has_samples_in_rows, pair_symbols, sort_rows
 
 PLATFORM_COLUMNS = ("platform", "platform_id")
 """Columns of a sample sheet that name the platform."""
@@ -171,19 +157,14 @@ def turned_source(
     """
     found = sort_rows(path.name, *text)
     is_whole = found.rows.size == values.shape[0]
-    symbols = pair_symbols(genes)
-    return Source(
-        path=path,
-        format=kind,
-        samples=found.samples,
-        genes=genes,
-        series=series_name(path),
-        platform=[""] * len(found.samples),
-        values=values if is_whole else Picked(values, found.rows),
-        gene_symbol=symbols and symbols_or_none(symbols, genes),
-        labels=found.labels,
-        left_out=found.left_out,
-        notes=("samples are in rows", *name_notes(genes, symbols)),
+    values = values if is_whole else Picked(values, found.rows)
+    more: dict[str, Any] = {
+        "labels": found.labels,
+        "left_out": found.left_out,
+        "notes": ("samples are in rows",),
+    }
+    return matrix_source(
+        path, kind, found.samples, genes, values, symbols=pair_symbols(genes), **more
     )
 
 
@@ -191,18 +172,9 @@ def _as_source(path: Path, matrix: TextMatrix, found: Columns, samples: list[str
     """Return a parsed table as a source."""
     genes = matrix.text[0]
     named = matrix.text[1] if found.symbols is not None else pair_symbols(genes)
-    symbols = symbols_or_none(named, genes) if named is not None else None
-    return Source(
-        path=path,
-        format="table",
-        samples=samples,
-        genes=genes,
-        series=series_name(path),
-        platform=[""] * len(samples),
-        values=matrix.values,
-        gene_symbol=symbols,
-        left_out=(*found.left_out, *matrix.left_out),
-        notes=name_notes(genes, symbols),
+    left_out = (*found.left_out, *matrix.left_out)
+    return matrix_source(
+        path, "table", samples, genes, matrix.values, symbols=named, left_out=left_out
     )
 
 

@@ -29,6 +29,7 @@ from dglzarr.evaluation.panels import (
 )
 from dglzarr.evaluation.sketch import sketch_training
 from dglzarr.kernels.panels import SELECTORS
+from dglzarr.storage.declare import text_array
 from dglzarr.storage.options import Run
 from dglzarr.storage.rows import read_array
 from dglzarr.storage.schemas import CANDIDATES, NORMALIZED, SAMPLES
@@ -137,6 +138,6 @@ def _labels(panels: Sequence[Panel]) -> dict[str, NDArray[Any]]:
     return {
         **panel_labels(panels, [f"{panel.name}/{panel.size}" for panel in panels]),
         "position": positions(panels),
-        "family": np.array([panel.family for panel in panels], dtype=np.dtypes.StringDType()),
+        "family": text_array([panel.family for panel in panels]),
         "size": np.array([panel.size for panel in panels], dtype=np.int32),
     }

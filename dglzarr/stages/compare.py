@@ -19,6 +19,7 @@ from dglzarr.evaluation.predictors import PredictorName
 from dglzarr.kernels.comparison import bootstrap_interval, paired_test
 from dglzarr.kernels.metrics import SIGNIFICANT, known_means
 from dglzarr.kernels.panels import SELECTORS
+from dglzarr.storage.declare import text_array
 from dglzarr.storage.options import Run, choice
 from dglzarr.storage.schemas import CANDIDATES, COMPARISON, EVALUATION
 from dglzarr.storage.stage import stage
@@ -123,23 +124,22 @@ def compare(
 
 
 def _labels(folds: Sequence[xr.Dataset], candidates: xr.Dataset) -> dict[str, NDArray[Any]]:
-    text = np.dtypes.StringDType()
     tested = [fold["judged_cohort"].values == HELD_OUT for fold in folds]
-    kind = np.array(["baseline", *candidates["kind"].values], dtype=text)
-    family = np.array([BASELINE, *candidates["family"].values], dtype=text)
+    kind = text_array(["baseline", *candidates["kind"].values])
+    family = text_array([BASELINE, *candidates["family"].values])
     size = np.array([0, *candidates["size"].values], dtype=np.int32)
     rows = dict(zip(zip(family.tolist(), size.tolist(), strict=True), kind.tolist(), strict=True))
     panel = [f"{BASELINE}/0", *candidates["panel"].values]
     sizes = [int(here.sum()) for here in tested]
     return {
-        "panel": np.array(panel, dtype=text),
+        "panel": text_array(panel),
         "kind": kind,
         "family": family,
         "size": size,
-        "predictor": folds[0]["predictor"].values.astype(text),
-        "row": np.array([f"{name}/{n}" for name, n in rows], dtype=text),
-        "row_kind": np.array(list(rows.values()), dtype=text),
-        "row_family": np.array([name for name, _ in rows], dtype=text),
+        "predictor": text_array(folds[0]["predictor"].values),
+        "row": text_array([f"{name}/{n}" for name, n in rows]),
+        "row_kind": text_array(list(rows.values())),
+        "row_family": text_array([name for name, _ in rows]),
         "row_size": np.array([n for _, n in rows], dtype=np.int32),
         "sample": _joined(folds, tested, "judged_sample"),
         "series": _joined(folds, tested, "judged_series"),
@@ -155,7 +155,7 @@ def _joined(
     folds: Sequence[xr.Dataset], tested: Sequence[NDArray[np.bool_]], name: str
 ) -> NDArray[Any]:
     parts = [fold[name].values[here] for fold, here in zip(folds, tested, strict=True)]
-    return np.concatenate(parts).astype(np.dtypes.StringDType())
+    return text_array(np.concatenate(parts))
 
 
 def _panel_arrays(folds: Sequence[xr.Dataset]) -> dict[str, NDArray[Any]]:

@@ -16,6 +16,7 @@ from dglzarr.kernels.agreement import STATISTICS, sum_agreement
 from dglzarr.kernels.deeplift import forward
 from dglzarr.kernels.moments import standardize
 from dglzarr.models.files import encoder_layers, load_model, load_model_once, predict
+from dglzarr.storage.declare import text_array
 from dglzarr.storage.files import place_of
 from dglzarr.storage.options import Run
 from dglzarr.storage.rows import Rows
@@ -75,7 +76,7 @@ def encode(
             "gene": ds["gene"].values,
             "latent_unit": np.arange(n_latent, dtype=np.int32),
             "region": np.arange(-(-ds.sizes["sample"] // length), dtype=np.int32),
-            "statistic": np.array(STATISTICS, dtype=np.dtypes.StringDType()),
+            "statistic": text_array(STATISTICS),
         }
         create_store(claim, labels, region_length=length)
     map_regions(

@@ -16,6 +16,7 @@ from dglzarr.errors import ConfigError, SourceError
 from dglzarr.kernels.enrichment import Enrichment, enrich_terms, is_enriched
 from dglzarr.sources.identifiers import first_symbol, strip_version
 from dglzarr.sources.terms import Namespace, Terms, read_gmt, read_ontology
+from dglzarr.storage.declare import text_array
 from dglzarr.storage.options import Options, Run, choice
 from dglzarr.storage.schemas import ENRICHMENT, LANDMARKS
 from dglzarr.storage.stage import stage
@@ -130,11 +131,10 @@ def _read_terms(options: EnrichOptions) -> tuple[Terms, str]:
 
 
 def _labels(ds: xr.Dataset, terms: Terms) -> dict[str, NDArray[Any]]:
-    text = np.dtypes.StringDType()
     return {
         **{name: ds[name].values for name in ("panel", "kind")},
-        "term": np.array(terms.ids, dtype=text),
-        "term_name": np.array(terms.names, dtype=text),
+        "term": text_array(terms.ids),
+        "term_name": text_array(terms.names),
     }
 
 
@@ -207,4 +207,4 @@ def _hits(is_query: NDArray[np.bool_], members: csr_array, genes: list[str]) -> 
     """Return the panel's genes in each term, joined by "/"."""
     rows = (members.indices[a:b] for a, b in zip(members.indptr, members.indptr[1:], strict=False))
     joined = ["/".join(genes[i] for i in row if is_query[i]) for row in rows]
-    return np.array(joined, dtype=np.dtypes.StringDType())
+    return text_array(joined)

@@ -45,6 +45,7 @@ from dglzarr.kernels.comparison import bootstrap_interval, paired_test
 from dglzarr.kernels.metrics import known_mean
 from dglzarr.models.options import DGexOptions
 from dglzarr.query import gene_keys
+from dglzarr.storage.declare import text_array
 from dglzarr.storage.options import Run, choice
 from dglzarr.storage.rows import read_array
 from dglzarr.storage.schemas import EVALUATION, NORMALIZED, SAMPLES
@@ -367,13 +368,12 @@ def _evaluate_panel(
 def _labels(
     ds: xr.Dataset, panels: Sequence[Panel], names: Sequence[str], options: EvaluateOptions
 ) -> dict[str, NDArray[Any]]:
-    text = np.dtypes.StringDType()
     return {
         **{name: ds[name].values for name in ("gene", "gene_symbol")},
         **panel_labels(panels, [panel.name for panel in panels]),
-        "predictor": np.array(options.predictors, dtype=text),
-        "cohort": np.array(names, dtype=text),
-        "bound": np.array(["low", "high"], dtype=text),
+        "predictor": text_array(options.predictors),
+        "cohort": text_array(names),
+        "bound": text_array(["low", "high"]),
     }
 
 
@@ -385,12 +385,11 @@ def _sample_labels(
     parts += [[read_array(c, n) for n in ("sample", "series")] for c in cohorts]
     sample, series = (list(v) for v in zip(*parts, strict=True))
     cohort = [name for name, values in zip(names, sample, strict=True) for _ in values]
-    text = np.dtypes.StringDType()
     return {
         "judged": np.arange(len(cohort), dtype=np.int32),
-        "judged_sample": np.concatenate(sample).astype(text),
-        "judged_series": np.concatenate(series).astype(text),
-        "judged_cohort": np.array(cohort, dtype=text),
+        "judged_sample": text_array(np.concatenate(sample)),
+        "judged_series": text_array(np.concatenate(series)),
+        "judged_cohort": text_array(cohort),
     }
 
 
@@ -459,7 +458,7 @@ def _cohort_notes(
     return {
         "n_samples": np.array(n_samples),
         "n_series": np.array(n_series),
-        "reason": np.array(reasons, dtype=np.dtypes.StringDType()),
+        "reason": text_array(reasons),
     }
 
 

@@ -19,6 +19,7 @@ from dglzarr.kernels.deeplift import forward
 from dglzarr.kernels.grouping import Grouping, Linkage, group_samples, principal_components
 from dglzarr.kernels.moments import standardize
 from dglzarr.models.files import encoder_layers, load_model
+from dglzarr.storage.declare import text_array
 from dglzarr.storage.files import place_of
 from dglzarr.storage.options import Options, Run, choice
 from dglzarr.storage.rows import Rows
@@ -247,14 +248,13 @@ def _representations(
 def _labels(
     labelled: Labelled, is_trained_on: NDArray[np.bool_], kinds: Mapping[str, str]
 ) -> dict[str, NDArray[Any]]:
-    text = np.dtypes.StringDType()
     return {
-        **{name: getattr(labelled, name).astype(text) for name in ("sample", "series", "group")},
+        **{name: text_array(getattr(labelled, name)) for name in ("sample", "series", "group")},
         "is_trained_on": is_trained_on,
-        "representation": np.array(list(kinds), dtype=text),
-        "kind": np.array(list(kinds.values()), dtype=text),
+        "representation": text_array(list(kinds)),
+        "kind": text_array(list(kinds.values())),
         "merge": np.arange(len(is_trained_on) - 1, dtype=np.int32),
-        "node": np.array(["left", "right", "distance", "samples"], dtype=text),
+        "node": text_array(["left", "right", "distance", "samples"]),
     }
 
 

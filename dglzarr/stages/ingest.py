@@ -20,7 +20,7 @@ from dglzarr.kernels.scale import FROM_ZERO, Scale, Unit
 from dglzarr.sources import Reading, read_source
 from dglzarr.sources.base import SamplesIn
 from dglzarr.sources.scaled import Scaled, find_scale
-from dglzarr.storage.declare import shard_samples
+from dglzarr.storage.declare import shard_samples, text_array
 from dglzarr.storage.files import check_file, place_of, readable, scratch_of
 from dglzarr.storage.options import Options, Run, choice
 from dglzarr.storage.schemas import RAW, RAW_LINK
@@ -301,17 +301,13 @@ def raw_labels(table: Source) -> dict[str, NDArray[Any]]:
     names = sorted(table.labels)
     n = len(table.samples)
     series = table.sample_series or [""] * n
-    label_values = _text([table.labels[name] for name in names]).reshape(len(names), n)
+    label_values = text_array([table.labels[name] for name in names]).reshape(len(names), n)
     return {
-        "sample": _text(table.samples),
-        "gene": _text(table.genes),
-        "gene_symbol": _text(table.gene_symbol or [""] * len(table.genes)),
-        "series": _text([own or table.series for own in series]),
-        "platform": _text(table.platform),
-        "label": _text(names),
+        "sample": text_array(table.samples),
+        "gene": text_array(table.genes),
+        "gene_symbol": text_array(table.gene_symbol or [""] * len(table.genes)),
+        "series": text_array([own or table.series for own in series]),
+        "platform": text_array(table.platform),
+        "label": text_array(names),
         "sample_label": label_values.T.copy(),  # Zarr writes text in the order of memory
     }
-
-
-def _text(values: Sequence[Any]) -> NDArray[Any]:
-    return np.array(values, dtype=np.dtypes.StringDType())

@@ -12,6 +12,7 @@ import numpy as np
 
 from dglzarr.errors import ConfigError, hint
 from dglzarr.evaluation.cohorts import kept_samples
+from dglzarr.storage.declare import text_array
 from dglzarr.storage.options import Options, Run, choice
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.schemas import CONTRIBUTIONS, NORMALIZED, SCORES
@@ -160,7 +161,7 @@ def _group_scores(
             total[index] += part
     n_grouped = np.bincount(code[is_grouped], minlength=len(groups))
     return (
-        np.array(groups, dtype=np.dtypes.StringDType()),
+        text_array(groups),
         {"group_score": np.abs(total / n_grouped[:, np.newaxis]), "n_grouped": n_grouped},
     )
 

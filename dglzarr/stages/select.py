@@ -37,6 +37,7 @@ from dglzarr.evaluation.sketch import sketch_training
 from dglzarr.kernels.panels import SELECTORS
 from dglzarr.kernels.penalties import panel_gain
 from dglzarr.query import gene_keys
+from dglzarr.storage.declare import text_array
 from dglzarr.storage.options import Run, choice
 from dglzarr.storage.schemas import LANDMARKS, SAMPLES, SCORES
 from dglzarr.storage.stage import stage
@@ -232,5 +233,5 @@ def _labels(ds: xr.Dataset, chosen: list[Panel]) -> dict[str, NDArray[Any]]:
         **{name: ds[name].values for name in ("gene", "gene_id", "gene_symbol")},
         **panel_labels(chosen, [panel.name for panel in chosen]),
         "position": positions(chosen),
-        "selector": np.array(how, dtype=np.dtypes.StringDType()),
+        "selector": text_array(how),
     }

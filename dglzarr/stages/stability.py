@@ -14,6 +14,7 @@ from pydantic import model_validator
 
 from dglzarr.evaluation.cohorts import kept_samples
 from dglzarr.kernels.stability import panel_overlap, rank_correlation, rank_genes
+from dglzarr.storage.declare import text_array
 from dglzarr.storage.options import Options, Run, choice
 from dglzarr.storage.schemas import SAMPLES, SCORES, STABILITY
 from dglzarr.storage.stage import stage
@@ -127,7 +128,7 @@ def stability(
     is_landmark = rank <= n_landmarks
     overlap, correlation = panel_overlap(is_landmark), rank_correlation(score)
     if claim.state == "new":
-        names = np.array(list(replicates), dtype=np.dtypes.StringDType())
+        names = text_array(list(replicates))
         labels = {n: opened[0][n].values for n in ("gene", "gene_id", "gene_symbol")}
         create_store(claim, {**labels, "replicate": names, "other": names})
     seeds = np.array([name.startswith("seed-") for name in replicates])

@@ -15,6 +15,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from dglzarr.errors import StoreError
+from dglzarr.storage.declare import text_array
 from dglzarr.storage.finished import is_one_object, read_object
 from dglzarr.storage.rows import Rows, read_pinned
 
@@ -81,7 +82,7 @@ def _values(
     dims = stores[0].arrays[name]["dimension_names"]
     known = list(dict.fromkeys(label for some in labels for label in some))
     if name == "label":
-        return np.array(known, np.dtypes.StringDType())
+        return text_array(known)
     if dims == [name]:
         return _index(stores, name)
     if is_matrix:

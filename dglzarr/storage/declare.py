@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from dglzarr.errors import SchemaError
 from dglzarr.kernels.split import SPLITS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import xarray as xr
+    from numpy.typing import NDArray
 
 
 Written = Literal["create", "region", "finish"]
@@ -111,6 +114,11 @@ STUDY_COORDS = (
     SPLIT,
     *LABELS,
 )
+
+
+def text_array(values: Iterable[object]) -> NDArray[Any]:
+    """Return texts as stores hold them."""
+    return np.array(list(values), dtype=np.dtypes.StringDType())
 
 
 def matrix(name: str, description: str, units: str) -> ArraySpec:

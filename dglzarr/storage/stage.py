@@ -130,6 +130,11 @@ class Stage(Generic[P]):
             damage=self._damage,
         )
 
+    @property
+    def writes(self) -> str:
+        """The name of the store that it makes, the first where the body chooses of several."""
+        return self._specs[0].name
+
     def __reduce__(self) -> str:
         return str(self.__dict__["__name__"])  # a task finds it by its name
 

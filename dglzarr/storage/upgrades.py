@@ -8,11 +8,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import numpy as np
+from dglzarr.storage.declare import text_array
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import xarray as xr
 
 _SELECTORS = (
@@ -27,13 +25,14 @@ def with_kinds(ds: xr.Dataset) -> xr.Dataset:
     if "representation" in ds.dims:
         names = (str(name) for name in ds["representation"].values)
         kinds = [_kind(name[6:]) if name.startswith("panel ") else "" for name in names]
-        return ds.assign_coords(kind=("representation", _text(kinds)))
-    ds = ds.assign_coords(kind=("panel", _text(_kind(str(name)) for name in ds["panel"].values)))
+        return ds.assign_coords(kind=("representation", text_array(kinds)))
+    kinds = [_kind(str(name)) for name in ds["panel"].values]
+    ds = ds.assign_coords(kind=("panel", text_array(kinds)))
     if "row" not in ds.dims:
         return ds
     families = (str(name) for name in ds["row_family"].values)
     kinds = ["random" if name == "random" else _kind(name) for name in families]
-    return ds.assign_coords(row_kind=("row", _text(kinds)))
+    return ds.assign_coords(row_kind=("row", text_array(kinds)))
 
 
 def _kind(name: str) -> str:
@@ -54,7 +53,3 @@ def _kind(name: str) -> str:
     if re.fullmatch(r"random-\d+", name):
         return "random"
     return "subset" if name.startswith(("random-", "random of ")) else "published"
-
-
-def _text(values: Iterable[str]) -> np.ndarray[tuple[int], np.dtype[np.generic]]:
-    return np.array(list(values), dtype=np.dtypes.StringDType())

@@ -31,6 +31,7 @@ from dglzarr.stages.group import find_labelled
 from dglzarr.stages.ingest import raw_labels
 from dglzarr.stages.score import check_group_by
 from dglzarr.storage.cluster_options import LAUNCHED
+from dglzarr.storage.declare import text_array
 from dglzarr.storage.files import place_of
 from dglzarr.storage.launch import check_launch
 from dglzarr.storage.store import is_complete, open_labels
@@ -260,6 +261,5 @@ def _joint_genes(settings: Settings, train: Sequence[xr.Dataset]) -> xr.Dataset 
         for ds in train
     )
     symbols, ids = name_genes(genes, asked.feature_kind, annotation, own)
-    text = np.dtypes.StringDType()
     columns = {"gene": genes, "gene_symbol": symbols, "gene_id": ids}
-    return xr.Dataset({n: ("gene", np.array(v, dtype=text)) for n, v in columns.items()})
+    return xr.Dataset({n: ("gene", text_array(v)) for n, v in columns.items()})

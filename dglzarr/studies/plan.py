@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dglzarr.errors import ConfigError, DglzarrError, StoreError, hint, shown
 from dglzarr.kernels.panels import SELECTORS
-from dglzarr.report.page import write_report
 from dglzarr.sources import source_name
 from dglzarr.stages.candidates import CandidateOptions, candidates
 from dglzarr.stages.dedup import dedup
@@ -93,11 +92,10 @@ _REPORTED = (
     "expression", "normalized", "samples", "reconstruction", "contributions", "scores", "landmarks",
     "evaluation",
 )  # fmt: skip
-_WRITES = {
-    "join": "expression", "normalize": "normalized", "dedup": "samples", "train": "model",
-    "encode": "latent", "reconstruct": "reconstruction", "explain": "contributions",
-    "score": "scores", "select": "landmarks", "candidates": "candidates",
-    "evaluate": "evaluation", "group": "groups", "enrich": "enrichment",
+_STAGES: dict[str, Stage[Any]] = {
+    "join": join, "normalize": normalize, "dedup": dedup, "train": train, "encode": encode,
+    "reconstruct": reconstruct, "explain": explain, "score": score, "select": select,
+    "candidates": candidates, "evaluate": evaluate, "group": group, "enrich": enrich,
 }  # fmt: skip
 
 
@@ -252,15 +250,15 @@ class Plan:
         KeyError
             When there is no such step.
         """
-        if name not in {*STEPS, *_WRITES}:
+        if name not in {*STEPS, *_STAGES}:
             raise KeyError(f"no step {name!r}: expected one of {', '.join(STEPS)}")
         if name == "ingest":
             return Step(name, ingest_all, {"sources": self.sources}, f"{self.study.root}/raw")
         if name == "report":
             return self._report()
-        func, arguments = {**self._data(), **self._network(), **self._panels()}[name]
-        target = self.uri(_WRITES[name])
-        return Step(name, func, {"target": target, **arguments}, target)
+        stage = _STAGES[name]
+        target = self.uri(stage.writes)
+        return Step(name, stage, {"target": target, **self._arguments(name)}, target)
 
     def __iter__(self) -> Iterator[Step]:
         """Yield the steps that the settings ask for, in order."""
@@ -278,111 +276,39 @@ class Plan:
         names = ("train", *(("encode",) if weighs else ()), "explain", "score")
         return [self[name] for name in names]
 
-    def _data(self) -> dict[str, tuple[Stage[Any], dict[str, Any]]]:
-        settings = self.settings
-        raws = [s.raw for s in self.sources if s.options.role == "train"]
-        return {
-            "join": (
-                join,
-                {
-                    "source": raws,
-                    "seed": self.seed,
-                    "fold": self.fold,
-                    "options": settings.ingest,
-                },
-            ),
-            "normalize": (
-                normalize,
-                {"source": self.uri("expression"), "options": settings.normalize},
-            ),
-            "dedup": (
-                dedup,
-                {"source": self.uri("normalized"), "seed": self.seed, "options": settings.dedup},
-            ),
+    def _arguments(self, name: str) -> dict[str, Any]:
+        """Return what a stage is called with, but for its target."""
+        asked, uri, seed = self.settings, self.uri, {"seed": self.seed}
+        data = {"source": uri("normalized"), "samples": uri("samples")}
+        model = {"model": uri("model")}
+        training, cohorts = (
+            [s.raw for s in self.sources if s.options.role == role] for role in ("train", "cohort")
+        )
+        explained, scored = ExplainOptions.of(asked.score), ScoreOptions.of(asked.score)
+        chosen = CandidateOptions.of(asked.compare, asked.select, asked.evaluate)
+        latent = uri("latent") if explained.weighs_by_latent else None
+        detected = uri("expression") if asked.select.min_detected is not None else None
+        scores = uri("scores") if self.compares_by_scores else None
+        judged = {**data, "landmarks": uri("landmarks"), "cohorts": cohorts}
+        of_scores = {**data, "source": uri("scores"), "normalized": data["source"], **seed}
+        of_scores |= {"expression": detected, "panels": asked.evaluate.panels}
+        of_contributions = {**data, "source": uri("contributions"), "normalized": data["source"]}
+        arguments: dict[str, dict[str, Any]] = {
+            "join": {"source": training, "fold": self.fold, **seed, "options": asked.ingest},
+            "normalize": {"source": uri("expression"), "options": asked.normalize},
+            "dedup": {"source": uri("normalized"), **seed, "options": asked.dedup},
+            "train": {**data, **seed, "options": asked.train},
+            "encode": {**data, **model},
+            "reconstruct": {**data, **model, "latent": uri("latent")},
+            "explain": {**data, **model, "latent": latent, **seed, "options": explained},
+            "score": {**of_contributions, "options": scored},
+            "select": {**of_scores, "options": asked.select},
+            "candidates": {**data, "scores": scores, **seed, "options": chosen},
+            "evaluate": {**judged, **seed, "options": asked.evaluate},
+            "group": {**judged, **model, "options": asked.group},
+            "enrich": {"source": uri("landmarks"), "options": asked.enrich},
         }
-
-    def _network(self) -> dict[str, tuple[Stage[Any], dict[str, Any]]]:
-        settings, model = self.settings, {"model": self.uri("model")}
-        data = {"source": self.uri("normalized"), "samples": self.uri("samples")}
-        asked = ExplainOptions.of(settings.score)
-        return {
-            "train": (train, {**data, "seed": self.seed, "options": settings.train}),
-            "encode": (encode, {**data, **model}),
-            "reconstruct": (reconstruct, {**data, **model, "latent": self.uri("latent")}),
-            "explain": (
-                explain,
-                {
-                    **data,
-                    **model,
-                    "latent": self.uri("latent") if asked.weighs_by_latent else None,
-                    "seed": self.seed,
-                    "options": asked,
-                },
-            ),
-            "score": (
-                score,
-                {
-                    "source": self.uri("contributions"),
-                    "normalized": self.uri("normalized"),
-                    "samples": self.uri("samples"),
-                    "options": ScoreOptions.of(settings.score),
-                },
-            ),
-        }
-
-    def _panels(self) -> dict[str, tuple[Stage[Any], dict[str, Any]]]:
-        settings, panels = self.settings, self.settings.evaluate.panels
-        data = {"source": self.uri("normalized"), "samples": self.uri("samples")}
-        landmarks = {"landmarks": self.uri("landmarks")}
-        cohorts = [s.raw for s in self.sources if s.options.role == "cohort"]
-        return {
-            "select": (
-                select,
-                {
-                    "source": self.uri("scores"),
-                    "normalized": self.uri("normalized"),
-                    "samples": self.uri("samples"),
-                    "expression": (
-                        self.uri("expression") if settings.select.min_detected is not None else None
-                    ),
-                    "panels": panels,
-                    "seed": self.seed,
-                    "options": settings.select,
-                },
-            ),
-            "candidates": (
-                candidates,
-                {
-                    **data,
-                    "scores": self.uri("scores") if self.compares_by_scores else None,
-                    "seed": self.seed,
-                    "options": CandidateOptions.of(
-                        settings.compare, settings.select, settings.evaluate
-                    ),
-                },
-            ),
-            "evaluate": (
-                evaluate,
-                {
-                    **data,
-                    **landmarks,
-                    "cohorts": cohorts,
-                    "seed": self.seed,
-                    "options": settings.evaluate,
-                },
-            ),
-            "group": (
-                group,
-                {
-                    **data,
-                    **landmarks,
-                    "model": self.uri("model"),
-                    "cohorts": cohorts,
-                    "options": settings.group,
-                },
-            ),
-            "enrich": (enrich, {"source": self.uri("landmarks"), "options": settings.enrich}),
-        }
+        return arguments[name]
 
     def _report(self) -> Step:
         """Return the step that writes the page, with all that the study has by now."""
@@ -468,6 +394,8 @@ def report_standing(step: Step) -> Standing:
 
 def _write_report(*, run: Run, **arguments: Any) -> str:  # noqa: ANN401
     del run  # it takes seconds, and is always written anew
+    from dglzarr.report.page import write_report  # noqa: PLC0415  (matplotlib takes a second)
+
     return write_report(**arguments)
 
 

@@ -89,8 +89,9 @@ def test_command__its_table_is_a_file_of_accessions(tmp_path):
         (["elsewhere"], "expected an answer of http.*esearch.fcgi, got sent elsewhere"),
     ],
 )
-def test_discover__what_is_no_answer(mirror, fault, told):
+def test_discover__what_is_no_answer(mirror, monkeypatch, fault, told):
     mirror.faults = {"/entrez/eutils/esearch.fcgi": fault}
+    monkeypatch.setattr("dglzarr.access.options.FetchOptions", lambda: FAST)  # else half a minute
     with pytest.raises(RefusedError, match=told):
         discover(Client(FAST), SEARCH)
     done = CliRunner().invoke(app, ["discover", "--since", "2026"])

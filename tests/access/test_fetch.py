@@ -1,87 +1,26 @@
 """Fetching from a server of this machine that misbehaves: real sockets and files."""
 
-import fcntl
 import gzip
 import hashlib
-import json
 import os
 import re
-import resource
-import signal
-import subprocess
-import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import requests
-from typer.testing import CliRunner
 
-from dglzarr.access.cache import Cache
 from dglzarr.access.content import Checked
-from dglzarr.access.fetch import ChangedUpstreamError, Fetcher, entry_of
-from dglzarr.access.http import Client, RefusedError
+from dglzarr.access.fetch import Fetcher
 from dglzarr.access.lock import read_lock
-from dglzarr.access.options import FetchOptions
-from dglzarr.cli import app
 from dglzarr.errors import ConfigError, SourceError
 from dglzarr.settings import load_settings
-from dglzarr.studies.fetch import fetch, get_missing, wanted
-from dglzarr.studies.plan import Plan, mine
+from dglzarr.studies.fetch import fetch, get_missing
+from dglzarr.studies.plan import Plan
 from dglzarr.testing.mirror import series_folder, serving
 from tests.access.series import COUNTS, empty_matrix, matrix, ncbi_counts
-
-PROGRAM = Path(sys.executable).with_name("dglzarr")
+from tests.access.served import address_of, at, in_cache, path_of
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A folder to serve; a cache and an environment of its own."""
-    monkeypatch.setenv("DGLZARR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("DGLZARR_ROOT", raising=False)
-    monkeypatch.setenv("no_proxy", "*")
-    (tmp_path / "served").mkdir()
-    return tmp_path
-
-
-@pytest.fixture
-def asked(place, monkeypatch):
-    """Settings of accessions at a server with faults, and what fetching them told."""
-
-    def ask(accessions, faults=None, *, extra="", fast=True, **options):
-        with serving(place / "served", faults) as mirror:
-            for name, value in mirror.environment().items():
-                monkeypatch.setenv(name, value)
-            settings = write(place, accessions, extra, fast=fast)
-            outcomes = fetch(settings, **options)
-            ask.requests = [path for _, path, _ in mirror.asked]
-            ask.ranges = [asked for _, _, asked in mirror.asked if asked]
-        return {outcome.name: outcome for outcome in outcomes}
-
-    return ask
-
-
-def write(place, accessions, extra="", *, fast=True):
-    speed = "requests_per_second = 10.0\nfirst_wait = 0.05\ntime_out = 1.0\nattempts = 3\n"
-    text = f'root = "study"\n[[sources]]\ngeo = {json.dumps(accessions)}\n{extra}\n'
-    text += f"[fetch]\n{speed if fast else ''}"
-    (place / "study.toml").write_text(text, encoding="utf-8")
-    return load_settings(place / "study.toml")
-
-
-def path_of(accession):
-    return f"/{series_folder(accession)}/{accession}_series_matrix.txt.gz"
-
-
-def in_cache(place):
-    return sorted(p.name for p in (place / "cache" / "files").rglob("*") if p.is_file())
-
-
-# ---------------------------------------------------------------- what comes
 
 
 def test_fetch__a_series_is_recorded_and_found_again_offline(place, asked):
@@ -174,9 +113,6 @@ def test_fetch__gtex_with_its_samples_and_unit(place, monkeypatch, release, valu
     assert source.options.sample_sheet.endswith("_SampleAttributesDS.txt")
 
 
-# ---------------------------------------------------------------- RNA-seq
-
-
 def test_fetch__rna_seq_has_ncbis_counts_with_labels_and_symbols(place, asked):
     empty_matrix(place / "served", "GSE60424", ["GSM1", "GSM2", "GSM3"])
     ncbi_counts(place / "served", "GSE60424", ["GSM2", "GSM1", "GSM3"])
@@ -255,9 +191,6 @@ def test_fetch__a_platform_is_chosen_of_rna_seq_and_arrays(place, asked):
         ]
 
 
-# ---------------------------------------------------------------- what goes wrong and is overcome
-
-
 @pytest.mark.parametrize(
     "faults",
     [["short", "short", ""], ["busy", ""], ["broken", "drop", ""], ["html", ""], ["cut", ""],
@@ -274,9 +207,6 @@ def test_fetch__what_passes_is_overcome(place, asked, faults):
         assert time.monotonic() - started >= 1, "Retry-After is honoured"
     if faults[0] == "short":
         assert asked.ranges, "the rest was asked for, not all of it"
-
-
-# ---------------------------------------------------------------- what is refused
 
 
 @pytest.mark.parametrize(
@@ -382,395 +312,3 @@ def test_fetch__a_gzip_bomb_is_not_kept(place, asked):
     assert re.search(r"packs up to 200 times, got \d+ MiB and more", asked("GSE7")["GSE7"].told)
     assert not (place / "cache" / "files").exists()
     assert list((place / "cache" / "partial").rglob("data")) == []
-
-
-# ---------------------------------------------------------------- what changed, and who edited
-
-
-def test_fetch__a_changed_file_is_told_and_never_taken(place, asked):
-    old = matrix(place / "served", "GSE1").read_bytes()
-    asked("GSE1")
-    with serving(place / "served"):
-        pass
-    lock = (place / "sources.lock").read_bytes()
-    served = matrix(place / "served", "GSE1", seed=2)
-    port = address_of(place)
-    done = at(place, port, lambda s: fetch(s, check=True))
-    assert done.state == "changed"
-    assert re.search(r"GSE1: expected GSE1_series.* got another .*fetch --update", done.told)
-    assert (place / "sources.lock").read_bytes() == lock
-    for path in (place / "cache" / "files").rglob("*.gz"):
-        path.unlink()  # the cache is lost, too
-    assert at(place, port, fetch).state == "changed"
-    assert (place / "sources.lock").read_bytes() == lock
-    assert at(place, port, lambda s: fetch(s, update=True)).state == "fetched"
-    (source,) = Plan.of(load_settings(place / "study.toml")).sources
-    assert Path(source.path).read_bytes() == served.read_bytes() != old
-
-
-def test_fetch__what_the_lock_records_is_taken_from_the_cache_or_refused_each_time(place):
-    options = FetchOptions(cache=str(place / "cache"), requests_per_second=10.0)
-    served = place / "served" / "a"
-    served.write_bytes(b"old")
-    with serving(place / "served") as mirror:
-        address = f"{mirror.address}/a"
-        entry = entry_of(
-            "uri:a", "data", address, Fetcher(options).get(address, "a", is_gzip=False)
-        )
-        served.write_bytes(b"new")
-        fetcher = Fetcher(options, locked={address: entry})
-        assert fetcher.get(address, "a", is_gzip=False).path.read_bytes() == b"old"
-        fetcher.get(address, "a", is_gzip=False).path.unlink()
-        for _ in range(2):
-            with pytest.raises(ChangedUpstreamError, match=r"expected a as of .* got another"):
-                fetcher.get(address, "a", is_gzip=False)
-
-
-def test_fetch__a_sheet_that_is_made_otherwise_now_is_told_and_updated(place, asked, monkeypatch):
-    empty_matrix(place / "served", "GSE60", ["GSM1", "GSM2"])
-    ncbi_counts(place / "served", "GSE60", ["GSM1", "GSM2"])
-    asked("GSE60")
-    (sheet,) = (place / "cache").rglob("GSE60_samples.tsv")
-    sheet.unlink()
-    monkeypatch.setattr("dglzarr.studies.fetch._sheet", lambda _: b"Sample\tnew\nGSM1\t1\n")
-    port = address_of(place)
-    for _ in range(2):
-        done = at(place, port, fetch)
-        assert (done.state, "fetch --update" in done.told) == ("changed", True)
-    assert at(place, port, lambda s: fetch(s, update=True)).state == "fetched"
-    (source,) = Plan.of(load_settings(place / "study.toml")).sources
-    assert "new" in Path(source.options.sample_sheet).read_text()
-
-
-def address_of(place):
-    entry = read_lock(place / "sources.lock")[0]
-    return int(re.search(r":(\d+)/", entry.address)[1])
-
-
-def at(place, port, call):
-    """Call with the server at the port that the lock records."""
-    from dglzarr.testing.mirror import Mirror
-
-    with Mirror(place / "served", port=port) as mirror:
-        thread = threading.Thread(target=mirror.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        (outcome,) = call(load_settings(place / "study.toml"))
-        mirror.shutdown()
-        thread.join()
-    return outcome
-
-
-def test_fetch__damage_in_the_cache_is_found_and_fetched_again(place, asked):
-    served = matrix(place / "served", "GSE1").read_bytes()
-    asked("GSE1")
-    (path,) = (place / "cache" / "files").rglob("*.gz")
-    path.chmod(0o644)
-    path.write_bytes(served[:-1] + b"x")
-    assert at(place, address_of(place), fetch).state == "fetched"
-    assert path.read_bytes() == served
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        lambda t: t.replace("GSE1_", "GSE2_"),
-        lambda t: t[:-20],
-        lambda t: t[:0] + "[]",
-        lambda t: t[:0] + "\0",
-    ],
-)
-def test_fetch__a_lock_edited_by_hand_is_refused(place, asked, edit):
-    matrix(place / "served", "GSE1")
-    asked("GSE1")
-    lock = place / "sources.lock"
-    lock.write_text(edit(lock.read_text()))
-    with pytest.raises(ConfigError, match=r"sources.lock: expected what dglzarr wrote, got a file"):
-        fetch(load_settings(place / "study.toml"))
-
-
-# ---------------------------------------------------------------- as people run it
-
-
-def run(place, mirror, *words, **options):
-    environment = {**os.environ, **mirror.environment(), "DGLZARR_CACHE": str(place / "cache")}
-    return subprocess.Popen(
-        [PROGRAM, *words], cwd=place, env=environment,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
-    )  # fmt: skip
-
-
-def test_command__tells_each_refusal_in_a_line_and_no_key(place, monkeypatch):
-    monkeypatch.setenv("NCBI_API_KEY", "s3cr3t")
-    matrix(place / "served", "GSE1")
-    write(place, ["GSE1", "GSE2", "GSE3"])
-    with serving(place / "served") as mirror:
-        done = run(place, mirror, "-vv", "fetch", "study.toml")
-        out, err = done.communicate(timeout=120)
-    assert done.returncode == 1
-    assert "s3cr3t" not in out + err + (place / "sources.lock").read_text()
-    assert re.search(r"^GSE1 +fetched +1 ", out, re.MULTILINE)
-    assert re.search(r"^GSE2: expected a public series.*\nGSE3: expected", err, re.MULTILINE)
-    assert err.splitlines()[-1] == "2 of 3 sources were not taken."
-    assert "Traceback" not in err
-
-
-def test_command__a_few_that_are_refused_are_no_error(place, monkeypatch):
-    matrix(place / "served", "GSE1")
-    write(place, ["GSE1", "GSE2"])
-    with serving(place / "served") as mirror:
-        for name, value in mirror.environment().items():
-            monkeypatch.setenv(name, value)
-        words = ["fetch", str(place / "study.toml")]
-        strict = CliRunner().invoke(app, words)
-        few = CliRunner().invoke(app, [*words, "--set", "fetch.max_refused=0.5"])
-    assert (strict.exit_code, few.exit_code) == (1, 0)
-    assert "1 of 2 sources were not taken." in few.output
-    assert "GSE2: expected a public series" in few.output
-
-
-def test_fetch__no_network_is_told_of_each_without_waiting_for_each(place, monkeypatch):
-    with serving(place / "served") as mirror:
-        pass  # nobody is there any more
-    for name, value in mirror.environment().items():
-        monkeypatch.setenv(name, value)
-    line = r"GSE\d: expected an answer of 127.*connection refused, 3 times in a row. Check the netw"
-    outcomes = fetch(write(place, ["GSE1", "GSE2", "GSE3", "GSE4", "GSE5"]))
-    assert [bool(re.match(line, outcome.told)) for outcome in outcomes] == [True] * 5
-
-
-def test_command__killed_in_a_download_it_goes_on_where_it_was(place):
-    served = matrix(place / "served", "GSE1", n_genes=60000)
-    size = served.stat().st_size
-    write(place, "GSE1", fast=False)
-    with serving(place / "served", rate=size / 4) as mirror:
-        begun = run(place, mirror, "fetch", "study.toml")
-        wait_for(lambda: part(place) > size // 4)
-        begun.send_signal(signal.SIGKILL)
-        begun.communicate(timeout=60)
-        assert begun.returncode == -signal.SIGKILL
-        have = part(place)
-        assert not (place / "sources.lock").exists()
-        assert not (place / "cache" / "files").exists()
-        mirror.rate = None
-        done = run(place, mirror, "fetch", "study.toml")
-        _, err = done.communicate(timeout=120)
-        assert (done.returncode, "fetching" in err) == (0, True)
-        assert [asked for _, _, asked in mirror.asked if asked] == [f"bytes={have}-"]
-    (path,) = (place / "cache" / "files").rglob("*.gz")
-    assert path.read_bytes() == served.read_bytes()
-
-
-def part(place):
-    return sum(p.stat().st_size for p in (place / "cache").rglob("data"))
-
-
-def wait_for(is_so):
-    until = time.monotonic() + 100
-    while not is_so():
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
-def test_command__disk_full_in_a_download(place):
-    matrix(place / "served", "GSE1", n_genes=60000)
-    matrix(place / "served", "GSE2")
-    write(place, ["GSE1", "GSE2"])
-
-    def little():  # as a disk that is full: no file may grow beyond this
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-
-    with serving(place / "served") as mirror:
-        done = run(place, mirror, "fetch", "study.toml", preexec_fn=little)
-        _, err = done.communicate(timeout=120)
-        assert done.returncode == 1
-        assert re.search(
-            r"^GSE1: cannot be fetched: .*run again; finished work is kept", err, re.MULTILINE
-        )
-        assert [e.source for e in read_lock(place / "sources.lock")] == ["geo:GSE2"]
-        again = run(place, mirror, "fetch", "study.toml")
-        again.communicate(timeout=120)
-        assert again.returncode == 0
-
-
-def test_requests__at_most_so_many_a_second(place, monkeypatch):
-    names = [f"GSE{n}" for n in range(1, 6)]
-    for accession in names:
-        matrix(place / "served", accession)
-    with serving(place / "served") as mirror:
-        for name, value in mirror.environment().items():
-            monkeypatch.setenv(name, value)
-        settings = write(place, names)
-        fetch(settings)
-        times = [at for at, _, _ in mirror.asked]
-    assert len(times) == 10
-    assert times[-1] - times[0] >= 9 / 10 - 0.05, "10 a second, over all threads"
-
-
-def test_requests__a_server_that_wants_a_day_holds_up_nobody_else(place, asked):
-    for accession in ("GSE7", "GSE8"):
-        matrix(place / "served", accession)
-    done = asked(["GSE7", "GSE8"], {path_of("GSE7"): ["tomorrow"]})
-    assert re.search(r"asks to wait \d+ s. Run again then", done["GSE7"].told)
-    assert done["GSE8"].state == "fetched"
-
-
-def test_requests__patience_grows_whatever_a_server_says_and_ends_when_stopped(place):
-    options = FetchOptions(first_wait=0.3, attempts=3, requests_per_second=10.0)
-    client = Client(options)
-    with serving(place / "served", {"/a": ["soon"]}) as mirror:
-        with pytest.raises(RefusedError, match=r"status 429 .* 3 times in a row"):
-            client.text(f"{mirror.address}/a")
-        times = [at for at, _, _ in mirror.asked]
-        assert times[1] - times[0] >= 0.3
-        assert times[2] - times[1] >= 0.6
-        client._limiter.pause(200)
-        threading.Timer(0.1, client.stop).start()
-        with pytest.raises(RefusedError, match="stopped before"):
-            client.text(f"{mirror.address}/a")
-        assert len(mirror.asked) == 3
-
-
-def test_requests__no_password_of_netrc_is_sent(place, monkeypatch):
-    (place / "netrc").write_text("default login me password secret\n")
-    monkeypatch.setenv("NETRC", str(place / "netrc"))
-    session = Client(FetchOptions())._session()
-    asked = session.prepare_request(requests.Request("GET", "https://127.0.0.1/a"))
-    assert "Authorization" not in asked.headers
-
-
-def test_requests__a_slow_download_stops_at_once_and_keeps_what_came(place):
-    (place / "served" / "a").write_bytes(bytes(400_000))
-    fetcher = Fetcher(FetchOptions(cache=str(place / "cache")))
-    with serving(place / "served", rate=50_000) as mirror:
-        threading.Timer(0.5, fetcher.client.stop).start()
-        started = time.monotonic()
-        with pytest.raises(RefusedError, match=r"stopped before .* what has come is kept"):
-            fetcher.get(f"{mirror.address}/a", "a", is_gzip=False)
-        assert time.monotonic() - started < 4, "all of it takes eight seconds"
-    assert part(place) > 0
-
-
-def test_requests__a_file_that_many_want_is_fetched_once(place):
-    (place / "served" / "a").write_bytes(bytes(50_000))
-    fetcher = Fetcher(FetchOptions(cache=str(place / "cache"), requests_per_second=10.0))
-    with serving(place / "served", rate=100_000) as mirror, ThreadPoolExecutor(4) as pool:
-        got = [
-            pool.submit(fetcher.get, f"{mirror.address}/a", "a", is_gzip=False) for _ in range(4)
-        ]
-        assert len({one.result().path for one in got}) == 1
-    assert len(mirror.asked) == 1
-
-
-def test_cache__who_waited_for_another_is_alone_too(place):
-    cache, came, done = Cache(place / "cache"), threading.Event(), threading.Event()
-
-    def second():
-        with cache.partial("a"):
-            came.set()
-            assert done.wait(60)
-
-    with ThreadPoolExecutor(1) as pool:
-        with cache.partial("a") as mine:
-            waiting = pool.submit(second)
-            assert not came.wait(0.3)
-            cache.forget(mine)
-        assert came.wait(60)
-        with (mine / "lock").open("w") as third, pytest.raises(BlockingIOError):
-            fcntl.flock(third, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        done.set()
-        waiting.result()
-
-
-def test_mine__gets_what_is_missing_and_then_is_offline(place, monkeypatch):
-    for accession in ("GSE1", "GSE2"):
-        matrix(place / "served", accession)
-    panel = "[select]\nn_landmarks = 5"
-    settings = write(place, ["GSE1", "GSE2"], panel)
-    with serving(place / "served") as mirror:
-        for name, value in mirror.environment().items():
-            monkeypatch.setenv(name, value)
-        mine(settings, only=("ingest", "join"))
-    standings = Plan.of(settings).standings()
-    assert (standings["ingest"].state, standings["join"].state) == ("done", "done")
-    again = mine(settings, only=("ingest", "join"))  # the server is gone
-    assert {name: done.state for name, done in again.items()} == {
-        "ingest": "unchanged", "join": "unchanged",
-    }  # fmt: skip
-    with pytest.raises(SourceError, match=r"GSE3: expected an answer of 127"):
-        mine(write(place, ["GSE1", "GSE2", "GSE3"], panel), only=("ingest", "join"))
-
-
-# ---------------------------------------------------------------- settings drafted
-
-
-def test_init__drafts_settings_of_accessions_that_can_be_mined(place, monkeypatch):
-    for accession in ("GSE1", "GSE2", "GSE3"):
-        matrix(place / "served", accession)
-    (place / "list.txt").write_text("GSE2\nGSE3\nGSE4\n")
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("NCBI_API_KEY", "for the rate")
-    with serving(place / "served") as mirror:
-        for name, value in mirror.environment().items():
-            monkeypatch.setenv(name, value)
-        words = ["init", "--geo", "GSE1", "--geo", "list.txt", "--output", "study.toml"]
-        done = CliRunner().invoke(app, words)
-    assert done.exit_code == 1, "one was not taken"
-    assert "GSE4: expected a public series" in done.output
-    text = (place / "study.toml").read_text()
-    assert text.startswith("# 24 samples of 3 series train this, over 60 genes.")
-    assert 'geo = ["GSE1", "GSE2", "GSE3"]' in text
-    assert "#   GSE1_series_matrix.txt.gz: series-matrix, 8 samples x 60 genes, GPL96" in text
-    settings = load_settings(place / "study.toml")  # the server is gone
-    assert [source.name for source in Plan.of(settings).sources] == ["GSE1", "GSE2", "GSE3"]
-
-
-def test_init__of_nothing(place, monkeypatch):
-    monkeypatch.chdir(place)
-    done = CliRunner().invoke(app, ["init"])
-    assert isinstance(done.exception, ConfigError)
-    assert str(done.exception) == "init: expected a folder of files, or --geo GSE..., got neither."
-
-
-# ---------------------------------------------------------------- settings
-
-
-@pytest.mark.parametrize(
-    ("source", "told"),
-    [
-        ('geo = "GSE1O072"', r"sources.0.geo: expected an accession such as GSE10072 or a file"),
-        ('geo = ["GSE1", "gse1"]', r"sources.0.geo: GSE1 is named twice"),
-        ('geo = "GSE1"\nuri = "a.txt"', r"sources.0: expected one of uri, geo and gtex, got uri"),
-        ('role = "train"', r"sources.0: expected one of uri, geo and gtex, got none"),
-        ('gtex = "v7"', r"sources.0.gtex: .*'v6', 'v8', 'v10' or 'v11', got 'v7'"),
-        ('uri = "http://example.org/a.gz"', r"expected an https address, got 'http://example.org"),
-        ('uri = "ftp://example.org/a.gz"', r"expected an https, s3 or gs address, got ftp://"),
-        ('uri = "https://me:pw@example.org/a.gz"', r"without credentials, got one with them at"),
-        ('uri = "https://example.org/a.gz?token=x"', r"expected an address without credentials"),
-        ('uri = "s3://me:pw@bucket/a.gz"', r"a bucket and a name in it, got more at s3://bucket:"),
-        ('uri = "gs://bucket/a.gz?token=x"', r"got more at gs://bucket: a user or a query\. Name"),
-    ],
-)  # fmt: skip
-def test_settings__what_cannot_be_fetched(tmp_path, source, told):
-    (tmp_path / "study.toml").write_text(f'root = "study"\n[[sources]]\n{source}\n')
-    with pytest.raises(ConfigError, match=told) as raised:
-        wanted(load_settings(tmp_path / "study.toml"))
-    assert "pw" not in str(raised.value)
-    assert "token=x" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("GSE1\nGPL96\n", r"line 2: expected an accession .*got 'GPL96'"),
-        ("GES10072\nGSE3\n", r"line 1: expected an accession .*got 'GES10072'"),
-        ("accession\nGSE 2\nGSE3\n", r"line 2: expected an accession .*got 'GSE 2'"),
-        ("my series\nof lung\nGSE3\n", r"line 2: expected an accession .*got 'of lung'"),
-        ("accession\n", r"expected accessions such as GSE10072, got none"),
-    ],
-)
-def test_settings__a_file_of_accessions_with_a_wrong_line(tmp_path, text, told):
-    (tmp_path / "list.txt").write_text(text)
-    (tmp_path / "study.toml").write_text('root = "study"\n[[sources]]\ngeo = "list.txt"\n')
-    with pytest.raises(ConfigError, match=rf"list.txt.*{told}"):
-        wanted(load_settings(tmp_path / "study.toml"))

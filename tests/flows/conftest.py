@@ -17,6 +17,27 @@ def prefect_server():
         yield
 
 
+@pytest.fixture
+def client(flows):  # noqa: ARG001
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def artifact(client):
+    """The latest artifact of a key."""
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+    def latest(key):
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
+        found = client.read_artifacts(artifact_filter=wanted)
+        return max(found, key=lambda a: a.created)
+
+    return latest
+
+
 @pytest.fixture(scope="session")
 def flows(prefect_server):  # noqa: ARG001
     """The module that flows/mine.py makes; flows/ is no package."""

@@ -43,28 +43,12 @@ def finished(flows, settings):
 
 
 @pytest.fixture
-def client(flows):  # noqa: ARG001
-    from prefect.client.orchestration import get_client
-
-    with get_client(sync_client=True) as opened:
-        yield opened
-
-
-@pytest.fixture
 def log(caplog):
     """What Prefect logs."""
     logger = logging.getLogger("prefect")
     logger.addHandler(caplog.handler)
     yield caplog
     logger.removeHandler(caplog.handler)
-
-
-def artifact(client, key):
-    """The latest artifact of a key."""
-    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-
-    found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
-    return max(found, key=lambda a: a.created)
 
 
 # ---------------------------------------------------------------- a run
@@ -88,9 +72,9 @@ def test_mine_flow__a_task_for_every_stage(finished, client):
     assert all(t.state.is_completed() for t in tasks)
 
 
-def test_mine_flow__table_of_landmarks(finished, client, settings):
+def test_mine_flow__table_of_landmarks(finished, artifact, settings):
     assert finished.is_completed()
-    rows = json.loads(artifact(client, "landmarks").data)
+    rows = json.loads(artifact("landmarks").data)
     n_landmarks = settings.select.n_landmarks
     best = table(f"{settings.root}#landmarks", top=n_landmarks)
     assert [row["rank"] for row in rows] == list(range(1, n_landmarks + 1))
@@ -99,14 +83,14 @@ def test_mine_flow__table_of_landmarks(finished, client, settings):
     assert set(rows[0]) == {"rank", "gene", "gene_symbol", "score", "is_forced", "gain"}
 
 
-def test_mine_flow__link_to_the_report(finished, client):
-    assert Path(finished.result()).as_uri() in artifact(client, "report").data
+def test_mine_flow__link_to_the_report(finished, artifact):
+    assert Path(finished.result()).as_uri() in artifact("report").data
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_mine_flow__progress_reaches_100(stage, finished, client):
+def test_mine_flow__progress_reaches_100(stage, finished, artifact):
     assert finished.is_completed()
-    found = artifact(client, f"progress-{stage}")
+    found = artifact(f"progress-{stage}")
     assert (found.type, float(found.data)) == ("progress", 100.0)
 
 
@@ -176,13 +160,13 @@ def fail(**_):
 
 
 @alone
-def test_as_task__returns_what_the_stage_returns(flows, client, capsys):
+def test_as_task__returns_what_the_stage_returns(flows, artifact, capsys):
     step = Step("normalize", summary, {"target": "a.zarr"}, "a.zarr")
     assert flows.as_task(step, Run()) == summary(target="a.zarr", run=Run())
     lines = capsys.readouterr().err.splitlines()
     shown = [line for line in lines if line.startswith("normalize: ")]
     assert shown == ["normalize: halves 0/2", "normalize: halves 2/2"]
-    assert float(artifact(client, "progress-normalize").data) == 100.0
+    assert float(artifact("progress-normalize").data) == 100.0
 
 
 @alone

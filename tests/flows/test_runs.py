@@ -45,32 +45,17 @@ def study(mined, tmp_path):
     return load_settings(tmp_path / "copy" / mined.name, SMALL)
 
 
-@pytest.fixture
-def client(flows):  # noqa: ARG001
-    from prefect.client.orchestration import get_client
-
-    with get_client(sync_client=True) as opened:
-        yield opened
-
-
-def artifact(client, key):
-    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-
-    found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
-    return max(found, key=lambda a: a.created).data
-
-
-def test_grow_flow__adds_what_is_new_and_nothing_twice(flows, study, client):
+def test_grow_flow__adds_what_is_new_and_nothing_twice(flows, study, artifact):
     assert flows.grow_flow(study) == ["Nothing to add: no new files."]
     folder = Path(study.root).parent
     shutil.move(folder / LAST, folder / "data" / LAST)
     told = flows.grow_flow(study, report_url="https://example.org/report.html")
     assert told[0].startswith("Added as segment 0001: ")
     assert open_study(study.root).segments == ("0000", "0001")
-    assert "Added as segment 0001" in artifact(client, "growth")
-    assert "Drift of segment 0001" in artifact(client, "growth")
-    assert "Cautions:" in artifact(client, "headline")
-    assert "https://example.org/report.html" in artifact(client, "report")
+    assert "Added as segment 0001" in artifact("growth").data
+    assert "Drift of segment 0001" in artifact("growth").data
+    assert "Cautions:" in artifact("headline").data
+    assert "https://example.org/report.html" in artifact("report").data
     assert flows.grow_flow(study) == ["Nothing to add: no new files."]
 
 
@@ -121,7 +106,7 @@ def found(study, monkeypatch, tmp_path):
         yield type(study).model_validate(changed)
 
 
-def test_discover_flow__takes_what_can_be_had_and_tells_of_the_rest(flows, found, client):
+def test_discover_flow__takes_what_can_be_had_and_tells_of_the_rest(flows, found, artifact):
     told = flows.discover_flow(found)
     assert told[0] == "Found 4 series, 4 of them new."
     assert told[1].startswith("Added as segment 0001: ")
@@ -130,9 +115,9 @@ def test_discover_flow__takes_what_can_be_had_and_tells_of_the_rest(flows, found
     assert "look median-centred" in left_out[0]
     assert "samples are in GSE900017 too" in left_out[1]
     assert "expected a public series" in left_out[2]
-    assert "GSE900018: 8 samples, Series 900018" in artifact(client, "discovered")
-    assert all(line in artifact(client, "refused") for line in left_out)
-    assert "Added as segment 0001" in artifact(client, "growth")
+    assert "GSE900018: 8 samples, Series 900018" in artifact("discovered").data
+    assert all(line in artifact("refused").data for line in left_out)
+    assert "Added as segment 0001" in artifact("growth").data
     again = flows.discover_flow(found)
     assert again[:2] == ["Found 4 series, 0 of them new.", "Nothing to add: no new files."]
     assert open_study(found.root).segments == ("0000", "0001")
@@ -143,31 +128,31 @@ def test_discover_flow__takes_what_can_be_had_and_tells_of_the_rest(flows, found
     assert "GSE900017" in sources
 
 
-def test_discover_flow__one_too_many_fails_it_with_the_list(flows, found, client):
+def test_discover_flow__one_too_many_fails_it_with_the_list(flows, found, artifact):
     few = found.model_copy(update={"fetch": found.fetch.model_copy(update={"max_refused": 0.1})})
     state = flows.discover_flow(few, return_state=True)
     assert state.is_failed()
     assert "3 of 20 sources were refused, over fetch.max_refused = 0.1" in state.message
     assert "\n" not in state.message
-    assert "GSE900018_series_matrix.txt.gz: expression values" in artifact(client, "refused")
+    assert "GSE900018_series_matrix.txt.gz: expression values" in artifact("refused").data
     assert len(read_refused(few.root)) == 3
     assert open_study(few.root).segments == ("0000",)
 
 
-def test_compare_flow__returns_the_verdict(flows, study, client):
+def test_compare_flow__returns_the_verdict(flows, study, artifact):
     told = flows.compare_flow(study)
     assert told
-    assert all(line in artifact(client, "comparison") for line in told)
+    assert all(line in artifact("comparison").data for line in told)
     assert (Path(study.root) / "comparison.zarr").is_dir()
 
 
-def test_stability_flow__says_what_is_chance(flows, study, client):
+def test_stability_flow__says_what_is_chance(flows, study, artifact):
     told = flows.stability_flow(study)
     assert told[0].startswith("By chance, two panels of ")
-    assert told[0] in artifact(client, "stability")
+    assert told[0] in artifact("stability").data
 
 
-def test_scrub_flow__reads_all_and_names_the_first_fault(flows, study, client):
+def test_scrub_flow__reads_all_and_names_the_first_fault(flows, study, artifact):
     assert flows.scrub_flow(study) > 9
     shard = Path(study.root, "segments", "0000", "normalized.zarr", "expression", "c", "0", "0")
     content = bytearray(shard.read_bytes())
@@ -179,7 +164,7 @@ def test_scrub_flow__reads_all_and_names_the_first_fault(flows, study, client):
     assert "expression" in state.message
     assert state.message.endswith("To go on: run it again; finished work is kept.")
     assert isinstance(state.result(raise_on_failure=False), StoreError)
-    assert "normalized.zarr" in artifact(client, "scrub")
+    assert "normalized.zarr" in artifact("scrub").data
 
 
 def test_flows__of_a_study_that_is_not_there_fail_in_one_line(flows, study, tmp_path):

@@ -12,25 +12,22 @@ import dglzarr
 from dglzarr import query
 from dglzarr.errors import SchemaError, StoreError
 from dglzarr.models.files import save_model
-from dglzarr.storage.schemas import CONTRIBUTIONS, EXPRESSION, LANDMARKS, NORMALIZED, RAW, STABILITY
+from dglzarr.storage.schemas import EXPRESSION, LANDMARKS, NORMALIZED, RAW, STABILITY
 from dglzarr.storage.store import (
-    create_store,
-    finish,
     open_store,
-    regions,
-    write_region,
 )
 from tests.builders import (
-    claimed,
     no_computing,
     record_again,
     remove_regions,
     set_attributes,
     text,
+    write_contributions,
     write_manifest,
     write_matrix,
     write_model,
     write_samples,
+    write_store,
 )
 
 N_SAMPLES, N_GENES = 40, 10
@@ -60,7 +57,7 @@ def original(tmp_path_factory, values):
     keep = np.ones(N_SAMPLES, dtype=bool)
     keep[7] = False
     write_samples(segment / "samples.zarr", normalized, keep=keep)
-    write_contributions(segment / "contributions.zarr", values)
+    write_contributions(segment / "contributions.zarr", np.abs(values), GENES)
     write_landmarks(root / "landmarks.zarr")
     write_stability(root / "stability.zarr")
     return root
@@ -74,68 +71,36 @@ def widen_reference(uri, values):
     change(uri, "quantile_reference", ..., ends)
 
 
-def write_contributions(uri, values):
-    coords = {
-        "sample": text([f"s{i:03d}" for i in range(N_SAMPLES)]),
-        "gene": text(GENES),
-        "latent": np.arange(2, dtype=np.int32),
-        "region": np.arange(3, dtype=np.int32),
-        "reference": np.arange(1, dtype=np.int32),
-        "deeplift_reference": np.zeros((1, N_GENES), np.float32),
-        "latent_weight": np.full(2, 0.5),
-    }
-    claim = claimed(str(uri), CONTRIBUTIONS)
-    create_store(claim, coords, region_length=16)
-    for region in regions(str(uri)):
-        n = region.stop - region.start
-        arrays = {
-            "latent_total": np.ones((1, 2, N_GENES)),
-            "gene_total": np.ones((1, N_GENES)),
-            "n_scored": np.array([n]),
-            "delta_error": np.zeros(n),
-            "contribution": np.abs(values[region.rows]),
-        }
-        write_region(str(uri), region, arrays)
-    finish(claim)
-
-
 def write_landmarks(uri):
-    coords = {
+    arrays = {
         "gene": text(GENES),
-        "gene_id": text([""] * N_GENES),
         "gene_symbol": text(SYMBOLS),
         "panel": text(["mined"]),
         "selector": text(["top-score"]),
         "kind": text(["mined"]),
         "position": np.arange(3, dtype=np.int32),
-    }
-    claim = claimed(str(uri), LANDMARKS, parameters={"seed": 3})
-    create_store(claim, coords)
-    arrays = {
         "score": 1.0 / RANK,
         "rank": RANK,
         "is_landmark": RANK <= 3,
         "panel_gene": text(["002_at", "001_at", "003_at"]).reshape(1, 3),
-        "n_missing": np.zeros(1, dtype=np.int32),
     }
-    finish(claim, arrays=arrays)
+    write_store(uri, LANDMARKS, arrays, parameters={"seed": 3})
 
 
 def write_stability(uri):
-    replicates = text(["seed-0", "seed-1"])
-    coords = {"gene": text(GENES), "gene_id": text([""] * N_GENES), "gene_symbol": text(SYMBOLS)}
-    coords |= {"replicate": replicates, "other": replicates}
-    claim = claimed(str(uri), STABILITY)
-    create_store(claim, coords)
-    rank = np.stack([RANK, RANK[::-1]])
+    replicates, rank = text(["seed-0", "seed-1"]), np.stack([RANK, RANK[::-1]])
     arrays = {
+        "gene": text(GENES),
+        "gene_symbol": text(SYMBOLS),
+        "replicate": replicates,
+        "other": replicates,
         "score": 1.0 / rank,
         "rank": rank,
         "overlap": np.eye(2),
         "rank_correlation": np.eye(2),
         "n_panels": np.arange(N_GENES, dtype=np.int32),
     }
-    finish(claim, arrays=arrays)
+    write_store(uri, STABILITY, arrays)
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from dglzarr.report.tables import for_script
-from tests.browser import browser, console, downloads, requested, screen, until
+from tests.browser import browser, console, downloads, find, requested, screen, texts, until
+from tests.report.pages import EVIL, GENES, SYMBOLS
 from tests.report.test_interactive import DATA, embedded
-from tests.report.test_report import EVIL, GENES, SYMBOLS, study, written
 
 pytestmark = pytest.mark.slow
-__all__ = ["browser", "downloads", "study", "written"]
+__all__ = ["browser", "downloads"]
 
 OUTSIDE = """
 return [...document.querySelectorAll("main p, main h2, main figure, main .live svg")]
@@ -67,17 +67,6 @@ def show(browser, written):
     browser.get(f"file://{written}")
     until(lambda: browser.execute_script("return document.documentElement.dataset.ready"), "page")
     assert set(requested(browser)) == {f"file://{written}"}
-
-
-def texts(browser, selector):
-    return browser.execute_script(
-        "return [...document.querySelectorAll(arguments[0])].map(node => node.textContent)",
-        selector,
-    )
-
-
-def find(browser, selector):
-    return browser.find_element("css selector", selector)
 
 
 def press(browser, selector, *keys):

@@ -18,9 +18,8 @@ from dglzarr.report.page import write_report
 from dglzarr.report.tables import Table, for_script, write_tables
 from dglzarr.storage.store import open_store
 from tests.builders import set_attributes
-from tests.report.test_report import EVIL, GENES, N_LANDMARKS, evaluation_arrays, study, written
+from tests.report.pages import EVIL, GENES, N_LANDMARKS, evaluation_arrays
 
-__all__ = ["study", "written"]
 VENDOR = Path(dglzarr.report.__file__).parent / "vendor"
 DATA = re.compile(
     r'<script type="application/json" id="data-of-pictures">(.*?)</script>', re.DOTALL

@@ -14,20 +14,18 @@ from pathlib import Path
 import numpy as np
 
 from dglzarr.storage.schemas import (
-    CONTRIBUTIONS,
     EVALUATION,
     EXPRESSION,
     LANDMARKS,
     NORMALIZED,
     SCORES,
 )
-from dglzarr.storage.store import create_store, finish, regions, write_region
 from tests.builders import (
     TEST,
     TRAIN,
     VALIDATION,
-    claimed,
     text,
+    write_contributions,
     write_manifest,
     write_matrix,
     write_samples,
@@ -73,33 +71,9 @@ def write_segment(folder, values, *, prefix="s", details=None, called=("tissue",
     write_matrix(folder / "expression.zarr", EXPRESSION, values, **named)
     normalized = write_matrix(folder / "normalized.zarr", NORMALIZED, values, **named)
     write_samples(folder / "samples.zarr", normalized, keep=KEEP[:n])
-    write_contributions(folder / "contributions.zarr", values, prefix)
-
-
-def write_contributions(uri, values, prefix="s"):
-    n = len(values)
-    claim = claimed(str(uri), CONTRIBUTIONS)
-    coords = {
-        "sample": text([f"{prefix}{i:03d}" for i in range(n)]),
-        "gene": text(GENES),
-        "latent": np.arange(4, dtype=np.int32),
-        "region": np.arange(-(-n // 16), dtype=np.int32),
-        "reference": np.arange(1, dtype=np.int32),
-        "deeplift_reference": np.zeros((1, N_GENES), np.float32),
-        "latent_weight": np.ones(4),
-    }
-    create_store(claim, coords, region_length=16)
-    for region in regions(str(uri)):
-        block = contributions_of(values)[region.rows]
-        arrays = {
-            "latent_total": np.zeros((1, 4, N_GENES)),
-            "gene_total": block.sum(axis=0, dtype=np.float64)[None],
-            "n_scored": np.array([len(block)]),
-            "delta_error": np.zeros(len(block), np.float32),
-            "contribution": block,
-        }
-        write_region(str(uri), region, arrays)
-    finish(claim)
+    write_contributions(
+        folder / "contributions.zarr", contributions_of(values), GENES, n_latent=4, prefix=prefix
+    )
 
 
 def scores_of(values):

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from tests.browser import browser, console, downloads, requested, screen, until
+from tests.browser import browser, console, downloads, find, requested, screen, texts, until
 from tests.serve.studies import EVIL, N_PANEL, get_json, serving
 
 pytestmark = pytest.mark.slow
@@ -74,17 +74,6 @@ def page(browser, place):
     yield show
     assert console(browser) == []
     assert [url for url in requested(browser) if not url.startswith(address)] == []
-
-
-def find(browser, selector):
-    return browser.find_element("css selector", selector)
-
-
-def texts(browser, selector):
-    return browser.execute_script(
-        "return [...document.querySelectorAll(arguments[0])].map(n => n.textContent.trim())",
-        selector,
-    )
 
 
 def heading(browser, text):

@@ -79,6 +79,7 @@ def test_metadata__ranges_of_it_too(served):
     consolidated = json.loads(whole)["consolidated_metadata"]["metadata"]
     assert {"score", "gene", "latent_score"} <= {*consolidated}
     assert "objects" not in consolidated
+    assert answer.headers["content-length"] == "7"
 
 
 @pytest.mark.parametrize("path", [SHARD, "scores.zarr/zarr.json", "study.json"])

@@ -13,7 +13,7 @@ from dglzarr.serve.later import Later
 from dglzarr.serve.refusals import Busy, NotFound
 from dglzarr.serve.shelf import Served, Shelf, name_studies
 from dglzarr.serve.stamps import stamp_of
-from tests.builders import set_attributes
+from tests.builders import set_attributes, wait_for
 from tests.serve import studies
 
 
@@ -22,13 +22,6 @@ def quick(monkeypatch):
     monkeypatch.setattr(shelf, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr(shelf, "LOAD_SECONDS", 20.0)
     monkeypatch.setattr(Answers, "begin", lambda _: None)
-
-
-def wait_for(condition, seconds=20):
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.01)
 
 
 def counts(answers):

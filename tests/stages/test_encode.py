@@ -12,26 +12,10 @@ from tests.builders import (
     BrokenError,
     digests,
     remove_regions,
-    simulate,
     times,
     write_model,
 )
 from tests.stages.networks import Study
-
-
-@pytest.fixture(scope="module")
-def values():
-    return simulate(n_duplicates=0, missing_fraction=0.02).expression
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, values):
-    return Study(tmp_path_factory.mktemp("study"), values)
-
-
-@pytest.fixture
-def study(made, tmp_path):
-    return made.at(tmp_path)
 
 
 def test_encode__latent_units_of_every_sample(study):

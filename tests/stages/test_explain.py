@@ -20,7 +20,6 @@ from tests.builders import (
     digests,
     no_computing,
     remove_regions,
-    simulate,
     times,
     write_matrix,
     write_model,
@@ -33,18 +32,14 @@ OVERWRITE = Run(overwrite=True)
 
 
 @pytest.fixture(scope="module")
-def values():
-    return simulate(n_duplicates=0, missing_fraction=0.02).expression
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, values):
-    return Study(tmp_path_factory.mktemp("study"), values)
+def made_of_two(tmp_path_factory, values):
+    """Of two regions: shap starts a process for each, which loads TensorFlow."""
+    return Study(tmp_path_factory.mktemp("two"), values, shard=64)
 
 
 @pytest.fixture
-def study(made, tmp_path):
-    return made.at(tmp_path)
+def of_two(made_of_two, tmp_path):
+    return made_of_two.at(tmp_path)
 
 
 def latent_mean(study):
@@ -350,19 +345,19 @@ def test_explain__gap_to_the_change_of_a_latent_unit_is_refused(study, monkeypat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", ["latent", "pre-activation"])
-def test_explain__shap_gives_what_the_closed_form_gives(study, tmp_path, layer):
+def test_explain__shap_gives_what_the_closed_form_gives(of_two, tmp_path, layer):
     options = {"deeplift_reference": "samples", "n_references": 2, "layer": layer}
-    study.explain(**options)
-    other = study.at(tmp_path / "shap")
+    of_two.explain(**options)
+    other = of_two.at(tmp_path / "shap")
     other.explain(engine="shap", **options)
-    np.testing.assert_allclose(latent_mean(other), latent_mean(study), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(latent_mean(other), latent_mean(of_two), rtol=1e-3, atol=1e-5)
     for name in ("contribution", "gene_total"):
-        ours, theirs = (read_array(made.contributions, name) for made in (study, other))
+        ours, theirs = (read_array(made.contributions, name) for made in (of_two, other))
         np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-5)
 
 
 @pytest.fixture
-def branched(study, tmp_path):
+def branched(of_two, tmp_path):
     """A Keras encoder with a skip connection, saved for the study's genes; and the network."""
     import keras
 
@@ -371,7 +366,7 @@ def branched(study, tmp_path):
     hidden = keras.layers.Dense(6, activation="tanh")(inputs)
     added = keras.layers.Add()([hidden, keras.layers.Dense(6)(inputs)])
     model = keras.Model(inputs, keras.layers.Dense(3, activation="sigmoid")(added))
-    return study.save_keras(tmp_path / "branched", model), model
+    return of_two.save_keras(tmp_path / "branched", model), model
 
 
 def assert_sums_to_the_change(study, model):
@@ -386,15 +381,15 @@ def assert_sums_to_the_change(study, model):
 
 
 @pytest.mark.slow
-def test_explain__a_network_that_is_no_dense_stack(study, branched):
+def test_explain__a_network_that_is_no_dense_stack(of_two, branched):
     path, model = branched
     with pytest.raises(
         SchemaError, match=r"expected a stack of Dense layers .* got .* Add\. .*shap"
     ):
-        study.explain(model=path)
-    summary = study.explain(model=path, engine="shap", aggregation="mean")
+        of_two.explain(model=path)
+    summary = of_two.explain(model=path, engine="shap", aggregation="mean")
     assert summary.details["max_delta_error"] < 1e-4
-    assert_sums_to_the_change(study, model)
+    assert_sums_to_the_change(of_two, model)
 
 
 def built(kind):
@@ -415,15 +410,15 @@ def built(kind):
 @pytest.mark.parametrize(
     ("kind", "layer", "n_units"), [("Conv1D", "latent", 10), ("Activation", "pre-activation", 3)]
 )
-def test_explain__a_sequential_network(study, tmp_path, kind, layer, n_units):
+def test_explain__a_sequential_network(of_two, tmp_path, kind, layer, n_units):
     model = built(kind)
-    path = study.save_keras(tmp_path / "m", model)
-    summary = study.explain(model=path, engine="shap", aggregation="mean", layer=layer)
+    path = of_two.save_keras(tmp_path / "m", model)
+    summary = of_two.explain(model=path, engine="shap", aggregation="mean", layer=layer)
     assert summary.sizes["latent"] == n_units
     assert summary.details["max_delta_error"] < 1e-4
     if kind == "Activation":
         model.layers[-1].activation = lambda x: x
-    assert_sums_to_the_change(study, model)
+    assert_sums_to_the_change(of_two, model)
 
 
 @pytest.mark.slow
@@ -464,14 +459,14 @@ def test_explain__what_shap_cannot_explain_is_one_line(study, tmp_path):
 
 
 @pytest.mark.slow
-def test_explain__what_is_refused_replaces_nothing(study, branched):
-    study.explain()
-    study.encode()
-    before = digests(study.contributions)
+def test_explain__what_is_refused_replaces_nothing(of_two, branched):
+    of_two.explain()
+    of_two.encode()
+    before = digests(of_two.contributions)
     for options in ({}, {"engine": "shap", "aggregation": "variance-weighted"}):
         with pytest.raises((SchemaError, StoreError), match=r"expected (a stack|latent units of)"):
-            study.explain(model=branched[0], latent=study.latent, run=OVERWRITE, **options)
-        assert digests(study.contributions) == before
+            of_two.explain(model=branched[0], latent=of_two.latent, run=OVERWRITE, **options)
+        assert digests(of_two.contributions) == before
 
 
 def test_explain__weights_of_another_model_are_refused(study, tmp_path):

@@ -25,24 +25,13 @@ from tests.builders import (
     Breaks,
     BrokenError,
     digests,
+    draw,
     printed,
     remove_regions,
-    simulate,
     times,
-    write_files,
     write_gctx_source,
     write_source,
 )
-
-
-@pytest.fixture(scope="module")
-def simulated():
-    return simulate(n_series=3)
-
-
-@pytest.fixture
-def sources(tmp_path, simulated):
-    return write_files(tmp_path, simulated)
 
 
 @pytest.fixture
@@ -52,10 +41,6 @@ def hashes(monkeypatch):
     read, sha256 = [], files.file_sha256
     monkeypatch.setattr(files, "file_sha256", lambda path: read.append(path) or sha256(path))
     return read
-
-
-def draw(rng, n_samples=8, n_genes=12):
-    return rng.uniform(4, 14, (n_samples, n_genes)).astype(np.float32)
 
 
 def claim_of(source):

@@ -21,6 +21,7 @@ from tests.builders import (
     Breaks,
     BrokenError,
     digests,
+    draw,
     ingest_and_join,
     no_computing,
     printed,
@@ -35,23 +36,9 @@ from tests.builders import (
 SEED = 1  # of the split: with it the simulated series are on both sides
 
 
-@pytest.fixture(scope="module")
-def simulated():
-    return simulate(n_series=3)
-
-
-@pytest.fixture
-def sources(tmp_path, simulated):
-    return write_files(tmp_path, simulated)
-
-
 @pytest.fixture
 def target(tmp_path):
     return str(tmp_path / "expression.zarr")
-
-
-def draw(rng, n_samples=8, n_genes=12):
-    return rng.uniform(4, 14, (n_samples, n_genes)).astype(np.float32)
 
 
 def raws(sources):

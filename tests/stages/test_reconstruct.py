@@ -13,7 +13,6 @@ from tests.builders import (
     Breaks,
     BrokenError,
     digests,
-    simulate,
     times,
     write_model,
     write_samples,
@@ -21,20 +20,9 @@ from tests.builders import (
 from tests.stages.networks import Study
 
 
-@pytest.fixture(scope="module")
-def values():
-    return simulate(n_duplicates=0, missing_fraction=0.02).expression
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, values):
-    return Study(tmp_path_factory.mktemp("study"), values)
-
-
 @pytest.fixture
-def study(made, tmp_path):
+def study(study):
     """A study whose samples are encoded."""
-    study = made.at(tmp_path)
     study.encode()
     return study
 

@@ -14,7 +14,6 @@ from tests.builders import (
     BrokenError,
     digests,
     no_computing,
-    simulate,
     splits,
     times,
     write_model,
@@ -23,21 +22,6 @@ from tests.stages.networks import Study
 
 N_SAMPLES = 100
 OVERWRITE = Run(overwrite=True)
-
-
-@pytest.fixture(scope="module")
-def values():
-    return simulate(n_duplicates=0, missing_fraction=0.02).expression
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, values):
-    return Study(tmp_path_factory.mktemp("study"), values)
-
-
-@pytest.fixture
-def study(made, tmp_path):
-    return made.at(tmp_path)
 
 
 @pytest.mark.parametrize("reference", ["mean", "zeros"])

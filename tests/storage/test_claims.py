@@ -12,11 +12,6 @@ from dglzarr.storage.schemas import EXPRESSION
 from tests.builders import KnownStore, set_attributes, shard, times
 
 
-@pytest.fixture
-def study(tmp_path):
-    return KnownStore(tmp_path / "raw.zarr")
-
-
 def test_claim__nothing_there_is_new_and_writes_nothing(study):
     assert study.claim().state == "new"
     assert not Path(study.uri).exists()

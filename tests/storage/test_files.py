@@ -5,15 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
-
 from dglzarr.storage import files, store
-from tests.builders import KnownStore
-
-
-@pytest.fixture
-def study(tmp_path):
-    return KnownStore(tmp_path / "raw.zarr")
 
 
 def test_store_input__names_the_store(study):

@@ -1,6 +1,5 @@
 """Opening stores: whole ones of the right kind alone; segments are one matrix; rows."""
 
-import hashlib
 import shutil
 from pathlib import Path
 
@@ -16,23 +15,9 @@ from dglzarr.errors import SchemaError, StoreError
 from dglzarr.storage import store
 from dglzarr.storage.rows import Rows
 from dglzarr.storage.schemas import CONTRIBUTIONS, NORMALIZED, SPECS
-from tests.builders import N_GENES, KnownStore, record_again, set_attributes
+from tests.builders import N_GENES, KnownStore, record_again, set_attributes, shard_digests
 
 SEGMENTS = (5, 32, 33)
-
-
-@pytest.fixture
-def study(tmp_path):
-    return KnownStore(tmp_path / "raw.zarr")
-
-
-def digests(uri, name="expression"):
-    found = sorted(Path(uri, name, "c").rglob("*"))
-    return {
-        str(p.relative_to(uri)): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in found
-        if p.is_file()
-    }
 
 
 def test_open_store__nothing_there(study):
@@ -107,12 +92,12 @@ def test_open_store__lost_regions_are_refused(study):
     with pytest.raises(StoreError, match=r"1 regions are missing, the first is 2\. Run the stage"):
         store.open_store(study.uri)
     assert store.open_store(study.uri, whole=False).sizes["sample"] == 70
-    before = digests(study.uri)
+    before = shard_digests(study)
     assert study.claim().state == "resumed"
     study.ran.clear()
     study.write_missing().finish()
     assert study.ran == [2]
-    assert len(digests(study.uri)) == len(before) + 1
+    assert len(shard_digests(study)) == len(before) + 1
 
 
 def test_open_store__dask_chunks_are_regions(study):

@@ -1,6 +1,5 @@
 """How a store is written: created, region by region, finished."""
 
-import hashlib
 import math
 import shutil
 from pathlib import Path
@@ -18,21 +17,7 @@ from dglzarr.storage.rows import Rows
 from dglzarr.storage.schemas import CONTRIBUTIONS, EXPRESSION, SAMPLES, SPECS
 from dglzarr.storage.shards import open_matrix
 from dglzarr.storage.store import Region
-from tests.builders import N_GENES, KnownStore, shard
-
-
-@pytest.fixture
-def study(tmp_path):
-    return KnownStore(tmp_path / "raw.zarr")
-
-
-def digests(uri, name="expression"):
-    found = sorted(Path(uri, name, "c").rglob("*"))
-    return {
-        str(p.relative_to(uri)): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in found
-        if p.is_file()
-    }
+from tests.builders import N_GENES, KnownStore, shard, shard_digests
 
 
 @pytest.mark.parametrize(
@@ -246,9 +231,9 @@ def test_write_region__source_that_cannot_be_read_is_named(study, tmp_path):
 
 def test_write_region__again_gives_the_same_bytes(study):
     study.create().write_missing()
-    before = digests(study.uri)
+    before = shard_digests(study)
     study.write(study.uri, store.regions(study.uri)[1])
-    assert digests(study.uri) == before
+    assert shard_digests(study) == before
 
 
 @settings(max_examples=8)
@@ -258,7 +243,7 @@ def test_write_region__any_order_same_bytes(tmp_path_factory, order):
     shuffled = KnownStore(tmp_path_factory.mktemp("b") / "x").create()
     for index in order:
         shuffled.write(shuffled.uri, store.regions(shuffled.uri)[index])
-    assert digests(shuffled.uri) == digests(ordered.uri)
+    assert shard_digests(shuffled) == shard_digests(ordered)
     shutil.rmtree(ordered.uri)
     shutil.rmtree(shuffled.uri)
 

@@ -1,6 +1,5 @@
 """Tasks: in order, each once, on any scheduler, over killed workers and full disks."""
 
-import hashlib
 import multiprocessing
 import os
 import signal
@@ -15,31 +14,17 @@ import pytest
 from dglzarr.errors import StoreError
 from dglzarr.storage import store
 from dglzarr.storage.schemas import NORMALIZED
-from tests.builders import KnownStore, shard
-
-
-@pytest.fixture
-def study(tmp_path):
-    return KnownStore(tmp_path / "raw.zarr")
-
-
-def digests(uri, name="expression"):
-    found = sorted(Path(uri, name, "c").rglob("*"))
-    return {
-        str(p.relative_to(uri)): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in found
-        if p.is_file()
-    }
+from tests.builders import KnownStore, shard, shard_digests
 
 
 def test_map_regions__resumes_with_the_missing_ones_only(study):
     study.create().write_missing()
-    before = digests(study.uri)
+    before = shard_digests(study)
     shard(study.uri, 3).unlink()
     study.ran.clear()
     assert store.map_regions(study.write, study.uri, what="write") == [3]
     assert study.ran == [3]
-    assert digests(study.uri) == before
+    assert shard_digests(study) == before
 
 
 def test_map_regions__failing_task_leaves_the_store_incomplete_and_resumable(study):
@@ -144,7 +129,7 @@ def test_write_region__concurrent_neighbours_give_the_same_bytes(tmp_path):
     tasks = [(study.uri, region, study.values(region)) for region in store.regions(study.uri)]
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         pool.starmap(store.write_region, tasks * 3, chunksize=1)
-    assert digests(study.uri) == digests(alone.uri)
+    assert shard_digests(study) == shard_digests(alone)
     study.finish()
     assert (store.open_store(study.uri)["expression"].to_numpy() == study["expression"]).all()
 

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from dglzarr.storage.store import open_store
 from dglzarr.storage.study import locked, open_study
 from dglzarr.studies.grow import grow
 from dglzarr.studies.plan import mine, refit
-from tests.builders import digests, simulate, write_files
+from tests.builders import digests, simulate, wait_for, write_files
 
 pytestmark = pytest.mark.slow
 
@@ -285,21 +284,13 @@ grow(settings(sys.argv[1]), execute=execute)
 """
 
 
-def wait_for(path, process):
-    """Wait until a process has made a file."""
-    deadline = time.monotonic() + 120
-    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert path.exists()
-
-
 def test_grow__two_processes_at_once(study, tmp_path):
     """The second is refused in a line, what the first makes is whole."""
     ready, root = tmp_path / "ready", study / "study"
     command = [sys.executable, "-c", STANDING_STILL, str(study), "ingest", str(ready)]
     first = subprocess.Popen(command, cwd=Path(__file__).parents[2])
     try:
-        wait_for(ready, first)
+        wait_for(ready.exists)
         with pytest.raises(StoreError, match=r"another run is changing this study\. Wait for it\."):
             grow(settings(study))
     finally:
@@ -320,7 +311,7 @@ def test_grow__killed_and_started_again(study, tmp_path, stage):
     command = [sys.executable, "-c", STANDING_STILL, str(study), stage, str(ready)]
     process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
     try:
-        wait_for(ready, process)
+        wait_for(ready.exists)
     finally:
         process.kill()
         process.wait()
