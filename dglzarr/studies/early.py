@@ -245,8 +245,8 @@ def check_panels(
     left, by_score = _n_left(ds, chosen, rule), [name for name in names if name not in known]
     if left <= n * len(by_score):
         logger.warning(
-            "select: %d genes are left to predict before panels are chosen by score (%s), which may "
-            "cover them all; then nothing can be evaluated. Lower select.n_landmarks or "
+            "select: %d genes are left to predict before panels are chosen by score (%s), which "
+            "may cover them all; then nothing can be evaluated. Lower select.n_landmarks or "
             "select.n_random",
             left,
             ", ".join(by_score),
