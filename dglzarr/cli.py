@@ -143,7 +143,7 @@ def _run(
     settings: Settings, steps: Sequence[str], *, overwrite: bool = False, as_json: bool = False
 ) -> None:
     """Run some steps of a study and print what they made."""
-    from dglzarr.report.text import headline
+    from dglzarr.report.text import headline, source_lines
     from dglzarr.storage.options import Run
     from dglzarr.studies.plan import mine
     from dglzarr.studies.progress import Bars
@@ -151,8 +151,12 @@ def _run(
     with Bars() as bars:
         results = mine(settings, only=steps, run=Run(overwrite, bars))
     _show(results, as_json=as_json)
-    if "report" in steps and not as_json:
+    if as_json:
+        return
+    if "report" in steps:
         typer.echo("\n".join(headline(settings.root)))
+    elif "ingest" in steps:
+        typer.echo("\n".join(source_lines(settings.root)))
 
 
 def _show(results: dict[str, Any], *, as_json: bool) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from dglzarr.access.geo import ACCESSION, PLATFORM
@@ -100,10 +101,27 @@ class Search:
         for platform in self.platforms:
             if not PLATFORM.fullmatch(platform):
                 raise RefusedError(f"platform: expected one such as GPL96, got {platform!r}")
-        if self.since and not _DAY.fullmatch(self.since):
+        if self.since and not _is_day(self.since):
             raise RefusedError(f"since: expected a day such as 2026-01-01, got {self.since!r}")
         if '"' in self.organism or "[" in self.organism:
             raise RefusedError(f"organism: expected a name, got {self.organism!r}")
+
+
+def _is_day(text: str) -> bool:
+    """Return whether text is a year, a month or a day that there is.
+
+    Examples
+    --------
+    >>> _is_day("2026"), _is_day("2026-02"), _is_day("2026-02-30")
+    (True, True, False)
+    """
+    if not _DAY.fullmatch(text):
+        return False
+    try:
+        date(*map(int, [*text.split("-"), "1", "1"][:3]))
+    except ValueError:
+        return False
+    return True
 
 
 class DiscoverOptions(Options):
@@ -151,6 +169,7 @@ def discover(
     asked = {"db": "gds", "term": term, "usehistory": "y", "retmax": "0"}
     said = _ask(client, "esearch", asked).get("esearchresult", {})
     problem = said.get("ERROR") or said.get("errorlist", {}).get("phrasesnotfound")
+    problem = problem or said.get("warninglist", {}).get("quotedphrasesnotfound")
     if problem or not str(said.get("count", "")).isdecimal() or not said.get("webenv"):
         raise RefusedError(f"expected NCBI to search for {term}, got {str(problem or said)[:100]}")
     total = int(said["count"])

@@ -48,9 +48,16 @@ def write_gct(path: Path, chosen: Selected) -> None:
 
 
 def write_tsv(path: Path, chosen: Selected) -> None:
-    """Write a line a sample: its name, its labels, its expression by gene label; seven digits."""
+    """Write a line a sample: its name, its labels, its expression by gene label; seven digits.
+
+    Raises
+    ------
+    ConfigError
+        When a label is called as a gene is.
+    """
     samples = _texts(chosen.samples)
     genes = chosen.genes["gene"].tolist()
+    _refuse_shared(genes, samples)
     form = "%.7g\t" * (len(genes) - 1) + "%.7g\n"
     labels = list(zip(*samples.values(), strict=True))
     with path.open("w", encoding="utf-8", newline="\n") as file:
@@ -75,8 +82,7 @@ def write_parquet(path: Path, chosen: Selected) -> None:
     parquet: Any = importlib.import_module("pyarrow.parquet")
     labels = arrow.Table.from_pandas(chosen.samples, preserve_index=False).replace_schema_metadata()
     genes = _texts(chosen.genes)
-    if both := set(genes["gene"]) & set(map(str, chosen.samples.columns)):
-        raise ConfigError(f"--format: {min(both)!r} is a label and a gene. Export as h5ad.")
+    _refuse_shared(genes["gene"], map(str, chosen.samples.columns))
     fields = [
         arrow.field(gene, arrow.float32(), metadata={n: genes[n][i] for n in list(genes)[1:]})
         for i, gene in enumerate(genes["gene"])
@@ -93,13 +99,25 @@ def write_parquet(path: Path, chosen: Selected) -> None:
             )
 
 
+def _refuse_shared(genes: Iterable[str], labels: Iterable[str]) -> None:
+    """Refuse a label of samples that is called as a gene is: two columns would have one name."""
+    if both := set(genes) & set(labels):
+        raise ConfigError(f"--format: {min(both)!r} is a label and a gene. Export as h5ad.")
+
+
 def _line(cells: Iterable[str]) -> str:
     return "\t".join(cells) + "\n"
 
 
 def _texts(frame: pd.DataFrame) -> dict[str, list[str]]:
-    """Return the cells of a table as text that stays in its cell, by column."""
-    return {_plain(str(n)): [_plain(_cell(v)) for v in frame[n].tolist()] for n in frame.columns}
+    """Return the cells of a table as text that stays in its cell, by column, each another one."""
+    found: dict[str, list[str]] = {}
+    for name in frame.columns:
+        called = _plain(str(name))
+        while called in found:
+            called += "_"
+        found[called] = [_plain(_cell(v)) for v in frame[name].tolist()]
+    return found
 
 
 def _cell(value: object) -> str:

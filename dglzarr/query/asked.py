@@ -155,8 +155,8 @@ def _headers(values: xr.DataArray, taken: Container[Hashable]) -> list[str]:
         [str(s) for s in values["gene_symbol"].values] if "gene_symbol" in values.coords else labels
     )
     return [
-        f"{symbol} ({label})" if symbols.count(symbol) > 1 or symbol in taken else symbol or label
-        for symbol, label in zip(symbols, labels, strict=True)
+        f"{name} ({label})" if symbols.count(name) > 1 or name in taken else name
+        for name, label in ((s or label, label) for s, label in zip(symbols, labels, strict=True))
     ]
 
 

@@ -19,8 +19,28 @@ _COORDS = ("series", "platform", "source", "split")
 _FOUND = ("keep", "duplicate_of", "cluster")
 
 
+def _called(own: Sequence[str], taken: set[str]) -> dict[str, int]:
+    """Return what labels of files are called beside those of this package, and where they stand.
+
+    Examples
+    --------
+    >>> _called(["sample", "sample_label", "split", "age"], {"sample", "split"})
+    {'sample_label_': 0, 'sample_label': 1, 'split_label': 2, 'age': 3}
+    """
+    free = {*own} - taken
+    called: dict[str, int] = {}
+    for place, name in enumerate(own):
+        known = f"{name}_label" if name in taken else name
+        while name in taken and (known in free or known in taken):
+            known += "_"
+        called[known] = place
+    return called
+
+
 class SampleLabels:
     """What is known of each sample, read column by column.
+
+    A label of the files that is called as one of these here is NAME_label.
 
     Parameters
     ----------
@@ -33,11 +53,13 @@ class SampleLabels:
     def __init__(self, ds: xr.Dataset, found: xr.Dataset | None = None) -> None:
         self._ds = ds
         self._columns: dict[str, NDArray[Any]] = {}
-        self.own = [str(name) for name in ds["label"].values] if "label" in ds.coords else []
+        self._files = [str(n) for n in ds["label"].values] if "label" in ds.coords else []
         self._stores = {name: ds for name in _COORDS if name in ds.coords}
         if found is not None:
             self._stores |= {name: found for name in _FOUND if name in found}
-        self.names = [*self._stores, *(name for name in self.own if name not in self._stores)]
+        self.own = _called(self._files, {"sample", *self._stores})
+        """Where the labels of the files stand, by what they are called here."""
+        self.names = [*self._stores, *self.own]
 
     def column(self, name: str) -> NDArray[Any]:
         """Return one label of every sample, (sample,); '' where a sample has none.
@@ -52,13 +74,15 @@ class SampleLabels:
         return self._columns[name]
 
     def _read(self, name: str) -> NDArray[Any]:
+        if name == "sample" and name in self._files:  # as files call it
+            name = next(called for called, at in self.own.items() if self._files[at] == name)
         if name not in self.names:
             raise ConfigError(
                 f"label: expected one of {', '.join(self.names) or 'none'}, got "
                 f"{name[:60]!r}{hint(name, self.names)}."
             )
         if name not in self._stores:
-            return np.asarray(self._ds["sample_label"].values[:, self.own.index(name)])
+            return np.asarray(self._ds["sample_label"].values[:, self.own[name]])
         values = self._stores[name][name]
         if "flag_meanings" in values.attrs:
             meanings = np.array(str(values.attrs["flag_meanings"]).split(), dtype=object)
@@ -104,12 +128,6 @@ class SampleLabels:
         return np.asarray(found, dtype=np.int64)
 
     def table(self, places: NDArray[np.int64]) -> xr.Dataset:
-        """Return all that is known of some samples, a variable a label.
-
-        A label that is called ``sample`` is ``sample_label`` there.
-        """
-        columns = {
-            "sample_label" if name == "sample" else name: ("sample", self.column(name)[places])
-            for name in self.names
-        }
+        """Return all that is known of some samples, a variable a label."""
+        columns = {name: ("sample", self.column(name)[places]) for name in self.names}
         return xr.Dataset(columns, {"sample": self._ds["sample"].values[places]})

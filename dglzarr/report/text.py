@@ -22,7 +22,7 @@ from dglzarr.storage.store import open_store, read_attributes
 from dglzarr.storage.study import open_study
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import xarray as xr
 
@@ -66,8 +66,23 @@ def _known(value: Any) -> Any:  # noqa: ANN401
 def source_lines(root: str) -> list[str]:
     """Return what was decided about each source, a line each."""
     study = open_study(root)
-    lines = ["Sources:"]
-    for uri in study.raws():
+    lines = ["Sources:", *_raw_lines(study.raws())]
+    for segment, uri in zip(study.segments, study.uris("expression"), strict=True):
+        joined = open_store(uri)
+        details = joined.attrs["details"]
+        shown = ", ".join(f"{n} {name}" for name, n in details["split_counts"].items())
+        lines.append(
+            f"Segment {segment}: {joined.sizes['sample']} samples ({shown}) x "
+            f"{joined.sizes['gene']} features, {details['n_missing']} values missing"
+        )
+        lines += [f"  {note}" for note in details.get("notes", ())]
+    return lines + drift_lines(root)
+
+
+def _raw_lines(uris: Iterable[str]) -> list[str]:
+    """Return what was decided about some sources, from their raw stores, and what was left out."""
+    lines = []
+    for uri in uris:
         raw = open_store(uri)
         details = raw.attrs["details"]
         found = details["quantiles"]
@@ -82,16 +97,7 @@ def source_lines(root: str) -> list[str]:
             + (" (cohort)" if details["role"] == "cohort" else "")
         )
         lines += [f"    {note}" for note in source_notes(details)]
-    for segment, uri in zip(study.segments, study.uris("expression"), strict=True):
-        joined = open_store(uri)
-        details = joined.attrs["details"]
-        shown = ", ".join(f"{n} {name}" for name, n in details["split_counts"].items())
-        lines.append(
-            f"Segment {segment}: {joined.sizes['sample']} samples ({shown}) x "
-            f"{joined.sizes['gene']} features, {details['n_missing']} values missing"
-        )
-        lines += [f"  {note}" for note in details.get("notes", ())]
-    return lines + drift_lines(root)
+    return lines
 
 
 def source_notes(details: Mapping[str, Any]) -> list[str]:
@@ -120,12 +126,15 @@ def growth_lines(root: str) -> list[str]:
     """Return what the last growth added, and how far it was from the frozen reference."""
     study = open_study(root)
     joined, mask = (open_store(study.uri(name)) for name in ("expression", "samples"))
-    sources = ", ".join(sorted({str(name) for name in joined["source"].values}))
+    names = sorted({str(name) for name in joined["source"].values})
+    sources = ", ".join(names)
     n_new, n_dropped = joined.sizes["sample"], int((~mask["keep"].values).sum())
     n_all = sum(open_store(uri).sizes["sample"] for uri in study.uris("samples"))
     added = f"{n_new} samples of {sources}; {n_all} in all"
     return [
         f"Added as segment {study.segments[-1]}: {added}. Near-duplicates: {n_dropped}",
+        *_raw_lines(uri for uri in map(study.raw, names) if uri in study.raws()),
+        *(f"  {note}" for note in joined.attrs["details"].get("notes", ())),
         *drift_lines(root)[-1:],
         "Scores, panel and evaluation are those of before; 'dglzarr refit' makes them anew.",
     ]

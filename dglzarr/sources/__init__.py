@@ -35,11 +35,13 @@ _FORMATS_OF = {
     "max_single_cell": ("archs4",),
     "layer": ("h5ad",),
 }
+_LIES = {"columns": ("gct", "gctx"), "rows": ("h5ad",), None: ()}
+"""Formats that lie one way alone, which may be stated where names say otherwise."""
 _NAMED = {"max_single_cell": "an ARCHS4 file", "layer": "an h5ad"}
 _HDF5 = {
     "archs4": read_archs4,
     "h5ad": read_h5ad,
-    "gctx": lambda path, _: read_gctx(path),
+    "gctx": read_gctx,
 }
 _WITH_SERIES = (
     "series-matrix",
@@ -93,7 +95,9 @@ def read_source(
         )
     source = _read_file(path, None if scratch is None else Path(scratch), reading)
     for setting, formats in _FORMATS_OF.items():
-        if getattr(reading, setting) not in (None, ()) and source.format not in formats:
+        is_true = setting == "samples_in" and source.format in _LIES.get(reading.samples_in, ())
+        is_set = getattr(reading, setting) not in (None, ())
+        if is_set and not is_true and source.format not in formats:
             raise SourceError(
                 f"{path.name}: expected {_NAMED.get(setting, 'a table')} to choose {setting} of, "
                 f"got {source.format}. Remove the setting."
@@ -140,7 +144,7 @@ def _read_file(path: Path, scratch: Path | None, reading: Reading) -> Source:
         stream.skip_blank()
         first = stream.peek() or ""
         if first.startswith("#1."):
-            return read_gct(stream, scratch=scratch, value_columns=reading.value_columns)
+            return read_gct(stream, scratch=scratch, reading=reading)
         if first.startswith("^") or (first.startswith("!") and "\t" not in first):
             return read_soft(stream, scratch=scratch)
         if first.startswith("!"):

@@ -20,12 +20,12 @@ from dglzarr.sources.base import LeftOut, Reading, Source, matrix_source
 from dglzarr.sources.columns import (
     RESERVED_ROWS,
     check_header,
-    check_ids,
     check_unique,
     find_symbols,
     sort_columns,
 )
 from dglzarr.sources.table import turned_source
+from dglzarr.sources.turned import refuse_gene_ids, refuse_turned
 from dglzarr.sources.wide import gene_columns, has_samples_in_rows, pair_symbols
 
 if TYPE_CHECKING:
@@ -183,7 +183,9 @@ def _upright(
     check_unique(path, "gene", genes)
     if not reading.value_columns:
         check_header(path.name, ["id", *samples], samples)
-        check_ids(path.name, genes, samples)
+        if reading.samples_in is None:
+            refuse_gene_ids(path.name, samples)
+            refuse_turned(path.name, genes, samples, corner=text[0])
     unused = LeftOut.group("columns", (("text", name) for name in text if name not in names))
     named = cells[1] if place is not None else pair_symbols(genes)
     values = ArrowValues(path, kind, tuple(samples), n_rows, dropped=dropped)

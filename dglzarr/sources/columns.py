@@ -100,13 +100,6 @@ _HEADER_STEMS = (
     *("gene", "probe", "symbol", "entrez"),
     *("ensembl", "feature", "transcript", "unnamed"),
 )
-_KNOWN_GENES = frozenset(
-    (
-        *("ACTB", "GAPDH", "B2M", "TBP", "HPRT1", "PGK1", "RPLP0", "TP53", "EGFR", "MYC", "KRAS"),
-        *("BRCA1", "BRCA2", "PTEN", "VEGFA", "TNF", "IL6", "IL1B", "CD4", "CD8A", "CD44", "STAT3"),
-        *("JUN", "FOS", "AKT1", "MAPK1", "ESR1", "ERBB2", "CDKN1A", "VIM"),
-    )
-)
 ROW_NUMBERS = ("", "x", "unnamed0", "1", "v1", "row", "rows", "rowname", "rownames", "index")
 """First columns that may hold the numbers of rows: R's and pandas' names of them."""
 
@@ -128,13 +121,10 @@ _PARTS = (re.compile(r"(.+?)[ ._:-]+([A-Za-z]+)"), re.compile(r"([A-Za-z]+)[ ._:
 
 _INTEGER = re.compile(r"[+-]?\d+")
 _DECIMAL = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
-_SAMPLE_ID = re.compile(r"(GSM\d+|[SED]RR\d+|TCGA-\w\w-\w{4}.*|GTEX-.+)")
-_GENE_ID = re.compile(r"(ENS[A-Z]*\d{8,}(\.\d+)?|\S*\d\S*_at|ILMN_\d+|[NX][MR]_\d+(\.\d+)?)")
 _END = {
     reason: re.compile(rf"(.*[ ._-])?({ends})([ ._-]*\d+)?", re.IGNORECASE)
     for reason, ends in RESERVED_ENDS.items()
 }
-_MOST = 0.9
 _REMEDY = "Where the columns are samples as they are, state value_columns = ['*']."
 
 
@@ -258,7 +248,7 @@ def reserved_column(name: str) -> str:
 
 
 def check_header(name: str, columns: Sequence[str], samples: Sequence[str]) -> None:
-    """Refuse a first row of values, and a header that is one sample's results or genes.
+    """Refuse a first row of values, and a header that is one sample's results.
 
     Parameters
     ----------
@@ -289,8 +279,6 @@ def check_header(name: str, columns: Sequence[str], samples: Sequence[str]) -> N
             f"sample. Join one of them of all samples into a table of genes. {_REMEDY}"
         )
     _refuse_measures(name, samples)
-    if _mostly(_GENE_ID, samples):
-        raise _turned(name, samples[0])
 
 
 def _refuse_measures(name: str, samples: Sequence[str]) -> None:
@@ -314,19 +302,6 @@ def _refuse_measures(name: str, samples: Sequence[str]) -> None:
             )
 
 
-def check_ids(name: str, ids: Sequence[str], samples: Sequence[str]) -> None:
-    """Refuse a table with samples in rows.
-
-    Raises
-    ------
-    SourceError
-        If most of the ids are those of samples, or sample ids are symbols of genes.
-    """
-    genes = _KNOWN_GENES.intersection(sample.upper() for sample in samples)
-    if _mostly(_SAMPLE_ID, ids) or (len(genes) > 2 and not _KNOWN_GENES.intersection(ids)):
-        raise _turned(name, samples[0])
-
-
 def check_unique(path: Path, kind: str, ids: Sequence[str]) -> None:
     """Refuse an empty table, empty ids and repeated ids.
 
@@ -348,13 +323,6 @@ def check_unique(path: Path, kind: str, ids: Sequence[str]) -> None:
         raise SourceError(f"{path.name}: expected each {kind} once, got {repeated!r} again.")
 
 
-def _turned(name: str, sample: str) -> SourceError:
-    return SourceError(
-        f"{name}: expected genes in rows and samples in columns, got a column {sample!r} and "
-        f"samples in rows. State samples_in = 'rows'. {_REMEDY}"
-    )
-
-
 def _is_header(cell: str) -> bool:
     """Return whether a cell says what a column of ids holds."""
     words = re.split(r"[^a-z0-9]+", cell.lower())
@@ -364,10 +332,3 @@ def _is_header(cell: str) -> bool:
 
 def _is_value(cell: str) -> bool:
     return _INTEGER.fullmatch(cell) is not None or cell in ("NA", "NaN", "nan", "null", "NULL")
-
-
-def _mostly(pattern: re.Pattern[str], names: Sequence[str]) -> bool:
-    """Return whether most of the names, of which some are looked at, fit a pattern."""
-    looked_at = names[:: max(1, len(names) // 1000)]
-    n_found = sum(pattern.fullmatch(name) is not None for name in looked_at)
-    return bool(looked_at) and n_found >= _MOST * len(looked_at)

@@ -24,6 +24,7 @@ from dglzarr.sources.chosen import keep_samples, series_of
 from dglzarr.sources.chunked import Chunked
 from dglzarr.sources.columns import check_unique, find_symbols
 from dglzarr.sources.hdf5 import check_chunk, find_dataset, strings, told
+from dglzarr.sources.turned import are_turned
 from dglzarr.sources.wide import Picked
 
 if TYPE_CHECKING:
@@ -250,6 +251,12 @@ def read_h5ad(path: Path, reading: Reading = Reading()) -> Source:
         check_unique(path, "sample", samples)
         check_unique(path, "gene", genes)
         values = _anndata_values(path, found, (len(samples), len(genes)))
+    if reading.samples_in is None and are_turned(genes, samples):
+        raise SourceError(
+            f"{path.name}: expected samples as obs and genes as var, got {samples[0]!r} among obs "
+            f"and {genes[0]!r} among var. Write it transposed. Where obs are samples as they are, "
+            "state samples_in = 'rows'."
+        )
     place = find_symbols(["id", *columns])
     symbols = [*columns.values()][place - 1] if place else None
     return matrix_source(

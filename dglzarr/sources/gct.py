@@ -14,21 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dglzarr.errors import SourceError
-from dglzarr.sources.base import Source, matrix_source
-from dglzarr.sources.columns import check_ids, check_unique, find_symbols, sort_columns
+from dglzarr.sources.base import Reading, Source, matrix_source
+from dglzarr.sources.columns import check_unique, find_symbols, sort_columns
 from dglzarr.sources.hdf5 import check_chunk, find_dataset, strings, told
 from dglzarr.sources.matrix import Layout, check_samples, read_matrix, require_rows
 from dglzarr.sources.text import TextStream, header_cells, split_cells
+from dglzarr.sources.turned import refuse_turned
 
 MISSING_METADATA = ("-666", "-666.0", "NA", "na", "NaN", "nan")
 """Metadata cells that mean nothing is known."""
 
+_TURN = "Write the matrix the other way round"
 _MATRIX = "0/DATA/0/matrix"
 _IDS = ("0/META/ROW/id", "0/META/COL/id")
 
 
 def read_gct(
-    stream: TextStream, *, scratch: Path | None = None, value_columns: Sequence[str] = ()
+    stream: TextStream, *, scratch: Path | None = None, reading: Reading = Reading()
 ) -> Source:
     """Return a GCT 1.2 or 1.3 file; its column metadata become labels.
 
@@ -38,8 +40,8 @@ def read_gct(
         Text that stands on the version.
     scratch
         Folder for the values of more than one shard of samples.
-    value_columns
-        Patterns of the columns that are samples, whatever their names say.
+    reading
+        Which columns hold values, and whether they are samples; these are not doubted then.
 
     Raises
     ------
@@ -52,7 +54,7 @@ def read_gct(
     n_rows, n_samples, n_row_meta, n_column_meta = _dimensions(stream, is_old=version == "#1.2")
     n_lead = 1 + n_row_meta
     columns = _header(stream, n_lead + n_samples)
-    found = sort_columns(f"{stream.name}, line 3", columns, value_columns, n_lead=n_lead)
+    found = sort_columns(f"{stream.name}, line 3", columns, reading.value_columns, n_lead=n_lead)
     samples = [columns[place] for place in found.samples]
     check_samples(stream, samples, line=3)
     labels = _column_metadata(stream, columns, found.samples, n_column_meta)
@@ -67,8 +69,8 @@ def read_gct(
         raise stream.error(
             f"expected {n_rows} rows{under} as line 2 says, got {n_found}. The file may be cut off."
         )
-    if not value_columns:
-        check_ids(stream.name, genes, samples)
+    if not reading.value_columns and reading.samples_in is None:
+        refuse_turned(stream.name, genes, samples, remedy=_TURN)
     named = matrix.text[1] if symbols else None
     more: dict[str, Any] = {"labels": labels, "left_out": left_out}
     return matrix_source(stream.path, "gct", samples, genes, matrix.values, symbols=named, **more)
@@ -144,7 +146,7 @@ class GctxValues:
         return values
 
 
-def read_gctx(path: Path) -> Source:
+def read_gctx(path: Path, reading: Reading = Reading()) -> Source:
     """Return a GCTX 1.0 file; values stay on disk.
 
     Ids may be of any type, also in one column; groups among the metadata are no labels.
@@ -155,7 +157,7 @@ def read_gctx(path: Path) -> Source:
         If the file is no HDF5, lacks a part of GCTX, or its parts do not fit each other.
     """
     with told(path, "a complete HDF5 file"), h5py.File(path) as file:
-        return _open_gctx(path, file)
+        return _open_gctx(path, file, reading)
 
 
 def gctx_shape(path: Path) -> tuple[int, int]:
@@ -171,7 +173,7 @@ def gctx_shape(path: Path) -> tuple[int, int]:
         return int(n_samples), int(n_genes)
 
 
-def _open_gctx(path: Path, file: h5py.File) -> Source:
+def _open_gctx(path: Path, file: h5py.File, reading: Reading) -> Source:
     """Return the labels of an open GCTX file and its values by path."""
     matrix, *ids = (find_dataset(path, file, name) for name in (_MATRIX, *_IDS))
     genes, samples = map(strings, ids)
@@ -184,7 +186,8 @@ def _open_gctx(path: Path, file: h5py.File) -> Source:
     check_chunk(matrix)
     for kind, names in (("sample", samples), ("gene", genes)):
         check_unique(path, kind, names)
-    check_ids(path.name, genes, samples)
+    if reading.samples_in is None:
+        refuse_turned(path.name, genes, samples, remedy=_TURN)
     fields = _fields(row, len(genes))
     place = find_symbols(["id", *fields])
     symbols = None if place is None else strings(row[[*fields][place - 1]])

@@ -18,7 +18,6 @@ from dglzarr.sources.base import LeftOut, Reading, Source, SourceFormat, Values,
 from dglzarr.sources.columns import (
     Columns,
     check_header,
-    check_ids,
     check_unique,
     counts_rows,
     find_ids,
@@ -26,6 +25,7 @@ from dglzarr.sources.columns import (
 )
 from dglzarr.sources.matrix import Layout, TextMatrix, check_samples, read_matrix, require_rows
 from dglzarr.sources.text import TextStream, header_cells, read_rows, split_cells
+from dglzarr.sources.turned import refuse_gene_ids, refuse_turned
 from dglzarr.sources.wide import Picked, gene_columns, has_samples_in_rows, pair_symbols, sort_rows
 
 PLATFORM_COLUMNS = ("platform", "platform_id")
@@ -73,8 +73,11 @@ def read_table(
     value_columns = reading.value_columns
     found = sort_columns(place, columns, value_columns)
     samples = [columns[at] for at in found.samples]
+    is_doubted = not value_columns and reading.samples_in is None
     if not value_columns:
         check_header(place, columns, samples)
+    if is_doubted:
+        refuse_gene_ids(place, samples)
     if not samples and found.left_out:
         told = "; ".join(map(str, found.left_out))
         raise stream.error(f"expected at least one sample column, got none: {told}.", line=line)
@@ -85,8 +88,9 @@ def read_table(
     require_rows(stream, matrix)
     if counts_rows(columns[0], matrix.text[0]):
         matrix, found = _without_numbers(stream, matrix, found, columns, ids)
+    if is_doubted:
+        refuse_turned(stream.name, matrix.text[0], samples, corner=columns[0])
     if not value_columns:
-        check_ids(stream.name, matrix.text[0], samples)
         _refuse_probabilities(stream.name, matrix, samples)
     return _as_source(stream.path, matrix, found, samples)
 

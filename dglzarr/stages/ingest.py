@@ -72,7 +72,9 @@ class SourceOptions(Options):
         None, "patterns of a table's columns that are samples; without them by their names"
     )
     samples_in: SamplesIn | None = choice(
-        None, "where a wide matrix has its samples; without it rows where its columns are genes"
+        None,
+        "where a matrix has its samples; without it as the names of columns tell, and refused "
+        "where they are genes and rows are not",
     )
     pseudocount: float | None = choice(
         None, "c of values that are log2(x + c), which become log2(x + 1); with unit 'log2'", gt=0

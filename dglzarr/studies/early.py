@@ -5,6 +5,7 @@ Reads labels of stores and, for a dry run, source files where that is cheap; wri
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,14 @@ from dglzarr.evaluation.panels import (
     check_list_names,
     find_rules,
     read_lists,
+    undetected,
+    with_penalties,
 )
+from dglzarr.evaluation.sketch import sketch_training
+from dglzarr.kernels.panels import SELECTORS
 from dglzarr.kernels.sketch import GeneSketch
 from dglzarr.models import check_installed
+from dglzarr.query import gene_keys
 from dglzarr.sources import read_source
 from dglzarr.sources.identifiers import name_genes, read_annotation_table, read_gene_list
 from dglzarr.sources.peek import is_lazy
@@ -34,16 +40,23 @@ from dglzarr.storage.cluster_options import LAUNCHED
 from dglzarr.storage.declare import text_array
 from dglzarr.storage.files import place_of
 from dglzarr.storage.launch import check_launch
+from dglzarr.storage.rows import read_array
 from dglzarr.storage.store import is_complete, open_labels
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from dglzarr.settings import Settings
+    from dglzarr.stages.evaluate import TargetRule
     from dglzarr.stages.ingest import SourceFile
+    from dglzarr.storage.options import Progress
 
 CHEAP_NBYTES = 2**24
 """A text file of at most so many bytes is read whole for a dry run."""
+_NOTHING = Panel(BASELINE, "baseline", BASELINE, np.empty(0, dtype=np.int64))
+logger = logging.getLogger(__name__)
 
 
 def check_extras(settings: Settings, writes: Mapping[str, str]) -> None:
@@ -101,6 +114,11 @@ def check_absolute(settings: Settings) -> None:
                 f"{name}: expected an absolute path, since workers take a relative one from "
                 f"folders of their own, got {path!r}. Write it in full."
             )
+
+
+def _blank(std: NDArray[np.float64]) -> GeneSketch:
+    """Return a sketch of no samples, by which panels are drawn at random."""
+    return GeneSketch(np.zeros((1, std.size), np.float32), std, std, 1)
 
 
 def check_labels(settings: Settings, train: Sequence[xr.Dataset], cohorts: Sequence[Any]) -> None:
@@ -178,11 +196,69 @@ def check_genes(settings: Settings, genes: xr.Dataset, *, selects: bool = True) 
     lists = read_lists(genes, settings.evaluate.panels)
     if not selects:
         return
-    sketch = GeneSketch(np.zeros((1, n_genes), np.float32), varies, varies, 1)
     size, draws = [settings.select.n_landmarks], Draws(settings.select.n_random, settings.seed)
-    known = candidate_panels(sketch, [], size, rules=rules, lists=lists, draws=draws)
-    nothing = Panel(BASELINE, "baseline", BASELINE, np.empty(0, dtype=np.int64))
-    common_targets(genes, [nothing, *known], settings.evaluate.target_rule)
+    known = candidate_panels(_blank(varies), [], size, rules=rules, lists=lists, draws=draws)
+    common_targets(genes, [_NOTHING, *known], settings.evaluate.target_rule)
+
+
+def check_panels(
+    select: Mapping[str, Any], rule: TargetRule, *, on_progress: Progress | None = None
+) -> None:
+    """Refuse panels that leave no gene to predict, before a network is trained.
+
+    Random and published panels are known once it is known which genes vary. Where those of
+    selectors could cover what is left, they are chosen now, but for selectors by score, of which a
+    warning tells.
+
+    Parameters
+    ----------
+    select
+        Arguments of the stage that selects panels; the normalized and samples stores stand.
+    rule
+        What counts as measured.
+    on_progress
+        Called with (what, done, total).
+
+    Raises
+    ------
+    ConfigError
+        When too few genes vary for a panel, or all panels together leave no gene to predict.
+    """
+    options, normalized, seed = select["options"], select["normalized"], select["seed"]
+    ds, n = open_labels(normalized), options.n_landmarks
+    std = read_array(select["samples"], "gene_std")
+    low: list[int] = []
+    if options.min_detected is not None:
+        low = undetected(select["expression"], options.min_detected, "select.min_detected")
+    rules = find_rules(ds, std, options, sizes=[n], place="select.n_landmarks", excluded=low)
+    names = dict.fromkeys((options.selector, *options.selectors))
+    known = [name for name in names if not SELECTORS[name].uses_score]
+    lists, draws = read_lists(ds, select["panels"]), Draws(options.n_random, seed)
+    drawn = candidate_panels(_blank(std), [], [n], rules=rules, lists=lists, draws=draws)
+    chosen = [_NOTHING, *drawn]
+    if _n_left(ds, chosen, rule) > n * len(names):
+        return
+    sketch = sketch_training(
+        normalized, select["samples"], np.full(std.size, np.nan), seed=seed, on_progress=on_progress
+    )
+    rules = with_penalties(rules, sketch, options, selectors=known, n=n, seed=seed)
+    chosen += candidate_panels(sketch, known, [n], rules=rules, lists={}, draws=Draws(0, seed))
+    left, by_score = _n_left(ds, chosen, rule), [name for name in names if name not in known]
+    if left <= n * len(by_score):
+        logger.warning(
+            "select: %d genes are left to predict before panels are chosen by score (%s), which "
+            "may cover them all; then nothing can be evaluated. Lower select.n_landmarks or "
+            "select.n_random",
+            left,
+            ", ".join(by_score),
+        )
+
+
+def _n_left(ds: xr.Dataset, panels: Sequence[Panel], rule: TargetRule) -> int:
+    """Return how many different genes no panel measures, at least one."""
+    is_target = common_targets(ds, panels, rule)
+    keys = gene_keys(ds) if rule == "gene" else ds["gene"].values
+    return len(set(keys[is_target].tolist()))
 
 
 def check_sources(settings: Settings, sources: Sequence[SourceFile], *, is_read: bool) -> None:

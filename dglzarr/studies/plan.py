@@ -47,7 +47,13 @@ from dglzarr.storage.study import (
     retire,
     write_manifest,
 )
-from dglzarr.studies.early import check_absolute, check_extras, check_genes, check_labels
+from dglzarr.studies.early import (
+    check_absolute,
+    check_extras,
+    check_genes,
+    check_labels,
+    check_panels,
+)
 from dglzarr.studies.fetch import (
     Found,
     fetched_files,
@@ -624,7 +630,10 @@ def run_steps(
                     for role in ("train", "cohort")
                 )
                 check_labels(settings, train, cohorts)
+            selects = [other.arguments for other in steps if other.name == "select"]
             if step.name == "join":
-                selects = any(other.name == "select" for other in steps)
-                check_genes(settings, open_labels(step.writes), selects=selects)
+                check_genes(settings, open_labels(step.writes), selects=bool(selects))
+            if step.name == "dedup" and selects:
+                rule, tell = settings.evaluate.target_rule, run.on_progress
+                check_panels(selects[0], rule, on_progress=tell)
     return done

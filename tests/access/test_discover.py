@@ -99,6 +99,21 @@ def test_discover__what_is_no_answer(mirror, monkeypatch, fault, told):
     assert str(done.exception).startswith("discover: expected")
 
 
+@pytest.mark.parametrize(
+    "problem",
+    [
+        {"errorlist": {"phrasesnotfound": ['"Homo sapins"[ORGN]']}},
+        {"warninglist": {"quotedphrasesnotfound": ['"Homo sapins"[ORGN]']}},
+    ],
+)
+def test_discover__a_name_that_nobody_has_is_told(monkeypatch, problem):
+    said = {"esearchresult": {"count": "0", "webenv": "W", "querykey": "1", **problem}}
+    client = Client(FAST)
+    monkeypatch.setattr(client, "text", lambda *_, **__: json.dumps(said))
+    with pytest.raises(RefusedError, match=r"expected NCBI to search .* got .*Homo sapins"):
+        discover(client, Search(organism="Homo sapins"))
+
+
 def test_discover__a_short_page_is_not_taken_for_the_end(mirror, tmp_path):
     asked = mirror.fault
 
@@ -118,6 +133,7 @@ def test_discover__a_short_page_is_not_taken_for_the_end(mirror, tmp_path):
         ([], "expected a platform, an organism or a first day, got none"),
         (["--platform", "96"], "platform: expected one such as GPL96, got '96'"),
         (["--since", "May"], "since: expected a day such as 2026-01-01, got 'May'"),
+        (["--since", "2026-02-30"], "since: expected a day such as 2026-01-01, got '2026-02-30'"),
         (["--organism", "x[ALL]"], "organism: expected a name"),
     ],
 )

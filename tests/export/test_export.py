@@ -215,6 +215,31 @@ def test_export__labels_of_any_name_are_there_once(form, tmp_path):
     assert {f"{name} 0" for name in NAMES[:-1]} <= {*first}
 
 
+@pytest.mark.parametrize("form", ["tsv", "parquet"])
+def test_export__a_label_called_as_a_gene_is_refused(form, tmp_path):
+    write_manifest(tmp_path, ["0000"])
+    values, cells = np.zeros((4, 3), np.float32), [["a"]] * 4
+    uri = tmp_path / "segments/0000/normalized.zarr"
+    write_matrix(uri, NORMALIZED, values, tissues=cells, called=["001_at"])
+    with pytest.raises(ConfigError, match=r"'001_at' is a label and a gene. Export as h5ad"):
+        export_study(tmp_path, tmp_path / f"a.{form}", form)
+    assert {path.name for path in tmp_path.iterdir()} == {"study.json", "segments"}
+
+
+@pytest.mark.parametrize("form", ["tsv", "gct"])
+def test_export__labels_that_are_alike_as_text_are_both_there(form, tmp_path):
+    write_manifest(tmp_path, ["0000"])
+    values, cells = np.full((4, 3), 7, np.float32), [["one", "other"]] * 4
+    uri = tmp_path / "segments/0000/normalized.zarr"
+    write_matrix(uri, NORMALIZED, values, tissues=cells, called=["a b", "a\tb"])
+    export_study(tmp_path, tmp_path / f"a.{form}", form)
+    text = (tmp_path / f"a.{form}").read_text()
+    assert text.count("one") == text.count("other") == 4
+    if form == "tsv":
+        frame = pd.read_csv(tmp_path / "a.tsv", sep="\t")
+        assert frame[["a b", "a b_", "002_at"]].iloc[0].tolist() == ["one", "other", 7]
+
+
 # ---------------------------------------------------------------- Zarr
 
 

@@ -177,6 +177,16 @@ def test_flows__of_a_study_that_is_not_there_fail_in_one_line(flows, study, tmp_
     assert not (tmp_path / "none").exists()
 
 
+def test_flows__a_relative_root_is_refused_in_one_line(flows, study, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for run in (flows.mine_flow, flows.grow_flow, flows.scrub_flow):
+        state = run(study.model_copy(update={"root": "study"}), return_state=True)
+        assert state.is_failed()
+        assert "root: expected an absolute path, since workers take a relative one" in state.message
+        assert "\n" not in state.message
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_one_run__others_wait_for_a_root_but_not_for_another(flows, tmp_path):
     from prefect import flow
 

@@ -414,6 +414,30 @@ def test_by__numbers_stand_in_their_order(example_study):
         assert answered["group"].values.tolist() == list(range(12))  # as text 10 goes before 2
 
 
+def test_labels__of_files_hide_none_of_this_package_and_are_not_hidden(tmp_path):
+    called = ["sample", "sample_label", "split", "series", "003_at"]
+    values = np.random.default_rng(1).normal(8, 1, (4, 5)).astype(np.float32)
+    cells = [[f"{name}-{i}" for name in called] for i in range(4)]
+    write_manifest(tmp_path, ["0000"])
+    write_matrix(
+        tmp_path / "segments/0000/normalized.zarr", NORMALIZED, values, tissues=cells,
+        called=called, symbols=["SIM0", "SIM1", "SIM2", "", "SIM4"],
+    )  # fmt: skip
+    ask = open_study(tmp_path).dgl
+    table = ask.samples()
+    told = {name: table[name].values[0] for name in table.data_vars}
+    assert told["sample_label"] == "sample_label-0"
+    assert told["sample_label_"] == "sample-0"
+    assert told["split_label"] == "split-0"
+    assert told["series_label"] == "series-0"
+    assert told["split"] in ("train", "validation", "test")
+    assert ask.samples(split_label="split-2")["sample"].values.tolist() == ["s002"]
+    assert ask.samples(sample="sample-3")["sample"].values.tolist() == ["s003"]
+    frame = answer(str(tmp_path), Asked(lists_samples=True, genes=["003_at"]))
+    assert frame["003_at"].tolist() == [f"003_at-{i}" for i in range(4)]
+    assert frame["003_at (003_at)"].to_numpy() == pytest.approx(values[:, 3])
+
+
 # ---------------------------------------------------------------- what is read
 
 

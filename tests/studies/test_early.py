@@ -10,6 +10,8 @@ from dglzarr import cli
 from dglzarr.errors import ConfigError, hint
 from dglzarr.settings import load_settings
 from dglzarr.studies import early
+from dglzarr.studies.plan import Plan
+from dglzarr.studies.plan import mine as run_mine
 
 STUDY = """
 root = "study"
@@ -152,3 +154,37 @@ def test_extras__a_model_that_stands_needs_none(folder, monkeypatch):
     early.check_extras(settings, {"train": str(folder / "model")})
     with pytest.raises(ConfigError, match="keras"):
         early.check_extras(settings, {"train": str(folder / "nothing")})
+
+
+# ---------------------------------------------------------------- panels, before training
+
+
+@pytest.mark.parametrize("selector", ["greedy", "variance"])
+def test_check_panels__the_mined_panel_completes_the_cover(folder, capsys, selector):
+    asked = f'select={{n_landmarks=14, n_random=3, selector="{selector}", selectors=[]}}'
+    assert mine(folder, "--set", asked) == 2
+    found = capsys.readouterr().err
+    assert "select: expected genes that no panel measures, but 4 panels cover all 24" in found
+    assert list(folder.glob("study/segments/*/samples.zarr"))
+    assert not (folder / "study" / "models").exists()
+
+
+def test_check_panels__too_few_genes_vary(folder, capsys):
+    path = folder / "GSE1_series_matrix.txt"
+    flat = [f'"{gene}_at"\t' + "\t".join(["7.5"] * 12) for gene in range(20)]
+    head, _, rest = path.read_text().partition('"0_at"')
+    path.write_text(head + "\n".join(flat) + "\n" + rest[rest.index('"20_at"') :])
+    assert mine(folder, "--set", "select.n_landmarks=5", "--set", "normalize.method=none") == 2
+    found = capsys.readouterr().err
+    assert re.search(r"select.n_landmarks: expected 1 to 4, got 5: of 24 genes .* 20 do not", found)
+    assert not (folder / "study" / "models").exists()
+
+
+@pytest.mark.parametrize(("n", "is_told"), [(14, True), (4, False)])
+def test_check_panels__a_panel_by_score_may_complete_it(folder, caplog, n, is_told):
+    shape = {"n_landmarks": n, "n_random": 1, "selector": "greedy", "selectors": ["top-score"]}
+    settings = load_settings(folder / "study.toml")
+    settings = settings.model_copy(update={"select": settings.select.model_copy(update=shape)})
+    run_mine(settings, only=("ingest", "join", "normalize", "dedup"))
+    early.check_panels(Plan.of(settings)["select"].arguments, "gene")
+    assert ("by score (top-score)" in caplog.text) is is_told
