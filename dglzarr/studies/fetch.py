@@ -9,6 +9,7 @@ import csv
 import io
 import re
 from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,7 @@ from dglzarr.sources.text import TextStream
 from dglzarr.storage.files import file_sha256, tag, told, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator
 
     from dglzarr.settings import Settings, SourceSettings
     from dglzarr.storage.options import Progress
@@ -83,6 +84,10 @@ class Found:
 
     path: str
     options: dict[str, Any] = field(default_factory=dict)
+
+
+OnFetched = Callable[[Wanted, Sequence[Found]], None]
+"""Called with what has been fetched, and the files to ingest of it."""
 
 
 # ---------------------------------------------------------------- what is wanted
@@ -273,7 +278,11 @@ def fetch_accessions(
 
 
 def get_missing(
-    settings: Settings, *, without: Collection[str] = (), on_progress: Progress | None = None
+    settings: Settings,
+    *,
+    without: Collection[str] = (),
+    on_progress: Progress | None = None,
+    on_fetched: OnFetched | None = None,
 ) -> None:
     """Fetch what the settings name and is not there yet; without such, nothing is asked.
 
@@ -285,6 +294,8 @@ def get_missing(
         Sources that are not asked for, as the lock calls them.
     on_progress
         As for `fetch`.
+    on_fetched
+        Called with what has been fetched and recorded, and its files, while the rest is fetched.
 
     Raises
     ------
@@ -293,7 +304,9 @@ def get_missing(
     SourceError
         When something cannot be had: all of it, one after the other.
     """
-    refused = refused_sources(settings, without=without, on_progress=on_progress)
+    refused = refused_sources(
+        settings, without=without, on_progress=on_progress, on_fetched=on_fetched
+    )
     wrong = list(refused.values())
     if wrong:
         more = f" And {len(wrong) - 1} more: see 'dglzarr fetch'." if len(wrong) > 1 else ""
@@ -301,9 +314,15 @@ def get_missing(
 
 
 def refused_sources(
-    settings: Settings, *, without: Collection[str] = (), on_progress: Progress | None = None
+    settings: Settings,
+    *,
+    without: Collection[str] = (),
+    on_progress: Progress | None = None,
+    on_fetched: OnFetched | None = None,
 ) -> dict[str, str]:
     """Fetch what the settings name and is not there yet; return what cannot be had, and why.
+
+    The arguments are those of `get_missing`.
 
     Returns
     -------
@@ -316,7 +335,9 @@ def refused_sources(
         As `fetch`.
     """
     todo = [one for one in wanted(settings) if one.source not in without]
-    outcomes = _fetch(settings, todo, on_progress=on_progress, is_hashed=False)
+    outcomes = _fetch(
+        settings, todo, on_progress=on_progress, on_fetched=on_fetched, is_hashed=False
+    )
     named = zip(todo, outcomes, strict=True)
     return {one.source: outcome.told for one, outcome in named if outcome.is_wrong}
 
@@ -369,6 +390,7 @@ def _fetch(
     update: bool = False,
     check: bool = False,
     on_progress: Progress | None = None,
+    on_fetched: OnFetched | None = None,
     is_hashed: bool = True,
 ) -> list[Outcome]:
     """Fetch some of what the settings name; as `fetch`."""
@@ -395,6 +417,8 @@ def _fetch(
                 with told(str(path), remedy="Choose a writable place as fetch.lock."):
                     record(path, one.source, entries)
                 lock[one.source] = entries
+                if on_fetched is not None:
+                    on_fetched(one, _to_ingest(one, work.paths(entries)))
     except BaseException:
         work.fetcher.client.stop()
         pool.shutdown(cancel_futures=True)
@@ -426,6 +450,10 @@ class _Work:
             text = str(error)
             text = text if text.startswith(one.name) else f"{one.name}: {text}"
             return Outcome(one.name, "refused", told=text), None
+
+    def paths(self, entries: Sequence[Entry]) -> dict[Entry, str]:
+        """Return where recorded files are in the cache."""
+        return {e: str(self.fetcher.cache.place(e.sha256, e.name)) for e in entries}
 
     def _get(self, one: Wanted) -> tuple[Outcome, list[Entry] | None]:
         known = self.lock.get(one.source, [])
