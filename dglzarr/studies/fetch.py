@@ -25,8 +25,10 @@ from dglzarr.access.lock import Entry, read_lock, record
 from dglzarr.errors import ConfigError, DglzarrError, SourceError
 from dglzarr.settings import build_settings
 from dglzarr.sources.geo import read_series_labels
+from dglzarr.sources.part import chosen_of
 from dglzarr.sources.text import TextStream
 from dglzarr.storage.files import file_sha256, tag, told, whole
+from dglzarr.studies.part import fetch_part
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -64,7 +66,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one thing that was to be fetched."""
+    """What became of one thing that was to be fetched; ``told`` why not, or what it took."""
 
     name: str
     state: State
@@ -130,7 +132,19 @@ def _wanted_of(place: str, source: SourceSettings) -> Iterator[Wanted]:
             public_address(source.uri)
         except RefusedError as error:
             raise ConfigError(f"{place}.uri: {error}.") from error
-        yield Wanted(f"{place}.uri", f"uri:{source.uri}", source.uri, source)
+        key = f"uri:{source.uri}"
+        key = f"{key}#{_chosen(place, source)}" if source.by_ranges else key
+        yield Wanted(f"{place}.uri", key, source.uri, source)
+
+
+def _chosen(place: str, source: SourceSettings) -> str:
+    """Return what stands for a choice of samples: another one is fetched anew."""
+    reading = chosen_of(source.reading())
+    listed = ""
+    if reading.only_samples:
+        with told(reading.only_samples, "read", remedy=f"Correct {place}.only_samples."):
+            listed = file_sha256(reading.only_samples)
+    return tag(repr((replace(reading, only_samples=None), listed)).encode())[:12]
 
 
 def _accessions(place: str, given: Sequence[str]) -> Iterator[str]:
@@ -230,7 +244,7 @@ def _to_ingest(one: Wanted, paths: dict[Entry, str]) -> list[Found]:
         more["unit"] = "counts"
     if one.settings.unit is None and one.settings.gtex is not None:
         more["unit"] = unit_of(one.settings.gtex, one.settings.gtex_values)
-    values = of.get("counts") or of.get("matrix") or of["data"]
+    values = of.get("counts") or of.get("matrix") or of.get("part") or of["data"]
     beside = of.get("matrix", []) if "labels" in of else []  # of other platforms than the counts
     return [Found(path, more) for path in sorted(values)] + [Found(path) for path in sorted(beside)]
 
@@ -436,6 +450,7 @@ class _Work:
     update: bool
     check: bool
     is_hashed: bool
+    notes: dict[str, str] = field(default_factory=dict)
 
     def outcome(self, one: Wanted) -> tuple[Outcome, list[Entry] | None]:
         """Return what became of a source, and what to record of it, None for nothing new."""
@@ -470,12 +485,13 @@ class _Work:
         if known and all(map(self._is_here, known)):
             return _outcome(one, "kept", known), None
         if known:
-            self._again(known)
+            self._again(one, known)
             return _outcome(one, "fetched", known), None
         if self.check:
             raise RefusedError("is not fetched yet. Run 'dglzarr fetch' without --check")
         entries = self._fetch(one)
-        return _outcome(one, "fetched", entries), entries
+        outcome = _outcome(one, "fetched", entries)
+        return replace(outcome, told=self.notes.get(one.source, "")), entries
 
     def _fetch(self, one: Wanted) -> list[Entry]:
         """Return the files of a source that the lock does not know."""
@@ -486,25 +502,40 @@ class _Work:
                 entries.append(self._make_sheet(one.name, entries))
         elif asked.gtex is not None:
             entries = fetch_gtex(self.fetcher, asked.gtex, asked.gtex_values, asked.tissue)
+        elif asked.by_ranges:
+            entries = [self._part(one)]
         else:
             entries = fetch_address(self.fetcher, str(asked.uri))
         return [replace(entry, source=one.source) for entry in entries]
 
-    def _again(self, known: Sequence[Entry]) -> None:
+    def _part(self, one: Wanted) -> Entry:
+        """Return some samples of a remote file, as a file in the cache; note what it took."""
+        uri, reading = str(one.settings.uri), one.settings.reading()
+        entry, self.notes[one.source] = fetch_part(self.fetcher, one.source, uri, reading)
+        return entry
+
+    def _again(self, one: Wanted, known: Sequence[Entry]) -> None:
         """Fetch recorded files that are lost; they must be as they were."""
         for entry in known:
-            if not self._is_here(entry) and not entry.address.startswith(_MADE):
+            if entry.kind == "part":
+                self._part(one)
+                self._check_again(entry)
+            elif not self._is_here(entry) and not entry.address.startswith(_MADE):
                 is_gzip = entry.name.endswith(".gz")
                 is_matrix = entry.kind in ("matrix", "labels")
                 self.fetcher.get(entry.address, entry.name, is_matrix=is_matrix, is_gzip=is_gzip)
         for entry in known:
             if entry.address.startswith(_MADE) and not self._is_here(entry):
                 self._make_sheet(entry.address.removeprefix(_MADE), known)
-                if not self._is_here(entry):
-                    raise ChangedUpstreamError(
-                        f"expected {entry.name} as it was made before, got another, since it is "
-                        "made otherwise now. Take it with 'dglzarr fetch --update'"
-                    )
+                self._check_again(entry)
+
+    def _check_again(self, entry: Entry) -> None:
+        """Refuse a file that was made again and is another."""
+        if not self._is_here(entry):
+            raise ChangedUpstreamError(
+                f"expected {entry.name} as it was made before, got another, since it is "
+                "made otherwise now. Take it with 'dglzarr fetch --update'"
+            )
 
     def _is_here(self, entry: Entry) -> bool:
         """Return whether a file is in the cache and as it was; remove one that is not."""
@@ -522,7 +553,8 @@ class _Work:
             if entry.address.startswith(_MADE):
                 continue
             now = self._ask(entry)
-            before = (entry.etag, entry.modified, str(entry.size))
+            size = "" if entry.kind == "part" else str(entry.size)
+            before = (entry.etag, entry.modified, size)
             if any(a and b and a != b for a, b in zip(before, now, strict=True)):
                 found.append(
                     f"{entry.name} as of {entry.fetched} ({entry.size} bytes), got another "
