@@ -265,6 +265,9 @@ def fetch_command(
     else:
         rows = [(o.name, o.state, str(o.n_files), f"{o.nbytes / 1e6:.1f}") for o in outcomes]
         _print_table(("source", "state", "files", "MB"), rows)
+        for outcome in outcomes:
+            if outcome.told and not outcome.is_wrong:
+                typer.echo(f"{outcome.name}: {outcome.told}")
     wrong = [outcome for outcome in outcomes if outcome.is_wrong]
     for outcome in wrong:
         sys.stderr.write(f"{outcome.told}\n")

@@ -54,6 +54,11 @@ class SourceSettings(SourceOptions):
         is_path=True,
         min_length=1,
     )
+    by_ranges: bool = choice(
+        False,
+        "of an ARCHS4 file at an address, fetch the samples that only_series, only_matching or "
+        "only_samples keep, by ranges of bytes",
+    )
     geo: str | Annotated[tuple[str, ...], Field(strict=False)] | None = choice(
         None, "instead: an accession of GEO such as GSE10072, several, or a file of one a line"
     )
@@ -72,6 +77,17 @@ class SourceSettings(SourceOptions):
         if len(given) != 1:
             got = " and ".join(given) or "none"
             raise ValueError(f"expected one of uri, geo and gtex, got {got}")
+        return self
+
+    @model_validator(mode="after")
+    def _ranges_of_an_address(self) -> SourceSettings:
+        if self.by_ranges and "://" not in (self.uri or ""):
+            raise ValueError("sources.by_ranges: expected an address as uri. Name one.")
+        if self.by_ranges and not (self.only_series or self.only_matching or self.only_samples):
+            raise ValueError(
+                "sources.by_ranges: expected only_series, only_matching or only_samples beside it, "
+                "since all samples are the whole file. Choose some."
+            )
         return self
 
     @property

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -79,3 +81,20 @@ def data_dir():
     if not DATA.is_dir():
         pytest.skip(f"real data: {DATA} is absent; DGLZARR_DATA names another folder")
     return DATA
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    """The wheel that is built from a copy of the repository."""
+    pytest.importorskip("setuptools", minversion="77")
+    copy, target = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
+    for name in ("pyproject.toml", "README.md", "LICENSE", "dglzarr", "flows", "tests"):
+        if (REPO / name).is_dir():
+            skipped = shutil.ignore_patterns("__pycache__", "data")
+            shutil.copytree(REPO / name, copy / name, ignore=skipped)
+        else:
+            shutil.copy(REPO / name, copy)
+    code = f"from setuptools import build_meta; build_meta.build_wheel({str(target)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=copy, check=True, capture_output=True)
+    (found,) = target.glob("*.whl")
+    return found

@@ -302,7 +302,7 @@ def compare(root: Path, reference: Path, *, values_only: Sequence[str] = ()) -> 
         if not values_only:
             if digests(ours) != digests(theirs):
                 return f"{name}: other objects"
-            if _metadata(ours, root) != _metadata(theirs, reference):
+            if metadata(ours, root) != metadata(theirs, reference):
                 return f"{name}: other metadata"
         found, wanted = (dict(zarr.open_group(str(s), mode="r").arrays()) for s in (ours, theirs))
         if set(found) != set(wanted):
@@ -316,7 +316,7 @@ def compare(root: Path, reference: Path, *, values_only: Sequence[str] = ()) -> 
     return f"left behind: {left[0]}" if left else ""
 
 
-def _metadata(store: Path, root: Path) -> dict[str, Any]:
+def metadata(store: Path, root: Path) -> dict[str, Any]:
     """Return every zarr.json of a store, without its root, names and time."""
     found = {}
     for path in sorted(store.rglob("zarr.json")):

@@ -1,9 +1,6 @@
 """What is installed: the package, its data and nothing beside it."""
 
 import re
-import shutil
-import subprocess
-import sys
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
@@ -11,23 +8,11 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).resolve().parents[1]
-BUILT = ("pyproject.toml", "README.md", "LICENSE", "dglzarr", "flows", "tests")
 
 
 @pytest.fixture(scope="module")
-def names(tmp_path_factory):
-    """The files of a wheel that is built from a copy."""
-    pytest.importorskip("setuptools", minversion="77")
-    copy, target = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
-    for name in BUILT:
-        if (REPO / name).is_dir():
-            skipped = shutil.ignore_patterns("__pycache__", "data")
-            shutil.copytree(REPO / name, copy / name, ignore=skipped)
-        else:
-            shutil.copy(REPO / name, copy)
-    code = f"from setuptools import build_meta; build_meta.build_wheel({str(target)!r})"
-    subprocess.run([sys.executable, "-c", code], cwd=copy, check=True, capture_output=True)
-    (wheel,) = target.glob("*.whl")
+def names(wheel):
+    """The files of a wheel."""
     return zipfile.ZipFile(wheel).namelist()
 
 

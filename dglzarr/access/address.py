@@ -47,6 +47,17 @@ def public_address(uri: str) -> str:
     return check_address(uri)
 
 
+def address_name(address: str) -> str:
+    """Return what a file at an address is called.
+
+    Raises
+    ------
+    RefusedError
+        When that is no plain name.
+    """
+    return check_name(unquote(urlsplit(address).path).rpartition("/")[2])
+
+
 def fetch_address(fetcher: Fetcher, uri: str) -> list[Entry]:
     """Return one file, in the cache.
 
@@ -56,7 +67,7 @@ def fetch_address(fetcher: Fetcher, uri: str) -> list[Entry]:
         When it cannot be had, or is no data.
     """
     address = public_address(uri)
-    name = check_name(unquote(urlsplit(address).path).rpartition("/")[2])
+    name = address_name(address)
     is_matrix = name.endswith(("_series_matrix.txt", "_series_matrix.txt.gz"))
     found = fetcher.get(address, name, is_matrix=is_matrix, is_gzip=name.endswith(".gz"))
     return [entry_of(f"uri:{uri}", "data", address, found)]

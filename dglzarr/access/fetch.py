@@ -13,6 +13,7 @@ from dglzarr.access.content import Checked, UnfitError
 from dglzarr.access.download import Download, Fetched
 from dglzarr.access.http import PIECE_NBYTES, Client, RefusedError
 from dglzarr.access.lock import Entry
+from dglzarr.access.ranges import Ranged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,6 +113,25 @@ class Fetcher:
             self._check(name, address, found)
             self._got[address] = found
             return found
+
+    def ranged(self, address: str) -> Ranged:
+        """Return a remote file to read by ranges; one that the lock records as it was, or none.
+
+        Raises
+        ------
+        RefusedError
+            As `get`; when the server gives no ranges.
+        """
+        found = Ranged(self.client, address, on_bytes=self._tally.add)
+        known = self.locked.get(address)
+        before, now = (known and known.etag, known and known.modified), (found.etag, found.modified)
+        if known and any(a and b and a != b for a, b in zip(before, now, strict=True)):
+            raise ChangedUpstreamError(
+                f"expected a file as of {known.fetched} ({known.etag or known.modified}), got "
+                f"another ({found.size} bytes, of {found.modified or 'unknown time'}). Take it "
+                "with 'dglzarr fetch --update'"
+            )
+        return found
 
     def _recorded(self, address: str, *, is_matrix: bool, is_gzip: bool) -> Fetched | None:
         """Return a file that the lock records where it is in the cache, as it was."""

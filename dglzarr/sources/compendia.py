@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import h5py
 import numpy as np
@@ -37,7 +37,7 @@ MOST_SINGLE_CELL = 0.5
 """ARCHS4's own threshold: samples of a higher probability to be single cells are left out."""
 
 _ARCHS4 = "ARCHS4"
-_EXPRESSION = "data/expression"
+EXPRESSION = "data/expression"
 _GENE_IDS = ("ensembl_gene", "ensembl_gene_id", "ensembl_id")
 _SYMBOLS = ("symbol", "gene_symbol", "genes")
 _LABELS = ("title", "source_name_ch1", "characteristics_ch1")
@@ -87,7 +87,7 @@ def told_cost(values: Values, region: int) -> str:
 
 def is_archs4(file: h5py.File) -> bool:
     """Return whether an HDF5 file is laid out as ARCHS4's are."""
-    return _EXPRESSION in file and "meta" in file
+    return EXPRESSION in file and "meta" in file
 
 
 def is_h5ad(file: h5py.File) -> bool:
@@ -110,16 +110,27 @@ def read_archs4(path: Path, reading: Reading = Reading()) -> Source:
         If the file is damaged, or its parts do not fit each other.
     """
     with told(path, "a complete HDF5 file"), h5py.File(path) as file:
-        matrix = find_dataset(path, file, _EXPRESSION, of=_ARCHS4)
-        samples = strings(_sample_field(path, file, "geo_accession"))
-        genes, symbols, notes = _archs4_genes(path, file)
-        check_unique(path, "sample", samples)
-        check_unique(path, "gene", genes)
-        is_turned = _is_turned(path, matrix, len(samples), len(genes))
-        values = Chunked.of(path, matrix, is_turned=is_turned)
-        labels = {} if reading.is_bare else _archs4_labels(file, len(samples))
-        series = [""] * len(samples) if reading.is_bare else _archs4_series(file, len(samples))
-        kept, left_out = _bulk_samples(file, samples, reading)
+        return archs4_source(path, file, reading, is_labelled=not reading.is_bare)
+
+
+def archs4_source(path: Path, file: h5py.File, reading: Reading, *, is_labelled: bool) -> Source:
+    """Return an opened ARCHS4 file as `read_archs4` does, with or without what only describes.
+
+    Raises
+    ------
+    SourceError
+        If its parts do not fit each other.
+    """
+    matrix = find_dataset(path, file, EXPRESSION, of=_ARCHS4)
+    samples = strings(_sample_field(path, file, "geo_accession"))
+    genes, symbols, notes = _archs4_genes(path, file)
+    check_unique(path, "sample", samples)
+    check_unique(path, "gene", genes)
+    is_turned = _is_turned(path, matrix, len(samples), len(genes))
+    values = Chunked.of(path, matrix, is_turned=is_turned)
+    labels = _archs4_labels(file, len(samples)) if is_labelled else {}
+    series = [""] * len(samples) if reading.is_bare else _archs4_series(file, len(samples))
+    kept, left_out = _bulk_samples(file, samples, reading)
     more = {"sample_series": series if any(series) else None, "is_lazy": True}
     source = matrix_source(
         path, "archs4", samples, genes, values, symbols=symbols, notes=notes, labels=labels, **more
@@ -210,6 +221,24 @@ def _archs4_series(file: h5py.File, n_samples: int) -> list[str]:
     if found is None or found.size != n_samples:
         return [""] * n_samples
     return [",".join(series_of(text)) for text in strings(found)]
+
+
+def archs4_fields(
+    file: h5py.File, n_samples: int, rows: NDArray[np.int64]
+) -> dict[str, NDArray[Any]]:
+    """Return what an ARCHS4 file says of its genes and of some samples, named as in version 2."""
+    found: dict[str, NDArray[Any]] = {}
+    for name in ("geo_accession", "series_id", *_LABELS, _SINGLE_CELL):
+        field = _optional(file, f"meta/samples/{name}", f"meta/Sample_{name}")
+        if field is not None and field.size == n_samples:
+            found[f"meta/samples/{name}"] = field[rows] if rows.size < n_samples else field[()]
+    for name in (*_GENE_IDS, *_SYMBOLS):
+        field = _optional(file, f"meta/genes/{name}")
+        if field is not None:
+            found[f"meta/genes/{name}"] = field[()]
+    if (field := _optional(file, "meta/genes")) is not None:
+        found["meta/genes/symbol"] = field[()]
+    return found
 
 
 def _bulk_samples(

@@ -1,7 +1,8 @@
 """The scale and the unit of a source: as stated, or as its values show."""
 
 import re
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,17 @@ from dglzarr.kernels.scale import (
     unlike_the_rest,
     value_quantiles,
 )
-from dglzarr.sources.base import Source
+from dglzarr.sources.base import LeftOut, Source, Values
+from dglzarr.sources.chosen import keep_samples
+
+Stated = Unit | Literal["coverage"]
+"""What values may be said to be; coverage becomes counts."""
 
 LARGEST_LOG2 = 50
 _SCALE_WINDOWS, _SCALE_WINDOW = 16, 8
 _GENES_LOOKED_AT = 1000
 _LOW_LOG2 = 6
+_MAPPED_LENGTH = "star.average_mapped_length"
 _METHYLATION = re.compile(r"cg\d{6,}|ch\.\w+\.\d+")
 _OVERRULE = "To take the values as they are, state what they are, such as unit = 'log2'."
 
@@ -39,7 +45,65 @@ class Scaled(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def find_scale(table: Source, unit: Unit | None) -> Scaled:
+@dataclass(frozen=True)
+class _Divided:
+    """Coverage of each sample by how long its reads are: whole read counts."""
+
+    values: Values
+    lengths: NDArray[np.float64]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of samples and of genes."""
+        return self.values.shape
+
+    def __getitem__(self, samples: slice, /) -> NDArray[np.float32]:
+        """Return the counts of a slice of samples."""
+        block = self.values[samples] / self.lengths[samples, None]
+        return np.rint(block, out=block).astype(np.float32)
+
+
+def as_counts(table: Source) -> Source:
+    """Return a source of coverage sums as read counts, as recount3's ``compute_read_counts`` does.
+
+    The sum over the bases of a gene is divided by the average mapped length of the sample's reads
+    and rounded. Samples without such a length, which failed to align, are left out.
+
+    Raises
+    ------
+    SourceError
+        When no label tells the lengths, or no sample has one.
+
+    References
+    ----------
+    Wilks et al. (2021), doi 10.1186/s13059-021-02533-6: recount3.
+    """
+    name = next((n for n in table.labels if n.lower().endswith(_MAPPED_LENGTH)), None)
+    if name is None:
+        raise SourceError(
+            f"{table.path.name}: expected a label {_MAPPED_LENGTH!r} to divide coverage by, got "
+            "none. Give recount3's recount_qc table of the study as sample_sheet."
+        )
+    lengths = np.array([_number(cell) for cell in table.labels[name]])
+    failed = np.flatnonzero(~(lengths > 0)).tolist()
+    if failed:
+        others = [("no average mapped length", table.samples[place]) for place in failed]
+        kept = np.flatnonzero(lengths > 0)
+        table = keep_samples(table, kept, LeftOut.group("samples", others))
+        lengths = lengths[kept]
+    note = f"coverage was divided by {name} ({lengths.min():g} to {lengths.max():g}) and rounded"
+    values = _Divided(table.values, lengths)
+    return replace(table, values=values, is_lazy=False, notes=(*table.notes, note))
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return np.nan
+
+
+def find_scale(table: Source, unit: Stated | None) -> Scaled:
     """Return a source with the scale and the unit that are stated, or that its values show.
 
     Of a large source a few windows of samples are looked at, spread evenly: a row alone costs as
@@ -50,6 +114,8 @@ def find_scale(table: Source, unit: Unit | None) -> Scaled:
     SourceError
         If the values are on no known scale, or not on the stated one.
     """
+    if unit == "coverage":
+        table, unit = as_counts(table), "counts"
     n = len(table.samples)
     starts = np.linspace(0, max(0, n - _SCALE_WINDOW), _SCALE_WINDOWS).astype(int)
     is_small = n <= _SCALE_WINDOW * _SCALE_WINDOWS

@@ -16,10 +16,10 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from dglzarr.errors import SourceError
-from dglzarr.kernels.scale import FROM_ZERO, Scale, Unit
+from dglzarr.kernels.scale import FROM_ZERO, Scale
 from dglzarr.sources import Reading, read_source
 from dglzarr.sources.base import SamplesIn
-from dglzarr.sources.scaled import Scaled, find_scale
+from dglzarr.sources.scaled import Scaled, Stated, find_scale
 from dglzarr.storage.declare import shard_samples, text_array
 from dglzarr.storage.files import check_file, place_of, readable, scratch_of
 from dglzarr.storage.options import Options, Run, choice
@@ -56,7 +56,11 @@ class SourceOptions(Options):
     section = "sources"
 
     role: Role = choice("train", "train: joined into the study; cohort: kept for evaluation")
-    unit: Unit | None = choice(None, "what the values are; without it their scale is detected")
+    unit: Stated | None = choice(
+        None,
+        "what the values are; without it their scale is detected. coverage, of recount3, becomes "
+        "counts",
+    )
     sample_sheet: str | None = choice(
         None, "table with one row a sample; its columns are added to the labels", is_path=True
     )

@@ -9,6 +9,7 @@ import csv
 import io
 import re
 from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -24,11 +25,13 @@ from dglzarr.access.lock import Entry, read_lock, record
 from dglzarr.errors import ConfigError, DglzarrError, SourceError
 from dglzarr.settings import build_settings
 from dglzarr.sources.geo import read_series_labels
+from dglzarr.sources.part import chosen_of
 from dglzarr.sources.text import TextStream
 from dglzarr.storage.files import file_sha256, tag, told, whole
+from dglzarr.studies.part import fetch_part
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator
 
     from dglzarr.settings import Settings, SourceSettings
     from dglzarr.storage.options import Progress
@@ -63,7 +66,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one thing that was to be fetched."""
+    """What became of one thing that was to be fetched; ``told`` why not, or what it took."""
 
     name: str
     state: State
@@ -83,6 +86,10 @@ class Found:
 
     path: str
     options: dict[str, Any] = field(default_factory=dict)
+
+
+OnFetched = Callable[[Wanted, Sequence[Found]], None]
+"""Called with what has been fetched, and the files to ingest of it."""
 
 
 # ---------------------------------------------------------------- what is wanted
@@ -125,7 +132,19 @@ def _wanted_of(place: str, source: SourceSettings) -> Iterator[Wanted]:
             public_address(source.uri)
         except RefusedError as error:
             raise ConfigError(f"{place}.uri: {error}.") from error
-        yield Wanted(f"{place}.uri", f"uri:{source.uri}", source.uri, source)
+        key = f"uri:{source.uri}"
+        key = f"{key}#{_chosen(place, source)}" if source.by_ranges else key
+        yield Wanted(f"{place}.uri", key, source.uri, source)
+
+
+def _chosen(place: str, source: SourceSettings) -> str:
+    """Return what stands for a choice of samples: another one is fetched anew."""
+    reading = chosen_of(source.reading())
+    listed = ""
+    if reading.only_samples:
+        with told(reading.only_samples, "read", remedy=f"Correct {place}.only_samples."):
+            listed = file_sha256(reading.only_samples)
+    return tag(repr((replace(reading, only_samples=None), listed)).encode())[:12]
 
 
 def _accessions(place: str, given: Sequence[str]) -> Iterator[str]:
@@ -225,7 +244,7 @@ def _to_ingest(one: Wanted, paths: dict[Entry, str]) -> list[Found]:
         more["unit"] = "counts"
     if one.settings.unit is None and one.settings.gtex is not None:
         more["unit"] = unit_of(one.settings.gtex, one.settings.gtex_values)
-    values = of.get("counts") or of.get("matrix") or of["data"]
+    values = of.get("counts") or of.get("matrix") or of.get("part") or of["data"]
     beside = of.get("matrix", []) if "labels" in of else []  # of other platforms than the counts
     return [Found(path, more) for path in sorted(values)] + [Found(path) for path in sorted(beside)]
 
@@ -273,7 +292,11 @@ def fetch_accessions(
 
 
 def get_missing(
-    settings: Settings, *, without: Collection[str] = (), on_progress: Progress | None = None
+    settings: Settings,
+    *,
+    without: Collection[str] = (),
+    on_progress: Progress | None = None,
+    on_fetched: OnFetched | None = None,
 ) -> None:
     """Fetch what the settings name and is not there yet; without such, nothing is asked.
 
@@ -285,6 +308,8 @@ def get_missing(
         Sources that are not asked for, as the lock calls them.
     on_progress
         As for `fetch`.
+    on_fetched
+        Called with what has been fetched and recorded, and its files, while the rest is fetched.
 
     Raises
     ------
@@ -293,7 +318,9 @@ def get_missing(
     SourceError
         When something cannot be had: all of it, one after the other.
     """
-    refused = refused_sources(settings, without=without, on_progress=on_progress)
+    refused = refused_sources(
+        settings, without=without, on_progress=on_progress, on_fetched=on_fetched
+    )
     wrong = list(refused.values())
     if wrong:
         more = f" And {len(wrong) - 1} more: see 'dglzarr fetch'." if len(wrong) > 1 else ""
@@ -301,9 +328,15 @@ def get_missing(
 
 
 def refused_sources(
-    settings: Settings, *, without: Collection[str] = (), on_progress: Progress | None = None
+    settings: Settings,
+    *,
+    without: Collection[str] = (),
+    on_progress: Progress | None = None,
+    on_fetched: OnFetched | None = None,
 ) -> dict[str, str]:
     """Fetch what the settings name and is not there yet; return what cannot be had, and why.
+
+    The arguments are those of `get_missing`.
 
     Returns
     -------
@@ -316,7 +349,9 @@ def refused_sources(
         As `fetch`.
     """
     todo = [one for one in wanted(settings) if one.source not in without]
-    outcomes = _fetch(settings, todo, on_progress=on_progress, is_hashed=False)
+    outcomes = _fetch(
+        settings, todo, on_progress=on_progress, on_fetched=on_fetched, is_hashed=False
+    )
     named = zip(todo, outcomes, strict=True)
     return {one.source: outcome.told for one, outcome in named if outcome.is_wrong}
 
@@ -369,6 +404,7 @@ def _fetch(
     update: bool = False,
     check: bool = False,
     on_progress: Progress | None = None,
+    on_fetched: OnFetched | None = None,
     is_hashed: bool = True,
 ) -> list[Outcome]:
     """Fetch some of what the settings name; as `fetch`."""
@@ -395,6 +431,8 @@ def _fetch(
                 with told(str(path), remedy="Choose a writable place as fetch.lock."):
                     record(path, one.source, entries)
                 lock[one.source] = entries
+                if on_fetched is not None:
+                    on_fetched(one, _to_ingest(one, work.paths(entries)))
     except BaseException:
         work.fetcher.client.stop()
         pool.shutdown(cancel_futures=True)
@@ -412,6 +450,7 @@ class _Work:
     update: bool
     check: bool
     is_hashed: bool
+    notes: dict[str, str] = field(default_factory=dict)
 
     def outcome(self, one: Wanted) -> tuple[Outcome, list[Entry] | None]:
         """Return what became of a source, and what to record of it, None for nothing new."""
@@ -426,6 +465,10 @@ class _Work:
             text = str(error)
             text = text if text.startswith(one.name) else f"{one.name}: {text}"
             return Outcome(one.name, "refused", told=text), None
+
+    def paths(self, entries: Sequence[Entry]) -> dict[Entry, str]:
+        """Return where recorded files are in the cache."""
+        return {e: str(self.fetcher.cache.place(e.sha256, e.name)) for e in entries}
 
     def _get(self, one: Wanted) -> tuple[Outcome, list[Entry] | None]:
         known = self.lock.get(one.source, [])
@@ -442,12 +485,13 @@ class _Work:
         if known and all(map(self._is_here, known)):
             return _outcome(one, "kept", known), None
         if known:
-            self._again(known)
+            self._again(one, known)
             return _outcome(one, "fetched", known), None
         if self.check:
             raise RefusedError("is not fetched yet. Run 'dglzarr fetch' without --check")
         entries = self._fetch(one)
-        return _outcome(one, "fetched", entries), entries
+        outcome = _outcome(one, "fetched", entries)
+        return replace(outcome, told=self.notes.get(one.source, "")), entries
 
     def _fetch(self, one: Wanted) -> list[Entry]:
         """Return the files of a source that the lock does not know."""
@@ -458,25 +502,40 @@ class _Work:
                 entries.append(self._make_sheet(one.name, entries))
         elif asked.gtex is not None:
             entries = fetch_gtex(self.fetcher, asked.gtex, asked.gtex_values, asked.tissue)
+        elif asked.by_ranges:
+            entries = [self._part(one)]
         else:
             entries = fetch_address(self.fetcher, str(asked.uri))
         return [replace(entry, source=one.source) for entry in entries]
 
-    def _again(self, known: Sequence[Entry]) -> None:
+    def _part(self, one: Wanted) -> Entry:
+        """Return some samples of a remote file, as a file in the cache; note what it took."""
+        uri, reading = str(one.settings.uri), one.settings.reading()
+        entry, self.notes[one.source] = fetch_part(self.fetcher, one.source, uri, reading)
+        return entry
+
+    def _again(self, one: Wanted, known: Sequence[Entry]) -> None:
         """Fetch recorded files that are lost; they must be as they were."""
         for entry in known:
-            if not self._is_here(entry) and not entry.address.startswith(_MADE):
+            if entry.kind == "part":
+                self._part(one)
+                self._check_again(entry)
+            elif not self._is_here(entry) and not entry.address.startswith(_MADE):
                 is_gzip = entry.name.endswith(".gz")
                 is_matrix = entry.kind in ("matrix", "labels")
                 self.fetcher.get(entry.address, entry.name, is_matrix=is_matrix, is_gzip=is_gzip)
         for entry in known:
             if entry.address.startswith(_MADE) and not self._is_here(entry):
                 self._make_sheet(entry.address.removeprefix(_MADE), known)
-                if not self._is_here(entry):
-                    raise ChangedUpstreamError(
-                        f"expected {entry.name} as it was made before, got another, since it is "
-                        "made otherwise now. Take it with 'dglzarr fetch --update'"
-                    )
+                self._check_again(entry)
+
+    def _check_again(self, entry: Entry) -> None:
+        """Refuse a file that was made again and is another."""
+        if not self._is_here(entry):
+            raise ChangedUpstreamError(
+                f"expected {entry.name} as it was made before, got another, since it is "
+                "made otherwise now. Take it with 'dglzarr fetch --update'"
+            )
 
     def _is_here(self, entry: Entry) -> bool:
         """Return whether a file is in the cache and as it was; remove one that is not."""
@@ -494,7 +553,8 @@ class _Work:
             if entry.address.startswith(_MADE):
                 continue
             now = self._ask(entry)
-            before = (entry.etag, entry.modified, str(entry.size))
+            size = "" if entry.kind == "part" else str(entry.size)
+            before = (entry.etag, entry.modified, size)
             if any(a and b and a != b for a, b in zip(before, now, strict=True)):
                 found.append(
                     f"{entry.name} as of {entry.fetched} ({entry.size} bytes), got another "

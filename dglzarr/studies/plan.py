@@ -32,6 +32,7 @@ from dglzarr.stages.score import ScoreOptions, score
 from dglzarr.stages.select import select
 from dglzarr.stages.train import train
 from dglzarr.storage.cluster import client
+from dglzarr.storage.cluster_options import ClusterOptions
 from dglzarr.storage.files import modified, place_of, told
 from dglzarr.storage.options import Run
 from dglzarr.storage.stage import Stage
@@ -56,12 +57,14 @@ from dglzarr.studies.early import (
 )
 from dglzarr.studies.fetch import (
     Found,
+    Wanted,
     fetched_files,
     get_missing,
     is_remote,
     refused_sources,
     wanted,
 )
+from dglzarr.studies.landing import Landing
 from dglzarr.studies.refusals import REFUSED, read_refused, settle
 from dglzarr.studies.scale import needs, sources_to_read
 
@@ -103,6 +106,10 @@ _STAGES: dict[str, Stage[Any]] = {
     "reconstruct": reconstruct, "explain": explain, "score": score, "select": select,
     "candidates": candidates, "evaluate": evaluate, "group": group, "enrich": enrich,
 }  # fmt: skip
+
+
+_MOST_LOOKED_AT = 200
+"""Raw stores that one process looks at sooner than a cluster starts."""
 
 
 class Standing(NamedTuple):
@@ -444,12 +451,18 @@ def source_files(
                     else f"{place}.uri: {path} and {found[name].path} are both named {name!r}. "
                     "Rename one of the files."
                 )
-            options = SourceOptions.of(source).model_copy(update=file.options)
-            if options.sample_sheet:
-                sheet = options.sample_sheet.replace("{stem}", name)
-                options = options.model_copy(update={"sample_sheet": sheet})
-            found[name] = SourceFile(path, study.raw(name), options)
+            found[name] = _source_file(study, source, file)
     return list(found.values())
+
+
+def _source_file(study: Study, source: SourceSettings, file: Found) -> SourceFile:
+    """Return a file with its raw store, and what the settings and its fetching say of it."""
+    name = source_name(file.path)
+    options = SourceOptions.of(source).model_copy(update=file.options)
+    if options.sample_sheet:
+        sheet = options.sample_sheet.replace("{stem}", name)
+        options = options.model_copy(update={"sample_sheet": sheet})
+    return SourceFile(file.path, study.raw(name), options)
 
 
 def _local(place: str, source: SourceSettings) -> list[Found]:
@@ -543,7 +556,7 @@ def mine(
     left_out = read_refused(settings.root)
     if left_out:
         logger.warning("%s: %d sources stay left out (%s)", settings.root, len(left_out), REFUSED)
-    get_missing(settings, without=left_out, on_progress=run.on_progress)
+    _get_sources(settings, left_out, run, is_read="ingest" in only and not run.overwrite)
     steps = [step for step in Plan.of(settings) if step.name in only]
     if not steps:
         raise ConfigError(f"{only[0]}: expected settings, got none. Add a section [{only[0]}].")
@@ -559,6 +572,29 @@ def mine(
         )
     with locked(settings.root):
         return run_steps(settings, steps, run, execute)
+
+
+def _get_sources(settings: Settings, left_out: Collection[str], run: Run, *, is_read: bool) -> None:
+    """Fetch what is missing; meanwhile accessions that have come are read, where that is asked.
+
+    Raises
+    ------
+    DglzarrError
+        When something cannot be had, or the settings name a file that is not there.
+    """
+    study = planned_study(settings.root)
+    missing = {one.source for one in wanted(settings)}
+    others = {file.name for file in source_files(settings, study, without={*missing, *left_out})}
+    with Landing(settings.root) as landing:
+
+        def read(one: Wanted, files: Sequence[Found]) -> None:
+            read_now = [_source_file(study, one.settings, file) for file in files]
+            is_apart = others.isdisjoint(file.name for file in read_now)
+            if is_read and is_apart and one.settings.uri is None:  # an address may give any name
+                for file in read_now:
+                    landing.read(file)
+
+        get_missing(settings, without=left_out, on_progress=run.on_progress, on_fetched=read)
 
 
 def refit(settings: Settings, *, run: Run = Run(), execute: Execute = call) -> dict[str, Any]:
@@ -620,20 +656,38 @@ def run_steps(
     done: dict[str, Any] = {}
     run = replace(run, verify_on_read=settings.verify_on_read)
     steps = list(steps)
-    with on_cluster(settings, steps):
-        for step in steps:
+    n_before = int(bool(steps) and _is_read(steps[0]) and not run.overwrite)
+    with client(ClusterOptions(kind="none")):  # a cluster takes longer to start than to look
+        for step in steps[:n_before]:
             done[step.name] = execute(step, run)
-            if step.name == "ingest":
-                read = step.arguments["sources"]
-                train, cohorts = (
-                    [open_labels(s.raw) for s in read if s.options.role == role]
-                    for role in ("train", "cohort")
-                )
-                check_labels(settings, train, cohorts)
-            selects = [other.arguments for other in steps if other.name == "select"]
-            if step.name == "join":
-                check_genes(settings, open_labels(step.writes), selects=bool(selects))
-            if step.name == "dedup" and selects:
-                rule, tell = settings.evaluate.target_rule, run.on_progress
-                check_panels(selects[0], rule, on_progress=tell)
+            _check_made(settings, step, steps, run)
+    if n_before == len(steps):
+        return done
+    with on_cluster(settings, steps):
+        for step in steps[n_before:]:
+            done[step.name] = execute(step, run)
+            _check_made(settings, step, steps, run)
     return done
+
+
+def _is_read(step: Step) -> bool:
+    """Return whether a step is the reading of a few sources that all have been read."""
+    if step.name != "ingest" or len(step.arguments["sources"]) > _MOST_LOOKED_AT:
+        return False
+    return all(is_complete(source.raw) for source in step.arguments["sources"])
+
+
+def _check_made(settings: Settings, step: Step, steps: Sequence[Step], run: Run) -> None:
+    """Refuse to go on where what a step has made shows that the settings cannot be met."""
+    if step.name == "ingest":
+        read = step.arguments["sources"]
+        train, cohorts = (
+            [open_labels(s.raw) for s in read if s.options.role == role]
+            for role in ("train", "cohort")
+        )
+        check_labels(settings, train, cohorts)
+    selects = [other.arguments for other in steps if other.name == "select"]
+    if step.name == "join":
+        check_genes(settings, open_labels(step.writes), selects=bool(selects))
+    if step.name == "dedup" and selects:
+        check_panels(selects[0], settings.evaluate.target_rule, on_progress=run.on_progress)

@@ -79,6 +79,7 @@ class Mirror(ThreadingHTTPServer):
         self.faults = {path: list(those) for path, those in (faults or {}).items()}
         self.asked: list[tuple[float, str, str]] = []
         """Time, path and range of each request."""
+        self._tags: dict[tuple[Path, int, int], str] = {}
         self._lock = threading.Lock()
 
     @property
@@ -94,6 +95,14 @@ class Mirror(ThreadingHTTPServer):
             "DGLZARR_EUTILS_URL": f"{self.address}/entrez/eutils",
             "DGLZARR_GTEX_URL": f"{self.address}/adult-gtex",
         }
+
+    def tag(self, place: Path) -> str:
+        """Return the ETag of a file, of its content."""
+        stat = place.stat()
+        key = (place, stat.st_size, stat.st_mtime_ns)
+        if key not in self._tags:
+            self._tags[key] = f'"{hashlib.sha256(place.read_bytes()).hexdigest()[:16]}"'
+        return self._tags[key]
 
     def fault(self, path: str, asked_range: str) -> Fault:
         """Note a request; return what goes wrong with it."""
@@ -198,22 +207,24 @@ class _Handler(BaseHTTPRequestHandler):
         if not place.is_file():
             self._say(404, b"", {})
             return
-        body = place.read_bytes()
+        size, tag = place.stat().st_size, self.server.tag(place)
         stamp = place.stat().st_mtime
-        tag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
         headers = {"ETag": tag, "Last-Modified": formatdate(stamp, usegmt=True)}
         if fault == "cut":
-            body = body[: len(body) // 2]
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        same = self.headers.get("If-Range") in (tag, headers["Last-Modified"])
+            size //= 2
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        same = self.headers.get("If-Range", tag) in (tag, headers["Last-Modified"])
         if asked and fault == "changed":
             headers["ETag"] = '"another"'
         elif asked and (not same or fault == "no-range"):
             asked = None
-        start = int(asked[1]) if asked else 0
+        start, stop = 0, size
         if asked:
-            headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
-        self._body(206 if asked else 200, body[start:], headers, fault)
+            start, stop = int(asked[1]), min(size, int(asked[2] or size) + 1)
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+        with place.open("rb") as file:
+            file.seek(start)
+            self._body(206 if asked else 200, file.read(stop - start), headers, fault)
 
     def _body(self, status: int, body: bytes, headers: dict[str, str], fault: Fault) -> None:
         said = len(body)

@@ -1,5 +1,7 @@
 """The unit of a source: as stated, as its values show, and refused where both disagree."""
 
+import gzip
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,8 @@ from dglzarr.errors import SourceError
 from dglzarr.kernels.scale import looks_like_counts
 from dglzarr.sources import read_source
 from dglzarr.sources.scaled import find_scale
+from dglzarr.stages.ingest import SourceFile, SourceOptions, ingest_all
+from dglzarr.storage.store import open_store
 from dglzarr.testing import write_gct
 
 RNG = np.random.default_rng(0)
@@ -83,3 +87,52 @@ def test_find_scale__refused(source, values, stated, message):
 )
 def test_looks_like_counts(values, expected):
     assert looks_like_counts(np.array(values, dtype=np.float64)) is expected
+
+
+def write_recount3(folder, lengths):
+    """Gene sums of four runs, and the table of their quality, as recount3 has them."""
+    runs = [f"SRR{i}" for i in range(4)]
+    sums = folder / "sra.gene_sums.SRP1.G026.gz"
+    rows = ["##annotation=G026", "##date.generated=2019-01-01", "\t".join(["gene_id", *runs])]
+    rows += [f"ENSG{g:011}.1\t" + "\t".join(map(str, row)) for g, row in enumerate(SUMS.T)]
+    sums.write_bytes(gzip.compress("\n".join([*rows, ""]).encode()))
+    quality = folder / "sra.recount_qc.SRP1.MD.gz"
+    rows = ["rail_id\texternal_id\tstudy\tstar.average_mapped_length"]
+    rows += [f"{i}\t{run}\tSRP1\t{lengths[i]}" for i, run in enumerate(runs)]
+    quality.write_bytes(gzip.compress("\n".join([*rows, ""]).encode()))
+    return sums, quality
+
+
+SUMS = RNG.integers(0, 90_000, (4, 60))
+
+
+def test_find_scale__coverage_is_divided_as_recount3s_authors_do(tmp_path):
+    lengths = ["99.7", "NA", "151", "201.25"]
+    sums, quality = write_recount3(tmp_path, lengths)
+    found = find_scale(read_source(sums, sample_sheet=quality), "coverage")
+    assert (found.scale, found.unit) == ("raw", "counts")
+    assert found.table.samples == ["SRR0", "SRR2", "SRR3"]
+    assert [str(one) for one in found.table.left_out] == [
+        "1 sample left out: no average mapped length ('SRR1')"
+    ]
+    kept = SUMS[[0, 2, 3]].astype(np.float32) / np.array([[99.7], [151], [201.25]])
+    assert np.array_equal(found.table.read(0, 3), np.rint(kept))
+    assert found.table.notes[-1].startswith("coverage was divided by star.average_mapped_length")
+
+
+def test_ingest__coverage_is_stored_as_counts(tmp_path):
+    sums, quality = write_recount3(tmp_path, ["100", "50", "75", "25"])
+    options = SourceOptions(unit="coverage", sample_sheet=str(quality))
+    ingest_all([SourceFile(str(sums), str(tmp_path / "raw" / "a.zarr"), options)])
+    raw = open_store(str(tmp_path / "raw" / "a.zarr"))
+    assert raw.attrs["details"]["unit"] == "counts"
+    wanted = np.rint(SUMS.astype(np.float32) / np.array([[100], [50], [75], [25]]))
+    assert np.array_equal(raw.expression, wanted)
+
+
+def test_find_scale__coverage_without_lengths(tmp_path):
+    sums, quality = write_recount3(tmp_path, ["NA"] * 4)
+    with pytest.raises(SourceError, match=r"expected a label 'star.average_mapped_length' to div"):
+        find_scale(read_source(sums), "coverage")
+    with pytest.raises(SourceError, match=r"expected samples to keep, got none: 4 samples left"):
+        find_scale(read_source(sums, sample_sheet=quality), "coverage")

@@ -1,0 +1,249 @@
+"""Some samples of a remote ARCHS4 file, by ranges of bytes: what a local one gives, and faults."""
+
+import os
+import re
+
+import h5py
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from dglzarr.access import ranges
+from dglzarr.access.lock import read_lock
+from dglzarr.cli import app
+from dglzarr.errors import ConfigError
+from dglzarr.settings import load_settings
+from dglzarr.sources import read_source
+from dglzarr.studies.fetch import fetch
+from dglzarr.studies.plan import Plan
+from dglzarr.testing.mirror import serving
+
+N, G = 900, 1600
+NAME = "human_gene_v2.5.h5"
+CHOICES = {
+    "series": 'only_series = ["GSE3", "GSE40"]',
+    "text": 'only_matching = "^liver$"\nonly_series = ["GSE3", "GSE9", "GSE21"]',
+}
+
+
+def write_archs4(path, *, version=2, chunks=(G, 8), seed=0):
+    """A file of 4 MB that cannot be packed: 90 series, of which each third is of liver."""
+    counts = np.random.default_rng(seed).integers(0, 2**24, (G, N), dtype=np.uint32)
+    text = h5py.string_dtype()
+    prefix = "meta/samples/" if version == 2 else "meta/Sample_"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        values = counts if version == 2 else counts.T
+        file.create_dataset("data/expression", data=values, chunks=chunks, compression="gzip")
+        labels = {
+            "geo_accession": [f"GSM{i}" for i in range(N)],
+            "series_id": [f"GSE{i // 10}" for i in range(N)],
+            "title": [f"sample {i}" for i in range(N)],
+            "characteristics_ch1": [
+                f"tissue: {['liver', 'skin', 'lung'][i % 3]}" for i in range(N)
+            ],
+        }
+        for name, cells in labels.items():
+            file.create_dataset(prefix + name, data=cells, dtype=text)
+        if version == 2:
+            file["meta/samples/singlecellprobability"] = np.where(np.arange(N) % 7 == 3, 0.8, 0.1)
+        genes = "meta/genes/symbol" if version == 2 else "meta/genes"
+        file.create_dataset(genes, data=[f"GENE{i}" for i in range(G)], dtype=text)
+    return path
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setenv("DGLZARR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("DGLZARR_ROOT", raising=False)
+    monkeypatch.setenv("no_proxy", "*")
+    return tmp_path
+
+
+@pytest.fixture
+def mirror(place):
+    with serving(place / "served") as server:
+        yield server
+
+
+def write(place, mirror, choice=CHOICES["series"]):
+    (place / "study.toml").write_text(
+        f'root = "study"\n[[sources]]\nuri = "{mirror.address}/{NAME}"\nunit = "counts"\n'
+        f"by_ranges = true\n{choice}\n[fetch]\nrequests_per_second = 10.0\nfirst_wait = 0.05\n"
+        "attempts = 2\n[select]\nn_landmarks = 5\n",
+        encoding="utf-8",
+    )
+    return load_settings(place / "study.toml")
+
+
+def only(outcomes):
+    (outcome,) = outcomes
+    return outcome
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("version", "chunks", "choice"),
+    [(2, (G, 8), "series"), (2, (200, 100), "text"), (1, (1, G), "series"), (1, (64, 64), "text")],
+)
+def test_by_ranges__reads_what_the_whole_file_gives(
+    place, mirror, monkeypatch, version, chunks, choice
+):
+    monkeypatch.setattr(ranges, "MOST_GAP", 1 << 12)  # as the file is some MB long
+    monkeypatch.setattr(ranges, "_FIRST", 1 << 16)
+    served = write_archs4(place / "served" / NAME, version=version, chunks=chunks)
+    settings = write(place, mirror, CHOICES[choice])
+    outcome = only(fetch(settings))
+    assert outcome.state == "fetched", outcome.told
+    (source,) = Plan.of(settings).sources
+    reading = source.options.reading()
+    found, wanted = read_source(source.path, reading=reading), read_source(served, reading=reading)
+    for name in ("samples", "genes", "gene_symbol", "series", "sample_series", "labels"):
+        assert getattr(found, name) == getattr(wanted, name), name
+    n = len(wanted.samples)
+    assert np.array_equal(found.read(0, n), wanted.read(0, n))
+    told = re.fullmatch(
+        rf"{n} of {N} samples: read ([\d.]+) of ([\d.]+) MB in (\d+) requests", outcome.told
+    )
+    assert float(told[1]) < 0.75 * float(told[2])
+    assert int(told[3]) == len(mirror.asked)
+    assert all(asked for _, _, asked in mirror.asked), "never the whole"
+
+
+@pytest.mark.slow
+def test_by_ranges__is_recorded_and_found_again_offline(place, mirror):
+    write_archs4(place / "served" / NAME)
+    settings = write(place, mirror)
+    fetch(settings)
+    (entry,) = read_lock(place / "sources.lock")
+    assert (entry.kind, entry.name) == ("part", NAME)
+    n_asked = len(mirror.asked)
+    assert only(fetch(settings)).state == "kept"
+    assert len(mirror.asked) == n_asked
+    for path in (place / "cache").rglob("*.h5"):
+        path.unlink()
+    assert only(fetch(settings)).state == "fetched"
+    assert read_lock(place / "sources.lock") == [entry], "made again, the same bytes"
+    other = write(place, mirror, 'only_series = ["GSE5"]')
+    assert only(fetch(other)).state == "fetched", "other samples"
+    assert only(fetch(other, check=True)).state == "kept"
+
+
+@pytest.mark.slow
+def test_by_ranges__goes_on_where_it_was(place, mirror):
+    write_archs4(place / "served" / NAME, chunks=(100, 8))
+    mirror.faults[f"/{NAME}"] = ["", "", "", "gone"]
+    settings = write(place, mirror, 'only_matching = "sample [18]0"')
+    refused = only(fetch(settings))
+    assert refused.state == "refused"
+    assert "expected a file at" in refused.told
+    kept = len(list((place / "cache").rglob("*-*")))
+    assert kept
+    assert not (place / "sources.lock").exists()
+    del mirror.faults[f"/{NAME}"]
+    n_before = len(mirror.asked)
+    outcome = only(fetch(settings))
+    again = [asked for _, _, asked in mirror.asked[n_before:]]
+    resumed = read_lock(place / "sources.lock")[0].sha256
+    (place / "sources.lock").unlink()
+    n_before = len(mirror.asked)
+    fetch(settings)
+    assert len(mirror.asked[n_before:]) == len(again) + kept
+    assert read_lock(place / "sources.lock")[0].sha256 == resumed
+    assert f"in {len(again)} requests" in outcome.told
+    assert not list((place / "cache" / "partial").rglob("*-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("faults", "told"),
+    [
+        (["no-range"], "expected a server that gives ranges of bytes, got all of the file"),
+        (["", "changed"], "got another: it changed while it was read. Run again"),
+        (["", "no-range"], "got another: it changed while it was read. Run again"),
+        (["", "short", "short"], r"expected \d+ bytes, got \d+, 2 times in a row"),
+        (["gone"], "expected a file at .*, got none"),
+        (["busy", "drop", ""], ""),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else "",
+)
+def test_by_ranges__faults(place, mirror, faults, told):
+    write_archs4(place / "served" / NAME)
+    mirror.faults[f"/{NAME}"] = faults
+    settings = write(place, mirror)
+    if "busy" in faults:
+        settings = settings.model_copy(
+            update={"fetch": settings.fetch.model_copy(update={"attempts": 4})}
+        )
+    outcome = only(fetch(settings))
+    if not told:
+        assert outcome.state == "fetched"
+        return
+    assert outcome.state == "refused"
+    assert re.search(told, outcome.told), outcome.told
+    assert not (place / "sources.lock").exists()
+    assert not (place / "cache" / "files").exists()
+
+
+@pytest.mark.slow
+def test_by_ranges__changed_upstream_is_told_and_taken_when_wanted(place, mirror):
+    served = write_archs4(place / "served" / NAME)
+    settings = write(place, mirror)
+    fetch(settings)
+    write_archs4(served, seed=1)
+    os.utime(served, (1e9, 1e9))
+    assert only(fetch(settings)).state == "kept"
+    checked = only(fetch(settings, check=True))
+    assert checked.state == "changed"
+    for path in (place / "cache").rglob("*.h5"):
+        path.unlink()
+    lost = only(fetch(settings))
+    assert lost.state == "changed"
+    assert "expected a file as of" in lost.told
+    assert only(fetch(settings, update=True)).state == "fetched"
+    (source,) = Plan.of(settings).sources
+    wanted = read_source(served, reading=source.options.reading())
+    assert np.array_equal(read_source(source.path).read(0, 5), wanted.read(0, 5))
+
+
+@pytest.mark.slow
+def test_by_ranges__another_file_and_samples_that_are_not_there(place, mirror):
+    served = write_archs4(place / "served" / NAME)
+    outcome = only(fetch(write(place, mirror, 'only_series = ["GSE3", "GSE99999"]')))
+    assert "expected samples of series 'GSE99999', got none" in outcome.told
+    served.write_bytes(b"no HDF5" * 1000)
+    outcome = only(fetch(write(place, mirror)))
+    assert f"{NAME}: expected a complete HDF5 file, got a damaged one" in outcome.told
+    with h5py.File(served, "w") as file:
+        file["X"] = np.ones(3)
+    outcome = only(fetch(write(place, mirror)))
+    assert (
+        "expected an ARCHS4 file to read by ranges, got another. Remove by_ranges" in outcome.told
+    )
+    write_archs4(served, chunks=None)
+    outcome = only(fetch(write(place, mirror)))
+    assert "expected" in outcome.told
+
+
+@pytest.mark.slow
+def test_command__tells_what_was_read(place, mirror, monkeypatch):
+    write_archs4(place / "served" / NAME)
+    write(place, mirror)
+    monkeypatch.chdir(place)
+    done = CliRunner().invoke(app, ["fetch", "study.toml"])
+    assert done.exit_code == 0
+    assert re.search(rf"{NAME}: 17 of {N} samples: read .* MB in \d+ requests", done.output)
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ('uri = "human.h5"\nonly_series = ["GSE1"]', "by_ranges: expected an address as uri"),
+        ('geo = "GSE1"\nonly_series = ["GSE1"]', "by_ranges: expected an address as uri"),
+        ('uri = "https://a.org/human.h5"', "by_ranges: expected only_series, only_matching or"),
+    ],
+)
+def test_settings__by_ranges_of_what(tmp_path, lines, told):
+    (tmp_path / "study.toml").write_text(f'root = "s"\n[[sources]]\nby_ranges = true\n{lines}\n')
+    with pytest.raises(ConfigError, match=told):
+        load_settings(tmp_path / "study.toml")
