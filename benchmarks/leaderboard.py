@@ -28,6 +28,7 @@ import matplotlib as mpl
 import numpy as np
 import scipy.linalg
 from common import KONG2021, peak_rss_mb, reset_peak
+from gated import gated_panels
 from panel_sizes import (
     ALPHAS,
     N_JUDGED,
@@ -42,8 +43,10 @@ from panel_sizes import (
 from dglzarr.cli import guarded
 from dglzarr.evaluation.panels import PanelOptions, Rules, read_lists, with_penalties
 from dglzarr.evaluation.sketch import sketch_training
+from dglzarr.kernels.deeplift import aggregate_contributions
 from dglzarr.kernels.panels import CONSTANT, SELECTORS, select_panel
 from dglzarr.kernels.penalties import Stretch
+from dglzarr.models.files import load_model
 from dglzarr.stages.train import TrainOptions
 from dglzarr.storage.files import put
 from dglzarr.storage.rows import read_array
@@ -65,12 +68,18 @@ PICTURE = Path(__file__).parent.parent / "docs" / "leaderboard.svg"
 RIVALS = Path(__file__).with_name("rivals.py")
 SIZES = {"small": (5, 10), "full": (50, 100, 200, 470, 943)}
 N_PERMUTED = 2
+N_EXPLAINED = 128
+"""Outputs, and training samples, that scores of outputs are the mean over."""
+
 LIMIT_S = 1800
 """Of a rival's panel."""
 
 
 class Way(NamedTuple):
-    """How a panel is made: a selector or rival, whose network's scores, and whether permuted."""
+    """How a panel is made: a selector or rival, whose scores, and whether permuted.
+
+    Scores are of the latent units of a network, or of the ``outputs`` of the default one.
+    """
 
     selector: str
     scores: str = ""
@@ -95,6 +104,9 @@ WAYS: dict[str, Way] = {
     "deeplift-greedy, paper's network": Way("deeplift-greedy", "paper"),
     "deeplift-greedy, paper's, permuted": Way("deeplift-greedy", "paper", N_PERMUTED),
     "top-score, paper's network": Way("top-score", "paper"),
+    "deeplift-greedy, of outputs": Way("deeplift-greedy", "outputs"),
+    "top-score, of outputs": Way("top-score", "outputs"),
+    "trained gates": Way("gates"),
     "peel-off": Way("peel-off"),
     "CUR (skmatter)": Way("cur", rival=True),
     "farthest points (skmatter)": Way("farthest", rival=True),
@@ -149,6 +161,9 @@ class Maker:
         if way.selector in SELECTORS and SELECTORS[way.selector].is_greedy:
             path, more = self._penalties()
         before, start = reset_peak(), time.perf_counter()
+        if way.selector == "gates":
+            panels = self._gated()
+            return _kept_panel(panels, time.perf_counter() - start, peak_rss_mb() - before)
         choose = pivoted if way.selector == "qr" else _of_package(way.selector, path)
         largest = choose(sketch, n)
         seconds, peak = time.perf_counter() - start, peak_rss_mb()
@@ -171,8 +186,17 @@ class Maker:
         path, (seconds, mb) = json.loads(kept.read_text(encoding="utf-8"))
         return [Stretch(*stretch) for stretch in path], (seconds, mb)
 
+    def _gated(self) -> dict[int, Index]:
+        """Return panels by trained gates; all sizes come of one training."""
+        open_ = np.flatnonzero(self.sketch.varies)
+        panels = gated_panels(self.sketch.rows[:, open_], self._sizes)
+        return {size: open_[panel] for size, panel in panels.items()}
+
     def _scores(self, network: str) -> NDArray[np.float64]:
         """Return the scores of a network that is trained on the fold's training samples."""
+        if network == "outputs":
+            self._scores("default")
+            return scores_of_outputs(f"{self._fold.study.root}/default/model", self.sketch)
         root = f"{self._fold.study.root}/{network}"
         places = {name: self._fold.uri(name) for name in ("normalized", "samples")}
         plan = self._fold.variant(
@@ -214,6 +238,20 @@ def _of_package(name: str, path: Sequence[Stretch]) -> Callable[[GeneSketch, int
 def _kept_panel(panels: Mapping[int, Index], seconds: float, mb: float) -> dict[str, Any]:
     genes = {str(size): panel.tolist() for size, panel in panels.items()}
     return {"panels": genes, "seconds": seconds, "mb": mb}
+
+
+def scores_of_outputs(model: str, sketch: GeneSketch) -> NDArray[np.float64]:
+    """Return the mean absolute contribution of each gene to outputs of other genes, (gene,)."""
+    rng = np.random.default_rng(0)
+    outputs = rng.permutation(np.flatnonzero(sketch.varies))[:N_EXPLAINED]
+    some = rng.permutation(len(sketch.rows))[:N_EXPLAINED]
+    layers = load_model(Path(model)).layers
+    kernel, bias, activation = layers[-1]
+    layers[-1] = (kernel[:, outputs], bias[outputs], activation)
+    rows = sketch.rows[some]
+    found = aggregate_contributions(layers, rows, np.zeros(rows.shape[1], rows.dtype))
+    found.latent_total[np.arange(outputs.size), outputs] = 0
+    return np.asarray(found.latent_total.mean(axis=0) / len(rows))
 
 
 def pivoted(sketch: GeneSketch, n: int) -> Index:
@@ -324,6 +362,9 @@ def show_scores(folds: Sequence[Mapping[str, Any]], sizes: Sequence[int]) -> Non
         ("deeplift-greedy, paper's network", "deeplift-greedy, paper's, permuted"),
         ("deeplift-greedy, paper's network", "greedy, penalty chosen"),
         ("top-score, paper's network", "top-score, permuted"),
+        ("deeplift-greedy, of outputs", "deeplift-greedy"),
+        ("deeplift-greedy, of outputs", "greedy, penalty chosen"),
+        ("top-score, of outputs", "top-score"),
     ]
     _row("true scores", "against", *(f"{size} genes" for size in sizes))
     _row(*["---"] * (len(sizes) + 2))
