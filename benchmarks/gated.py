@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Matrix = NDArray[np.float32]
     Index = NDArray[np.int64]
 
-N_AXES, BATCH, N_STEPS, N_FREE = 100, 64, 900, 100
+N_AXES, BATCH, N_STEPS, N_FREE = 100, 64, 600, 60
 """Steps in all, and those before the first gate must close."""
 
 SPREAD = 0.5

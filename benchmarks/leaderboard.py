@@ -4,12 +4,13 @@
 
 Five folds of whole series. In each, normalization, network, scores, penalties and panels come of
 its training series alone. Ridge regression, its penalty chosen on the fold's validation series,
-predicts the genes of the series that are held out, of 4,096 drawn ones those that no panel of any
-size measures. Prints the mean error of each selector, its difference to the mean of random panels
-with a 95 % interval over series, and the seconds and memory of selecting the largest panel; then
-what true scores gain over permuted ones. Draws the differences. Rivals of other packages run in a
-Python of their own (``--rivals``, see benchmarks/rivals.py). Panels are kept in the root, so that
-a killed run goes on, and a panel that is not there is no row.
+predicts the genes of the series that are held out, of 4,096 drawn ones those that no panel of the
+size measures; of random panels each gene counts in those that do not measure it. Prints the mean
+error of each selector, its difference to the mean of random panels with a 95 % interval over
+series, and the seconds and memory of selecting the largest panel; then what true scores gain over
+permuted ones. Draws the differences. Rivals of other packages run in a Python of their own
+(``--rivals``, see benchmarks/rivals.py). Panels are kept in the root, so that a killed run goes on,
+and a panel that is not there is no row.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from gated import gated_panels
 from panel_sizes import (
     ALPHAS,
     N_JUDGED,
+    Fold,
     Judge,
     difference,
     made_fold,
@@ -44,7 +46,8 @@ from dglzarr.cli import guarded
 from dglzarr.evaluation.panels import PanelOptions, Rules, read_lists, with_penalties
 from dglzarr.evaluation.sketch import sketch_training
 from dglzarr.kernels.deeplift import aggregate_contributions
-from dglzarr.kernels.panels import CONSTANT, SELECTORS, select_panel
+from dglzarr.kernels.medoids import peel_off
+from dglzarr.kernels.panels import CONSTANT, SELECTORS, principal_axes, select_panel
 from dglzarr.kernels.penalties import Stretch
 from dglzarr.models.files import load_model
 from dglzarr.stages.train import TrainOptions
@@ -70,6 +73,9 @@ SIZES = {"small": (5, 10), "full": (50, 100, 200, 470, 943)}
 N_PERMUTED = 2
 N_EXPLAINED = 128
 """Outputs, and training samples, that scores of outputs are the mean over."""
+
+N_PEELED, N_TRIALS = 4096, 20
+"""Genes that peel-off chooses from, and its k-means runs a round (L1000's 100)."""
 
 LIMIT_S = 1800
 """Of a rival's panel."""
@@ -107,7 +113,7 @@ WAYS: dict[str, Way] = {
     "deeplift-greedy, of outputs": Way("deeplift-greedy", "outputs"),
     "top-score, of outputs": Way("top-score", "outputs"),
     "trained gates": Way("gates"),
-    "peel-off": Way("peel-off"),
+    "peel-off, of 4,096 genes": Way("peel-off"),
     "CUR (skmatter)": Way("cur", rival=True),
     "farthest points (skmatter)": Way("farthest", rival=True),
     "PCA loadings (Spapros)": Way("spapros-pca", rival=True),
@@ -164,7 +170,8 @@ class Maker:
         if way.selector == "gates":
             panels = self._gated()
             return _kept_panel(panels, time.perf_counter() - start, peak_rss_mb() - before)
-        choose = pivoted if way.selector == "qr" else _of_package(way.selector, path)
+        own = {"qr": pivoted, "peel-off": peeled_off}
+        choose = own[way.selector] if way.selector in own else _of_package(way.selector, path)
         largest = choose(sketch, n)
         seconds, peak = time.perf_counter() - start, peak_rss_mb()
         panels = {n: largest}
@@ -240,6 +247,15 @@ def _kept_panel(panels: Mapping[int, Index], seconds: float, mb: float) -> dict[
     return {"panels": genes, "seconds": seconds, "mb": mb}
 
 
+def peeled_off(sketch: GeneSketch, n: int) -> Index:
+    """Return L1000's panel of some drawn genes: of all of them it takes hours."""
+    rng = np.random.default_rng(0)
+    genes = np.sort(rng.permutation(np.flatnonzero(sketch.varies))[:N_PEELED])
+    axes, length = principal_axes(sketch.rows)
+    points = np.ascontiguousarray(axes[:, genes].T * length.astype(np.float32))
+    return np.asarray(genes[peel_off(points, n, rng, n_trials=N_TRIALS)])
+
+
 def scores_of_outputs(model: str, sketch: GeneSketch) -> NDArray[np.float64]:
     """Return the mean absolute contribution of each gene to outputs of other genes, (gene,)."""
     rng = np.random.default_rng(0)
@@ -272,35 +288,59 @@ def pivoted(sketch: GeneSketch, n: int) -> Index:
 def judge(
     maker: Maker, names: Sequence[str], sizes: Sequence[int], n_random: int, rivals: str
 ) -> dict[str, Any]:
-    """Return the mean errors of a fold's samples, (sample,), by way and size; and what it took."""
+    """Return the mean errors of a fold's samples, (sample,), by way and size; and what it took.
+
+    Of a size the targets are the drawn genes that no way's panel measures, the same for all; the
+    error of random panels is, gene by gene, the mean over those that do not measure it.
+    """
     fold = read_fold(*maker.uris)
     varying = np.flatnonzero(fold.varies)
     some = np.random.default_rng(0).permutation(varying)[:N_JUDGED]
     judged = Judge(fold, ALPHAS, np.sort(some))
     made = {name: maker.panels(name, rivals) for name in names}
     draws = [np.random.default_rng([0, i]).permutation(varying) for i in range(n_random)]
-    made["random"] = [{"panels": {str(n): p[:n] for n in sizes}} for p in draws]
-    every = {
-        int(g) for of in made.values() for one in of for p in one["panels"].values() for g in p
-    }
-    measured = set(fold.keys[sorted(every)])
-    is_target = np.array([key not in measured for key in fold.keys[judged.genes]])
-    targets = Judge(fold, ALPHAS, judged.genes[is_target])
-    found: dict[str, Any] = {"series": [str(s) for s in fold.series], "targets": targets.genes.size}
-    for name, of in made.items():
-        for size in sizes:
-            errors = [
-                targets.errors(np.array(one["panels"][str(size)], dtype=np.int64)).mean(axis=1)
-                for one in of
-                if str(size) in one["panels"]
-            ]
+    found: dict[str, Any] = {"series": [str(s) for s in fold.series], "targets": []}
+    for size in sizes:
+        panels = {
+            name: [np.array(one["panels"][str(size)]) for one in of if str(size) in one["panels"]]
+            for name, of in made.items()
+        }
+        every = [genes for of in panels.values() for genes in of]
+        chance, is_known = _by_chance(judged, fold, [draw[:size] for draw in draws])
+        is_target = is_known & ~_measures(judged, fold, np.concatenate(every))
+        found["targets"].append(int(is_target.sum()))
+        found[f"random/{size}"] = chance[:, is_target].mean(axis=1).tolist()
+        found[f"mean/{size}"] = np.abs(fold.held[:, judged.genes[is_target]]).mean(axis=1).tolist()
+        for name, of in panels.items():
+            errors = [judged.errors(genes)[:, is_target].mean(axis=1) for genes in of]
             if errors:
                 found[f"{name}/{size}"] = np.mean(errors, axis=0).tolist()
-        if of and "seconds" in of[0]:
+        _say(f"  judged panels of {size}")
+    for name, of in made.items():
+        if of:
             found[f"{name}/cost"] = [float(np.mean([o[k] for o in of])) for k in ("seconds", "mb")]
-        _say(f"  judged {name}")
-    found["mean/0"] = np.abs(fold.held[:, targets.genes]).mean(axis=1).tolist()
     return found
+
+
+def _by_chance(
+    judged: Judge, fold: Fold, panels: Sequence[Index]
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return the mean errors (sample, judged gene) of the panels that do not measure a gene.
+
+    And of which genes there are any such panels.
+    """
+    total, n = np.zeros((len(fold.held), judged.genes.size)), np.zeros(judged.genes.size)
+    for panel in panels:
+        is_free = ~_measures(judged, fold, panel)
+        total += judged.errors(panel) * is_free
+        n += is_free
+    return total / np.maximum(n, 1), n > 0
+
+
+def _measures(judged: Judge, fold: Fold, panel: Index) -> NDArray[np.bool_]:
+    """Return which judged genes some genes measure, also by another probe."""
+    measured = set(fold.keys[panel])
+    return np.array([key in measured for key in fold.keys[judged.genes]])
 
 
 # ---------------------------------------------------------------- table and picture
@@ -462,7 +502,8 @@ def main() -> None:
     show(rows, sizes)
     show_scores(folds, sizes)
     n_targets = [fold["targets"] for fold in folds]
-    _say(f"mean of each gene {mean_of(folds, 'mean/0'):.4f}; targets {n_targets}")
+    told = ", ".join(f"{mean_of(folds, f'mean/{size}'):.4f}" for size in sizes)
+    _say(f"mean of each gene by size {told}; targets by fold and size {n_targets}")
     draw(rows, sizes, asked.picture)
 
 
