@@ -1,8 +1,18 @@
-"""Select beside pivoted QR in memory, and beside one read and the products of the greedy steps."""
+"""Select beside pivoted QR in memory, and beside one read and the products of the greedy steps.
+
+``select-panel`` is the command ``dglzarr panel`` on a finished study, from its start to its exit:
+200 genes within conditions. ``processor_seconds`` is what it takes of all cores, which tells more
+than the clock where the machine has other work.
+"""
 
 from __future__ import annotations
 
+import resource
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import scipy.linalg
@@ -10,6 +20,7 @@ from common import (
     Bench,
     Case,
     Timed,
+    labels,
     main,
     product_seconds,
     run_here,
@@ -26,8 +37,12 @@ from dglzarr.kernels.moments import standardize
 from dglzarr.stages.select import SelectOptions, select
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.store import regions
+from dglzarr.storage.study import create_study
 
 N_LANDMARKS = {"tiny": 10, "small": 943, "full": 943}
+N_ORDERED = {"tiny": 8, "small": 200, "full": 200}
+STUDIES = {"tiny": (96, 200), "small": (571, 22268), "full": (16384, 22268)}
+"""Samples and genes of the finished study; 571 are those of `make real`."""
 
 
 def prepare(case: Case) -> None:
@@ -78,13 +93,16 @@ def with_pivoted_qr(case: Case) -> Timed:
 
 def with_limit(case: Case) -> Timed:
     """Time one read of the store, the products of samples, and those of all steps, in float32."""
-    uri, n_rows = case.path("normalized.zarr"), min(SKETCH_ROWS, case.n_samples * 8 // 10)
-    rows = Rows(uri)
+    return _limit(case, case.path("normalized.zarr"), N_LANDMARKS[case.size])
+
+
+def _limit(case: Case, uri: str, n_steps: int) -> Timed:
+    n_rows, rows = min(SKETCH_ROWS, case.n_samples * 8 // 10), Rows(uri)
     with threadpool_limits(max(1, case.workers)):
         parts = {
             "read": seconds_of(lambda: [rows[region.rows] for region in regions(uri)]),
             "products of samples": product_seconds([(n_rows, case.n_genes, n_rows)]),
-            "steps": product_seconds([(2, n_rows, case.n_genes)]) * N_LANDMARKS[case.size],
+            "steps": product_seconds([(2, n_rows, case.n_genes)]) * n_steps,
         }
     more = {"parts": {name: round(seconds, 3) for name, seconds in parts.items()}}
     return Timed(sum(parts.values()), case.n_samples, more=more)
@@ -96,7 +114,50 @@ ENGINES = {
     "scipy pivoted QR, in memory": with_pivoted_qr,
     "limit: one read, float32 products of the steps": with_limit,
 }
-BENCHES = [Bench("select", prepare, ENGINES, packages=["scipy"])]
+
+
+def prepare_study(case: Case) -> None:
+    """Write a finished study, its own panel chosen greedily."""
+    segment = replace(case, folder=case.path("study/segments/0000"))
+    Path(segment.folder).mkdir(parents=True)
+    create_study(case.path("study"))
+    prepare(segment)
+    options = SelectOptions(selectors=(), n_random=1, n_landmarks=N_LANDMARKS[case.size])
+    select(
+        segment.path("scores.zarr"),
+        case.path("study/landmarks.zarr"),
+        normalized=segment.path("normalized.zarr"),
+        samples=segment.path("samples.zarr"),
+        options=options.model_copy(update={"penalty": 3.0}),
+    )
+
+
+def with_command(case: Case) -> Timed:
+    """Time the command with three genes included, one left out and a window of expression."""
+    named, n = labels("g", case.n_genes), str(N_ORDERED[case.size])
+    command = [sys.executable, "-c", "from dglzarr.cli import main; main()", "panel"]
+    command += [case.path("study"), "--size", n, "--include", ",".join(named[:3])]
+    command += ["--exclude", named[3], "--exclude-controls", "--min-mean", "-0.5"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    timed = run_here(case, lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return replace(timed, more={"processor_seconds": round(used, 2)})
+
+
+def with_panel_limit(case: Case) -> Timed:
+    """Time one read of the study's samples, their products, and those of all steps, in float32."""
+    return _limit(case, case.path("study/segments/0000/normalized.zarr"), N_ORDERED[case.size])
+
+
+PANEL_ENGINES = {
+    "dglzarr": with_command,
+    "limit: one read, float32 products of the steps": with_panel_limit,
+}
+BENCHES = [
+    Bench("select", prepare, ENGINES, packages=["scipy"]),
+    Bench("select-panel", prepare_study, PANEL_ENGINES, sizes=STUDIES),
+]
 
 if __name__ == "__main__":
     main(__file__, BENCHES, __doc__)

@@ -4,12 +4,13 @@
 
 Five folds of whole series. In each, normalization, network, scores, penalties and panels come of
 its training series alone. Ridge regression, its penalty chosen on the fold's validation series,
-predicts the genes of the series that are held out, of 4,096 drawn ones those that no panel of any
-size measures. Prints the mean error of each selector, its difference to the mean of random panels
-with a 95 % interval over series, and the seconds and memory of selecting the largest panel; then
-what true scores gain over permuted ones. Draws the differences. Rivals of other packages run in a
-Python of their own (``--rivals``, see benchmarks/rivals.py). Panels are kept in the root, so that
-a killed run goes on, and a panel that is not there is no row.
+predicts the genes of the series that are held out, of 4,096 drawn ones those that no panel of the
+size measures; of random panels each gene counts in those that do not measure it. Prints the mean
+error of each selector, its difference to the mean of random panels with a 95 % interval over
+series, and the seconds and memory of selecting the largest panel; then what true scores gain over
+permuted ones. Draws the differences. Rivals of other packages run in a Python of their own
+(``--rivals``, see benchmarks/rivals.py). Panels are kept in the root, so that a killed run goes on,
+and a panel that is not there is no row.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ import matplotlib as mpl
 import numpy as np
 import scipy.linalg
 from common import KONG2021, peak_rss_mb, reset_peak, say, show_row
+from gated import gated_panels
 from panel_sizes import (
     ALPHAS,
     N_JUDGED,
+    Fold,
     Judge,
     asked_settings,
     difference,
@@ -41,8 +44,11 @@ from panel_sizes import (
 from dglzarr.cli import guarded
 from dglzarr.evaluation.panels import PanelOptions, Rules, read_lists, with_penalties
 from dglzarr.evaluation.sketch import sketch_training
-from dglzarr.kernels.panels import CONSTANT, SELECTORS, select_panel
+from dglzarr.kernels.deeplift import aggregate_contributions
+from dglzarr.kernels.medoids import peel_off
+from dglzarr.kernels.panels import CONSTANT, SELECTORS, principal_axes, select_panel
 from dglzarr.kernels.penalties import Stretch
+from dglzarr.models.files import load_model
 from dglzarr.stages.train import TrainOptions
 from dglzarr.storage.files import put
 from dglzarr.storage.rows import read_array
@@ -64,12 +70,21 @@ PICTURE = Path(__file__).parent.parent / "docs" / "leaderboard.svg"
 RIVALS = Path(__file__).with_name("rivals.py")
 SIZES = {"small": (5, 10), "full": (50, 100, 200, 470, 943)}
 N_PERMUTED = 2
+N_EXPLAINED = 128
+"""Outputs, and training samples, that scores of outputs are the mean over."""
+
+N_PEELED, N_TRIALS = 4096, 20
+"""Genes that peel-off chooses from, and its k-means runs a round (L1000's 100)."""
+
 LIMIT_S = 1800
 """Of a rival's panel."""
 
 
 class Way(NamedTuple):
-    """How a panel is made: a selector or rival, whose network's scores, and whether permuted."""
+    """How a panel is made: a selector or rival, whose scores, and whether permuted.
+
+    Scores are of the latent units of a network, or of the ``outputs`` of the default one.
+    """
 
     selector: str
     scores: str = ""
@@ -94,7 +109,10 @@ WAYS: dict[str, Way] = {
     "deeplift-greedy, paper's network": Way("deeplift-greedy", "paper"),
     "deeplift-greedy, paper's, permuted": Way("deeplift-greedy", "paper", N_PERMUTED),
     "top-score, paper's network": Way("top-score", "paper"),
-    "peel-off": Way("peel-off"),
+    "deeplift-greedy, of outputs": Way("deeplift-greedy", "outputs"),
+    "top-score, of outputs": Way("top-score", "outputs"),
+    "trained gates": Way("gates"),
+    "peel-off, of 4,096 genes": Way("peel-off"),
     "CUR (skmatter)": Way("cur", rival=True),
     "farthest points (skmatter)": Way("farthest", rival=True),
     "PCA loadings (Spapros)": Way("spapros-pca", rival=True),
@@ -148,7 +166,11 @@ class Maker:
         if way.selector in SELECTORS and SELECTORS[way.selector].is_greedy:
             path, more = self._penalties()
         before, start = reset_peak(), time.perf_counter()
-        choose = pivoted if way.selector == "qr" else _of_package(way.selector, path)
+        if way.selector == "gates":
+            panels = self._gated()
+            return _kept_panel(panels, time.perf_counter() - start, peak_rss_mb() - before)
+        own = {"qr": pivoted, "peel-off": peeled_off}
+        choose = own[way.selector] if way.selector in own else _of_package(way.selector, path)
         largest = choose(sketch, n)
         seconds, peak = time.perf_counter() - start, peak_rss_mb()
         panels = {n: largest}
@@ -170,8 +192,17 @@ class Maker:
         path, (seconds, mb) = json.loads(kept.read_text(encoding="utf-8"))
         return [Stretch(*stretch) for stretch in path], (seconds, mb)
 
+    def _gated(self) -> dict[int, Index]:
+        """Return panels by trained gates; all sizes come of one training."""
+        open_ = np.flatnonzero(self.sketch.varies)
+        panels = gated_panels(self.sketch.rows[:, open_], self._sizes)
+        return {size: open_[panel] for size, panel in panels.items()}
+
     def _scores(self, network: str) -> NDArray[np.float64]:
         """Return the scores of a network that is trained on the fold's training samples."""
+        if network == "outputs":
+            self._scores("default")
+            return scores_of_outputs(f"{self._fold.study.root}/default/model", self.sketch)
         root = f"{self._fold.study.root}/{network}"
         places = {name: self._fold.uri(name) for name in ("normalized", "samples")}
         plan = self._fold.variant(
@@ -215,6 +246,29 @@ def _kept_panel(panels: Mapping[int, Index], seconds: float, mb: float) -> dict[
     return {"panels": genes, "seconds": seconds, "mb": mb}
 
 
+def peeled_off(sketch: GeneSketch, n: int) -> Index:
+    """Return L1000's panel of some drawn genes: of all of them it takes hours."""
+    rng = np.random.default_rng(0)
+    genes = np.sort(rng.permutation(np.flatnonzero(sketch.varies))[:N_PEELED])
+    axes, length = principal_axes(sketch.rows)
+    points = np.ascontiguousarray(axes[:, genes].T * length.astype(np.float32))
+    return np.asarray(genes[peel_off(points, n, rng, n_trials=N_TRIALS)])
+
+
+def scores_of_outputs(model: str, sketch: GeneSketch) -> NDArray[np.float64]:
+    """Return the mean absolute contribution of each gene to outputs of other genes, (gene,)."""
+    rng = np.random.default_rng(0)
+    outputs = rng.permutation(np.flatnonzero(sketch.varies))[:N_EXPLAINED]
+    some = rng.permutation(len(sketch.rows))[:N_EXPLAINED]
+    layers = load_model(Path(model)).layers
+    kernel, bias, activation = layers[-1]
+    layers[-1] = (kernel[:, outputs], bias[outputs], activation)
+    rows = sketch.rows[some]
+    found = aggregate_contributions(layers, rows, np.zeros(rows.shape[1], rows.dtype))
+    found.latent_total[np.arange(outputs.size), outputs] = 0
+    return np.asarray(found.latent_total.mean(axis=0) / len(rows))
+
+
 def pivoted(sketch: GeneSketch, n: int) -> Index:
     """Return the first n columns of a QR decomposition that pivots; begun anew where rows end."""
     left = np.flatnonzero(sketch.varies)
@@ -233,35 +287,59 @@ def pivoted(sketch: GeneSketch, n: int) -> Index:
 def judge(
     maker: Maker, names: Sequence[str], sizes: Sequence[int], n_random: int, rivals: str
 ) -> dict[str, Any]:
-    """Return the mean errors of a fold's samples, (sample,), by way and size; and what it took."""
+    """Return the mean errors of a fold's samples, (sample,), by way and size; and what it took.
+
+    Of a size the targets are the drawn genes that no way's panel measures, the same for all; the
+    error of random panels is, gene by gene, the mean over those that do not measure it.
+    """
     fold = read_fold(*maker.uris)
     varying = np.flatnonzero(fold.varies)
     some = np.random.default_rng(0).permutation(varying)[:N_JUDGED]
     judged = Judge(fold, ALPHAS, np.sort(some))
     made = {name: maker.panels(name, rivals) for name in names}
     draws = [np.random.default_rng([0, i]).permutation(varying) for i in range(n_random)]
-    made["random"] = [{"panels": {str(n): p[:n] for n in sizes}} for p in draws]
-    every = {
-        int(g) for of in made.values() for one in of for p in one["panels"].values() for g in p
-    }
-    measured = set(fold.keys[sorted(every)])
-    is_target = np.array([key not in measured for key in fold.keys[judged.genes]])
-    targets = Judge(fold, ALPHAS, judged.genes[is_target])
-    found: dict[str, Any] = {"series": [str(s) for s in fold.series], "targets": targets.genes.size}
-    for name, of in made.items():
-        for size in sizes:
-            errors = [
-                targets.errors(np.array(one["panels"][str(size)], dtype=np.int64)).mean(axis=1)
-                for one in of
-                if str(size) in one["panels"]
-            ]
+    found: dict[str, Any] = {"series": [str(s) for s in fold.series], "targets": []}
+    for size in sizes:
+        panels = {
+            name: [np.array(one["panels"][str(size)]) for one in of if str(size) in one["panels"]]
+            for name, of in made.items()
+        }
+        every = [genes for of in panels.values() for genes in of]
+        chance, is_known = _by_chance(judged, fold, [draw[:size] for draw in draws])
+        is_target = is_known & ~_measures(judged, fold, np.concatenate(every))
+        found["targets"].append(int(is_target.sum()))
+        found[f"random/{size}"] = chance[:, is_target].mean(axis=1).tolist()
+        found[f"mean/{size}"] = np.abs(fold.held[:, judged.genes[is_target]]).mean(axis=1).tolist()
+        for name, of in panels.items():
+            errors = [judged.errors(genes)[:, is_target].mean(axis=1) for genes in of]
             if errors:
                 found[f"{name}/{size}"] = np.mean(errors, axis=0).tolist()
-        if of and "seconds" in of[0]:
+        say(f"  judged panels of {size}")
+    for name, of in made.items():
+        if of:
             found[f"{name}/cost"] = [float(np.mean([o[k] for o in of])) for k in ("seconds", "mb")]
-        say(f"  judged {name}")
-    found["mean/0"] = np.abs(fold.held[:, targets.genes]).mean(axis=1).tolist()
     return found
+
+
+def _by_chance(
+    judged: Judge, fold: Fold, panels: Sequence[Index]
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return the mean errors (sample, judged gene) of the panels that do not measure a gene.
+
+    And of which genes there are any such panels.
+    """
+    total, n = np.zeros((len(fold.held), judged.genes.size)), np.zeros(judged.genes.size)
+    for panel in panels:
+        is_free = ~_measures(judged, fold, panel)
+        total += judged.errors(panel) * is_free
+        n += is_free
+    return total / np.maximum(n, 1), n > 0
+
+
+def _measures(judged: Judge, fold: Fold, panel: Index) -> NDArray[np.bool_]:
+    """Return which judged genes some genes measure, also by another probe."""
+    measured = set(fold.keys[panel])
+    return np.array([key in measured for key in fold.keys[judged.genes]])
 
 
 # ---------------------------------------------------------------- table and picture
@@ -323,6 +401,9 @@ def show_scores(folds: Sequence[Mapping[str, Any]], sizes: Sequence[int]) -> Non
         ("deeplift-greedy, paper's network", "deeplift-greedy, paper's, permuted"),
         ("deeplift-greedy, paper's network", "greedy, penalty chosen"),
         ("top-score, paper's network", "top-score, permuted"),
+        ("deeplift-greedy, of outputs", "deeplift-greedy"),
+        ("deeplift-greedy, of outputs", "greedy, penalty chosen"),
+        ("top-score, of outputs", "top-score"),
     ]
     show_row("true scores", "against", *(f"{size} genes" for size in sizes))
     show_row(*["---"] * (len(sizes) + 2))
@@ -401,7 +482,8 @@ def main() -> None:
     show(rows, sizes)
     show_scores(folds, sizes)
     n_targets = [fold["targets"] for fold in folds]
-    say(f"mean of each gene {mean_of(folds, 'mean/0'):.4f}; targets {n_targets}")
+    told = ", ".join(f"{mean_of(folds, f'mean/{size}'):.4f}" for size in sizes)
+    say(f"mean of each gene by size {told}; targets by fold and size {n_targets}")
     draw(rows, sizes, asked.picture)
 
 

@@ -159,6 +159,8 @@ class Fold:
     fit: Matrix
     tune: Matrix
     held: Matrix
+    fit_series: NDArray[Any]
+    tune_series: NDArray[Any]
     series: NDArray[Any]
     keys: NDArray[Any]
     varies: NDArray[np.bool_]
@@ -172,9 +174,9 @@ def read_fold(normalized: str, samples: str) -> Fold:
     z = np.nan_to_num(z)
     if not (split == SPLITS.index("validation")).any():
         split[np.flatnonzero(split == 0)[::10]] = SPLITS.index("validation")
-    fit, tune, held = (z[split == k] for k in range(3))
-    series = ds["series"].values[split == SPLITS.index("test")].astype(object)
-    return Fold(fit, tune, held, series, gene_keys(ds).astype(object), std > 0)
+    parts, series = [split == k for k in range(3)], ds["series"].values.astype(object)
+    labels = gene_keys(ds).astype(object)
+    return Fold(*(z[part] for part in parts), *(series[part] for part in parts), labels, std > 0)
 
 
 # ---------------------------------------------------------------- panels and their errors

@@ -395,7 +395,7 @@ def test_panel_sizes__judges_by_the_ridge_of_the_package(tmp_path, monkeypatch, 
     values += rng.standard_normal(values.shape).astype(np.float32)
     fit, tune, held = values[:20], values[20:24], values[24:]
     keys = np.arange(25).astype(str).astype(object)
-    fold = panel_sizes.Fold(fit, tune, held, np.zeros(6), keys, np.ones(25, dtype=bool))
+    fold = panel_sizes.Fold(fit, tune, held, *[np.zeros(6)] * 3, keys, np.ones(25, dtype=bool))
     panel, alphas = np.array([3, 8, 20]), (0.5, 5.0, 50.0)
     path = ridge_path(ridge_partial(fit[:, panel], fit))
     tried = [np.abs(p - tune).mean() for p in predict_ridge(path, tune[:, panel], alphas)]
@@ -435,7 +435,8 @@ def test_leaderboard__a_row_a_way_and_a_picture(tmp_path):
     picture = tmp_path / "board.svg"
     options = ["--size", "small", "--root", tmp_path, "--picture", picture, "--panels"]
     names = ["greedy, penalty chosen", "deeplift-greedy", "deeplift-greedy, permuted"]
-    names += ["column-pivoted QR", "variance", "L1000 landmarks"]
+    names += ["column-pivoted QR", "variance", "trained gates", "deeplift-greedy, of outputs"]
+    names += ["L1000 landmarks"]
     status, printed, said = run_script("leaderboard.py", *options, *names)
     assert status == 0, said
     cells = [row.strip("| ").split(" | ") for row in printed]
@@ -452,10 +453,12 @@ def test_leaderboard__a_row_a_way_and_a_picture(tmp_path):
     assert [row[:2] for row in cells[second + 2 :]] == [
         ["deeplift-greedy", "deeplift-greedy, permuted"],
         ["deeplift-greedy", "greedy, penalty chosen"],
+        ["deeplift-greedy, of outputs", "deeplift-greedy"],
+        ["deeplift-greedy, of outputs", "greedy, penalty chosen"],
     ]
     assert "greedy, penalty chosen" in picture.read_text(encoding="utf-8")
-    panels = [json.loads(p.read_text()) for p in tmp_path.glob("folds/*/panels/column*-10.json")]
-    assert [len(set(one[0]["panels"]["10"])) for one in panels] == [10] * 3
+    panels = [json.loads(p.read_text()) for p in tmp_path.glob("folds/*/panels/[ct][or]*-10.json")]
+    assert [len(set(one[0]["panels"]["10"])) for one in panels] == [10] * 6  # by QR and by gates
     written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("folds/*/panels/*")}
     options[-1:] = ["--make-only", "--panels"]
     assert run_script("leaderboard.py", *options, *names)[:2] == (0, [])
@@ -491,6 +494,8 @@ def test_network__a_column_a_fold_and_seeds_of_all_training_series(tmp_path):
 @pytest.mark.slow
 def test_predictors__a_row_each_beside_ridge_and_the_mean(tmp_path):
     names = ["nearest samples", "kernel ridge", "reduced-rank ridge", "nearest landmarks"]
+    names += ["network from ridge", "components, any panel", "masked network, any panel"]
+    names += ["ridge, series centred", "ridge, series' means apart"]
     options = ["--size", "small", "--root", tmp_path, "--panel-size", 10, "--folds", 3]
     status, printed, said = run_script("predictors.py", *options, "--predictors", *names)
     assert status == 0, said
@@ -499,10 +504,62 @@ def test_predictors__a_row_each_beside_ridge_and_the_mean(tmp_path):
     error = {name: float(row[0]) for name, row in cells.items()}
     for name in names:
         assert float(cells[name][1]) == pytest.approx(error[name] - error["ridge"], abs=1.01e-4)
-    assert (
-        max(error["ridge"], error["reduced-rank ridge"], error["kernel ridge"])
-        < 0.95 * error["mean"]
+    told = ["ridge", "reduced-rank ridge", "kernel ridge", "network from ridge"]
+    told += ["components, any panel", "masked network, any panel"]
+    assert max(error[name] for name in told) < 0.95 * error["mean"]
+    kept = list(tmp_path.glob("folds/*/segments/*/predictors-10-*.json"))
+    assert len(kept) == 3
+    found = json.loads(kept[0].read_text(encoding="utf-8"))
+    found["ridge"] = [9.0] * len(found["series"])
+    kept[0].write_text(json.dumps(found), encoding="utf-8")
+    _, again, _ = run_script("predictors.py", *options, "--predictors", "kernel ridge")
+    assert float(again[3].strip("| ").split(" | ")[1]) > 2  # what stands there is read
+
+
+def test_small_networks__gradients_are_those_of_the_loss(monkeypatch):
+    monkeypatch.syspath_prepend(str(REPO / "benchmarks"))
+    import gated
+    import small_networks
+
+    monkeypatch.setattr(gated, "STEP", 0)
+    rng = np.random.default_rng(0)
+    x, truth = rng.standard_normal((7, 30), np.float32), rng.standard_normal((7, 5), np.float32)
+    first, second = rng.standard_normal((30, 6)) / 10, rng.standard_normal((6, 5))
+    made = {"bias": np.zeros(5), "skip": rng.standard_normal((30, 5)), "relu": False}
+    network = small_networks.Network(first, second, **made)
+
+    def loss():
+        return ((network.predict(x) - truth) ** 2).sum() / 2
+
+    gradients = []
+    monkeypatch.setattr(
+        small_networks.Weights, "move", lambda _, gradient, *__: gradients.append(gradient)
     )
+    network.learn(x, lambda out: out - truth, 1)
+    parts = [network.second, network.bias, network.first, network.offset, network.skip]
+    for part, gradient in zip(parts, gradients, strict=True):
+        place = (3,) * part.values.ndim
+        slope = []
+        for step in (0.01, -0.02):
+            part.values[place] += np.float32(step)
+            slope.append(loss())
+        assert gradient[place] == pytest.approx((slope[0] - slope[1]) / 0.02, rel=0.02)
+        part.values[place] += np.float32(0.01)
+
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(str(REPO / "benchmarks"))
+    monkeypatch.setattr(gated, "STEP", 0)
+    network = small_networks.Network(first, second, bias=np.zeros(5), skip=None, relu=True)
+    gates, drawn = np.full(30, 0.5, np.float32), np.random.default_rng(3)
+    noise = np.float32(gated.SPREAD) * np.random.default_rng(3).standard_normal((7, 30), np.float32)
+    scale = 30 / np.clip(gates + noise, 0, 1).sum(axis=1, keepdims=True)
+    found = gated._learn(network, gates, x, gated._squared(truth), drawn)
+    slope = []
+    for step in (0.01, -0.01):
+        gates[2] = 0.5 + step
+        out = network.predict(x * np.clip(gates + noise, 0, 1) * scale)
+        slope.append(((out - truth) ** 2).sum() / 14)
+    assert found[2] == pytest.approx((slope[0] - slope[1]) / 0.02, rel=0.02)
 
 
 @pytest.mark.slow

@@ -35,8 +35,9 @@ from dglzarr.kernels.penalties import ALPHAS, Stretch, greedy_path, penalty_at
 from dglzarr.sources.identifiers import find_genes, read_gene_list, read_gene_values
 from dglzarr.sources.terms import read_gmt
 from dglzarr.storage.files import no_formula, put
+from dglzarr.storage.rows import read_array
 from dglzarr.storage.schemas import LANDMARKS, NORMALIZED, SAMPLES
-from dglzarr.storage.store import open_store, read_attributes
+from dglzarr.storage.store import open_labels, open_store, read_attributes
 from dglzarr.storage.study import open_study
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ class PanelMaker:
         first = {name: study.uris(name)[0] for name in ("normalized", "samples")}
         self._source, self._samples = first["normalized"], first["samples"]
         self._expression = study.uris("expression")[0]
-        self._ds = open_store(self._source, NORMALIZED)
+        self._ds = open_labels(self._source, NORMALIZED)
         mask = open_store(self._samples, SAMPLES)
         self._std, self._mean = mask["gene_std"].values, mask["gene_mean"].values
         self._landmarks = study.uri("landmarks")
@@ -568,8 +569,7 @@ class _HeldRows:
         chosen = np.zeros(kept_samples(source, samples).size, dtype=bool)
         chosen[some] = True
         cohort = HeldOut(source, samples, chosen)
-        n_genes = open_store(source, NORMALIZED).sizes["gene"]
-        self._z = cohort.columns(np.arange(n_genes))
+        self._z = cohort.columns(np.arange(read_array(samples, "gene_std").size))
         self.series, self.n_samples = cohort.series, some.size
 
     def errors(self, sketch: GeneSketch, panel: Index, targets: Index) -> Float64:

@@ -195,7 +195,7 @@ def _readable(path: Path) -> Iterator[None]:
         what = text.partition(": ")[2].partition(". Remove")[0].removeprefix("cannot be read: ")
         raise StoreError(f"{path}: is no bundle as it was written: {what}. {remedy}") from error
     except _DAMAGE as error:
-        what = " ".join(str(error).split()) or type(error).__name__
+        what = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise StoreError(f"{path}: is no bundle as it was written: {what}. {remedy}") from error
 
 

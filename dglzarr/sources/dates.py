@@ -28,6 +28,9 @@ _SLASHES = re.compile(r"(\d{1,2})/(\d{1,2})/(?:19|20)?\d\d")
 _LOST = re.compile(r"[?.]*\?[?.]*-(\d{1,2})")
 """A month whose letters another encoding lost, as in GEO's table of GPL96."""
 
+_JOINTS = frozenset("-./")
+"""Every date has one of them, and most names have none."""
+
 N_SHOWN = 5
 
 
@@ -53,6 +56,7 @@ def excel_dates(names: Iterable[str]) -> list[str]:
     return [
         name
         for name in names
+        if not _JOINTS.isdisjoint(name)
         if name[:1].isalnum() or name[:1] in ("?", ".")
         if any(pattern.fullmatch(name) for pattern in patterns)
     ]

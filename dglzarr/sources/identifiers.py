@@ -79,6 +79,8 @@ _WHOLE = re.compile(r"^(\d+)\.0+$")
 _POWER = re.compile(r"^\d(\.\d+)?[eE]\+?\d{1,2}$")
 _PAIR = re.compile(r"(\S.*?)\s*(?:\((\d+|ENS[A-Z]*\d+(?:\.\d+)?)\)|\|(\d+|ENS[A-Z]*\d+(?:\.\d+)?))")
 _MULTIPLE = re.compile(r"\s*(?:/{2,}|[;|])\s*")
+_JOINTS = frozenset("/;|")
+"""What joins symbols has one of them, and most symbols have none."""
 
 
 def strip_version(gene_id: str) -> str:
@@ -106,6 +108,8 @@ def clean_id(gene_id: str) -> str:
     >>> clean_id("7157.0"), clean_id("1e+05"), clean_id("AC012345.1")
     ('7157', '100000', 'AC012345.1')
     """
+    if not gene_id[:1].isdigit():
+        return gene_id
     if found := _WHOLE.match(gene_id):
         return found.group(1)
     if _POWER.match(gene_id) and (number := float(gene_id)).is_integer():
@@ -144,7 +148,9 @@ def first_symbol(symbols: str) -> str:
     >>> first_symbol("DDR1 /// MIR4640"), first_symbol("---"), first_symbol("A1BG|1")
     ('DDR1', '', 'A1BG')
     """
-    first = _MULTIPLE.split(symbols.strip(), maxsplit=1)[0]
+    first = symbols.strip()
+    if not _JOINTS.isdisjoint(first):
+        first = _MULTIPLE.split(first, maxsplit=1)[0]
     return "" if not has_name(first) or excel_dates((first,)) else first
 
 

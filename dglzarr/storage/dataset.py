@@ -59,7 +59,8 @@ def joined(
         if values is None:
             return None
         found = first.arrays[name]
-        variables[name] = xr.Variable(found["dimension_names"], values, found["attributes"])
+        dims, told = found["dimension_names"], found["attributes"]
+        variables[name] = xr.Variable(dims, values, told, fastpath=True)
         if in_regions and name in matrices:
             variables[name] = variables[name].chunk({_DIM: _regions(stores)})
     attributes = {**first.attributes, "segments": [_told(store) for store in stores]}

@@ -1,6 +1,8 @@
 """Opening stores: whole ones of the right kind alone; segments are one matrix; rows."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import dask
@@ -110,6 +112,18 @@ def test_open_store__labels_index(study):
     ds = store.open_store(study.complete().uri)
     value = ds["expression"].sel(sample="s3", gene="gene-2")
     assert value.to_numpy() == study["expression"][3, 2]
+
+
+def test_open_labels__loads_no_arrays_of_dask(study):
+    uri = study.complete().uri
+    code = (
+        "import sys; from dglzarr.storage.store import open_labels; "
+        f"print(open_labels({uri!r}).series.values[0], 'dask.array' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    labels = store.open_labels(uri)
+    assert done.stdout.split() == [str(labels.series.values[0]), "False"]
+    assert "expression" not in labels
 
 
 @pytest.fixture(scope="module")
