@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from typer.core import TyperCommand
 
-from dglzarr.errors import ConfigError, DglzarrError
+from dglzarr.errors import NO_MEMORY, ConfigError, DglzarrError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -1206,6 +1206,8 @@ def guarded(call: Callable[[], object]) -> int:
         return _complain(error, 2)
     except (DglzarrError, OSError) as error:
         return _complain(error, 1)
+    except MemoryError:
+        return _complain(DglzarrError(f"dglzarr: {NO_MEMORY}"), 1)
     return 0
 
 

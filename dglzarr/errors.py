@@ -42,6 +42,9 @@ def one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
+NO_MEMORY = "no memory is left. Run again with more, or on fewer workers; finished work is kept."
+
+
 class DglzarrError(Exception):
     """Base of every error dglzarr raises on purpose."""
 

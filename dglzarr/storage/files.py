@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import fsspec
 
-from dglzarr.errors import DglzarrError, SourceError, StoreError
+from dglzarr.errors import NO_MEMORY, DglzarrError, SourceError, StoreError
 from dglzarr.storage import lease
 from dglzarr.storage.buckets import Bucket, BucketPath, ChangedError, is_bucket, split
 
@@ -147,7 +147,7 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def told(place: str, verb: str = "written", *, remedy: str = "") -> Iterator[None]:
-    """Turn what a disk refuses into one line that says what could not be done where.
+    """Turn what a disk or memory refuses into one line that says what could not be done where.
 
     Raises
     ------
@@ -162,6 +162,8 @@ def told(place: str, verb: str = "written", *, remedy: str = "") -> Iterator[Non
         first = "Free space" if error.errno in _FULL else "Mend that"
         after = remedy or f"{first} and run again; finished work is kept."
         raise StoreError(f"{place}: cannot be {verb}: {error}. {after}") from error
+    except MemoryError as error:
+        raise StoreError(f"{place}: cannot be {verb}: {NO_MEMORY}") from error
 
 
 def check_file(path: str) -> None:

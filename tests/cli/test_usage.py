@@ -7,7 +7,8 @@ import pytest
 import typer.main
 
 from dglzarr.cli import STAGES, app, guarded
-from dglzarr.errors import ConfigError, SourceError, StoreError
+from dglzarr.errors import NO_MEMORY, ConfigError, SourceError, StoreError
+from dglzarr.storage.files import told
 from dglzarr.testing import write_study
 from tests.cli.program import COMMANDS, OVERRIDES, one_line
 
@@ -126,6 +127,20 @@ def test_guarded__status_and_line(error, status, capsys):
 
     assert guarded(call) == status
     assert capsys.readouterr().err == f"{error}\n"
+
+
+def test_guarded__no_memory_is_one_line(tmp_path, capsys):
+    def call():
+        raise MemoryError
+
+    def step():
+        with told(str(tmp_path / "scores.zarr")):
+            call()
+
+    assert [guarded(call), guarded(step)] == [1, 1]
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"dglzarr: {NO_MEMORY}"
+    assert second == f"{tmp_path}/scores.zarr: cannot be written: {NO_MEMORY}"
 
 
 def test_guarded__what_is_not_expected_is_not_hidden():
