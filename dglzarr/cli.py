@@ -900,7 +900,10 @@ def query_command(  # noqa: PLR0913  (every option is an argument)
     ] = None,
     neighbours: Annotated[str, typer.Option(help="The genes most like this one.")] = "",
     by: Annotated[
-        str, typer.Option(help="Expression of --gene by this label; else its groups.")
+        str,
+        typer.Option(
+            help="Expression of --gene by this label, also drawn (.svg); else its groups."
+        ),
     ] = "",
     samples: Annotated[
         bool, typer.Option("--samples", help="Samples and labels; expression of --gene.")
@@ -919,11 +922,12 @@ def query_command(  # noqa: PLR0913  (every option is an argument)
     """Ask a finished study, or one of its stores: genes, neighbours, latent units, samples.
 
     Without a question: the first genes by rank. A table is cut to the terminal's width, with a line
-    that tells what is not shown, and paged where it is longer than the terminal.
+    that tells what is not shown, and paged where it is longer than the terminal. --gene and --by
+    with --output FILE.svg, .png or .pdf make a picture.
     """
     from dglzarr.query.asked import Asked, answer, choose_columns
 
-    chosen = _format(form, output)
+    chosen = _format(form, output, draws=True)
     with _arguments_checked():
         asked = Asked(
             genes=gene or (),
@@ -936,8 +940,30 @@ def query_command(  # noqa: PLR0913  (every option is an argument)
             labels=_labels(label or (), series or ()),
             aliases=aliases,
         )
-        frame = choose_columns(answer(store, asked), [c for c in columns.split(",") if c])
-    _write_frame(frame, chosen, output)
+        names = [column for column in columns.split(",") if column]
+        if chosen in _PICTURES and output is not None:
+            note = _draw(store, asked, chosen, output, names)
+        else:
+            frame = choose_columns(found := answer(store, asked), names)
+            note = found.attrs.get("note")
+            _write_frame(frame, chosen, output)
+    if note:
+        sys.stderr.write(f"{note}\n")
+
+
+def _draw(store: str, asked: Any, form: Any, output: Path, columns: Sequence[str]) -> str:  # noqa: ANN401
+    """Write a picture of genes by a label to a file; return what is to be said of it."""
+    from dglzarr.query.asked import draw
+    from dglzarr.query.picture import written
+    from dglzarr.storage.files import put, told
+
+    if columns:
+        raise ConfigError("--columns: expected a table, got a picture. Leave it out.")
+    figure, note = draw(store, asked)
+    with told(str(output), remedy="Choose a writable place with --output."):
+        put(output, written(figure, form))
+    typer.echo(f"Written: {output}")
+    return note
 
 
 def _labels(given: Sequence[str], series: Sequence[str]) -> dict[str, list[str]]:
@@ -951,13 +977,21 @@ def _labels(given: Sequence[str], series: Sequence[str]) -> dict[str, list[str]]
     return found
 
 
-def _format(form: str, output: Path | None) -> Any:  # noqa: ANN401
+_PICTURES = ("png", "svg", "pdf")
+
+
+def _format(form: str, output: Path | None, *, draws: bool = False) -> Any:  # noqa: ANN401
     """Return the format that is meant: as told, as the file is called, or as it will be read."""
     from dglzarr.query.written import FORMATS, need_parquet
 
     told = form or (output.suffix[1:] if output else "")
-    if form and form not in FORMATS:
-        raise ConfigError(f"--format: expected one of {', '.join(FORMATS)}, got {form!r}.")
+    known = (*FORMATS, *_PICTURES) if draws else FORMATS
+    if form and form not in known:
+        raise ConfigError(f"--format: expected one of {', '.join(known)}, got {form!r}.")
+    if draws and told in _PICTURES:
+        if output is None:
+            raise ConfigError(f"--format: {told} is no text. Give --output FILE.")
+        return told
     found = told if told in FORMATS else "table" if sys.stdout.isatty() and not output else "tsv"
     if found == "parquet":
         need_parquet()
