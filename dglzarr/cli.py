@@ -905,6 +905,10 @@ def query_command(  # noqa: PLR0913  (every option is an argument)
             help="Expression of --gene by this label, also drawn (.svg); else its groups."
         ),
     ] = "",
+    why: Annotated[
+        list[str] | None,
+        typer.Option(help="In words: where this gene stands, and why; repeatable."),
+    ] = None,
     samples: Annotated[
         bool, typer.Option("--samples", help="Samples and labels; expression of --gene.")
     ] = False,
@@ -940,6 +944,9 @@ def query_command(  # noqa: PLR0913  (every option is an argument)
             labels=_labels(label or (), series or ()),
             aliases=aliases,
         )
+        if why:
+            _why(store, why, asked, output)
+            return
         names = [column for column in columns.split(",") if column]
         if chosen in _PICTURES and output is not None:
             note = _draw(store, asked, chosen, output, names)
@@ -949,6 +956,18 @@ def query_command(  # noqa: PLR0913  (every option is an argument)
             _write_frame(frame, chosen, output)
     if note:
         sys.stderr.write(f"{note}\n")
+
+
+def _why(store: str, genes: Sequence[str], asked: Any, output: Path | None) -> None:  # noqa: ANN401
+    """Print in words where genes of a study stand, and why."""
+    from dglzarr.query import is_study, open_study
+    from dglzarr.query.asked import Asked
+
+    if asked != Asked(labels={}, aliases=asked.aliases) or output is not None:
+        raise ConfigError("--why: expected no other question and no --output. Ask twice.")
+    if not is_study(store):
+        raise ConfigError(f"{store}: expected the folder of a study for --why.")
+    typer.echo("\n".join(open_study(store, aliases=asked.aliases).dgl.why(*genes)))
 
 
 def _draw(store: str, asked: Any, form: Any, output: Path, columns: Sequence[str]) -> str:  # noqa: ANN401

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,48 @@ def test_by__says_who_is_left_out_and_what_more_have(rng):
     told = "2 of 3 samples have no 'few' and are left out. More samples have 'all' (3)."
     assert ds.dgl.by("few").without() == told
     assert ds.dgl.by("all").without() == ""
+
+
+# ---------------------------------------------------------------- why
+
+
+def test_why__of_a_gene_on_the_panel_and_of_one_that_is_not(query, ask):
+    best, last = (ask.names.labels[i] for i in (rank_of(ask).argmin(), rank_of(ask).argmax()))
+    status, out, complaint = query("--why", best, "--why", last)
+    lines = out.splitlines()
+    assert (status, complaint) == (0, "")
+    assert re.match(rf".*{best}\)?: rank 1 of 154, on the mined panel of 12", lines[0])
+    assert re.search(r"is gene 1: [\d.]+ % of what the panel explains", lines[1])
+    (second,) = [i for i, line in enumerate(lines) if "rank 154 of 154, not on" in line]
+    assert "The gene of the panel most like it is " in lines[second + 1]
+    assert sum(line.startswith("  Of the latent units it moves most") for line in lines) == 2
+
+
+def rank_of(ask):
+    return ask.facts(np.arange(len(ask.names.labels)))["rank"].values
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--why", "nosuch"], "got 'nosuch'"),
+        (["--why", "sim5", "--by", "tissue"], "--why: expected no other question"),
+        (["--why", "sim5", "--output", "a.txt"], "--why: expected no other question"),
+    ],
+)
+def test_why__what_cannot_be_asked_is_refused(words, told, query):
+    status, out, complaint = query(*words)
+    assert (status, out) == (2, "")
+    assert told in complaint
+
+
+def test_why__of_a_study_without_a_panel_or_of_a_store(query, example_study, tmp_path):
+    assert "folder of a study for --why" in query("--why", "x", place=f"{example_study}#scores")[2]
+    shutil.copytree(example_study, tmp_path / "some")
+    shutil.rmtree(tmp_path / "some" / "landmarks.zarr")
+    status, _, complaint = query("--why", "sim5", place=str(tmp_path / "some"))
+    assert status == 2
+    assert "expected a study with a mined panel, got none. Run 'dglzarr mine'." in complaint
 
 
 # ---------------------------------------------------------------- questions
