@@ -952,7 +952,7 @@ def query_command(  # noqa: PLR0913  (every option is an argument)
             note = _draw(store, asked, chosen, output, names)
         else:
             frame = choose_columns(found := answer(store, asked), names)
-            note = found.attrs.get("note")
+            note = str(found.attrs.get("note", ""))
             _write_frame(frame, chosen, output)
     if note:
         sys.stderr.write(f"{note}\n")

@@ -29,8 +29,9 @@ autodoc_member_order = "bysource"
 napoleon_google_docstring = False
 
 
-def write_commands(_app: object, name: str, source: list[str]) -> None:
-    """Put what `dglzarr VERB --help` says in the place of the page of commands."""
+def prepare(_app: object, name: str, source: list[str]) -> None:
+    """Put what `dglzarr VERB --help` says in the place of the page of commands; mend links."""
+    source[0] = source[0].replace("](../CHANGELOG.md)", "](CHANGELOG.md)")
     if name == "cli":
         words = [sys.executable, "-m", "typer", "dglzarr.cli", "utils", "docs", "--name", "dglzarr"]
         told = subprocess.check_output(words, cwd=ROOT, text=True)  # noqa: S603
@@ -39,4 +40,4 @@ def write_commands(_app: object, name: str, source: list[str]) -> None:
 
 def setup(app: Any) -> None:  # noqa: ANN401  (Sphinx has no types without Sphinx)
     """Connect what is written when pages are read."""
-    app.connect("source-read", write_commands)
+    app.connect("source-read", prepare)

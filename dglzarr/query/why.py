@@ -11,7 +11,7 @@ from dglzarr.evaluation.order import Conditions, PanelMaker
 from dglzarr.query.asked import gene_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from dglzarr.query.questions import StudyQuestions
 
@@ -46,7 +46,7 @@ def why(ask: StudyQuestions, maker: PanelMaker, names: Sequence[str]) -> list[st
     return lines
 
 
-def _place(row: dict[str, Any], size: int, n_genes: int) -> str:
+def _place(row: dict[Hashable, Any], size: int, n_genes: int) -> str:
     """Return where a gene stands."""
     symbol = row.get("gene_symbol")
     called = f"{symbol} ({row['gene']})" if symbol and symbol != row["gene"] else row["gene"]
@@ -63,7 +63,7 @@ def _is_random(panel: str) -> bool:
     return panel.startswith("random-")
 
 
-def _known(row: dict[str, Any]) -> list[str]:
+def _known(row: dict[Hashable, Any]) -> list[str]:
     """Return what else is known of a gene, where the study has it."""
     lines = []
     if row.get("latent_units"):

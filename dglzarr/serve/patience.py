@@ -9,6 +9,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 if TYPE_CHECKING:
     import asyncio
 
+    from uvicorn.protocols.http.h11_impl import RequestResponseCycle
+
 
 class Patience(H11Protocol):
     """HTTP that ends a connection whose client is silent: uvicorn itself waits for ever.
@@ -34,7 +36,8 @@ class Patience(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Wait no more once a question is there, but for the rest of one."""
         super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
             self._forget()
         elif self._silence is None:
             self._wait(self.ask_seconds)
