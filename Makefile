@@ -21,7 +21,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo explore parts test check lint measure mutants kills damage fuzz release-check real grow fetch-demo compare leaderboard docs bench bench-full
+.PHONY: help demo explore parts test check lint measure mutants kills damage fuzz release-check real grow fetch-demo compare leaderboard docs docs-site pictures bench bench-full
 
 help:  ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -86,6 +86,13 @@ leaderboard: $(READY)  ## panels by every selector on the series in DATA, into .
 docs: $(READY)  ## write docs/stores.md and docs/settings.md from the declarations
 	$(RUN) docs/make_stores.py
 	$(RUN) docs/make_settings.py
+
+docs-site: $(READY)  ## build the pages of docs/ into build/site; a broken link fails
+	$(RUN) -m sphinx -W --keep-going -q -d build/doctrees docs build/site
+	@echo "Site: $(CURDIR)/build/site/index.html"
+
+pictures: $(READY)  ## take docs/pictures of the demo, in Chromium
+	$(RUN) -m docs.make_pictures demo/study
 
 bench: $(READY)  ## run the benchmarks; each prints JSON lines
 	set -e; for script in benchmarks/bench_*.py; do $(RUN) $$script; done

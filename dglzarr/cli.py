@@ -910,8 +910,15 @@ def query_command(  # noqa: PLR0913  (every option is an argument)
     ] = None,
     neighbours: Annotated[str, typer.Option(help="The genes most like this one.")] = "",
     by: Annotated[
-        str, typer.Option(help="Expression of --gene by this label; else its groups.")
+        str,
+        typer.Option(
+            help="Expression of --gene by this label, also drawn (.svg); else its groups."
+        ),
     ] = "",
+    why: Annotated[
+        list[str] | None,
+        typer.Option(help="In words: where this gene stands, and why; repeatable."),
+    ] = None,
     samples: Annotated[
         bool, typer.Option("--samples", help="Samples and labels; expression of --gene.")
     ] = False,
@@ -929,11 +936,12 @@ def query_command(  # noqa: PLR0913  (every option is an argument)
     """Ask a finished study, or one of its stores: genes, neighbours, latent units, samples.
 
     Without a question: the first genes by rank. A table is cut to the terminal's width, with a line
-    that tells what is not shown, and paged where it is longer than the terminal.
+    that tells what is not shown, and paged where it is longer than the terminal. --gene and --by
+    with --output FILE.svg, .png or .pdf make a picture.
     """
     from dglzarr.query.asked import Asked, answer, choose_columns
 
-    chosen = _format(form, output)
+    chosen = _format(form, output, draws=True)
     with _arguments_checked():
         asked = Asked(
             genes=gene or (),
@@ -946,8 +954,45 @@ def query_command(  # noqa: PLR0913  (every option is an argument)
             labels=_labels(label or (), series or ()),
             aliases=aliases,
         )
-        frame = choose_columns(answer(store, asked), _parts(columns))
-    _write_frame(frame, chosen, output)
+        if why:
+            _why(store, why, asked, output)
+            return
+        names = _parts(columns)
+        if chosen in _PICTURES and output is not None:
+            note = _draw(store, asked, chosen, output, names)
+        else:
+            frame = choose_columns(found := answer(store, asked), names)
+            note = str(found.attrs.get("note", ""))
+            _write_frame(frame, chosen, output)
+    if note:
+        sys.stderr.write(f"{note}\n")
+
+
+def _why(store: str, genes: Sequence[str], asked: Any, output: Path | None) -> None:  # noqa: ANN401
+    """Print in words where genes of a study stand, and why."""
+    from dglzarr.query import is_study, open_study
+    from dglzarr.query.asked import Asked
+
+    if asked != Asked(labels={}, aliases=asked.aliases) or output is not None:
+        raise ConfigError("--why: expected no other question and no --output. Ask twice.")
+    if not is_study(store):
+        raise ConfigError(f"{store}: expected the folder of a study for --why.")
+    typer.echo("\n".join(open_study(store, aliases=asked.aliases).dgl.why(*genes)))
+
+
+def _draw(store: str, asked: Any, form: Any, output: Path, columns: Sequence[str]) -> str:  # noqa: ANN401
+    """Write a picture of genes by a label to a file; return what is to be said of it."""
+    from dglzarr.query.asked import draw
+    from dglzarr.query.picture import written
+    from dglzarr.storage.files import put, told
+
+    if columns:
+        raise ConfigError("--columns: expected a table, got a picture. Leave it out.")
+    figure, note = draw(store, asked)
+    with told(str(output), remedy="Choose a writable place with --output."):
+        put(output, written(figure, form))
+    typer.echo(f"Written: {output}")
+    return note
 
 
 def _labels(given: Sequence[str], series: Sequence[str]) -> dict[str, list[str]]:
@@ -961,13 +1006,21 @@ def _labels(given: Sequence[str], series: Sequence[str]) -> dict[str, list[str]]
     return found
 
 
-def _format(form: str, output: Path | None) -> Any:  # noqa: ANN401
+_PICTURES = ("png", "svg", "pdf")
+
+
+def _format(form: str, output: Path | None, *, draws: bool = False) -> Any:  # noqa: ANN401
     """Return the format that is meant: as told, as the file is called, or as it will be read."""
     from dglzarr.query.written import FORMATS, need_parquet
 
     told = form or (output.suffix[1:] if output else "")
-    if form and form not in FORMATS:
-        raise ConfigError(f"--format: expected one of {', '.join(FORMATS)}, got {form!r}.")
+    known = (*FORMATS, *_PICTURES) if draws else FORMATS
+    if form and form not in known:
+        raise ConfigError(f"--format: expected one of {', '.join(known)}, got {form!r}.")
+    if draws and told in _PICTURES:
+        if output is None:
+            raise ConfigError(f"--format: {told} is no text. Give --output FILE.")
+        return told
     found = told if told in FORMATS else "table" if sys.stdout.isatty() and not output else "tsv"
     if found == "parquet":
         need_parquet()

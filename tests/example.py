@@ -4,12 +4,14 @@ Its samples are simulated; its network is no trained one but the principal axes 
 samples, so that stores, scores and panels are the genuine ones of a network of that kind.
 """
 
+import gzip
+import shutil
 from pathlib import Path
 
 import numpy as np
 
 from dglzarr.models.files import save_model
-from dglzarr.settings import load_settings
+from dglzarr.settings import Settings, load_settings
 from dglzarr.storage.files import place_of
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.store import store_input
@@ -25,6 +27,22 @@ _OPTIONS = (
     "select.n_random=3",
     'select.selectors=["top-score"]',
 )
+WANTED = (
+    "TP53", "GAPDH", "MYC", "EGFR", "BRCA1", "BRCA2", "ESR1", "ERBB2", "CDKN2A", "PTEN", "RB1",
+    "KRAS", "STAT1", "CCND1",
+)  # fmt: skip
+"""Symbols of genes that people ask for."""
+
+_REAL = ("GSE3726", "GSE6481", "GSE1751", "GSE781", "GSE3585")
+_REAL_SETTINGS = """\
+root = "real"
+[[sources]]
+uri = "*_expr.tsv"
+sample_sheet = "{stem}_samples.tsv"
+[ingest]
+annotation = "GPL96.txt"
+split_by = "series"
+"""
 
 
 def write_example(folder: str | Path) -> str:
@@ -32,7 +50,34 @@ def write_example(folder: str | Path) -> str:
 
     Finished stores are kept, so that a second call takes no time.
     """
-    settings = load_settings(write_study(folder, n_samples=120, n_genes=160), _OPTIONS)
+    return _mine(load_settings(write_study(folder, n_samples=120, n_genes=160), _OPTIONS))
+
+
+def write_real_example(folder: str | Path, data: Path) -> str:
+    """Return the root of a finished study of real series, some 260 samples x 900 probes.
+
+    Parameters
+    ----------
+    data
+        The folder of real files; one probe in 24 is taken, and all of `WANTED`.
+    """
+    folder = Path(folder)
+    head, *lines = (data / "annotation" / "GPL96.txt").read_text(encoding="utf-8").splitlines()
+    named = [line for line in lines if line.split("\t")[1]]
+    kept = [x for i, x in enumerate(named) if i % 24 == 0 or x.split("\t")[1] in WANTED]
+    probes = {line.split("\t")[0] for line in kept}
+    for name in _REAL:
+        with gzip.open(data / "tables" / f"{name}_expr.tsv.gz", "rt", encoding="utf-8") as file:
+            some = [next(file), *(line for line in file if line.split("\t", 1)[0] in probes)]
+        (folder / f"{name}_expr.tsv").write_text("".join(some), encoding="utf-8")
+        shutil.copy(data / "tables" / f"{name}_samples.tsv", folder)
+    (folder / "GPL96.txt").write_text("\n".join([head, *kept, ""]), encoding="utf-8")
+    (folder / "real.toml").write_text(_REAL_SETTINGS, encoding="utf-8")
+    return _mine(load_settings(folder / "real.toml", _OPTIONS))
+
+
+def _mine(settings: Settings) -> str:
+    """Mine a study with principal axes for a network; return its root."""
     mine(settings, only=("ingest", "join", "normalize", "dedup"))
     _save_axes(settings.root, settings.seed)
     mine(settings, only=("encode", "reconstruct", "explain", "score", "select"))

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     Block = tuple[slice, NDArray[np.float32]]
 
-BLOCK_NBYTES = 2**26
-"""Of values that are in memory at once."""
+ROWS_NBYTES, COLUMNS_NBYTES = 2**23, 2**26
+"""Of values that are in memory at once: of samples what a processor's cache holds, or nearly."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,18 +74,27 @@ class Selected:
         )
         return {name: str(found[name]) for name in names if name in found}
 
-    def blocks(self, *, limit_nbytes: int = BLOCK_NBYTES) -> Iterator[Block]:
-        """Yield consecutive samples and their values (sample, gene), whole chunks of samples."""
+    def blocks(self, *, limit_nbytes: int = ROWS_NBYTES) -> Iterator[Block]:
+        """Yield consecutive samples and their values (sample, gene), whole chunks of samples.
+
+        Values may stand in the memory of those before.
+        """
         n_samples, n_genes = self.shape
         is_whole = n_genes == self.rows.shape[1] and bool((np.diff(self.places) == 1).all())
         windows = -(-n_samples // CHUNK_SAMPLES)
+        memory = np.empty((0, n_genes), self.rows.dtype)
         for some in iter_slices(windows, 4 * CHUNK_SAMPLES * n_genes, limit_nbytes=limit_nbytes):
             part = slice(some.start * CHUNK_SAMPLES, min(some.stop * CHUNK_SAMPLES, n_samples))
             index = np.arange(part.start, part.stop)
-            yield part, self.rows.take(index, None if is_whole else self.places)
+            if is_whole:
+                if len(memory) < index.size:
+                    memory = np.empty((index.size, n_genes), self.rows.dtype)
+                yield part, self.rows.read_into(index, memory[: index.size])
+            else:
+                yield part, self.rows.take(index, self.places)
             self.on_progress(part.stop, n_samples)
 
-    def gene_blocks(self, *, limit_nbytes: int = BLOCK_NBYTES) -> Iterator[Block]:
+    def gene_blocks(self, *, limit_nbytes: int = COLUMNS_NBYTES) -> Iterator[Block]:
         """Yield consecutive genes and their values (sample, gene), of all samples."""
         n_samples, n_genes = self.shape
         every = np.arange(n_samples)

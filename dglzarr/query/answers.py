@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from dglzarr.errors import ConfigError
 from dglzarr.query.lazy import genes_of
 from dglzarr.storage.rows import Rows
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from dglzarr.query.genes import GeneNames
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 N_COMPARED = 2048
 """Samples at most that genes are compared over."""
 
+MOST_DRAWN = 30
+"""Groups of a picture, unless told."""
+
+_MOST_GENES = 12
 _STATISTICS = {"min": 0.0, "q1": 0.25, "median": 0.5, "q3": 0.75, "max": 1.0}
 
 
@@ -82,6 +88,47 @@ class Groups:
         groups = np.asarray(tables["n"].index, dtype=object)
         found = {n: (("group", "gene"), t.to_numpy()) for n, t in tables.items()}
         return xr.Dataset(found, {"group": groups, **labels}, {"label": self.label})
+
+    def plot(self, *genes: str, most: int = MOST_DRAWN) -> Figure:
+        """Return a picture of genes: a row of boxes and points a gene, a box a group.
+
+        A notebook shows it; ``.savefig("tp53.svg")`` writes it.
+
+        Parameters
+        ----------
+        most
+            Groups that are drawn: the largest.
+
+        Raises
+        ------
+        ConfigError
+            When a gene is not known, or more than 12 features are asked for.
+
+        Examples
+        --------
+        >>> len(open_study(study).dgl.by("tissue").plot("SIM1", "SIM5").axes)
+        2
+        """
+        from dglzarr.query.picture import draw_groups  # noqa: PLC0415  (matplotlib takes a second)
+
+        values = self.values(*genes)
+        if values.sizes["gene"] > _MOST_GENES:
+            raise ConfigError(
+                f"plot: expected at most {_MOST_GENES} genes, got {values.sizes['gene']} features. "
+                "Ask for fewer, or twice."
+            )
+        return draw_groups(values, self._known(), self.label, most=most)
+
+    def without(self) -> str:
+        """Return in words how many samples have no such label, '' where all have it."""
+        n, total = self._known().size, self._matrix.sizes["sample"]
+        if n == total:
+            return ""
+        told = f"{total - n:,} of {total:,} samples have no {self.label!r} and are left out."
+        sizes = {name: int(_has(self._labels.column(name)).sum()) for name in self._labels.own}
+        more = sorted((name for name in sizes if sizes[name] > n), key=lambda name: -sizes[name])
+        some = ", ".join(f"{name[:40]!r} ({sizes[name]:,})" for name in more[:4])
+        return f"{told} More samples have {some}." if some else told
 
     def grouped(self) -> Any:  # noqa: ANN401
         """Return xarray's own groupby of the lazy matrix (sample, gene), for any other question."""

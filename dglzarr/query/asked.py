@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dglzarr.errors import ConfigError, hint
+from dglzarr.query.answers import MOST_DRAWN
 from dglzarr.query.stores import is_study, open  # noqa: A004  (dglzarr.open)
 from dglzarr.query.tables import table
 from dglzarr.query.tree import open_study
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Container, Hashable, Mapping, Sequence
 
     import xarray as xr
+    from matplotlib.figure import Figure
 
+    from dglzarr.query.answers import Groups
     from dglzarr.query.questions import StoreQuestions, StudyQuestions
 
 TOP = 20
@@ -123,14 +126,9 @@ def _of_samples(ask: StudyQuestions | StoreQuestions, asked: Asked) -> pd.DataFr
         if asked.labels or asked.samples:
             raise ConfigError("--by: expected without other samples. Ask with --samples instead.")
         groups = ask.by(asked.by)
-        if not asked.genes:
-            sizes = groups.sizes().to_series()
-            return pd.DataFrame({_free(asked.by, ["n"]): sizes.index, "n": sizes.to_numpy()})
-        found = groups.gene(*asked.genes).transpose("gene", "group")
-        called = _free(asked.by, found.variables)
-        frame = found.to_dataframe().reset_index().rename(columns={"group": called})
-        first = ["gene", "gene_symbol", called]
-        return frame[[c for c in first if c in frame] + [*map(str, found.data_vars)]]
+        frame = _of_groups(groups, asked)
+        frame.attrs["note"] = groups.without()
+        return frame
     places = ask.labels.find(asked.labels or {})
     if asked.samples:
         named = ask.labels.places(asked.samples)
@@ -141,6 +139,36 @@ def _of_samples(ask: StudyQuestions | StoreQuestions, asked: Asked) -> pd.DataFr
     values = ask.expression(*asked.genes).isel(sample=places)
     shown = _headers(values, frame.columns)
     return frame.assign(**dict(zip(shown, np.asarray(values.values).T, strict=True)))
+
+
+def _of_groups(groups: Groups, asked: Asked) -> pd.DataFrame:
+    """Return genes by group, or the sizes of the groups."""
+    if not asked.genes:
+        sizes = groups.sizes().to_series()
+        return pd.DataFrame({_free(asked.by, ["n"]): sizes.index, "n": sizes.to_numpy()})
+    found = groups.gene(*asked.genes).transpose("gene", "group")
+    called = _free(asked.by, found.variables)
+    frame = found.to_dataframe().reset_index().rename(columns={"group": called})
+    first = ["gene", "gene_symbol", called]
+    return frame[[c for c in first if c in frame] + [*map(str, found.data_vars)]]
+
+
+def draw(place: str, asked: Asked) -> tuple[Figure, str]:
+    """Return the picture of genes by a label, and what is to be said of it, '' for nothing.
+
+    Raises
+    ------
+    ConfigError
+        When the question is another, or a name is not known.
+    """
+    if not (asked.by and asked.genes) or asked.labels or asked.samples:
+        raise ConfigError(
+            "--format: expected --gene and --by for a picture, as in --gene GAPDH --by tissue, got "
+            "another question. Choose table, tsv, csv, json or parquet for it."
+        )
+    ask = open_study(place, aliases=asked.aliases).dgl if is_study(place) else open(place).dgl
+    groups = ask.by(asked.by)
+    return groups.plot(*asked.genes, most=asked.top or MOST_DRAWN), groups.without()
 
 
 def _free(label: str, taken: Container[Hashable]) -> str:

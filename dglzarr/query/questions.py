@@ -317,6 +317,25 @@ class StudyQuestions(_Questions):
             notes="\n".join(made.notes),
         )
 
+    def why(self, *names: str) -> list[str]:
+        """Return in words where genes stand and why: rank, panels, what they do on the mined one.
+
+        Of a gene that is not on it, the gene that is and is most like it.
+
+        Raises
+        ------
+        ConfigError
+            When a gene is not known, or the study has no panel.
+
+        Examples
+        --------
+        >>> open_study(study).dgl.why("SIM1")[0].split(",")[0]
+        'SIM1 (200001_at): rank 127 of 154'
+        """
+        from dglzarr.query.why import why  # noqa: PLC0415  (as for `_maker`)
+
+        return why(self, self._maker, names)
+
     @cached_property
     def _maker(self) -> Any:  # noqa: ANN401
         from dglzarr.evaluation.order import PanelMaker  # noqa: PLC0415  (scikit-learn, a second)

@@ -21,6 +21,9 @@ FORMATS: tuple[Format, ...] = ("table", "tsv", "csv", "json", "parquet")
 _WIDEST = 36
 """Characters of a cell that a terminal is shown."""
 
+_FEW = 3
+"""Rows that stand side by side where a table is too wide."""
+
 
 def write_table(frame: pd.DataFrame, form: Format, *, width: int | None = None) -> bytes:
     """Return a table in a format, UTF-8.
@@ -86,11 +89,21 @@ def aligned(frame: pd.DataFrame, width: int | None = None) -> list[str]:
     Examples
     --------
     >>> frame = pd.DataFrame({"gene": ["TP53", "MYC"], "score": [0.5, 12.25], "note": ["a", "b"]})
-    >>> print(*aligned(frame, 14), sep="\n")
+    >>> print(*aligned(pd.concat([frame, frame]), 14), sep="\n")
     gene  score
     TP53    0.5
     MYC   12.25
+    TP53    0.5
+    MYC   12.25
     Not shown: note. Choose with --columns, or --format tsv.
+
+    A table of up to three rows that is too wide stands on its side, so that all of it is seen:
+
+    >>> print(*aligned(frame.assign(place=["a chromosome", "another"]), 30), sep="\n")
+    gene   TP53          MYC
+    score  0.5           12.25
+    note   a             b
+    place  a chromosome  another
     """
     cells = {str(name): _cells(frame[name]) for name in frame.columns}
     shown: list[str] = []
@@ -100,12 +113,27 @@ def aligned(frame: pd.DataFrame, width: int | None = None) -> list[str]:
         if width is not None and used > width and shown:
             break
         shown.append(name)
+    if len(shown) < len(cells) and width is not None and len(frame) <= _FEW:
+        return _on_its_side(frame, width)
     lines = _lines({name: cells[name] for name in shown}, frame)
     hidden = [name for name in cells if name not in shown]
     if hidden:
         some = ", ".join(hidden[:8]) + (f" and {len(hidden) - 8} more" if len(hidden) > 8 else "")
         lines.append(f"Not shown: {some}. Choose with --columns, or --format tsv.")
     return lines
+
+
+def _on_its_side(frame: pd.DataFrame, width: int) -> list[str]:
+    """Return the lines of a table of few rows, a line a column."""
+    names = [str(name) for name in frame.columns]
+    room = (width - max(map(len, names))) // max(1, len(frame)) - 2
+    columns = [_cells(frame[name], max(room, 8)) for name in names]
+    rows = [(name, *cells) for name, cells in zip(names, columns, strict=True)]
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    return [
+        "  ".join(f"{cell:{n}}" for cell, n in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def _lines(cells: dict[str, list[str]], frame: pd.DataFrame) -> list[str]:
@@ -118,7 +146,7 @@ def _lines(cells: dict[str, list[str]], frame: pd.DataFrame) -> list[str]:
     return ["  ".join(row).rstrip() for row in zip(*padded, strict=True)]
 
 
-def _cells(column: pd.Series) -> list[str]:
+def _cells(column: pd.Series, widest: int = _WIDEST) -> list[str]:
     """Return values as people read them: six digits, nothing that a terminal would obey."""
     values = column.tolist()
     texts = [f"{value:.6g}" if isinstance(value, float) else str(value) for value in values]
@@ -127,4 +155,4 @@ def _cells(column: pd.Series) -> list[str]:
         for text, value in zip(texts, values, strict=True)
     ]
     texts = [text if text.isprintable() else ascii(text)[1:-1] for text in texts]
-    return [text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…" for text in texts]
+    return [text if len(text) <= widest else f"{text[: widest - 1]}…" for text in texts]

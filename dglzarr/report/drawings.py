@@ -20,7 +20,8 @@ from matplotlib.patches import Patch, Wedge
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import gaussian_kde
 
-from dglzarr.report.figures import INK, MINED, PUBLISHED, RANDOM, STYLE
+from dglzarr.query.picture import STYLE
+from dglzarr.report.figures import INK, MINED, PUBLISHED, RANDOM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

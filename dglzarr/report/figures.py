@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import io
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from dglzarr.query.picture import STYLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -23,23 +25,6 @@ if TYPE_CHECKING:
 MINED, PUBLISHED, RANDOM, INK = "#c2410c", "#1d5fa8", "#8b939e", "#1f2933"
 MARKERS = "sD^vP"
 LONGEST = 24
-
-STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "dglzarr",
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": RANDOM,
-    "axes.linewidth": 0.8,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "text.color": INK,
-    "legend.frameon": False,
-    "savefig.dpi": 200,
-}
 
 
 @contextmanager

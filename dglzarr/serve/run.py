@@ -13,6 +13,7 @@ import uvicorn
 from dglzarr.errors import ConfigError
 from dglzarr.serve.app import build_app
 from dglzarr.serve.guard import SHORTEST_TOKEN, new_token
+from dglzarr.serve.patience import Patience
 from dglzarr.storage.study import open_study
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def serve(
         access_log=False,
         lifespan="off",
         loop="asyncio",
-        http="h11",
+        http=Patience,
         ws="none",
         server_header=False,
         limit_concurrency=MOST_CONNECTIONS,

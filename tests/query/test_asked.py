@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 import dglzarr
 from dglzarr.cli import app, guarded
+from dglzarr.errors import ConfigError
+from dglzarr.query.picture import written
 from dglzarr.query.written import aligned, write_table
 
 PROGRAM = Path(sys.executable).with_name("dglzarr")
@@ -40,6 +44,128 @@ def query(example_study, capsys):
 def frame_of(text, **options):
     options = {"sep": "\t", "keep_default_na": False, **options}
     return pd.read_csv(io.StringIO(text), **options)
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def test_picture__has_a_box_for_each_group_and_its_name(query, ask, tmp_path):
+    place = tmp_path / "a.svg"
+    status, out, err = query("--gene", "sim5", "--by", "tissue", "--output", place)
+    assert (status, out, err) == (0, f"Written: {place}\n", "")
+    told = set(re.findall(r">([^<>\n]+)</text>", place.read_text(encoding="utf-8")))
+    sizes = ask.by("tissue").sizes()
+    groups = {f"{name} ({n})" for name, n in sizes.to_series().items()}
+    assert groups | {"SIM5 (200005_at)", "tissue"} <= told
+    query("--gene", "sim5", "--by", "tissue", "--output", tmp_path / "b.svg")
+    assert (tmp_path / "b.svg").read_bytes() == place.read_bytes()
+
+
+def test_picture__of_the_largest_groups_tells_how_many_are_left_out(query, tmp_path):
+    words = ("--gene", "sim5", "--gene", "sim7", "--by", "series", "--top", 3)
+    assert query(*words, "--output", tmp_path / "a.svg")[0] == 0
+    assert re.search(r"; \d+ smaller groups are not drawn", (tmp_path / "a.svg").read_text("utf-8"))
+
+
+@pytest.mark.parametrize(("form", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF")])
+def test_picture__formats(form, start, query, tmp_path):
+    query("--gene", "sim5", "--by", "tissue", "--format", form, "--output", tmp_path / "a")
+    assert (tmp_path / "a").read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--gene", "sim5", "--output", "{}/a.png"], "--gene and --by for a picture"),
+        (["--by", "tissue", "--output", "{}/a.png"], "--gene and --by for a picture"),
+        (["--gene", "sim5", "--by", "tissue", "--format", "png"], "Give --output FILE"),
+        (
+            ["--gene", "sim5", "--by", "tissue", "--columns", "n", "--output", "{}/a.png"],
+            "--columns: expected a table, got a picture",
+        ),
+        (["--gene", "nosuch", "--by", "tissue", "--output", "{}/a.png"], "got 'nosuch'"),
+    ],
+)
+def test_picture__what_is_none_is_refused_and_nothing_written(words, told, query, tmp_path):
+    status, out, complaint = query(*(word.format(tmp_path) for word in words))
+    assert (status, out) == (2, "")
+    assert told in complaint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plot__of_too_many_genes_is_refused(ask):
+    with pytest.raises(ConfigError, match="at most 12 genes, got 13"):
+        ask.by("tissue").plot(*ask.names.labels[:13])
+
+
+def test_plot__of_missing_values_and_of_glyphs_that_no_font_has(rng):
+    values = rng.normal(size=(6, 1)).astype("f4")
+    values[:3] = np.nan
+    ds = xr.Dataset({"expression": (("sample", "gene"), values)})
+    ds = ds.assign_coords(
+        sample=[f"s{i}" for i in range(6)], gene=["<script>"], label=["where"],
+        sample_label=(("sample", "label"), np.array([*"aaa\U0001f600b", ""], object)[:, None]),
+    )  # fmt: skip
+    ds["sample_label"][:3] = "$a^"
+    groups = ds.dgl.by("where")
+    assert groups.without() == "1 of 6 samples have no 'where' and are left out."
+    text = written(groups.plot("<script>"), "svg").decode()
+    assert "$a^ (0)" in text
+    assert "&lt;script&gt;" in text
+
+
+def test_by__says_who_is_left_out_and_what_more_have(rng):
+    labels = np.array([["a", "b"], ["", "c"], ["", "c"]], object)
+    ds = xr.Dataset({"expression": (("sample", "gene"), rng.normal(size=(3, 1)))})
+    ds = ds.assign_coords(
+        sample=list("xyz"), gene=["g"], label=["few", "all"],
+        sample_label=(("sample", "label"), labels),
+    )  # fmt: skip
+    told = "2 of 3 samples have no 'few' and are left out. More samples have 'all' (3)."
+    assert ds.dgl.by("few").without() == told
+    assert ds.dgl.by("all").without() == ""
+
+
+# ---------------------------------------------------------------- why
+
+
+def test_why__of_a_gene_on_the_panel_and_of_one_that_is_not(query, ask):
+    best, last = (ask.names.labels[i] for i in (rank_of(ask).argmin(), rank_of(ask).argmax()))
+    status, out, complaint = query("--why", best, "--why", last)
+    lines = out.splitlines()
+    assert (status, complaint) == (0, "")
+    assert re.match(rf".*{best}\)?: rank 1 of 154, on the mined panel of 12", lines[0])
+    assert re.search(r"is gene 1: [\d.]+ % of what the panel explains", lines[1])
+    (second,) = [i for i, line in enumerate(lines) if "rank 154 of 154, not on" in line]
+    assert "The gene of the panel most like it is " in lines[second + 1]
+    assert sum(line.startswith("  Of the latent units it moves most") for line in lines) == 2
+
+
+def rank_of(ask):
+    return ask.facts(np.arange(len(ask.names.labels)))["rank"].values
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--why", "nosuch"], "got 'nosuch'"),
+        (["--why", "sim5", "--by", "tissue"], "--why: expected no other question"),
+        (["--why", "sim5", "--output", "a.txt"], "--why: expected no other question"),
+    ],
+)
+def test_why__what_cannot_be_asked_is_refused(words, told, query):
+    status, out, complaint = query(*words)
+    assert (status, out) == (2, "")
+    assert told in complaint
+
+
+def test_why__of_a_study_without_a_panel_or_of_a_store(query, example_study, tmp_path):
+    assert "folder of a study for --why" in query("--why", "x", place=f"{example_study}#scores")[2]
+    shutil.copytree(example_study, tmp_path / "some")
+    shutil.rmtree(tmp_path / "some" / "landmarks.zarr")
+    status, _, complaint = query("--why", "sim5", place=str(tmp_path / "some"))
+    assert status == 2
+    assert "expected a study with a mined panel, got none. Run 'dglzarr mine'." in complaint
 
 
 # ---------------------------------------------------------------- questions
@@ -158,12 +284,19 @@ def test_write_table__parquet_keeps_types():
 
 
 def test_aligned__is_cut_to_a_width_and_says_so():
-    lines = aligned(FRAME, 28)
+    lines = aligned(pd.concat([FRAME] * 2), 28)
     assert max(map(len, lines[:-1])) <= 28
     assert lines[-1] == "Not shown: rank, note. Choose with --columns, or --format tsv."
     assert "\x1b" not in "".join(lines)
     assert len(aligned(FRAME)) == 3
     assert not [line for line in aligned(FRAME) if "nan" in line]
+
+
+def test_aligned__few_rows_that_do_not_fit_stand_side_by_side():
+    lines = aligned(FRAME, 28)
+    assert [line.split()[0] for line in lines] == list(FRAME.columns)
+    assert max(map(len, lines)) <= 28
+    assert aligned(FRAME, 200) == aligned(FRAME)
 
 
 def test_output__is_a_file_by_its_name(query, tmp_path):

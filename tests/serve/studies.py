@@ -154,9 +154,12 @@ def grow(root, *, n_samples=32, seed=5):
 
 
 @contextmanager
-def serving(*roots, environment=None, options=()):
-    """The base address of a real server over some studies, and its process."""
-    code = "from dglzarr.cli import main; main()"
+def serving(*roots, environment=None, options=(), before=""):
+    """The base address of a real server over some studies, and its process.
+
+    ``before`` is Python that it runs first.
+    """
+    code = f"{before}; from dglzarr.cli import main; main()".removeprefix("; ")
     command = [sys.executable, "-c", code, "serve", *map(str, roots), "--port", "0"]
     process = subprocess.Popen(
         [*command, *options],

@@ -192,6 +192,48 @@ def test_many_connections__are_answered_or_sent_away(server):
     assert process.poll() is None
 
 
+IMPATIENT = "from dglzarr.serve.patience import Patience as P; P.ask_seconds = P.take_seconds = 1"
+
+
+def ends_within(seconds, client, *, sends):
+    """Whether a connection is ended by the server; meanwhile a byte is sent now and then."""
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        try:
+            client.sendall(sends)
+        except ConnectionError:
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def test_silent_clients__hold_no_place_for_long(original):
+    """Nothing, and bits of a question: more than there are places, and one who asks."""
+    with serving(original, before=IMPATIENT) as (address, process):
+        get_json(f"{address}api/study")
+        place = ("127.0.0.1", int(address.split(":")[2].strip("/")))
+        opened = [socket.create_connection(place, timeout=10) for _ in range(600)]
+        try:
+            for client in opened[::2]:
+                client.sendall(b"GET /api HTTP/1.1\r\nHost: loc")
+            assert get_json(f"{address}api", until=20)["studies"] == ["study"]
+            with socket.create_connection(place) as client:
+                assert ends_within(20, client, sends=b"x")  # a bit at a time wins no time
+        finally:
+            for client in opened:
+                client.close()
+        assert process.poll() is None
+
+
+def test_client_that_takes_nothing__is_left_after_a_while(root):
+    (root / "report.html").write_bytes(b"x" * 2**25)  # more than the buffers of a connection
+    with serving(root, before=IMPATIENT) as (address, _):
+        get_json(f"{address}api/study")
+        with socket.create_connection(("127.0.0.1", int(address.split(":")[2].strip("/")))) as one:
+            one.sendall(b"GET /s/study/report/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert ends_within(20, one, sends=b"\r\n")
+
+
 def test_growing_while_it_is_asked__old_or_new(root):
     with serving(root) as (address, process):
         question = f"{address}api/study/expression?name=009_at&by=split"

@@ -1,0 +1,80 @@
+"""Where a gene stands in a study and why, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dglzarr.errors import ConfigError
+from dglzarr.evaluation.order import Conditions, PanelMaker
+from dglzarr.query.asked import gene_table
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from dglzarr.query.questions import StudyQuestions
+
+MINED = "mined"
+
+
+def why(ask: StudyQuestions, maker: PanelMaker, names: Sequence[str]) -> list[str]:
+    """Return some lines for every feature of some genes: rank, panels, part on the mined panel.
+
+    Raises
+    ------
+    ConfigError
+        When a gene is not known, or the study has no panel.
+    """
+    places = ask.names.find_all(names)
+    facts = ask.facts(np.arange(len(ask.names.labels)))
+    if "panel" not in facts.coords or MINED not in facts["panel"].values:
+        raise ConfigError(
+            f"{ask.root}: expected a study with a mined panel, got none. Run 'dglzarr mine'."
+        )
+    size = int(facts["on_panel"].sel(panel=MINED).sum())
+    ordered = maker.order(Conditions(size, start=MINED))
+    lines = []
+    for row in gene_table(facts.isel(gene=places)).to_dict(orient="records"):
+        lines.append(_place(row, size, facts.sizes["gene"]))
+        known = f"{row['gene']} is not on the panel. "
+        told = [
+            line.removeprefix(known).replace(": on the panel before, ", ": ")
+            for line in maker.why(ordered, row["gene"])
+        ]
+        lines += [f"  {line}" for line in (*told, *_known(row))]
+    return lines
+
+
+def _place(row: dict[Hashable, Any], size: int, n_genes: int) -> str:
+    """Return where a gene stands."""
+    symbol = row.get("gene_symbol")
+    called = f"{symbol} ({row['gene']})" if symbol and symbol != row["gene"] else row["gene"]
+    panels = row["panels"].split("; ")
+    on = "on" if MINED in panels else "not on"
+    others = [name for name in panels if name not in ("", MINED) and not _is_random(name)]
+    if n_random := sum(map(_is_random, panels)):
+        others.append(f"{n_random} random ones")
+    also = f", on {', '.join(others)}" if others else ""
+    return f"{called}: rank {row['rank']:,} of {n_genes:,}, {on} the mined panel of {size}{also}."
+
+
+def _is_random(panel: str) -> bool:
+    return panel.startswith("random-")
+
+
+def _known(row: dict[Hashable, Any]) -> list[str]:
+    """Return what else is known of a gene, where the study has it."""
+    lines = []
+    if row.get("latent_units"):
+        lines.append(f"Of the latent units it moves most (unit: score) {row['latent_units']}.")
+    if "gene_mean" in row:
+        lines.append(
+            f"Expression over kept training samples: mean {row['gene_mean']:.2f}, standard "
+            f"deviation {row['gene_std']:.2f} (log2)."
+        )
+    if row.get("reconstruction_pcc") is not None:
+        lines.append(
+            f"The network rebuilds its held-out values with r = {row['reconstruction_pcc']:.2f}."
+        )
+    return lines

@@ -1,0 +1,67 @@
+"""How long a connection may hold its place while its client neither asks nor takes an answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from uvicorn.protocols.http.h11_impl import RequestResponseCycle
+
+
+class Patience(H11Protocol):
+    """HTTP that ends a connection whose client is silent: uvicorn itself waits for ever.
+
+    Attributes
+    ----------
+    ask_seconds
+        From the connection, or the first byte of a question, to the end of its headers.
+    take_seconds
+        In which a client that is behind takes something of its answer.
+    """
+
+    ask_seconds = 15.0
+    take_seconds = 60.0
+
+    _silence: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the first question."""
+        super().connection_made(transport)
+        self._wait(self.ask_seconds)
+
+    def data_received(self, data: bytes) -> None:
+        """Wait no more once a question is there, but for the rest of one."""
+        super().data_received(data)
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            self._forget()
+        elif self._silence is None:
+            self._wait(self.ask_seconds)
+
+    def pause_writing(self) -> None:
+        """Wait for a client that is behind."""
+        super().pause_writing()
+        self._forget()
+        self._wait(self.take_seconds)
+
+    def resume_writing(self) -> None:
+        """Wait no more."""
+        super().resume_writing()
+        self._forget()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._forget()
+        super().connection_lost(exc)
+
+    def _wait(self, seconds: float) -> None:
+        self._silence = self.loop.call_later(seconds, self.transport.abort)
+
+    def _forget(self) -> None:
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
