@@ -139,11 +139,11 @@ class Processes:
         self.scheduler = self._spawn("scheduler", "--port", "0", "--host", "127.0.0.1", *where)
         options = ["--nthreads", "1", "--memory-limit", "3GiB", "--host", "127.0.0.1"]
         local = ["--local-directory", str(self.folder / "dask")]
-        _wait(lambda: place.exists() and place.stat().st_size > 0)
+        _wait(lambda: place.exists() and place.stat().st_size > 0, pause=0.05)
         self.nannies = [
             self._spawn("worker", *where, *options, *local) for _ in range(self.n_workers)
         ]
-        _wait(lambda: len(self.workers) == self.n_workers)
+        _wait(lambda: len(self.workers) == self.n_workers, pause=0.1)  # it looks at each process
         return self
 
     def stop(self) -> None:
@@ -250,6 +250,7 @@ def _frozen_in_write(workers: Sequence[int], root: Path, run: subprocess.Popen[b
     """Stop all workers while one has a temporary file open; return them, that one first."""
     while run.poll() is None:
         if not _partial_files(root):
+            time.sleep(0.001)  # the workers need the processor
             continue
         _signal(workers, signal.SIGSTOP)
         writing = [worker for worker in workers if _has_partial_open(worker)]

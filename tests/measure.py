@@ -12,6 +12,7 @@ import tokenize
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import grimp
@@ -66,6 +67,7 @@ def modules() -> list[Path]:
     return sorted(p for folder in ("dglzarr", "flows") for p in (REPO / folder).rglob("*.py"))
 
 
+@cache
 def code_lines(text: str) -> set[int]:
     """Return the lines that hold code: no comment, no docstring, not blank."""
     lines: set[int] = set()
@@ -81,7 +83,7 @@ def code_lines(text: str) -> set[int]:
 
 def functions(text: str, file: str = "") -> list[Function]:
     """Return every function of a module, methods and nested ones too."""
-    lines, skips = code_lines(text), _skips(text)
+    lines, skips = code_lines(text), _skips(text) if "fmt:" in text else set()
     found = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

@@ -30,7 +30,10 @@ FLOWS = sorted((REPO / "flows").rglob("*.py"))
 LINT = Path(sys.executable).with_name("lint-imports")
 # Whatever is loaded only where it belongs.
 IMPORTERS = {
-    "dask": {f"dglzarr/storage/{name}.py" for name in ("cluster", "launch", "tasks", "workers")},
+    "dask": {
+        "dglzarr/query/lazy.py",
+        *(f"dglzarr/storage/{name}.py" for name in ("cluster", "launch", "tasks", "workers")),
+    },
     "distributed": {
         f"dglzarr/storage/{name}.py" for name in ("cluster", "launch", "tasks", "workers")
     },

@@ -89,7 +89,7 @@ def kill_at_five_moments(code, arguments, progress, end, *, step):
         process = start(code, *arguments)
         while progress() < moment:
             assert process.poll() is None, "it ended before its moment"
-            time.sleep(0.001)
+            time.sleep(0.004)
         time.sleep(rng.uniform(0, step))
         process.kill()
         assert process.wait(timeout=30) == -signal.SIGKILL

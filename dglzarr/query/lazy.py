@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
-from dask.array import concatenate
-from dask.graph_manipulation import clone
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
@@ -54,6 +52,9 @@ def genes_of(matrix: xr.DataArray, places: NDArray[np.integer[Any]] | slice) -> 
     found = matrix.isel(gene=places)
     if matrix.chunks is None or isinstance(places, slice) or not 0 < places.size <= FEW_GENES:
         return found
+    from dask.array import concatenate  # noqa: PLC0415  (takes a second, with scipy)
+    from dask.graph_manipulation import clone  # noqa: PLC0415
+
     parts = [clone(matrix.data)[:, place : place + 1] for place in places.tolist()]
     return found.copy(data=concatenate(parts, axis=1))
 

@@ -91,7 +91,7 @@ def kill_when(folder, is_time):
     while not is_time():
         assert process.poll() is None, (folder / "log.txt").read_text()[-2000:]
         assert time.monotonic() < deadline, "it never was time"
-        time.sleep(0.002)
+        time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait(timeout=30) == -signal.SIGKILL
     while members(process.pid):
