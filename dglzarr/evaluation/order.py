@@ -38,6 +38,7 @@ from dglzarr.storage.files import no_formula, put
 from dglzarr.storage.schemas import LANDMARKS, NORMALIZED, SAMPLES
 from dglzarr.storage.store import open_store, read_attributes
 from dglzarr.storage.study import open_study
+from dglzarr.storage.together import check_together
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -195,7 +196,7 @@ class PanelMaker:
     Raises
     ------
     StoreError
-        When a store that is needed is absent.
+        When a store that is needed is absent, or was made from another than stands in the study.
     """
 
     def __init__(self, root: str) -> None:
@@ -207,6 +208,7 @@ class PanelMaker:
         mask = open_store(self._samples, SAMPLES)
         self._std, self._mean = mask["gene_std"].values, mask["gene_mean"].values
         self._landmarks = study.uri("landmarks")
+        check_together(root, (self._source, self._samples, self._landmarks))
         known = self._made_before()
         penalties = known.get("details", {}).get("penalties") or []
         path = [Stretch(int(end), float(penalty)) for end, penalty in penalties]
