@@ -13,6 +13,7 @@ from dglzarr.query import open_study
 from dglzarr.query.asked import Asked, answer
 from dglzarr.query.genes import GeneNames
 from dglzarr.sources.aliases import read_aliases
+from dglzarr.storage.rows import Rows
 from dglzarr.storage.schemas import EXPRESSION, NORMALIZED
 from tests.builders import (
     no_computing,
@@ -435,3 +436,25 @@ def test_labels__of_files_hide_none_of_this_package_and_are_not_hidden(tmp_path)
     frame = answer(str(tmp_path), Asked(lists_samples=True, genes=["003_at"]))
     assert frame["003_at"].tolist() == [f"003_at-{i}" for i in range(4)]
     assert frame["003_at (003_at)"].to_numpy() == pytest.approx(values[:, 3])
+
+
+# ---------------------------------------------------------------- what is read
+
+
+@pytest.mark.parametrize("names", [["SIM1"], ["SIM9", "SIM2"]])
+def test_questions__of_a_few_genes_no_others_are_read(tree, ask, names, monkeypatch):
+    """A list of genes is nothing that Dask asks a store for: it read all, 10 GB at paper's size."""
+    expected = tree["normalized"].expression.compute()
+    expected = expected[:, np.isin(expected.gene_symbol, names)].sortby("gene_symbol")
+    asked = []
+    take = Rows.take
+
+    def watched(self, index, genes=None):
+        asked.append(None if genes is None else genes.tolist())
+        return take(self, index, genes)
+
+    monkeypatch.setattr(Rows, "take", watched)
+    xr.testing.assert_equal(ask.expression(*names).compute().sortby("gene_symbol"), expected)
+    ask.by("tissue").gene(*names)
+    assert asked
+    assert [genes for genes in asked if genes is None or len(genes) > 1] == []
