@@ -273,7 +273,10 @@ class PanelMaker:
         ConfigError
             When the study has no such gene.
         """
-        rules = self._rules(Conditions(1, include=(name,)))
+        try:
+            rules = self._rules(Conditions(1, include=(name,)))
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("--include", "--why")) from None
         gene = self._names["genes"][rules.forced[0]]
         row = ordered.table[ordered.table["gene"] == gene]
         if len(row):
@@ -484,7 +487,13 @@ class PanelMaker:
         if not (asked.costs or asked.sets or asked.budget is not None):
             return None
         budget = np.inf if asked.budget is None else asked.budget
-        if cost[first].sum() > budget:
+        cheapest = float(cost[allowed].min(initial=np.inf))
+        if not first.size and not budget >= cheapest:  # also of NaN
+            raise ConfigError(
+                f"--budget: expected {cheapest:g} at least, which the cheapest gene costs, got "
+                f"{budget:g}."
+            )
+        if not cost[first].sum() <= budget:
             raise ConfigError(
                 f"--budget: expected {cost[first].sum():g} at least, which the genes cost that are "
                 f"included, got {budget:g}."
@@ -507,10 +516,12 @@ class PanelMaker:
     # ------------------------------------------------------------ what comes out
 
     def _price(self, panel: Index, free: Index) -> Price:
-        """Return what a panel costs in error beside one without conditions."""
+        """Return what a panel costs in error beside one without conditions, NaN for unknown."""
         used = np.union1d(panel, free)
         open_ = np.setdiff1d(np.flatnonzero(self._std > 0), used)
         targets = np.sort(np.random.default_rng(0).permutation(open_)[:N_TARGETS])
+        if not (targets.size and self._held.n_samples):
+            return Price(*[np.nan] * 5)
         errors, others = (
             self._held.errors(self._sketch, genes, targets) for genes in (panel, free)
         )
@@ -546,6 +557,7 @@ class PanelMaker:
                         f"{self._label(g)} ({100 * (kept - 1):+.0f} %)"
                         for g, kept in zip(genes, regained, strict=True)
                     )
+                    or "none"
                     for genes, regained in zip(roles.substitute, roles.regained, strict=True)
                 ],
             }

@@ -343,6 +343,9 @@ def order_lines(ordered: Ordered, n_shown: int = 10) -> list[str]:
     if not np.allclose(table["cost"], 1):
         lines.append(f"They cost {ordered.cost:g}.")
     whole = price["all"]
+    if np.isnan(whole.error):
+        why = "no other gene varies" if ordered.n_judged else "the study has no test samples"
+        return [*lines, f"What the panel costs in error cannot be told: {why}.", *ordered.notes]
     lines.append(
         f"Error of {ordered.n_judged} held-out samples: {whole.error:.4f} (z units); of a panel "
         f"of the same size without conditions {whole.free:.4f}."
