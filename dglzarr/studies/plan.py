@@ -706,6 +706,7 @@ def run_steps(
             if step.name == "join":
                 check_genes(settings, open_labels(step.writes), selects=bool(selects))
             if step.name == "dedup" and selects:
-                rule, tell = settings.evaluate.target_rule, run.on_progress
-                check_panels(selects[0], rule, on_progress=tell)
+                evaluates = any(other.name == "evaluate" for other in steps)
+                rule = settings.evaluate.target_rule if evaluates else None
+                check_panels(selects[0], rule, on_progress=run.on_progress)
     return done
