@@ -34,13 +34,17 @@ def test_ingest__tells_what_it_left_out(tmp_path, capsys):
         ({"mean_mae": None, "mean_pcc": None}, "Reconstruction: no test samples to judge it on"),
         (
             {"mean_mae": 1.25, "mean_pcc": None},
-            "Reconstruction of 3 held-out samples: mean absolute error 1.2500 (z units); no gene "
-            "has enough values in them for a correlation",
+            (
+                "Reconstruction of 3 held-out samples: mean absolute error 1.2500 (z units); no gene "
+                "has enough values in them for a correlation"
+            ),
         ),
         (
             {"mean_mae": 1.25, "mean_pcc": 0.5},
-            "Reconstruction of 3 held-out samples: mean absolute error 1.2500 (z units), mean "
-            "correlation 0.5000; 2 of 4 genes pass the permutation test",
+            (
+                "Reconstruction of 3 held-out samples: mean absolute error 1.2500 (z units), mean "
+                "correlation 0.5000; 2 of 4 genes pass the permutation test"
+            ),
         ),
     ],
 )
