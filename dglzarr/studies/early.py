@@ -242,16 +242,17 @@ def check_panels(
         return
     names = dict.fromkeys((options.selector, *options.selectors))
     known = [name for name in names if not SELECTORS[name].uses_score]
-    drawn = {"lists": read_lists(ds, select["panels"]), "draws": Draws(options.n_random, seed)}
-    chosen = [_NOTHING, *candidate_panels(_blank(std), [], [n], rules=rules, **drawn)]
+    lists, draws = read_lists(ds, select["panels"]), Draws(options.n_random, seed)
+    drawn = candidate_panels(_blank(std), [], [n], rules=rules, lists=lists, draws=draws)
+    chosen = [_NOTHING, *drawn]
     if _n_left(ds, chosen, rule) > n * len(names):
         return
     sketch = sketch_training(
         normalized, select["samples"], np.full(std.size, np.nan), seed=seed, on_progress=on_progress
     )
     rules = with_penalties(rules, sketch, options, selectors=known, n=n, seed=seed)
-    drawn = {"lists": {}, "draws": Draws(0, seed)}
-    chosen += candidate_panels(sketch, known, [n], rules=rules, **drawn)
+    none = Draws(0, seed)
+    chosen += candidate_panels(sketch, known, [n], rules=rules, lists={}, draws=none)
     left, by_score = _n_left(ds, chosen, rule), [name for name in names if name not in known]
     if left <= n * len(by_score):
         logger.warning(
