@@ -35,8 +35,8 @@ def test_ingest__tells_what_it_left_out(tmp_path, capsys):
         (
             {"mean_mae": 1.25, "mean_pcc": None},
             (
-                "Reconstruction of 3 held-out samples: mean absolute error 1.2500 (z units); no gene "
-                "has enough values in them for a correlation"
+                "Reconstruction of 3 held-out samples: mean absolute error 1.2500 (z units); no "
+                "gene has enough values in them for a correlation"
             ),
         ),
         (
