@@ -1273,9 +1273,29 @@ def _complain(error: Exception, status: int) -> int:
     return status
 
 
+def check_given(arguments: Sequence[str]) -> None:
+    """Refuse an empty argument: a variable of a shell that is not set asks nothing.
+
+    Raises
+    ------
+    ConfigError
+        Naming the option before it.
+    """
+    for before, text in zip(("", *arguments), arguments, strict=False):
+        name, has_value, value = text.partition("=")
+        if text == "" or (name.startswith("--") and has_value and value == ""):
+            option = before if text == "" else name
+            place = option if option.startswith("--") else "argument"
+            raise ConfigError(f"{place}: expected a value, got an empty one. Leave it out.")
+
+
 def main() -> None:
     """Run the command line."""
     from dglzarr.studies.stopping import end, listen
 
+    def run() -> None:
+        check_given(sys.argv[1:])
+        app()
+
     listen()
-    end(guarded(app))
+    end(guarded(run))

@@ -3,6 +3,7 @@
 The inputs are in `tests/data/cases`, a folder a case, with few samples of few genes.
 """
 
+import ast
 import gzip
 import shutil
 from pathlib import Path
@@ -263,3 +264,32 @@ def test_source_options__value_columns(tmp_path):
     with pytest.raises(SourceError, match=r"expected a table .* got series-matrix\. Remove"):
         ingest(str(MATRIX), str(tmp_path / "x.zarr"), options=options)
     assert SourceFile("a", "b", options).options.value_columns == ("*",)
+
+
+# ---------------------------------------------------------------- each case has its test
+
+NAMES = (
+    "annotation-csv", "appledouble", "ensembl-versions", "entrez-column", "entrez-floats",
+    "gctx-damaged", "gctx-ids-2d", "gzip-size", "late-settings", "par-y", "probe-list-header",
+    "pvalue-columns", "series-characteristic", "symbol-headers", "toml-bom",
+    "trailing-unnamed-column", "words-for-no-symbol",
+)  # fmt: skip
+"""The folders of trouble reports that were tried."""
+
+ELSEWHERE = {"late-settings": "studies/test_early.py::test_late_settings"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cases__each_has_a_test_named_after_it(name):
+    place = ELSEWHERE.get(name, f"test_cases.py::test_case__{name.replace('-', '_')}")
+    file, _, test = place.partition("::")
+    tree = ast.parse((CASES.parents[1] / file).read_text(encoding="utf-8"))
+    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    assert any(found == test or found.startswith(f"{test}__") for found in names)
+
+
+@pytest.mark.data
+def test_cases__no_folder_is_forgotten(data_dir):
+    if not (folder := data_dir.parent / "cases").is_dir():
+        pytest.skip(f"real data: {folder} is absent")
+    assert {path.name for path in folder.iterdir()} == set(NAMES)

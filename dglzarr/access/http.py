@@ -96,24 +96,31 @@ def shown_address(address: str) -> str:
 
 
 class Limiter:
-    """Spaces requests of all threads evenly, at most so many a second."""
+    """Spaces requests of all threads evenly, at most so many a second, and heeds busy hosts."""
 
     def __init__(self, per_second: float) -> None:
         self._gap = 1 / per_second
         self._next = 0.0
+        self._paused: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def wait(self, stopped: threading.Event) -> None:
-        """Sleep until it is this request's turn, or all are stopped."""
+    def wait(self, host: str, stopped: threading.Event) -> None:
+        """Sleep until a host may be asked and it is this request's turn, or all are stopped."""
+        while (left := self._left(host)) > 0 and not stopped.wait(left):
+            pass
         with self._lock:
             turn = max(time.monotonic(), self._next)
             self._next = turn + self._gap
         stopped.wait(max(0.0, turn - time.monotonic()))
 
-    def pause(self, seconds: float) -> None:
-        """Let nobody ask for so long: a server wants it."""
+    def _left(self, host: str) -> float:
         with self._lock:
-            self._next = max(self._next, time.monotonic() + seconds)
+            return max(self._paused.get(one, 0.0) for one in (host, "")) - time.monotonic()
+
+    def pause(self, seconds: float, host: str = "") -> None:
+        """Let nobody ask a host for so long, which wants that; or any host."""
+        with self._lock:
+            self._paused[host] = max(self._paused.get(host, 0.0), time.monotonic() + seconds)
 
 
 class Client:
@@ -188,7 +195,7 @@ class Client:
         host = urlsplit(address).netloc
         if host in self._down:
             raise RefusedError(self._down[host])
-        self._limiter.wait(self._stopped)
+        self._limiter.wait(host, self._stopped)
         self.check_stopped()
         timeout = (min(_CONNECT_SECONDS, self.options.time_out), self.options.time_out)
         with _told(host, self.options.time_out):
@@ -269,8 +276,6 @@ class Client:
         """Return the seconds to wait: more each time, with jitter, or what the server asks."""
         error = state.outcome.exception() if state.outcome else None
         asked = getattr(error, "wait", None) or 0.0
-        if asked <= _LONGEST_ASKED:  # else it is given up, and others need not wait
-            self._limiter.pause(asked)
         first = self.options.first_wait
         grown = tenacity.wait_exponential(multiplier=first, max=_LONGEST_WAIT)
         return max(asked, float((grown + tenacity.wait_random(0, first))(state)))
@@ -291,8 +296,11 @@ class Client:
         """Refuse an answer that is none, by its status."""
         status, address = response.status_code, shown_address(response.url)
         if status in _AGAIN:
-            reason = f"expected a file, got status {status} from {urlsplit(address).netloc}"
-            raise AgainError(reason, wait=_retry_after(response))
+            host, asked = urlsplit(address).netloc, _retry_after(response)
+            if asked is not None and asked <= _LONGEST_ASKED:  # else it is given up
+                self._limiter.pause(asked, host)
+            reason = f"expected a file, got status {status} from {host}"
+            raise AgainError(reason, wait=asked)
         if status in (404, 410):
             raise AbsentError(f"expected a file at {address}, got none (status {status})")
         if status in (401, 403):

@@ -39,6 +39,7 @@ from dglzarr.storage.rows import read_array
 from dglzarr.storage.schemas import LANDMARKS, NORMALIZED, SAMPLES
 from dglzarr.storage.store import open_labels, open_store, read_attributes
 from dglzarr.storage.study import open_study
+from dglzarr.storage.together import check_together
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -196,7 +197,7 @@ class PanelMaker:
     Raises
     ------
     StoreError
-        When a store that is needed is absent.
+        When a store that is needed is absent, or was made from another than stands in the study.
     """
 
     def __init__(self, root: str) -> None:
@@ -208,6 +209,7 @@ class PanelMaker:
         mask = open_store(self._samples, SAMPLES)
         self._std, self._mean = mask["gene_std"].values, mask["gene_mean"].values
         self._landmarks = study.uri("landmarks")
+        check_together(root, (self._source, self._samples, self._landmarks))
         known = self._made_before()
         penalties = known.get("details", {}).get("penalties") or []
         path = [Stretch(int(end), float(penalty)) for end, penalty in penalties]
@@ -272,7 +274,10 @@ class PanelMaker:
         ConfigError
             When the study has no such gene.
         """
-        rules = self._rules(Conditions(1, include=(name,)))
+        try:
+            rules = self._rules(Conditions(1, include=(name,)))
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("--include", "--why")) from None
         gene = self._names["genes"][rules.forced[0]]
         row = ordered.table[ordered.table["gene"] == gene]
         if len(row):
@@ -483,7 +488,13 @@ class PanelMaker:
         if not (asked.costs or asked.sets or asked.budget is not None):
             return None
         budget = np.inf if asked.budget is None else asked.budget
-        if cost[first].sum() > budget:
+        cheapest = float(cost[allowed].min(initial=np.inf))
+        if not first.size and not budget >= cheapest:  # also of NaN
+            raise ConfigError(
+                f"--budget: expected {cheapest:g} at least, which the cheapest gene costs, got "
+                f"{budget:g}."
+            )
+        if not cost[first].sum() <= budget:
             raise ConfigError(
                 f"--budget: expected {cost[first].sum():g} at least, which the genes cost that are "
                 f"included, got {budget:g}."
@@ -506,10 +517,12 @@ class PanelMaker:
     # ------------------------------------------------------------ what comes out
 
     def _price(self, panel: Index, free: Index) -> Price:
-        """Return what a panel costs in error beside one without conditions."""
+        """Return what a panel costs in error beside one without conditions, NaN for unknown."""
         used = np.union1d(panel, free)
         open_ = np.setdiff1d(np.flatnonzero(self._std > 0), used)
         targets = np.sort(np.random.default_rng(0).permutation(open_)[:N_TARGETS])
+        if not (targets.size and self._held.n_samples):
+            return Price(*[np.nan] * 5)
         errors, others = (
             self._held.errors(self._sketch, genes, targets) for genes in (panel, free)
         )
@@ -545,6 +558,7 @@ class PanelMaker:
                         f"{self._label(g)} ({100 * (kept - 1):+.0f} %)"
                         for g, kept in zip(genes, regained, strict=True)
                     )
+                    or "none"
                     for genes, regained in zip(roles.substitute, roles.regained, strict=True)
                 ],
             }

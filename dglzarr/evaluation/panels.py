@@ -282,12 +282,14 @@ def find_rules(
     is_open = std > 0
     is_open[must], is_open[never] = True, False
     smallest, largest = max(1, len(must)), min(int(is_open.sum()), is_open.size - 1)
+    what = (
+        f"of {std.size} genes {len(must)} are forced, {len(never)} excluded and "
+        f"{int((~(std > 0)).sum())} do not vary"
+    )
+    if largest < smallest:
+        raise ConfigError(f"{place}: expected genes to choose from, got none: {what}.")
     if wrong := [size for size in sizes if not smallest <= size <= largest]:
-        raise ConfigError(
-            f"{place}: expected {smallest} to {largest}, got {wrong[0]}: of "
-            f"{std.size} genes {len(must)} are forced, {len(never)} excluded and "
-            f"{int((~(std > 0)).sum())} do not vary."
-        )
+        raise ConfigError(f"{place}: expected {smallest} to {largest}, got {wrong[0]}: {what}.")
     return Rules(must, never)
 
 

@@ -26,6 +26,7 @@ from dglzarr.stages.evaluate import EvaluateOptions, common_targets, fit_and_tes
 from dglzarr.storage.schemas import LANDMARKS, NORMALIZED, SAMPLES
 from dglzarr.storage.store import open_store
 from dglzarr.storage.study import open_study
+from dglzarr.storage.together import check_together
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -122,6 +123,7 @@ def contrast(root: str, asked: Asked, *, on_progress: Progress | None = None) ->
     study = open_study(root)
     source, samples = study.uris("normalized")[0], study.uris("samples")[0]
     ds, mask = open_store(source, NORMALIZED), open_store(samples, SAMPLES)
+    check_together(root, (source, samples, study.uri("landmarks")))
     panels = stored_panels(open_store(study.uri("landmarks"), LANDMARKS), ds.indexes["gene"])
     nothing = Panel(BASELINE, "baseline", BASELINE, np.empty(0, dtype=np.int64))
     fold = fit_and_test(ds["split"].values, mask["keep"].values)

@@ -34,6 +34,7 @@ from dglzarr.storage.store import (
     take_claim,
 )
 from dglzarr.storage.study import open_study
+from dglzarr.storage.together import check_together
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -105,6 +106,7 @@ def make_bundle(
             f"predicted alone has no mean to be centred by, got ingest.center_by = {by!r}. Bundle "
             "a study without it."
         )
+    check_together(study, (source, samples, found.uri("landmarks")))
     genes, name = _panel(study, found.uri("landmarks"), ds, panel, size)
     std = read_array(samples, "gene_std")
     targets = np.setdiff1d(np.flatnonzero(std > 0), genes).astype(np.int64)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from dglzarr.errors import ConfigError
+from dglzarr.errors import ConfigError, StoreError
 from dglzarr.query.answers import Groups, LatentUnit, Likeness, likeness_of, nearest
 from dglzarr.query.genes import GeneNames, names_of
 from dglzarr.query.labels import SampleLabels
@@ -357,7 +357,12 @@ class StudyQuestions(_Questions):
         return self._store("normalized")["expression"]
 
     def _get(self, name: str) -> xr.Dataset | None:
-        return self._tree[name].to_dataset() if name in self._tree.children else None
+        if name not in self._tree.children:
+            return None
+        found = self._tree[name].to_dataset()
+        if "problem" in found.attrs:
+            raise StoreError(str(found.attrs["problem"]))
+        return found
 
     def _store(self, name: str) -> xr.Dataset:
         found = self._get(name)

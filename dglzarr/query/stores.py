@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from dglzarr.errors import DglzarrError, StoreError
@@ -12,14 +13,19 @@ from dglzarr.storage.finished import is_whole, read_finished
 from dglzarr.storage.schemas import SPECS
 from dglzarr.storage.store import missing_regions, open_store, read_attributes, regions
 from dglzarr.storage.study import MANIFEST, OPTIONAL, SEGMENTED, WHOLE, open_study
+from dglzarr.storage.together import other_inputs, root_of
 
 if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
+logger = logging.getLogger(__name__)
+
 
 def open(uri: str) -> xr.Dataset:  # noqa: A001  (dglzarr.open, as in xarray and zarr)
     """Return any dglzarr store as a validated, lazy Dataset.
+
+    A warning tells of one that was made from another store than stands in its study.
 
     Parameters
     ----------
@@ -34,7 +40,13 @@ def open(uri: str) -> xr.Dataset:  # noqa: A001  (dglzarr.open, as in xarray and
         When it does not match its schema.
     """
     with readable(uri):
-        return open_parts(resolve(uri))
+        uris = resolve(uri)
+        found = open_parts(uris)
+    root = root_of(uris[0])
+    if root and is_study(root):
+        for place, problem in other_inputs(root, uris).items():
+            logger.warning("%s: %s", place, problem)
+    return found
 
 
 def gene_keys(ds: xr.Dataset) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import xarray as xr
@@ -10,6 +11,9 @@ from dglzarr.errors import StoreError
 from dglzarr.query.lazy import open_parts, readable
 from dglzarr.storage import study as studies
 from dglzarr.storage.files import place_of
+from dglzarr.storage.together import other_inputs
+
+logger = logging.getLogger(__name__)
 
 
 def open_study(root: str | Path, *, aliases: str | Path = "") -> xr.DataTree:
@@ -17,7 +21,9 @@ def open_study(root: str | Path, *, aliases: str | Path = "") -> xr.DataTree:
 
     Segments of a study that has grown are joined along ``sample``; the tree stays what the
     manifest told at this moment. Attributes of a node are the lineage of its store: ``store_id``,
-    and as JSON ``inputs``, ``parameters`` and ``details``; ``segments`` names each segment.
+    and as JSON ``inputs``, ``parameters`` and ``details``; ``segments`` names each segment, and
+    ``problem`` tells of a store that was made from another than stands here: a warning tells of it,
+    and no question is answered by it.
     ``tree.dgl`` asks it questions: see `StudyQuestions`.
 
     Parameters
@@ -46,12 +52,17 @@ def open_study(root: str | Path, *, aliases: str | Path = "") -> xr.DataTree:
     """
     root = str(root)
     study = studies.open_study(root)
-    nodes = {}
+    nodes, made = {}, []
     for name in (*studies.SEGMENTED, *studies.WHOLE, *studies.OPTIONAL):
         uris = study.uris(name)
         if any(place_of(uri, "zarr.json").exists() for uri in uris):
             with readable(f"{root}#{name}"):
                 nodes[name] = open_parts(uris)
+            made += uris
+    for uri, problem in other_inputs(root, made).items():
+        logger.warning("%s: %s", uri, problem)
+        node = nodes[place_of(uri).name.removesuffix(".zarr")]
+        node.attrs["problem"] = f"{uri}: {problem}."
     if not nodes:
         raise StoreError(f"{root}: expected a study with finished stores. Run 'dglzarr mine'.")
     attributes = {"root": root, "segments": " ".join(study.segments), "aliases": str(aliases)}

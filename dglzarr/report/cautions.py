@@ -12,7 +12,7 @@ import numpy as np
 from dglzarr.evaluation.panels import is_control, is_unnamed
 from dglzarr.kernels.comparison import MIN_GROUPS
 from dglzarr.kernels.split import SPLITS
-from dglzarr.report.panels import CHANCE, cohorts, texts
+from dglzarr.report.panels import CHANCE, SAME, cohorts, texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -54,6 +54,7 @@ def cautions(
         *_of_samples(opened, history),
         *_of_training(history),
         *_of_network(opened),
+        *_of_mean(opened["evaluation"], rows),
         *_of_chance(opened["evaluation"], rows),
         *_of_probes(opened["landmarks"]),
     ]
@@ -149,15 +150,35 @@ def _turned(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _of_chance(evaluation: xr.Dataset, rows: Sequence[PanelRow]) -> Iterator[Caution]:
+def _of_mean(evaluation: xr.Dataset, rows: Sequence[PanelRow]) -> Iterator[Caution]:
+    here = _held_out(evaluation, rows)
+    mean = next((row for row in here if row.kind == "baseline"), None)
+    mined = next((row.mean_mae for row in here if row.kind == "mined"), np.nan)
+    if mean is None or not np.isfinite([mean.mean_mae, mined]).all() or mean.word == "worse":
+        return
+    if np.isnan(mean.versus_low) and mean.mean_mae > mined * (1 + SAME):
+        return  # too few series to tell, which another caution says, and nothing against it
+    yield Caution(
+        "The mined panel is not shown to predict the other genes better than the mean of each "
+        f"does: mean absolute error {mined:.4f} beside {mean.mean_mae:.4f}.",
+        "Do not predict by it. Raise select.n_landmarks, or add samples that vary as yours will.",
+    )
+
+
+def _held_out(evaluation: xr.Dataset, rows: Sequence[PanelRow]) -> list[PanelRow]:
+    """Return the rows of the held-out samples and the first predictor."""
     first = cohorts(evaluation)[0], texts(evaluation, "predictor")[0]
-    here = [row for row in rows if (row.cohort, row.predictor) == first]
+    return [row for row in rows if (row.cohort, row.predictor) == first]
+
+
+def _of_chance(evaluation: xr.Dataset, rows: Sequence[PanelRow]) -> Iterator[Caution]:
+    here = _held_out(evaluation, rows)
     chance = next((row for row in here if row.panel == CHANCE), None)
     mined = next((row.mean_mae for row in here if row.kind == "mined"), np.nan)
     random = [row.mean_mae for row in here if row.kind == "random" and np.isfinite(row.mean_mae)]
     if chance is None or not random or not np.isfinite(mined) or chance.word == "worse":
         return
-    n_below = sum(error < mined for error in random)
+    n_below = sum(error < mined * (1 - SAME) for error in random)
     if np.isnan(chance.versus_low) and not n_below:
         return  # too few series to tell, which another caution says, and nothing against it
     of_all = _count(len(random), "random panel", "random panels")

@@ -35,6 +35,7 @@ from dglzarr.report.tables import (
 from dglzarr.report.text import without_old_replicates
 from dglzarr.storage.schemas import SPECS
 from dglzarr.storage.store import open_store
+from dglzarr.storage.together import check_together
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,13 +81,15 @@ def write_report(
     ValueError
         When a store that the page needs is not named.
     StoreError
-        When a store is missing or incomplete, or the target cannot be written.
+        When a store is missing or incomplete, two do not belong together, or the target cannot be
+        written.
     """
     if missing := [name for name in REQUIRED if name not in stores]:
         raise ValueError(f"stores: expected {', '.join(REQUIRED)}, got no {missing[0]!r}.")
     stores = without_old_replicates(stores)
     known = (*REQUIRED, *(name for name in OPTIONAL if name in stores))
     opened = {name: open_store(stores[name], SPECS[name]) for name in known}
+    check_together(target.rpartition("/")[0] or ".", [u for n in known for u in uris_of(stores[n])])
     rows = panel_rows(opened["evaluation"], opened["landmarks"])
     shown = Shown()
     paper, drawn = sections.paper_sections(opened, shown)

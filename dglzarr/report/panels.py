@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 CHANCE = "random, mean"
 """The row that tells how random panels, taken together, differ from the mined one."""
+SAME = 1e-6
+"""Errors that differ by less, in relation, are the same: they were added up in another order."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dglzarr.kernels.metrics import SIGNIFICANT
 from dglzarr.models.files import read_history
 from dglzarr.query import table
 from dglzarr.report.cautions import cautions
-from dglzarr.report.panels import CHANCE, measure, panel_rows
+from dglzarr.report.panels import CHANCE, SAME, measure, panel_rows
 from dglzarr.report.tables import formatted
 from dglzarr.sources.base import LeftOut
 from dglzarr.storage.claims import as_now
@@ -240,7 +240,10 @@ def _panel_lines(rows: Sequence[PanelRow]) -> list[str]:
     random = sorted(r.mean_mae for r in here if r.kind == "random" and np.isfinite(r.mean_mae))
     if random:
         mined = next((row.mean_mae for row in here if row.kind == "mined"), np.nan)
-        n_above, mean = sum(error > mined for error in random), sum(random) / len(random)
+        n_above, mean = (
+            sum(error > mined * (1 + SAME) for error in random),
+            sum(random) / len(random),
+        )
         word = next((row.word for row in here if row.panel == CHANCE), "")
         lines.append(
             f"  {f'{len(random)} random':<15} {mean:.4f}{f'  {word}' if word else ''} "
@@ -291,11 +294,14 @@ def reconstruction_line(uri: str) -> str:
     """Return how well the network rebuilds test samples; ``uri`` is the reconstruction store."""
     ds = open_store(uri)
     found = ds.attrs["details"]
-    if found["mean_mae"] is None or found["mean_pcc"] is None:
+    if found["mean_mae"] is None:
         return "Reconstruction: no test samples to judge it on"
+    error = f"mean absolute error {found['mean_mae']:.4f} (z units)"
+    place = f"Reconstruction of {found['n_test']} held-out samples: {error}"
+    if found["mean_pcc"] is None:
+        return f"{place}; no gene has enough values in them for a correlation"
     return (
-        f"Reconstruction of {found['n_test']} held-out samples: mean absolute error "
-        f"{found['mean_mae']:.4f} (z units), mean correlation {found['mean_pcc']:.4f}; "
+        f"{place}, mean correlation {found['mean_pcc']:.4f}; "
         f"{found['n_significant']} of {ds.sizes['gene']} genes pass the permutation test"
     )
 
@@ -343,6 +349,9 @@ def order_lines(ordered: Ordered, n_shown: int = 10) -> list[str]:
     if not np.allclose(table["cost"], 1):
         lines.append(f"They cost {ordered.cost:g}.")
     whole = price["all"]
+    if np.isnan(whole.error):
+        why = "no other gene varies" if ordered.n_judged else "the study has no test samples"
+        return [*lines, f"What the panel costs in error cannot be told: {why}.", *ordered.notes]
     lines.append(
         f"Error of {ordered.n_judged} held-out samples: {whole.error:.4f} (z units); of a panel "
         f"of the same size without conditions {whole.free:.4f}."

@@ -25,10 +25,12 @@ from dglzarr.serve.later import Later
 from dglzarr.serve.refusals import BadQuestion, Busy, NoGene, NotFound, NotMade
 from dglzarr.serve.stamps import stamp_of
 from dglzarr.serve.values import N_GROUPS, plain
+from dglzarr.storage.files import place_of
 from dglzarr.storage.rows import Rows
 from dglzarr.storage.schemas import SPECS
 from dglzarr.storage.store import open_labels, open_store
 from dglzarr.storage.study import open_study
+from dglzarr.storage.together import check_together
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -71,6 +73,8 @@ class Answers:
         self.stamp = stamp_of(root)
         self._study = open_study(root)
         self.problems: dict[str, str] = {}
+        for name in ("normalized", "samples"):
+            check_together(root, self._study.uris(name))
         self._load_samples()
         self._load_genes()
         self._by_label: dict[tuple[str, bool], Groups] = {}
@@ -159,10 +163,14 @@ class Answers:
 
     def _optional(self, schema: str, genes: Sequence[str]) -> xr.Dataset | None:
         """Return a store of one line a gene, None where the study has none that can be read."""
+        uri = self._study.uri(schema)
         try:
-            ds = open_store(self._study.uri(schema), SPECS[schema]).load()
+            ds = open_store(uri, SPECS[schema]).load()
+            check_together(self.root, [uri])
         except DglzarrError as error:
             self.problems[schema] = str(error)
+            if place_of(uri).exists():
+                logger.warning("%s", error)
             return None
         if _texts(ds, "gene") != list(genes):
             self.problems[schema] = f"{schema}: made from other genes. Run its stage again."
@@ -171,7 +179,9 @@ class Answers:
 
     def _made(self, schema: str, value: Any) -> Any:  # noqa: ANN401
         if value is None:
-            raise NotMade(f"This study has no {schema} yet. 'dglzarr mine' makes them.")
+            stands = place_of(self._study.uri("scores" if schema == "scores" else "landmarks"))
+            when = "that belong to it and can be read" if stands.exists() else "yet"
+            raise NotMade(f"This study has no {schema} {when}. 'dglzarr mine' makes them.")
         return value
 
     # ------------------------------------------------------------ genes
@@ -397,7 +407,9 @@ class Answers:
         """Return a row for each cohort and predictor: errors of two panels and their difference."""
         try:
             with self._unchanged():
-                ds = open_store(self._study.uri("evaluation"), SPECS["evaluation"])
+                uri = self._study.uri("evaluation")
+                ds = open_store(uri, SPECS["evaluation"])
+                check_together(self.root, [uri])
                 names = _texts(ds, "panel")
                 if not {name, other} <= {*names}:
                     return []

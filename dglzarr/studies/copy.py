@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
@@ -45,6 +46,9 @@ def copy_study(root: str, target: str, *, on_progress: Progress | None = None) -
     """
     open_study(root)
     check_root(target)
+    inner, outer = (os.path.abspath(p) if "://" not in p else p for p in (target, root))  # noqa: PTH100
+    if f"{inner.rstrip('/')}/".startswith(f"{outer.rstrip('/')}/") and inner != outer:
+        raise StoreError(f"{target}: expected a place outside {root}. Choose another place.")
     if place_of(target, MANIFEST).exists():
         raise StoreError(f"{target}: expected nothing there, got a study. Choose another place.")
     with told(target, remedy="Choose a writable place."):

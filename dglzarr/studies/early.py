@@ -32,7 +32,7 @@ from dglzarr.query import gene_keys
 from dglzarr.sources import read_source
 from dglzarr.sources.identifiers import name_genes, read_annotation_table, read_gene_list
 from dglzarr.sources.peek import is_lazy
-from dglzarr.stages.evaluate import common_targets
+from dglzarr.stages.evaluate import common_targets, fit_and_test
 from dglzarr.stages.group import find_labelled
 from dglzarr.stages.ingest import raw_labels
 from dglzarr.stages.score import check_group_by
@@ -179,6 +179,11 @@ def check_genes(settings: Settings, genes: xr.Dataset, *, selects: bool = True) 
         When under half of a published list is measured.
     """
     n_genes = genes.sizes["gene"]
+    if n_genes < 2:
+        raise ConfigError(
+            f"sources: expected 2 genes or more in common, got {n_genes}. Name files that measure "
+            "more, or give ingest.annotation to join them by symbol."
+        )
     if settings.select.n_landmarks >= n_genes:
         raise ConfigError(
             f"select.n_landmarks: expected 1 to {n_genes - 1}, fewer than the {n_genes} genes of "
@@ -202,9 +207,9 @@ def check_genes(settings: Settings, genes: xr.Dataset, *, selects: bool = True) 
 
 
 def check_panels(
-    select: Mapping[str, Any], rule: TargetRule, *, on_progress: Progress | None = None
+    select: Mapping[str, Any], rule: TargetRule | None, *, on_progress: Progress | None = None
 ) -> None:
-    """Refuse panels that leave no gene to predict, before a network is trained.
+    """Refuse panels that leave no gene or sample to be judged on, before a network is trained.
 
     Random and published panels are known once it is known which genes vary. Where those of
     selectors could cover what is left, they are chosen now, but for selectors by score, of which a
@@ -215,22 +220,27 @@ def check_panels(
     select
         Arguments of the stage that selects panels; the normalized and samples stores stand.
     rule
-        What counts as measured.
+        What counts as measured; None where panels are not evaluated.
     on_progress
         Called with (what, done, total).
 
     Raises
     ------
     ConfigError
-        When too few genes vary for a panel, or all panels together leave no gene to predict.
+        When too few samples are kept, too few genes vary for a panel, or all panels together leave
+        no gene to predict.
     """
     options, normalized, seed = select["options"], select["normalized"], select["seed"]
     ds, n = open_labels(normalized), options.n_landmarks
+    if rule is not None:
+        fit_and_test(ds["split"].values, read_array(select["samples"], "keep"))
     std = read_array(select["samples"], "gene_std")
     low: list[int] = []
     if options.min_detected is not None:
         low = undetected(select["expression"], options.min_detected, "select.min_detected")
     rules = find_rules(ds, std, options, sizes=[n], place="select.n_landmarks", excluded=low)
+    if rule is None:
+        return
     names = dict.fromkeys((options.selector, *options.selectors))
     known = [name for name in names if not SELECTORS[name].uses_score]
     lists, draws = read_lists(ds, select["panels"]), Draws(options.n_random, seed)

@@ -20,6 +20,7 @@ from dglzarr.storage.files import place_of
 from dglzarr.storage.options import Run
 from dglzarr.storage.store import made_from, open_store, recorded_parameters
 from dglzarr.storage.study import SEGMENTED, WHOLE, Study, locked, open_study, write_manifest
+from dglzarr.storage.together import check_together
 from dglzarr.studies.fetch import refused_sources
 from dglzarr.studies.plan import (
     Plan,
@@ -64,6 +65,7 @@ def grow(settings: Settings, *, run: Run = Run(), execute: Execute = call) -> di
     refused = refused_sources(settings, on_progress=run.on_progress)
     for name in (*SEGMENTED, *WHOLE):
         open_store(study.uris(name))
+        check_together(study.root, study.uris(name))
     with locked(settings.root):
         study = open_study(settings.root)
         known = sources_of(study.uris("expression"))

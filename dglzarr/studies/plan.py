@@ -690,4 +690,6 @@ def _check_made(settings: Settings, step: Step, steps: Sequence[Step], run: Run)
     if step.name == "join":
         check_genes(settings, open_labels(step.writes), selects=bool(selects))
     if step.name == "dedup" and selects:
-        check_panels(selects[0], settings.evaluate.target_rule, on_progress=run.on_progress)
+        evaluates = any(other.name == "evaluate" for other in steps)
+        rule = settings.evaluate.target_rule if evaluates else None
+        check_panels(selects[0], rule, on_progress=run.on_progress)

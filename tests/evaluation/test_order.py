@@ -234,6 +234,9 @@ def test_sheet__has_ids_and_reads_back(maker, tmp_path):
         ({"min_mean": 99.0}, "--size: expected at most 0, the genes that the conditions leave"),
         ({"min_mean": 9.0, "max_mean": 8.0}, "expected a window, got 9 to 8"),
         ({"include": ("G7", "G8"), "budget": 1.0}, "--budget: expected 2 at least"),
+        ({"budget": 0.0}, "--budget: expected 1 at least, which the cheapest gene costs, got 0"),
+        ({"budget": np.nan}, "--budget: expected 1 at least, .* got nan"),
+        ({"include": ("G7",), "budget": np.nan}, "--budget: expected 1 at least, .* got nan"),
         ({"start": "mined"}, "landmarks"),
         ({"exclude_like": ("G(",)}, r"expression of symbols, got 'G\(': missing \)"),
         ({"exclude_like": ("ribosome",)}, "got 'ribosome', which no symbol is"),
@@ -244,6 +247,15 @@ def test_order__refused_in_one_line(maker, changed, message):
     with pytest.raises((ConfigError, OSError), match=message) as error:
         maker.order(replace(FREE, **changed))
     assert "\n" not in str(error.value)
+
+
+def test_order__an_error_that_nothing_tells_is_told_as_such(maker, recwarn):
+    made = maker.order(replace(FREE, size=59, exclude=("G7",)))
+    lines = order_lines(made)
+    assert "What the panel costs in error cannot be told: no other gene varies." in lines
+    assert "nan" not in " ".join(lines)
+    assert lines[1].endswith("instead none")
+    assert not recwarn
 
 
 @pytest.mark.parametrize(

@@ -51,13 +51,15 @@ def row(panel, mae, kind, **more):
     return PanelRow("test", panel, kind, mae, *[np.nan] * 3, None, None, **more)
 
 
-def rows(low=0.01, high=0.1, random=(0.6, 0.7)):
+def rows(low=0.01, high=0.1, random=(0.6, 0.7), mean=(0.2, 0.1, 0.3)):
     chance = row(
         CHANCE, np.nan, "random", versus_mined=0.1, versus_low=low, versus_high=high,
         versus_pvalue=0.001,
     )  # fmt: skip
     drawn = [row(f"random-{i}", mae, "random") for i, mae in enumerate(random)]
-    return [row("mined", 0.5, "mined"), *drawn, chance]
+    versus = dict(zip(("versus_mined", "versus_low", "versus_high"), mean, strict=True))
+    baseline = row("mean", 0.5 + mean[0], "baseline", versus_pvalue=0.001, **versus)
+    return [baseline, row("mined", 0.5, "mined"), *drawn, chance]
 
 
 def history(*val_loss, first=1):
@@ -87,6 +89,15 @@ def test_cautions__nothing_stands_against_a_good_study():
         ({}, {}, history(0.8, 0.7), "still improved when it stopped, in epoch 2", "train.epochs"),
         ({}, {}, history(0.7, 0.8, first=0), "no better than the components", "more samples"),
         ({}, {"low": -0.01}, GOOD, "not shown to be better than chance", "dglzarr compare"),
+        (
+            {}, {"mean": (0.1, -0.1, 0.2)}, GOOD,
+            "better than the mean of each does: mean absolute error 0.5000 beside 0.6000",
+            "Do not predict by it",
+        ),
+        (
+            {}, {"mean": (1e-9, np.nan, np.nan)}, GOOD,
+            "not shown to predict the other genes better than the mean", "select.n_landmarks",
+        ),
         (
             {}, {"low": -0.2, "high": -0.1, "random": (0.4, 0.7)}, GOOD,
             "1 of 2 random panels have a lower error", "add series",

@@ -4,7 +4,11 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import pytest
+import xarray as xr
+
 from dglzarr import cli
+from dglzarr.report import text as report_text
 
 CASES = Path(__file__).resolve().parents[1] / "data" / "cases"
 
@@ -22,3 +26,30 @@ def test_ingest__tells_what_it_left_out(tmp_path, capsys):
         assert "1 column left out: identifiers of genes ('Entrez_Gene_Id')" in said
         assert "16 samples" in said
         assert "raw -> log2(x + 1)" in said
+
+
+@pytest.mark.parametrize(
+    ("found", "line"),
+    [
+        ({"mean_mae": None, "mean_pcc": None}, "Reconstruction: no test samples to judge it on"),
+        (
+            {"mean_mae": 1.25, "mean_pcc": None},
+            (
+                "Reconstruction of 3 held-out samples: mean absolute error 1.2500 (z units); no "
+                "gene has enough values in them for a correlation"
+            ),
+        ),
+        (
+            {"mean_mae": 1.25, "mean_pcc": 0.5},
+            (
+                "Reconstruction of 3 held-out samples: mean absolute error 1.2500 (z units), mean "
+                "correlation 0.5000; 2 of 4 genes pass the permutation test"
+            ),
+        ),
+    ],
+)
+def test_reconstruction_line__says_what_is_not_known(monkeypatch, found, line):
+    details = {"n_test": 3, "n_significant": 2, **found}
+    ds = xr.Dataset(coords={"gene": range(4)}, attrs={"details": details})
+    monkeypatch.setattr(report_text, "open_store", lambda _: ds)
+    assert report_text.reconstruction_line("reconstruction.zarr") == line

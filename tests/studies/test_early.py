@@ -162,7 +162,7 @@ def test_extras__a_model_that_stands_needs_none(folder, monkeypatch):
 @pytest.mark.parametrize("selector", ["greedy", "variance"])
 def test_check_panels__the_mined_panel_completes_the_cover(folder, capsys, selector):
     asked = f'select={{n_landmarks=14, n_random=3, selector="{selector}", selectors=[]}}'
-    assert mine(folder, "--set", asked) == 2
+    assert mine(folder, "--set", asked, "--set", "dedup.threshold=0") == 2
     found = capsys.readouterr().err
     assert "select: expected genes that no panel measures, but 4 panels cover all 24" in found
     assert list(folder.glob("study/segments/*/samples.zarr"))
@@ -174,7 +174,8 @@ def test_check_panels__too_few_genes_vary(folder, capsys):
     flat = [f'"{gene}_at"\t' + "\t".join(["7.5"] * 12) for gene in range(20)]
     head, _, rest = path.read_text().partition('"0_at"')
     path.write_text(head + "\n".join(flat) + "\n" + rest[rest.index('"20_at"') :])
-    assert mine(folder, "--set", "select.n_landmarks=5", "--set", "normalize.method=none") == 2
+    asked = ("select.n_landmarks=5", "normalize.method=none", "dedup.threshold=0")
+    assert mine(folder, *(part for one in asked for part in ("--set", one))) == 2
     found = capsys.readouterr().err
     assert re.search(r"select.n_landmarks: expected 1 to 4, got 5: of 24 genes .* 20 do not", found)
     assert not (folder / "study" / "models").exists()
@@ -183,8 +184,33 @@ def test_check_panels__too_few_genes_vary(folder, capsys):
 @pytest.mark.parametrize(("n", "is_told"), [(14, True), (4, False)])
 def test_check_panels__a_panel_by_score_may_complete_it(folder, caplog, n, is_told):
     shape = {"n_landmarks": n, "n_random": 1, "selector": "greedy", "selectors": ["top-score"]}
-    settings = load_settings(folder / "study.toml")
+    settings = load_settings(folder / "study.toml", ["dedup.threshold=0"])
     settings = settings.model_copy(update={"select": settings.select.model_copy(update=shape)})
     run_mine(settings, only=("ingest", "join", "normalize", "dedup"))
     early.check_panels(Plan.of(settings)["select"].arguments, "gene")
     assert ("by score (top-score)" in caplog.text) is is_told
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            "one sample",
+            r"expected kept samples, 2 to fit and 1 to test on, got 1 and 0 of 12 \(11 are near",
+        ),
+        ("constant", r"select.n_landmarks: expected genes to choose from, got none: .* 24 do"),
+        ("one gene", r"sources: expected 2 genes or more in common, got 1\. Name files"),
+    ],
+)
+def test_check_panels__data_that_nothing_can_be_judged_on(folder, capsys, values, message):
+    path = folder / "GSE1_series_matrix.txt"
+    head, _, rest = path.read_text().partition('"0_at"')
+    rows = ['"0_at"' + rest.partition("\n")[0]]
+    if values != "one gene":
+        rows = [f'"{i}_at"\t' + "\t".join([f"{5 + i / 8:.2f}"] * 12) for i in range(24)]
+    path.write_text("\n".join([head + rows[0], *rows[1:], "!series_matrix_table_end", ""]))
+    asked = ["--set", "dedup.threshold=0"] if values == "constant" else []
+    assert mine(folder, *asked) == 2
+    found = capsys.readouterr().err
+    assert re.search(message, found), found
+    assert not (folder / "study" / "models").exists()
