@@ -151,6 +151,7 @@ class Matrix:
         """Copy a gene of the samples of a shard."""
         mapped = self._mapped(number)
         column, within = divmod(gene, self.chunks[1])
+        mapped.ask(column, self._chunk_nbytes)
         for offset, begin in zip(
             mapped.offsets[:, column].tolist(), range(0, len(out), self.chunks[0]), strict=False
         ):
@@ -173,7 +174,8 @@ class Matrix:
                 except OSError as error:
                     raise _unreadable(shard.path, error) from error
                 values = np.frombuffer(mapped, self.dtype)
-                known = Mapped(str(shard.path), _stamp(shard.file), values, shard.offsets)
+                stamp = _stamp(shard.file)
+                known = Mapped(str(shard.path), stamp, mapped, values, shard.offsets, set())
             self._maps[number] = known
         return known
 
@@ -399,8 +401,23 @@ class Mapped(NamedTuple):
 
     path: str
     stamp: tuple[int, int] | None
+    memory: mmap.mmap
     values: NDArray[np.float32]
     offsets: Index
+    asked: set[int]
+
+    def ask(self, column: int, nbytes: int) -> None:
+        """Tell the disk once that the chunks of a column will be read, each of so many bytes.
+
+        Page by page it would read four times as much of 100,000 samples, in four times the time.
+        """
+        if column not in self.asked:
+            self.asked.add(column)
+            for offset in self.offsets[:, column].tolist():
+                begin = offset // _PAGE * _PAGE
+                if offset != ABSENT and offset + nbytes <= len(self.memory):
+                    with suppress(OSError):
+                        self.memory.madvise(mmap.MADV_WILLNEED, begin, offset + nbytes - begin)
 
 
 class Memory(NamedTuple):
