@@ -179,15 +179,15 @@ def _sheet(file: str) -> list[str]:
 # ---------------------------------------------------------------- what is written
 
 
+_LEFT_OUT = ("landmark_mse", "explained", "factor", "error", "novelty_usual", "novelty_limit")
+"""What a bundle takes of a `Calibration` as it is."""
+
+
 def _write(
     place: Path, data: Training, ds: xr.Dataset, fitted: Fitted, details: dict[str, Any]
 ) -> None:
     mean, std = data.moments
-    names = feature_names(ds)
-
-    def labels(key: str, index: Index) -> NDArray[Any]:
-        return text_array([names[key][i] for i in index])
-
+    names, left_out = feature_names(ds), fitted.left_out
     landmarks, targets = data.landmarks, data.targets
     unit = std[targets]
     with building() as folder:
@@ -198,39 +198,28 @@ def _write(
             parameters={"panel": details["panel"]},
         )
         claim = take_claim(asked)
-        create_store(
-            claim,
-            {
-                "landmark": labels("genes", landmarks),
-                "landmark_symbol": labels("symbols", landmarks),
-                "landmark_id": labels("gene_ids", landmarks),
-                "other": labels("genes", landmarks),
-                "gene": labels("genes", targets),
-                "gene_symbol": labels("symbols", targets),
-                "gene_id": labels("gene_ids", targets),
-                "scale": text_array(PANEL_SCALES),
-                "quantile": np.arange(landmarks.size, dtype=np.int32),
-            },
-        )
+        coords = {
+            f"{dim}{end}": text_array([names[key][i] for i in genes])
+            for dim, genes in (("landmark", landmarks), ("gene", targets))
+            for end, key in (("", "genes"), ("_symbol", "symbols"), ("_id", "gene_ids"))
+        }
+        coords |= {"other": coords["landmark"], "scale": text_array(PANEL_SCALES)}
+        coords["quantile"] = np.arange(landmarks.size, dtype=np.int32)
+        create_store(claim, coords)
         arrays: dict[str, NDArray[Any]] = {
             "landmark_mean": mean[landmarks],
             "landmark_std": std[landmarks],
             "landmark_low": fitted.low,
             "landmark_high": fitted.high,
-            "landmark_mse": fitted.left_out.landmark_mse,
             "correlation": fitted.correlation.astype(np.float32),
             "panel_reference": fitted.reference,
             "gene_mean": mean[targets],
             "gene_std": unit,
             "coefficient": fitted.coefficient,
             "intercept": fitted.intercept,
-            "half_width": fitted.left_out.half_width * unit,
-            "mean_half_width": fitted.left_out.mean_half_width * unit,
-            "explained": fitted.left_out.explained,
-            "factor": fitted.left_out.factor,
-            "error": fitted.left_out.error,
-            "novelty_usual": fitted.left_out.novelty_usual,
-            "novelty_limit": fitted.left_out.novelty_limit,
+            "half_width": left_out.half_width * unit,
+            "mean_half_width": left_out.mean_half_width * unit,
+            **{name: getattr(left_out, name) for name in _LEFT_OUT},
         }
         finish(claim, arrays=arrays, details=details)
         load_bundle(folder)

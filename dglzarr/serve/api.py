@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from dglzarr.evaluation.order import Ordered
+    from dglzarr.serve.answers import Answers
     from dglzarr.serve.refusals import Refusal
 
 
@@ -71,11 +72,7 @@ def gene(request: Request) -> Response:
 
 def expression(request: Request) -> Response:
     """Tell how a gene's expression spreads over the samples of each value of a label."""
-    answers, question = asked(request)
-    place = ask.gene_asked(answers, question)[0]
-    by = question.text("by")
-    n = question.number("n", N_GROUPS, low=1, high=MOST_GROUPS)
-    question.end()
+    answers, place, by, n = _by_label(request)
     found = answers.expression(place, by, n)
     rows = spread_rows(found.pop("spreads"))
     return as_json({**answers.gene(place), **found, "groups": rows})
@@ -83,12 +80,18 @@ def expression(request: Request) -> Response:
 
 def scores(request: Request) -> Response:
     """Tell a gene's score within each value of a label."""
+    answers, place, by, n = _by_label(request)
+    return as_json({**answers.gene(place), **answers.scores_by(place, by, n)})
+
+
+def _by_label(request: Request) -> tuple[Answers, int, str, int]:
+    """Return a study, a gene, a label, and how many of its values are asked for."""
     answers, question = asked(request)
     place = ask.gene_asked(answers, question)[0]
     by = question.text("by")
     n = question.number("n", N_GROUPS, low=1, high=MOST_GROUPS)
     question.end()
-    return as_json({**answers.gene(place), **answers.scores_by(place, by, n)})
+    return answers, place, by, n
 
 
 def neighbours(request: Request) -> Response:
