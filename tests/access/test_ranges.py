@@ -142,21 +142,19 @@ def test_by_ranges__is_recorded_and_found_again_offline(place, mirror):
 def test_by_ranges__goes_on_where_it_was(place, mirror, monkeypatch):
     monkeypatch.setattr(ranges, "MOST_GAP", 0)
     write_archs4(place / "served" / NAME, chunks=(400, 8))
-    settings = write(place, mirror, 'only_matching = "^sample [18]0$"')
+    settings = write(place, mirror, 'only_matching = "^sample [26]0$"')
 
     def stretches():
         return list((place / "cache" / "partial").rglob("*-*"))
 
-    monkeypatch.setattr(mirror, "fault", lambda *_: "gone" if len(stretches()) > 2 else "")
-    refused = only(fetch(settings))
+    with monkeypatch.context() as faulty:
+        faulty.setattr(mirror, "fault", lambda *_: "gone" if len(stretches()) > 2 else "")
+        refused = only(fetch(settings))
     assert refused.state == "refused"
     assert "expected a file at" in refused.told
     assert not (place / "sources.lock").exists()
     n_kept = len(stretches())
     assert n_kept > 2
-    monkeypatch.undo()
-    monkeypatch.setenv("DGLZARR_CACHE", str(place / "cache"))
-    monkeypatch.setattr(ranges, "MOST_GAP", 0)
     resumed, sha256 = fetched(place, mirror, settings)
     (place / "sources.lock").unlink()
     anew, sha256_anew = fetched(place, mirror, settings)
