@@ -247,7 +247,7 @@ def test_command__tells_what_was_read(place, mirror, monkeypatch):
     monkeypatch.chdir(place)
     done = CliRunner().invoke(app, ["fetch", "study.toml"])
     assert done.exit_code == 0
-    assert re.search(rf"{NAME}: 17 of {N} samples: read .* MB in \d+ requests", done.output)
+    assert re.search(rf"{NAME}: 16 of {N} samples: read .* MB in \d+ requests", done.output)
 
 
 @pytest.mark.parametrize(
