@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import requests
 
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
-_BLOCK, _FIRST, _MOST_AHEAD = 1 << 16, 1 << 20, 1 << 22
+_BLOCK, _FIRST, _MOST_AHEAD = 1 << 18, 1 << 20, 1 << 23
 MOST_GAP, MOST_STRETCH = 1 << 20, 1 << 24
 """Bytes that are read unwanted rather than asking once more; bytes of one request."""
 
@@ -212,6 +212,7 @@ class Ranged(io.RawIOBase):
         """Get blocks; twice as many as the last time where they follow those."""
         self._ahead = min(2 * self._ahead, _MOST_AHEAD // _BLOCK) if number == self._next else 1
         n = max(at_least, self._ahead)
+        n = next((k for k in range(1, n) if number + k in self._blocks), n)
         found = self._get(number * _BLOCK, (number + n) * _BLOCK)
         for place in range(0, len(found), _BLOCK):
             self._blocks[number + place // _BLOCK] = found[place : place + _BLOCK]

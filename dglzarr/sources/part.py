@@ -118,9 +118,12 @@ class Part:
         with h5py.File(path, "w") as packed:
             dataset = self._matrix.id
             made = h5py.h5d.create(
-                packed.id, b"values", dataset.get_type(), dataset.get_space(),
+                packed.id,
+                b"values",
+                dataset.get_type(),
+                dataset.get_space(),
                 dataset.get_create_plist(),
-            )  # fmt: skip
+            )
             for chunk in self.chunks:
                 raw = pieces.read(chunk.offset, chunk.nbytes)
                 made.write_direct_chunk(chunk.place, raw, chunk.mask)
@@ -141,9 +144,14 @@ class Part:
             shape = (values.shape[1], self.rows.size)
             chunks = tuple(map(min, zip(shape, _CHUNK, strict=True)))
             matrix = made.create_dataset(
-                EXPRESSION, shape, "f4", chunks=chunks, compression="gzip", compression_opts=1,
+                EXPRESSION,
+                shape,
+                "f4",
+                chunks=chunks,
+                compression="gzip",
+                compression_opts=1,
                 shuffle=True,
-            )  # fmt: skip
+            )
             for start in range(0, self.rows.size, _AT_ONCE):
                 rows = self.rows[start : start + _AT_ONCE]
                 matrix[:, start : start + rows.size] = values.pick(rows).T
