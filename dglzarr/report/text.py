@@ -13,7 +13,7 @@ from dglzarr.kernels.metrics import SIGNIFICANT
 from dglzarr.models.files import read_history
 from dglzarr.query import table
 from dglzarr.report.cautions import cautions
-from dglzarr.report.panels import CHANCE, SAME, measure, panel_rows
+from dglzarr.report.panels import CHANCE, as_shown, measure, panel_rows
 from dglzarr.report.tables import formatted
 from dglzarr.sources.base import LeftOut
 from dglzarr.storage.claims import as_now
@@ -241,7 +241,7 @@ def _panel_lines(rows: Sequence[PanelRow]) -> list[str]:
     if random:
         mined = next((row.mean_mae for row in here if row.kind == "mined"), np.nan)
         n_above, mean = (
-            sum(error > mined * (1 + SAME) for error in random),
+            sum(as_shown(error) > as_shown(mined) for error in random),
             sum(random) / len(random),
         )
         word = next((row.word for row in here if row.panel == CHANCE), "")
