@@ -284,13 +284,12 @@ def _against_random(mined: float, rows: Sequence[PanelRow]) -> list[str]:
     noun = "random panel" if n == 1 else "random panels"
     shown = [as_shown(error) for error in random]
     n_above = sum(error > as_shown(mined) for error in shown)
-    first = 1 + sum(error < as_shown(mined) for error in shown)
-    last = n + 1 - n_above
-    place = f"{first}" if first == last else f"{first} to {last}"
+    place = 1 + sum(error < as_shown(mined) for error in shown)
+    same = f" As low: {n_same}." if (n_same := n + 1 - place - n_above) else ""
     spread = f"from {random.min():.4f} (best) to {random.max():.4f} (worst)"
     return [
         f"{said}{_interval(chance)}.",
-        f"Its error is lower than that of {n_above} of {n} {noun}: place {place} of {n + 1}.",
+        f"Its error is lower than that of {n_above} of {n} {noun}: place {place} of {n + 1}.{same}",
         error,
         f"Random panels of the same size have a mean error of {random.mean():.4f}, {spread}.",
     ]
