@@ -57,7 +57,7 @@ DOORS = {
 }
 USED = {
     "query": ("landmarks", "scores", "reconstruction", "samples"),
-    "query latent": ("latent", "scores", "landmarks"),
+    "query latent": ("latent", "scores"),
     "query label": ("normalized", "samples", "landmarks"),
     "export": ("normalized", "samples", "landmarks", "scores", "reconstruction"),
     "panel": ("normalized", "samples", "landmarks"),
