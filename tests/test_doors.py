@@ -48,7 +48,7 @@ DOORS = {
     "query": ["query", "{root}", "--top", "3"],
     "query latent": ["query", "{root}", "--latent", "0"],
     "query label": ["query", "{root}", "--by", "tissue", "--gene", "{gene}"],
-    "export": ["export", "{root}", "--format", "tsv", "--output", "{out}"],
+    "export": ["export", "{root}", "--format", "tsv", "--output", "{out}/a.tsv"],
     "panel": ["panel", "{root}", "--size", "4"],
     "bundle": ["bundle", "{root}", "--output", "{out}/b.zip"],
     "contrast": ["contrast", "{root}", "--label", "tissue", "--case", "skin", "--control", "liver"],
@@ -57,7 +57,7 @@ DOORS = {
 }
 USED = {
     "query": ("landmarks", "scores", "reconstruction", "samples"),
-    "query latent": ("latent", "scores", "landmarks"),
+    "query latent": ("latent", "scores"),
     "query label": ("normalized", "samples", "landmarks"),
     "export": ("normalized", "samples", "landmarks", "scores", "reconstruction"),
     "panel": ("normalized", "samples", "landmarks"),
@@ -97,6 +97,7 @@ def take(studies, own, store):
 def run(own, door):
     """Return the exit status of a command on a study."""
     root = str(own / "study")
+    (own / "out").mkdir(exist_ok=True)
     places = {"root": root, "settings": str(own / "study.toml"), "out": str(own / "out")}
     gene = simulate(64, 24, n_hubs=4, n_series=3).genes[0]
     arguments = [part.format(**places, gene=gene) for part in DOORS[door]]
@@ -143,3 +144,14 @@ def test_doors__of_what_is_served(studies, own):
     take(studies, own, "segments/0000/samples")
     with pytest.raises(StoreError, match="than stands in the study"):
         Answers("study", str(own / "study"), ArrayCache(10**6))
+
+
+@pytest.mark.parametrize("door", ["export", "bundle"])
+def test_doors__what_is_handed_on_is_as_it_was_written(own, door, capsys):
+    shard = own / "study" / "segments" / "0000" / "normalized.zarr" / "expression" / "c" / "0" / "0"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 3] ^= 4
+    shard.write_bytes(content)
+    assert run(own, door) == 1
+    assert "normalized.zarr: is damaged: expression/c/0/0" in capsys.readouterr().err
+    assert list((own / "out").iterdir()) == []

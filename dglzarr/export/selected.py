@@ -14,6 +14,7 @@ from dglzarr.query.asked import gene_table
 from dglzarr.query.tree import open_study
 from dglzarr.storage.declare import CHUNK_SAMPLES
 from dglzarr.storage.rows import Rows
+from dglzarr.storage.store import check_matrices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -117,7 +118,8 @@ def select(
     ConfigError
         When there is no such panel or gene.
     StoreError
-        When the study is not complete, or its panels and scores are of other genes.
+        When the study is not complete, its panels and scores are of other genes, or values of all
+        genes are asked for and are not as they were written.
     """
     tree = open_study(root)
     ask = tree.dgl
@@ -139,7 +141,11 @@ def select(
     every = np.arange(tree["normalized"].sizes["sample"])
     samples = ask.labels.table(every).to_dataframe().reset_index()
     segments = json.loads(tree["normalized"].attrs["segments"])  # those that the labels are of
-    rows = Rows([segment["uri"] for segment in segments])
+    uris = [segment["uri"] for segment in segments]
+    if not (panel or genes):  # all of it is read anyway, and what is written has no digests
+        for uri in uris:
+            check_matrices(uri)
+    rows = Rows(uris)
     return Selected(tree, samples, gene_table(facts), facts, places, rows, on_progress)
 
 

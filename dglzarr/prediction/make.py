@@ -28,6 +28,7 @@ from dglzarr.storage.rows import read_array
 from dglzarr.storage.schemas import BUNDLE, LANDMARKS, NORMALIZED
 from dglzarr.storage.store import (
     check_claim,
+    check_matrices,
     create_store,
     finish,
     open_store,
@@ -93,7 +94,7 @@ def make_bundle(
     SourceError
         When a gene of a file is not of the study.
     StoreError
-        When a store is absent or the disk refuses.
+        When a store is absent or not as it was written, or the disk refuses.
     """
     place = Path(output)
     check_output(place, overwrite=overwrite)
@@ -107,6 +108,7 @@ def make_bundle(
             "a study without it."
         )
     check_together(study, (source, samples, found.uri("landmarks")))
+    check_matrices(source, on_progress=run.on_progress)  # else damage gets digests of its own
     genes, name = _panel(study, found.uri("landmarks"), ds, panel, size)
     std = read_array(samples, "gene_std")
     targets = np.setdiff1d(np.flatnonzero(std > 0), genes).astype(np.int64)

@@ -12,7 +12,7 @@ import numpy as np
 from dglzarr.evaluation.panels import is_control, is_unnamed
 from dglzarr.kernels.comparison import MIN_GROUPS
 from dglzarr.kernels.split import SPLITS
-from dglzarr.report.panels import CHANCE, SAME, cohorts, texts
+from dglzarr.report.panels import CHANCE, as_shown, cohorts, texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -156,7 +156,7 @@ def _of_mean(evaluation: xr.Dataset, rows: Sequence[PanelRow]) -> Iterator[Cauti
     mined = next((row.mean_mae for row in here if row.kind == "mined"), np.nan)
     if mean is None or not np.isfinite([mean.mean_mae, mined]).all() or mean.word == "worse":
         return
-    if np.isnan(mean.versus_low) and mean.mean_mae > mined * (1 + SAME):
+    if np.isnan(mean.versus_low) and as_shown(mean.mean_mae) > as_shown(mined):
         return  # too few series to tell, which another caution says, and nothing against it
     yield Caution(
         "The mined panel is not shown to predict the other genes better than the mean of each "
@@ -178,7 +178,7 @@ def _of_chance(evaluation: xr.Dataset, rows: Sequence[PanelRow]) -> Iterator[Cau
     random = [row.mean_mae for row in here if row.kind == "random" and np.isfinite(row.mean_mae)]
     if chance is None or not random or not np.isfinite(mined) or chance.word == "worse":
         return
-    n_below = sum(error < mined * (1 - SAME) for error in random)
+    n_below = sum(as_shown(error) < as_shown(mined) for error in random)
     if np.isnan(chance.versus_low) and not n_below:
         return  # too few series to tell, which another caution says, and nothing against it
     of_all = _count(len(random), "random panel", "random panels")

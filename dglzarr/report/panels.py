@@ -26,8 +26,19 @@ if TYPE_CHECKING:
 
 CHANCE = "random, mean"
 """The row that tells how random panels, taken together, differ from the mined one."""
-SAME = 1e-6
-"""Errors that differ by less, in relation, are the same: they were added up in another order."""
+_SAME = 1e-6
+"""Errors of a gene that differ by less, in relation, are the same: added up in another order."""
+
+
+def as_shown(error: float) -> float:
+    """Return an error as it is shown: what looks the same is neither above nor below.
+
+    Examples
+    --------
+    >>> as_shown(0.71654) < as_shown(0.71646), as_shown(0.7164) < as_shown(0.7166)
+    (False, True)
+    """
+    return round(float(error), 4)
 
 
 @dataclass(frozen=True)
@@ -271,11 +282,14 @@ def _against_random(mined: float, rows: Sequence[PanelRow]) -> list[str]:
         "better": "The mined panel predicts worse than panels drawn at random",
     }.get(word, "No detectable difference between the mined panel and panels drawn at random")
     noun = "random panel" if n == 1 else "random panels"
-    n_above, place = int((random > mined).sum()), 1 + int((random < mined).sum())
+    shown = [as_shown(error) for error in random]
+    n_above = sum(error > as_shown(mined) for error in shown)
+    place = 1 + sum(error < as_shown(mined) for error in shown)
+    same = f" As low: {n_same}." if (n_same := n + 1 - place - n_above) else ""
     spread = f"from {random.min():.4f} (best) to {random.max():.4f} (worst)"
     return [
         f"{said}{_interval(chance)}.",
-        f"Its error is lower than that of {n_above} of {n} {noun}: place {place} of {n + 1}.",
+        f"Its error is lower than that of {n_above} of {n} {noun}: place {place} of {n + 1}.{same}",
         error,
         f"Random panels of the same size have a mean error of {random.mean():.4f}, {spread}.",
     ]
@@ -340,4 +354,4 @@ def _median(values: NDArray[np.floating]) -> float:
 
 def _share_below(values: NDArray[np.floating], limit: NDArray[np.floating]) -> float:
     """Return the share of known values under their limit, NaN where none is known."""
-    return known_mean(np.where(np.isfinite(values + limit), values < limit, np.nan))
+    return known_mean(np.where(np.isfinite(values + limit), values * (1 + _SAME) < limit, np.nan))

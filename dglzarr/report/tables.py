@@ -99,13 +99,24 @@ def cell(value: object) -> object:
 
 
 def formatted(value: float | None, form: str = ".4f") -> str:
-    """Return a number in a format, '-' where it is unknown: nan is never printed."""
-    return "-" if value is None or not math.isfinite(value) else format(value, form)
+    """Return a number in a format, '-' where it is unknown: nan is never printed.
+
+    Examples
+    --------
+    >>> formatted(-0.00001), formatted(-0.00001, "+.4f"), formatted(float("nan"))
+    ('0.0000', '+0.0000', '-')
+    """
+    if value is None or not math.isfinite(value):
+        return "-"
+    text = format(value, form)
+    return format(0.0, form) if text.startswith("-") and not text.strip("-0.%") else text
 
 
 def interval(ends: tuple[float, float], form: str = ".4f") -> str:
     """Return both ends of an interval, '-' where it is unknown."""
-    return " to ".join(format(end, form) for end in ends) if all(map(math.isfinite, ends)) else "-"
+    return (
+        " to ".join(formatted(end, form) for end in ends) if all(map(math.isfinite, ends)) else "-"
+    )
 
 
 def _short(value: Any) -> Any:  # noqa: ANN401

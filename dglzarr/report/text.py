@@ -13,13 +13,13 @@ from dglzarr.kernels.metrics import SIGNIFICANT
 from dglzarr.models.files import read_history
 from dglzarr.query import table
 from dglzarr.report.cautions import cautions
-from dglzarr.report.panels import CHANCE, SAME, measure, panel_rows
+from dglzarr.report.panels import CHANCE, as_shown, measure, panel_rows
 from dglzarr.report.tables import formatted
 from dglzarr.sources.base import LeftOut
 from dglzarr.storage.claims import as_now
 from dglzarr.storage.files import place_of
 from dglzarr.storage.store import open_store, read_attributes
-from dglzarr.storage.study import open_study
+from dglzarr.storage.study import open_study, raw_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -133,7 +133,7 @@ def growth_lines(root: str) -> list[str]:
     added = f"{n_new} samples of {sources}; {n_all} in all"
     return [
         f"Added as segment {study.segments[-1]}: {added}. Near-duplicates: {n_dropped}",
-        *_raw_lines(uri for uri in map(study.raw, names) if uri in study.raws()),
+        *_raw_lines(uri for uri in study.raws() if raw_name(uri) in names),
         *(f"  {note}" for note in joined.attrs["details"].get("notes", ())),
         *drift_lines(root)[-1:],
         "Scores, panel and evaluation are those of before; 'dglzarr refit' makes them anew.",
@@ -241,7 +241,7 @@ def _panel_lines(rows: Sequence[PanelRow]) -> list[str]:
     if random:
         mined = next((row.mean_mae for row in here if row.kind == "mined"), np.nan)
         n_above, mean = (
-            sum(error > mined * (1 + SAME) for error in random),
+            sum(as_shown(error) > as_shown(mined) for error in random),
             sum(random) / len(random),
         )
         word = next((row.word for row in here if row.panel == CHANCE), "")

@@ -116,9 +116,18 @@ _SUMMARY = re.compile(
     re.IGNORECASE,
 )
 _OF_SAMPLES = "summaries of samples"
+_MEAN_OF = re.compile(
+    r"(.+?)[ ._-]*(mean|average|avg|median|signal|expression|expr|value)", re.IGNORECASE
+)
+_SPREAD_OF = re.compile(
+    r"(.+?)[ ._-]+(sd|std|stdev|std[ ._-]?dev|stderr|std[ ._-]?err|sem?|cv|var|variance)",
+    re.IGNORECASE,
+)
 _PARTS = (re.compile(r"(.+?)[ ._:-]+([A-Za-z]+)"), re.compile(r"([A-Za-z]+)[ ._:-]+(.+)"))
 """A sample's name with a measure behind it, and one with a measure before it."""
 
+_DIGITS = re.compile(r"\d+")
+_FRACTION = re.compile(r"[+-]?\d*\.\d*[1-9]\d*([eE][+-]?\d+)?")
 _INTEGER = re.compile(r"[+-]?\d+")
 _DECIMAL = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
 _END = {
@@ -176,8 +185,28 @@ def sort_columns(
         summaries = {p for p in places if p not in reasons and _SUMMARY.fullmatch(columns[p])}
         if len(reasons) + len(summaries) < len(places):  # or they are all that there is
             reasons |= dict.fromkeys(sorted(summaries), _OF_SAMPLES)
+        spreads = _spreads(columns, [p for p in places if p not in reasons])
+        reasons |= dict.fromkeys(spreads, "spreads of samples")
     left_out = LeftOut.group("columns", ((why, columns[place]) for place, why in reasons.items()))
     return Columns(symbols, tuple(place for place in places if place not in reasons), left_out)
+
+
+def _spreads(columns: Sequence[str], places: Sequence[int]) -> list[int]:
+    """Return which columns tell the spread of a sample whose mean is another column.
+
+    Examples
+    --------
+    >>> _spreads(["id", "S1_mean", "S1_sd", "a_sd"], [1, 2, 3])
+    [2]
+    """
+    names = {columns[place] for place in places}
+    means = {found[1] for name in names if (found := _MEAN_OF.fullmatch(name))}
+    of = ((place, _SPREAD_OF.fullmatch(columns[place])) for place in places)
+    return [
+        place
+        for place, found in of
+        if found and (found[1] in means or (found[1] in names and found[2][:1] in "sS"))
+    ]
 
 
 def _is_any(name: str, patterns: Iterable[str]) -> bool:
@@ -279,6 +308,36 @@ def check_header(name: str, columns: Sequence[str], samples: Sequence[str]) -> N
             f"sample. Join one of them of all samples into a table of genes. {_REMEDY}"
         )
     _refuse_measures(name, samples)
+
+
+def check_first_column(name: str, columns: Sequence[str], ids: Sequence[str]) -> None:
+    """Refuse a table without a column of ids, whose first sample would be taken for them.
+
+    Its first column holds numbers, and they have fractions, or it is called as the others are.
+
+    Parameters
+    ----------
+    name
+        File, and line, that an error names.
+    columns
+        The header.
+    ids
+        Some of the cells of the first column.
+
+    Raises
+    ------
+    SourceError
+        Naming the first of them.
+    """
+    n_fractions = sum(_FRACTION.fullmatch(cell) is not None for cell in ids)
+    are_numbers = n_fractions > 0 or all(map(_INTEGER.fullmatch, ids))
+    stem, *others = (_DIGITS.sub("#", column) for column in columns)
+    is_like = "#" in stem and plain(stem) not in ("v", "x", "column") and {*others} == {stem}
+    if 2 * n_fractions > len(ids) or (ids and are_numbers and is_like):
+        raise SourceError(
+            f"{name}: expected ids of genes in the first column, got numbers such as {ids[0]!r} "
+            f"under {columns[0]!r}. Write the names of the rows too. {_REMEDY}"
+        )
 
 
 def _refuse_measures(name: str, samples: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from dglzarr.kernels.scale import are_probabilities
 from dglzarr.sources.base import LeftOut, Reading, Source, SourceFormat, Values, matrix_source
 from dglzarr.sources.columns import (
     Columns,
+    check_first_column,
     check_header,
     check_unique,
     counts_rows,
@@ -76,6 +77,7 @@ def read_table(
     is_doubted = not value_columns and reading.samples_in is None
     if not value_columns:
         check_header(place, columns, samples)
+        check_first_column(place, columns, split_cells(stream.peek() or "", separator)[:1])
     if is_doubted:
         refuse_gene_ids(place, samples)
     if not samples and found.left_out:
@@ -91,6 +93,7 @@ def read_table(
     if is_doubted:
         refuse_turned(stream.name, matrix.text[0], samples, corner=columns[0])
     if not value_columns:
+        check_first_column(stream.name, columns, matrix.text[0])
         _refuse_probabilities(stream.name, matrix, samples)
     return _as_source(stream.path, matrix, found, samples)
 

@@ -6,7 +6,7 @@ import xarray as xr
 
 from dglzarr.models.files import History
 from dglzarr.report.cautions import cautions
-from dglzarr.report.panels import CHANCE, PanelRow
+from dglzarr.report.panels import CHANCE, PanelRow, verdict
 from tests.builders import text
 
 N_GENES, N_LANDMARKS = 40, 10
@@ -126,6 +126,18 @@ def test_cautions__each_with_what_to_do(stores, found, curve, what, remedy):
     assert what in one.what
     assert remedy in one.remedy
     assert str(one) == f"{one.what} {one.remedy}"
+
+
+@pytest.mark.parametrize(
+    ("random", "told"),
+    [
+        ((0.50004, 0.49996), "lower than that of 0 of 2 random panels: place 1 of 3. As low: 2."),
+        ((0.5, 0.7), "lower than that of 1 of 2 random panels: place 1 of 3. As low: 1."),
+        ((0.4, 0.7), "lower than that of 1 of 2 random panels: place 2 of 3."),
+    ],
+)
+def test_verdict__a_tie_is_no_win(random, told):
+    assert f"Its error is {told}" in verdict(rows(random=random))
 
 
 def test_cautions__what_is_not_told():
