@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from dglzarr.query.lazy import genes_of
 from dglzarr.storage.rows import Rows
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Groups:
         """
         places = self._names.find_all(genes)
         column = self._labels.column(self.label)
-        chosen = self._matrix.isel(sample=np.flatnonzero(_has(column)), gene=places)
+        chosen = genes_of(self._matrix, places).isel(sample=np.flatnonzero(_has(column)))
         is_taken = "gene" in chosen[self.label].dims if self.label in chosen.coords else False
         name = f"{self.label}_label" if is_taken or self.label == "sample" else self.label
         return chosen.assign_coords({name: ("sample", column[_has(column)])})

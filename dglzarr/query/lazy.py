@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
+from dask.array import concatenate
+from dask.graph_manipulation import clone
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from dglzarr.errors import DglzarrError, StoreError
+from dglzarr.storage.rows import FEW_GENES
 from dglzarr.storage.store import open_store
 
 if TYPE_CHECKING:
@@ -40,6 +43,19 @@ def open_parts(uris: Sequence[str]) -> xr.Dataset:
     labels = {name: found[name] for name in ds.coords}
     attributes = plain_attributes(ds.attrs, uris[0])
     return xr.Dataset(taken, labels, attributes).drop_encoding()
+
+
+def genes_of(matrix: xr.DataArray, places: NDArray[np.integer[Any]] | slice) -> xr.DataArray:
+    """Return some genes of a matrix (sample, gene), of which no others are read where it is lazy.
+
+    Dask reads whole rows of what is chosen by a list, or by several slices of one array; of one
+    slice of an array it reads that slice alone.
+    """
+    found = matrix.isel(gene=places)
+    if matrix.chunks is None or isinstance(places, slice) or not 0 < places.size <= FEW_GENES:
+        return found
+    parts = [clone(matrix.data)[:, place : place + 1] for place in places.tolist()]
+    return found.copy(data=concatenate(parts, axis=1))
 
 
 def plain_attributes(attributes: Mapping[str, Any], uri: str) -> dict[str, str | float]:

@@ -18,6 +18,7 @@ from dglzarr.errors import ConfigError
 from dglzarr.query.answers import Groups, LatentUnit, Likeness, likeness_of, nearest
 from dglzarr.query.genes import GeneNames, names_of
 from dglzarr.query.labels import SampleLabels
+from dglzarr.query.lazy import genes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -91,7 +92,7 @@ class _Questions(ABC):
         >>> open_study(study).dgl.expression("sim1").shape
         (120, 1)
         """
-        return self._matrix.isel(gene=self.names.find_all(genes))
+        return genes_of(self._matrix, self.names.find_all(genes))
 
     def samples(
         self, series: str | Sequence[str] = (), **labels: str | Sequence[str]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from dglzarr.errors import hint
 from dglzarr.query.genes import names_of
-from dglzarr.query.lazy import readable
+from dglzarr.query.lazy import genes_of, readable
 from dglzarr.query.stores import open  # noqa: A004  (dglzarr.open)
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def table(
         index = rows if samples else first
         columns = [str(n) for n, v in ds.variables.items() if v.dims == (dim,)]
         return ds[columns].isel({dim: index}).to_dataframe()
-    chosen = ds[matrix].isel(sample=rows, gene=_gene_index(ds, name, genes, top))
+    chosen = genes_of(ds[matrix], _gene_index(ds, name, genes, top)).isel(sample=rows)
     with readable(name):
         values = chosen.values
     index = pd.Index(chosen["sample"].values, name="sample")

@@ -79,6 +79,7 @@ class Answers:
         self.likeness: Later[Likeness] = Later(self._make_likeness, "How alike genes are")
         self.mined: Later[Ordered] = Later(self._mined, "What the genes of the panel are for")
         self.order = lru_cache(maxsize=N_PANELS_KEPT)(self._order)
+        self._rows = lru_cache(lambda schema, array: Rows(self._study.uris(schema), array))
         self.check()
 
     def begin(self) -> None:
@@ -296,7 +297,7 @@ class Answers:
 
         def read() -> NDArray[np.float32]:
             with self._unchanged():
-                return Rows(self._study.uris(schema), array).column(place)
+                return self._rows(schema, array).column(place)
 
         return self._cache.get((self.name, self.stamp, array, place), read)
 

@@ -127,16 +127,17 @@ class BucketMatrix(Matrix):
             raise damaged(shard.path)
         return pieces
 
-    def _copy_column(self, shard: Shard, gene: int, out: NDArray[Any]) -> None:
+    def _copy_column(self, number: int, gene: int, out: NDArray[Any]) -> None:
         """Copy a gene of the samples of a shard, of each chunk from its first value to its last."""
-        column, within = divmod(gene, self.chunks[1])
-        begins = np.arange(0, len(out), self.chunks[0])
-        offsets = shard.offsets[: len(begins), column]
-        is_there = offsets != ABSENT
-        n_rows = np.minimum(self.chunks[0], len(out) - begins)[is_there]
-        starts = offsets[is_there] + within * self.dtype.itemsize
-        ends = starts + ((n_rows - 1) * self.chunks[1] + 1) * self.dtype.itemsize
-        for begin, n, piece in zip(
-            begins[is_there].tolist(), n_rows, self._ranges(shard, starts, ends), strict=True
-        ):
-            out[begin : begin + n] = np.frombuffer(piece, self.dtype)[:: self.chunks[1]]
+        with self._open_shard(number) as shard:
+            column, within = divmod(gene, self.chunks[1])
+            begins = np.arange(0, len(out), self.chunks[0])
+            offsets = shard.offsets[: len(begins), column]
+            is_there = offsets != ABSENT
+            n_rows = np.minimum(self.chunks[0], len(out) - begins)[is_there]
+            starts = offsets[is_there] + within * self.dtype.itemsize
+            ends = starts + ((n_rows - 1) * self.chunks[1] + 1) * self.dtype.itemsize
+            for begin, n, piece in zip(
+                begins[is_there].tolist(), n_rows, self._ranges(shard, starts, ends), strict=True
+            ):
+                out[begin : begin + n] = np.frombuffer(piece, self.dtype)[:: self.chunks[1]]

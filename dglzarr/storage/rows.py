@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 ROWS_NBYTES = 2**26
 """Of whole rows that are in memory at once where only some genes are asked for."""
+FEW_GENES = 16
+"""Of a range of rows, that are read gene by gene."""
 
 
 def read_array(uri: str, name: str) -> NDArray[Any]:
@@ -85,10 +87,16 @@ class Rows:
         assert step == 1
         return self.read_into(np.arange(start, max(start, stop)))
 
-    def column(self, gene: int) -> NDArray[Any]:
-        """Return one gene of all samples (sample,); of uncompressed matrices in milliseconds."""
+    def column(self, gene: int, rows: slice = slice(None)) -> NDArray[Any]:
+        """Return one gene of a range of samples (sample,), in milliseconds where uncompressed."""
         assert 0 <= gene < self.shape[1], "gene out of range"
-        return np.concatenate([part.column(gene) for part in self._parts])
+        start, stop, _ = rows.indices(len(self))
+        return np.concatenate(
+            [
+                part.column(gene, slice(max(start - at, 0), max(stop - at, 0)))
+                for part, at in zip(self._parts, self._starts.tolist(), strict=False)
+            ]
+        )
 
     def take(
         self, index: NDArray[np.integer[Any]], genes: NDArray[np.integer[Any]] | None = None
@@ -97,6 +105,10 @@ class Rows:
         if genes is None:
             return self._rows(index)
         out = np.empty((index.size, genes.size), dtype=self.dtype)
+        if 0 < genes.size <= FEW_GENES and index.size and _is_range(index - index[0]):
+            for place, gene in enumerate(genes.tolist()):
+                out[:, place] = self.column(gene, slice(int(index[0]), int(index[-1]) + 1))
+            return out
         for some in iter_slices(index.size, 4 * self.shape[1], limit_nbytes=ROWS_NBYTES):
             out[some] = self._rows(index[some], genes)
         return out
@@ -168,9 +180,9 @@ class _Compressed:
         elif index.size:
             out[places] = self._array.oindex[index]
 
-    def column(self, gene: int) -> NDArray[Any]:
-        """Return one gene of all samples."""
-        return np.asarray(self._array[:, gene])
+    def column(self, gene: int, rows: slice = slice(None)) -> NDArray[Any]:
+        """Return one gene of a range of samples."""
+        return np.asarray(self._array[rows, gene])
 
 
 def _is_range(index: NDArray[np.integer[Any]]) -> bool:

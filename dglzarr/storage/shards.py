@@ -24,7 +24,7 @@ import os
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -72,6 +72,7 @@ class Matrix:
     shape: tuple[int, int]
     chunks: tuple[int, int]
     shards: tuple[int, int]
+    _maps: dict[int, Mapped] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     dtype = np.dtype("<f4")
 
@@ -123,42 +124,60 @@ class Matrix:
                     out[places[start : start + n_rows], self._genes(column)] = np.nan
                 self._read(pieces[~is_absent], shards, memory, read)
 
-    def column(self, gene: int) -> NDArray[np.float32]:
-        """Return one gene of all samples (sample,), NaN where nothing was written.
+    def column(self, gene: int, rows: slice = slice(None)) -> NDArray[np.float32]:
+        """Return one gene of all samples (sample,), or of a range; NaN where nothing was written.
 
         The shards are mapped, so that of each row only the page is touched that the gene stands
-        on: of 100,000 samples in the page cache that takes milliseconds, and memory for the answer
-        alone.
+        on, and stay so as long as the matrix: of 100,000 samples in the page cache the next gene
+        takes 3 ms, the first thirty times as long.
 
         Raises
         ------
         StoreError
             When a shard is missing or damaged, or the disk refuses.
         """
-        out = np.full(self.shape[0], np.nan, self.dtype)
-        for number, start in enumerate(range(0, self.shape[0], self.shards[0])):
-            with self._open_shard(number) as shard:
-                self._copy_column(shard, gene, out[start : start + self.shards[0]])
+        start, stop, _ = rows.indices(self.shape[0])
+        out = np.full(max(stop - start, 0), np.nan, self.dtype)
+        length = self.shards[0]
+        for number in range(start // length, -(-stop // length)):
+            begin = number * length
+            found = np.full(min(length, self.shape[0] - begin), np.nan, self.dtype)
+            self._copy_column(number, gene, found)
+            low, high = max(start, begin), min(stop, begin + length)
+            out[low - start : high - start] = found[low - begin : high - begin]
         return out
 
-    def _copy_column(self, shard: Shard, gene: int, out: NDArray[np.float32]) -> None:
+    def _copy_column(self, number: int, gene: int, out: NDArray[np.float32]) -> None:
         """Copy a gene of the samples of a shard."""
+        mapped = self._mapped(number)
         column, within = divmod(gene, self.chunks[1])
-        try:
-            mapped = mmap.mmap(shard.file, 0, prot=mmap.PROT_READ)
-        except OSError as error:
-            raise _unreadable(shard.path, error) from error
-        values = np.frombuffer(mapped, self.dtype)
+        mapped.ask(column, self._chunk_nbytes)
         for offset, begin in zip(
-            shard.offsets[:, column].tolist(), range(0, len(out), self.chunks[0]), strict=False
+            mapped.offsets[:, column].tolist(), range(0, len(out), self.chunks[0]), strict=False
         ):
             rows = out[begin : begin + self.chunks[0]]
             if offset != ABSENT:
                 first = offset // self.dtype.itemsize + within
-                found = values[first : first + len(rows) * self.chunks[1] : self.chunks[1]]
+                last = first + len(rows) * self.chunks[1]
+                found = mapped.values[first : last : self.chunks[1]]
                 if found.size != rows.size:
-                    raise damaged(shard.path)
+                    raise damaged(self._shard_path(number))
                 rows[:] = found
+
+    def _mapped(self, number: int) -> Mapped:
+        """Return a shard mapped to memory, anew where its file is another or has another size."""
+        known = self._maps.get(number)
+        if known is None or known.stamp != _stamp(known.path):
+            with self._open_shard(number) as shard:
+                try:
+                    mapped = mmap.mmap(shard.file, 0, prot=mmap.PROT_READ)
+                except OSError as error:
+                    raise _unreadable(shard.path, error) from error
+                values = np.frombuffer(mapped, self.dtype)
+                stamp = _stamp(shard.file)
+                known = Mapped(str(shard.path), stamp, mapped, values, shard.offsets, set())
+            self._maps[number] = known
+        return known
 
     def write(
         self,
@@ -377,6 +396,30 @@ class Shard(NamedTuple):
     offsets: Index
 
 
+class Mapped(NamedTuple):
+    """A shard in memory: its values, where its chunks begin in bytes, and which file it is."""
+
+    path: str
+    stamp: tuple[int, int] | None
+    memory: mmap.mmap
+    values: NDArray[np.float32]
+    offsets: Index
+    asked: set[int]
+
+    def ask(self, column: int, nbytes: int) -> None:
+        """Tell the disk once that the chunks of a column will be read, each of so many bytes.
+
+        Page by page it would read four times as much of 100,000 samples, in four times the time.
+        """
+        if column not in self.asked:
+            self.asked.add(column)
+            for offset in self.offsets[:, column].tolist():
+                begin = offset // _PAGE * _PAGE
+                if offset != ABSENT and offset + nbytes <= len(self.memory):
+                    with suppress(OSError):
+                        self.memory.madvise(mmap.MADV_WILLNEED, begin, offset + nbytes - begin)
+
+
 class Memory(NamedTuple):
     """Memory that pieces are read to.
 
@@ -545,6 +588,15 @@ def _write_all(file: int, values: NDArray[np.uint8], crc: int = 0) -> int:
 
 def _unreadable(path: Path, error: OSError) -> StoreError:
     return StoreError(f"{path}: cannot be read: {error.strerror}. Mend that and run again.")
+
+
+def _stamp(file: str | int) -> tuple[int, int] | None:
+    """Return what tells a file from the one that takes its place, None where there is none."""
+    try:
+        found = os.stat(file)  # noqa: PTH116  (also of an open one)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size
 
 
 def damaged(path: Place) -> StoreError:

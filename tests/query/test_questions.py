@@ -13,6 +13,7 @@ from dglzarr.query import open_study
 from dglzarr.query.asked import Asked, answer
 from dglzarr.query.genes import GeneNames
 from dglzarr.sources.aliases import read_aliases
+from dglzarr.storage.rows import Rows
 from dglzarr.storage.schemas import EXPRESSION, NORMALIZED
 from tests.builders import (
     no_computing,
@@ -411,3 +412,25 @@ def test_by__numbers_stand_in_their_order(example_study):
     study["samples"].dataset = study["samples"].to_dataset().assign(cluster=clusters)
     for answered in (study.dgl.by("cluster").sizes(), study.dgl.by("cluster").gene("SIM1")):
         assert answered["group"].values.tolist() == list(range(12))  # as text 10 goes before 2
+
+
+# ---------------------------------------------------------------- what is read
+
+
+@pytest.mark.parametrize("names", [["SIM1"], ["SIM9", "SIM2"]])
+def test_questions__of_a_few_genes_no_others_are_read(tree, ask, names, monkeypatch):
+    """A list of genes is nothing that Dask asks a store for: it read all, 10 GB at paper's size."""
+    expected = tree["normalized"].expression.compute()
+    expected = expected[:, np.isin(expected.gene_symbol, names)].sortby("gene_symbol")
+    asked = []
+    take = Rows.take
+
+    def watched(self, index, genes=None):
+        asked.append(None if genes is None else genes.tolist())
+        return take(self, index, genes)
+
+    monkeypatch.setattr(Rows, "take", watched)
+    xr.testing.assert_equal(ask.expression(*names).compute().sortby("gene_symbol"), expected)
+    ask.by("tissue").gene(*names)
+    assert asked
+    assert [genes for genes in asked if genes is None or len(genes) > 1] == []

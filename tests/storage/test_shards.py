@@ -438,8 +438,12 @@ def test_open_matrix__none_for_a_remote_store():
 def test_matrix_column__as_zarr_has_it(tmp_path_factory, layout, data):
     uri, array = create(tmp_path_factory.mktemp("x"), **layout)
     write(open_matrix(uri, "expression"), values_of(layout["shape"]))
-    gene = data.draw(st.integers(0, layout["shape"][1] - 1))
-    np.testing.assert_array_equal(open_matrix(uri, "expression").column(gene), array[:, gene])
+    n_samples, n_genes = layout["shape"]
+    gene = data.draw(st.integers(0, n_genes - 1))
+    rows = slice(*sorted(data.draw(st.tuples(*[st.integers(0, n_samples)] * 2))))
+    matrix = open_matrix(uri, "expression")
+    np.testing.assert_array_equal(matrix.column(gene), array[:, gene])
+    np.testing.assert_array_equal(matrix.column(gene, rows), array[rows, gene])
 
 
 def test_matrix_column__chunks_that_zarr_left_out_are_missing_values(tmp_path):
@@ -449,6 +453,21 @@ def test_matrix_column__chunks_that_zarr_left_out_are_missing_values(tmp_path):
     array[66, 8] = 3
     for gene in (0, 8, 20, 22):
         np.testing.assert_array_equal(open_matrix(uri, "expression").column(gene), array[:, gene])
+
+
+def test_matrix_column__a_shard_that_takes_anothers_place_is_seen(tmp_path):
+    uri, _ = create(tmp_path, shape=(32, 23))
+    matrix, other = open_matrix(uri, "expression"), open_matrix(uri, "expression")
+    for value in (1, 2):
+        other.write(0, [np.full((32, 23), value)])
+        assert (matrix.column(3) == value).all()
+    path = Path(uri, "expression", "c", "0", "0")
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(StoreError, match=r"expression/c/0/0"):
+        matrix.column(3)
+    path.unlink()
+    with pytest.raises(StoreError, match=r"region 0 of 'expression' is missing"):
+        matrix.column(3)
 
 
 def test_matrix_column__missing_shard_and_chunk_beyond_the_end(tmp_path):
@@ -483,6 +502,9 @@ def test_rows_column__of_all_segments_compressed_or_not(tmp_path, options):
         values.append(values_of(array.shape, seed=part))
         array[...] = values[-1]
         uris.append(uri)
-    np.testing.assert_array_equal(Rows(uris).column(22), np.concatenate(values)[:, 22])
+    both, genes = np.concatenate(values), np.array([22, 3])
+    np.testing.assert_array_equal(Rows(uris).column(22), both[:, 22])
+    for rows in (np.arange(61), np.arange(28, 33), np.arange(40, 50), np.array([2, 40])):
+        np.testing.assert_array_equal(Rows(uris).take(rows, genes), both[np.ix_(rows, genes)])
     with pytest.raises(AssertionError, match="gene out of range"):
         Rows(uris).column(23)
