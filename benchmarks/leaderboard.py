@@ -9,12 +9,13 @@ size measures; of random panels each gene counts in those that do not measure it
 error of each selector, its difference to the mean of random panels with a 95 % interval over
 series, and the seconds and memory of selecting the largest panel; then what true scores gain over
 permuted ones. Draws the differences. Rivals of other packages run in a Python of their own
-(``--rivals``, see benchmarks/rivals.py). Panels are kept in the root, so that a killed run goes on,
-and a panel that is not there is no row.
+(``--rivals``, see benchmarks/rivals.py). Panels and their errors are kept in the root, so that a
+killed run goes on; a panel that is not there is no row.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -128,17 +129,19 @@ class Maker:
     def __init__(self, fold: Plan, sizes: Sequence[int], networks: Mapping[str, Any]) -> None:
         self._fold, self._sizes, self._networks = fold, sizes, networks
         self.uris = fold.uri("normalized"), fold.uri("samples")
-        self._kept = Path(fold.study.root, "panels")
+        self.kept = Path(fold.study.root, "panels")
         nothing = np.full(read_array(self.uris[1], "gene_std").size, np.nan)
         self.sketch = sketch_training(*self.uris, nothing, seed=0)
 
     def panels(self, name: str, rivals: str) -> list[dict[str, Any]]:
         """Return the panels of a way: of each its genes by size, seconds and MB; or none."""
-        kept = self._kept / f"{name}-{self._sizes[-1]}.json"
+        kept = self.kept / f"{name}-{self._sizes[-1]}.json"
         if not kept.exists():
             made = list(self._made(WAYS[name], rivals))
             if not made:
                 return []
+            for size in self._sizes:
+                self.kept.joinpath(f"{name}-{size}.npy").unlink(missing_ok=True)
             put(str(kept), json.dumps(made).encode())
         found: list[dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8"))
         return found
@@ -181,7 +184,7 @@ class Maker:
 
     def _penalties(self) -> tuple[Sequence[Stretch], tuple[float, float]]:
         """Return the penalties of greedy panels, chosen on inner folds, and the seconds and MB."""
-        kept = self._kept / f"penalties-{self._sizes[-1]}.json"
+        kept = self.kept / f"penalties-{self._sizes[-1]}.json"
         if not kept.exists():
             before, start = reset_peak(), time.perf_counter()
             free, n = Rules([], []), self._sizes[-1]
@@ -284,59 +287,82 @@ def pivoted(sketch: GeneSketch, n: int) -> Index:
 # ---------------------------------------------------------------- errors
 
 
+class Errors:
+    """Absolute errors of a fold's panels, (sample, judged gene), kept beside the panels."""
+
+    def __init__(self, maker: Maker, n_random: int) -> None:
+        self.fold = read_fold(*maker.uris)
+        varying = np.flatnonzero(self.fold.varies)
+        some = np.random.default_rng(0).permutation(varying)[:N_JUDGED]
+        self.judge = Judge(self.fold, ALPHAS, np.sort(some))
+        self._draws = [np.random.default_rng([0, i]).permutation(varying) for i in range(n_random)]
+        self._kept = maker.kept
+
+    def of(self, name: str, size: int, panels: Sequence[Index]) -> NDArray[np.float32]:
+        """Return the mean errors of some panels."""
+        return self._made(f"{name}-{size}", lambda: self._mean(panels))
+
+    def by_chance(self, size: int) -> NDArray[np.float32]:
+        """Return those of random panels: gene by gene of those that do not measure it, or NaN."""
+        return self._made(f"{len(self._draws)} random-{size}", lambda: self._of_random(size))
+
+    def _mean(self, panels: Sequence[Index]) -> NDArray[np.float32]:
+        return np.asarray(np.mean([self.judge.errors(genes) for genes in panels], axis=0))
+
+    def _of_random(self, size: int) -> NDArray[np.float32]:
+        total = np.zeros((len(self.fold.held), self.judge.genes.size))
+        n = np.zeros(self.judge.genes.size)
+        for draw in self._draws:
+            is_free = ~measures(self.judge, self.fold, draw[:size])
+            total += self.judge.errors(draw[:size]) * is_free
+            n += is_free
+        return np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
+
+    def _made(self, name: str, work: Callable[[], NDArray[Any]]) -> NDArray[np.float32]:
+        path = self._kept / f"{name}.npy"
+        if not path.exists():
+            with io.BytesIO() as file:
+                np.save(file, work().astype(np.float32))
+                put(str(path), file.getvalue())
+            say(f"  judged {name}")
+        return np.asarray(np.load(path))
+
+
 def judge(
     maker: Maker, names: Sequence[str], sizes: Sequence[int], n_random: int, rivals: str
 ) -> dict[str, Any]:
     """Return the mean errors of a fold's samples, (sample,), by way and size; and what it took.
 
-    Of a size the targets are the drawn genes that no way's panel measures, the same for all; the
-    error of random panels is, gene by gene, the mean over those that do not measure it.
+    Of a size the targets are the drawn genes that no way's panel measures, the same for all.
     """
-    fold = read_fold(*maker.uris)
-    varying = np.flatnonzero(fold.varies)
-    some = np.random.default_rng(0).permutation(varying)[:N_JUDGED]
-    judged = Judge(fold, ALPHAS, np.sort(some))
+    errors = Errors(maker, n_random)
+    fold, judged = errors.fold, errors.judge
     made = {name: maker.panels(name, rivals) for name in names}
-    draws = [np.random.default_rng([0, i]).permutation(varying) for i in range(n_random)]
     found: dict[str, Any] = {"series": [str(s) for s in fold.series], "targets": []}
     for size in sizes:
         panels = {
             name: [np.array(one["panels"][str(size)]) for one in of if str(size) in one["panels"]]
             for name, of in made.items()
         }
-        every = [genes for of in panels.values() for genes in of]
-        chance, is_known = _by_chance(judged, fold, [draw[:size] for draw in draws])
-        is_target = is_known & ~_measures(judged, fold, np.concatenate(every))
+        chance = errors.by_chance(size)
+        is_target = ~np.isnan(chance[0])
+        is_target &= ~measures(
+            judged, fold, np.concatenate([p for of in panels.values() for p in of])
+        )
         found["targets"].append(int(is_target.sum()))
         found[f"random/{size}"] = chance[:, is_target].mean(axis=1).tolist()
-        found[f"mean/{size}"] = np.abs(fold.held[:, judged.genes[is_target]]).mean(axis=1).tolist()
-        for name, of in panels.items():
-            errors = [judged.errors(genes)[:, is_target].mean(axis=1) for genes in of]
-            if errors:
-                found[f"{name}/{size}"] = np.mean(errors, axis=0).tolist()
-        say(f"  judged panels of {size}")
-    for name, of in made.items():
-        if of:
-            found[f"{name}/cost"] = [float(np.mean([o[k] for o in of])) for k in ("seconds", "mb")]
+        truth = fold.held[:, judged.genes[is_target]]
+        found[f"mean/{size}"] = np.abs(truth).mean(axis=1).tolist()
+        for name in (name for name, of in panels.items() if of):
+            one = errors.of(name, size, panels[name])
+            found[f"{name}/{size}"] = one[:, is_target].mean(axis=1).tolist()
+    for name in (name for name, of in made.items() if of):
+        costs = [[one[k] for k in ("seconds", "mb")] for one in made[name]]
+        found[f"{name}/cost"] = np.mean(costs, axis=0).tolist()
     return found
 
 
-def _by_chance(
-    judged: Judge, fold: Fold, panels: Sequence[Index]
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return the mean errors (sample, judged gene) of the panels that do not measure a gene.
-
-    And of which genes there are any such panels.
-    """
-    total, n = np.zeros((len(fold.held), judged.genes.size)), np.zeros(judged.genes.size)
-    for panel in panels:
-        is_free = ~_measures(judged, fold, panel)
-        total += judged.errors(panel) * is_free
-        n += is_free
-    return total / np.maximum(n, 1), n > 0
-
-
-def _measures(judged: Judge, fold: Fold, panel: Index) -> NDArray[np.bool_]:
+def measures(judged: Judge, fold: Fold, panel: Index) -> NDArray[np.bool_]:
     """Return which judged genes some genes measure, also by another probe."""
     measured = set(fold.keys[panel])
     return np.array([key in measured for key in fold.keys[judged.genes]])
