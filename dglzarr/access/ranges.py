@@ -94,6 +94,7 @@ class Ranged(io.RawIOBase):
 
     def save(self, wanted: Sequence[tuple[int, int]], folder: Path, *, at_once: int) -> None:
         """Write stretches to files of a folder, named by their bounds; those there are kept."""
+        self._blocks.clear()  # what was read to know what is wanted
         todo = [one for one in wanted if not _place(folder, one).exists()]
         self._on_bytes(0, sum(stop - start for start, stop in todo))
         with ThreadPoolExecutor(at_once) as pool:

@@ -5,7 +5,6 @@ What is read of it: labels, and the chunks of values that hold these samples, as
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -13,7 +12,6 @@ import h5py
 import numpy as np
 
 from dglzarr.errors import SourceError
-from dglzarr.sources.base import Reading
 from dglzarr.sources.chosen import choose_samples
 from dglzarr.sources.chunked import Chunked
 from dglzarr.sources.compendia import EXPRESSION, archs4_fields, archs4_source, is_archs4
@@ -24,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
+
+    from dglzarr.sources.base import Reading
 
 _CHUNK = (4096, 64)
 _AT_ONCE = 256
@@ -155,9 +155,3 @@ class Part:
             for start in range(0, self.rows.size, _AT_ONCE):
                 rows = self.rows[start : start + _AT_ONCE]
                 matrix[:, start : start + rows.size] = values.pick(rows).T
-
-
-def chosen_of(reading: Reading) -> Reading:
-    """Return what of a reading chooses samples."""
-    kept = ("only_series", "only_matching", "only_samples", "max_single_cell")
-    return replace(Reading(), **{name: getattr(reading, name) for name in kept})

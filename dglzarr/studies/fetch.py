@@ -25,7 +25,6 @@ from dglzarr.access.lock import Entry, read_lock, record
 from dglzarr.errors import ConfigError, DglzarrError, SourceError
 from dglzarr.settings import build_settings
 from dglzarr.sources.geo import read_series_labels
-from dglzarr.sources.part import chosen_of
 from dglzarr.sources.text import TextStream
 from dglzarr.storage.files import file_sha256, tag, told, whole
 from dglzarr.studies.part import fetch_part
@@ -139,12 +138,12 @@ def _wanted_of(place: str, source: SourceSettings) -> Iterator[Wanted]:
 
 def _chosen(place: str, source: SourceSettings) -> str:
     """Return what stands for a choice of samples: another one is fetched anew."""
-    reading = chosen_of(source.reading())
     listed = ""
-    if reading.only_samples:
-        with told(reading.only_samples, "read", remedy=f"Correct {place}.only_samples."):
-            listed = file_sha256(reading.only_samples)
-    return tag(repr((replace(reading, only_samples=None), listed)).encode())[:12]
+    if source.only_samples:
+        with told(source.only_samples, "read", remedy=f"Correct {place}.only_samples."):
+            listed = file_sha256(source.only_samples)
+    chosen = (source.only_series or (), source.only_matching, source.max_single_cell, listed)
+    return tag(repr(chosen).encode())[:12]
 
 
 def _accessions(place: str, given: Sequence[str]) -> Iterator[str]:

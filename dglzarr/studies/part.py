@@ -15,6 +15,7 @@ from dglzarr.access.download import Fetched
 from dglzarr.access.fetch import entry_of
 from dglzarr.access.http import RefusedError
 from dglzarr.access.ranges import Stretches, stretches
+from dglzarr.errors import SourceError
 from dglzarr.sources.hdf5 import told
 from dglzarr.sources.part import Part
 from dglzarr.storage.files import file_sha256, put
@@ -57,13 +58,21 @@ def fetch_part(fetcher: Fetcher, source: str, uri: str, reading: Reading) -> tup
         ranged = fetcher.ranged(address)
         _keep_only(ranged, place)
         packed, made = place / "packed", place / "made"
-        with ranged.telling(), told(Path(name), "a complete HDF5 file"), h5py.File(ranged) as file:
-            part = Part(name, file, reading)
-            asked = stretches((chunk.offset, chunk.nbytes) for chunk in part.chunks)
-            _check_space(place, 2 * sum(stop - start for start, stop in asked) + part.nbytes)
-            ranged.save(asked, place, at_once=fetcher.options.at_once)
-            part.pack(Stretches(place, asked), packed)
-        part.write(packed, made)
+        try:
+            with (
+                ranged.telling(),
+                told(Path(name), "a complete HDF5 file"),
+                h5py.File(ranged) as file,
+            ):
+                part = Part(name, file, reading)
+                asked = stretches((chunk.offset, chunk.nbytes) for chunk in part.chunks)
+                _check_space(place, 2 * sum(stop - start for start, stop in asked) + part.nbytes)
+                ranged.save(asked, place, at_once=fetcher.options.at_once)
+                part.pack(Stretches(place, asked), packed)
+            part.write(packed, made)
+        except SourceError:  # what came is no use
+            fetcher.cache.forget(place)
+            raise
         sha256, size = file_sha256(str(made)), made.stat().st_size
         path = fetcher.cache.take(made, sha256, name)
         fetcher.cache.forget(place)

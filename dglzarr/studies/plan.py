@@ -589,7 +589,7 @@ def _get_sources(settings: Settings, left_out: Collection[str], run: Run, *, is_
 
         def read(one: Wanted, files: Sequence[Found]) -> None:
             read_now = [_source_file(study, one.settings, file) for file in files]
-            is_apart = others.isdisjoint(file.name for file in read_now)
+            is_apart = {*others, *left_out}.isdisjoint(file.name for file in read_now)
             if is_read and is_apart and one.settings.uri is None:  # an address may give any name
                 for file in read_now:
                     landing.read(file)

@@ -238,6 +238,14 @@ def test_by_ranges__another_file_and_samples_that_are_not_there(place, mirror):
     write_archs4(served, chunks=None)
     outcome = only(fetch(write(place, mirror)))
     assert "expected values in chunks to read by ranges, got one piece" in outcome.told
+    damaged = bytearray(write_archs4(served).read_bytes())
+    with h5py.File(served) as file:
+        chunk = file["data/expression"].id.get_chunk_info_by_coord((0, 32))
+    damaged[chunk.byte_offset + 100 : chunk.byte_offset + 4000] = bytes(3900)
+    served.write_bytes(damaged)
+    outcome = only(fetch(write(place, mirror)))
+    assert "expected a readable matrix, got a damaged one" in outcome.told
+    assert not list((place / "cache").rglob("*-*")), "what is damaged is not kept"
 
 
 @pytest.mark.slow
