@@ -19,7 +19,7 @@ from tests.browser import chromium, screen
 from tests.serve.studies import get_json, serving
 
 PICTURES = Path(__file__).with_name("pictures")
-SHOWN = ("gene", "report")
+SHOWN = ("gene",)
 HEIGHT = 900
 
 

@@ -33,9 +33,10 @@ WANTED = (
 )  # fmt: skip
 """Symbols of genes that people ask for."""
 
-_REAL = ("GSE3726", "GSE6481", "GSE1751", "GSE781", "GSE3585")
+_REAL = ("GSE3726", "GSE1751", "GSE781", "GSE3585")
 _REAL_SETTINGS = """\
 root = "real"
+seed = 4
 [[sources]]
 uri = "*_expr.tsv"
 sample_sheet = "{stem}_samples.tsv"
@@ -54,7 +55,7 @@ def write_example(folder: str | Path) -> str:
 
 
 def write_real_example(folder: str | Path, data: Path) -> str:
-    """Return the root of a finished study of real series, some 260 samples x 900 probes.
+    """Return the root of a finished study of real series, 164 samples x some 900 probes.
 
     Parameters
     ----------

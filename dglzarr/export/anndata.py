@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+import pandas as pd
 
 from dglzarr.export.selected import stored_name
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pandas as pd
     from numpy.typing import NDArray
 
     from dglzarr.export.selected import Selected
@@ -73,9 +73,8 @@ def _write_frame(file: h5py.File, name: str, frame: pd.DataFrame) -> None:
 
 def _write_text(group: h5py.Group, name: str, values: NDArray[Any]) -> None:
     """Write text as categories, '' as missing; as text where most values differ."""
-    texts = values.astype(str)
-    known, codes = np.unique(texts, return_inverse=True)
-    if known.size > max(2, texts.size // 2):
+    codes, known = pd.factorize(values, sort=True)
+    if known.size > max(2, values.size // 2):
         _write_array(group, name, values)
         return
     if known.size and known[0] == "":
@@ -84,7 +83,7 @@ def _write_text(group: h5py.Group, name: str, values: NDArray[Any]) -> None:
     _mark(part, "categorical", "0.2.0")
     part.attrs["ordered"] = False
     _write_array(part, "codes", codes.astype(np.min_scalar_type(-known.size - 1)))
-    _write_array(part, "categories", known.astype(object))
+    _write_array(part, "categories", known)
 
 
 def _write_array(group: h5py.Group, name: str, values: NDArray[Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -78,22 +79,37 @@ class Selected:
     def blocks(self, *, limit_nbytes: int = ROWS_NBYTES) -> Iterator[Block]:
         """Yield consecutive samples and their values (sample, gene), whole chunks of samples.
 
-        Values may stand in the memory of those before.
+        Values stand in memory that is used again after the next block; that one is read while this
+        one is worked on.
         """
         n_samples, n_genes = self.shape
-        is_whole = n_genes == self.rows.shape[1] and bool((np.diff(self.places) == 1).all())
         windows = -(-n_samples // CHUNK_SAMPLES)
-        memory = np.empty((0, n_genes), self.rows.dtype)
-        for some in iter_slices(windows, 4 * CHUNK_SAMPLES * n_genes, limit_nbytes=limit_nbytes):
-            part = slice(some.start * CHUNK_SAMPLES, min(some.stop * CHUNK_SAMPLES, n_samples))
-            index = np.arange(part.start, part.stop)
-            if is_whole:
-                if len(memory) < index.size:
-                    memory = np.empty((index.size, n_genes), self.rows.dtype)
-                yield part, self.rows.read_into(index, memory[: index.size])
-            else:
-                yield part, self.rows.take(index, self.places)
-            self.on_progress(part.stop, n_samples)
+        parts = [
+            slice(some.start * CHUNK_SAMPLES, min(some.stop * CHUNK_SAMPLES, n_samples))
+            for some in iter_slices(windows, 4 * CHUNK_SAMPLES * n_genes, limit_nbytes=limit_nbytes)
+        ]
+        most = max(part.stop - part.start for part in parts)
+        memories = [np.empty((most, n_genes), self.rows.dtype) for _ in parts[:2]]
+        with ThreadPoolExecutor(1) as thread:
+            coming = (
+                thread.submit(self._read, part, memories[i % 2]) for i, part in enumerate(parts)
+            )
+            reading = next(coming)
+            for part in parts:
+                values, following = reading.result(), next(coming, None)
+                yield part, values
+                self.on_progress(part.stop, n_samples)
+                reading = following or reading
+
+    def _read(self, part: slice, memory: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the values of consecutive samples, of all genes in some memory."""
+        index = np.arange(part.start, part.stop)
+        is_whole = len(self.places) == self.rows.shape[1] and bool(
+            (np.diff(self.places) == 1).all()
+        )
+        if is_whole:
+            return self.rows.read_into(index, memory[: index.size])
+        return self.rows.take(index, self.places)
 
     def gene_blocks(self, *, limit_nbytes: int = COLUMNS_NBYTES) -> Iterator[Block]:
         """Yield consecutive genes and their values (sample, gene), of all samples."""

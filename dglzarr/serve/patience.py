@@ -26,42 +26,44 @@ class Patience(H11Protocol):
     ask_seconds = 15.0
     take_seconds = 60.0
 
-    _silence: asyncio.TimerHandle | None = None
+    _asking: asyncio.TimerHandle | None = None
+    _taking: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first question."""
         super().connection_made(transport)
-        self._wait(self.ask_seconds)
+        self._asking = self._ends_in(self.ask_seconds)
 
     def data_received(self, data: bytes) -> None:
         """Wait no more once a question is there, but for the rest of one."""
         super().data_received(data)
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and not cycle.response_complete:
-            self._forget()
-        elif self._silence is None:
-            self._wait(self.ask_seconds)
+            _cancel(self._asking)
+            self._asking = None
+        elif self._asking is None:
+            self._asking = self._ends_in(self.ask_seconds)
 
     def pause_writing(self) -> None:
         """Wait for a client that is behind."""
         super().pause_writing()
-        self._forget()
-        self._wait(self.take_seconds)
+        self._taking = self._ends_in(self.take_seconds)
 
     def resume_writing(self) -> None:
         """Wait no more."""
         super().resume_writing()
-        self._forget()
+        _cancel(self._taking)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
-        self._forget()
+        _cancel(self._asking)
+        _cancel(self._taking)
         super().connection_lost(exc)
 
-    def _wait(self, seconds: float) -> None:
-        self._silence = self.loop.call_later(seconds, self.transport.abort)
+    def _ends_in(self, seconds: float) -> asyncio.TimerHandle:
+        return self.loop.call_later(seconds, self.transport.abort)
 
-    def _forget(self) -> None:
-        if self._silence is not None:
-            self._silence.cancel()
-            self._silence = None
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
