@@ -21,7 +21,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo explore parts test check lint measure mutants kills damage fuzz release-check real grow fetch-demo compare leaderboard docs docs-site pictures bench bench-full
+.PHONY: help demo explore parts test check lint measure mutants kills chaos week damage fuzz release-check real grow fetch-demo compare leaderboard docs docs-site pictures bench bench-full
 
 help:  ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -58,6 +58,12 @@ mutants: $(READY)  ## seed faults into kernels/ and store.py; each must turn a t
 
 kills: $(READY)  ## kill -9 workers, scheduler and runs at 20 moments; the results must be the same
 	$(RUN) tests/kills.py --trials 20
+
+chaos: $(READY)  ## 300 kills and other faults in every stage, on disk, cluster and bucket; half an hour
+	$(RUN) tests/chaos.py --faults 300
+
+week: $(READY)  ## a week of the nightly job in fast motion: files, faults, an upgrade; ten minutes
+	$(RUN) tests/week.py
 
 damage: $(READY)  ## damage every object of a small study in five ways; verify must find all
 	$(RUN) tests/damage.py

@@ -1259,7 +1259,9 @@ def guarded(call: Callable[[], object]) -> int:
         return _complain(error, 2)
     except (DglzarrError, OSError) as error:
         return _complain(error, 1)
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "can't start new thread" not in str(error):
+            raise
         return _complain(DglzarrError(f"dglzarr: {NO_MEMORY}"), 1)
     return 0
 

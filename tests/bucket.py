@@ -64,9 +64,9 @@ class Proxy:
     S3's, a number of seconds to wait, or "cut" to end an answer half-way.
     """
 
-    def __init__(self, endpoint):
+    def __init__(self, endpoint, port=0):
         self.endpoint, self.spoil, self.n_requests = endpoint, lambda *_: None, 0
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self._server.daemon_threads = True
         self.address = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()

@@ -303,7 +303,7 @@ def compare(root: Path, reference: Path, *, values_only: Sequence[str] = ()) -> 
         if not values_only:
             if digests(ours) != digests(theirs):
                 return f"{name}: other objects"
-            if metadata(ours, root) != metadata(theirs, reference):
+            if metadata(ours, str(root)) != metadata(theirs, str(reference)):
                 return f"{name}: other metadata"
         found, wanted = (dict(zarr.open_group(str(s), mode="r").arrays()) for s in (ours, theirs))
         if set(found) != set(wanted):
@@ -317,11 +317,13 @@ def compare(root: Path, reference: Path, *, values_only: Sequence[str] = ()) -> 
     return f"left behind: {left[0]}" if left else ""
 
 
-def metadata(store: Path, root: Path) -> dict[str, Any]:
-    """Return every zarr.json of a store, without its root, names and time."""
+def metadata(store: Path, *folders: str) -> dict[str, Any]:
+    """Return every zarr.json of a store, without the folders that it names, names and time."""
     found = {}
     for path in sorted(store.rglob("zarr.json")):
-        text = path.read_text().replace(str(root), "")
+        text = path.read_text()
+        for folder in folders:
+            text = text.replace(folder, "")
         named = r'(\\*"(?:store_id|created|digest)\\*": \\*")[^"\\]*'  # also in attributes, as text
         content = json.loads(re.sub(named, r"\1", text))
         found[str(path.relative_to(store))] = content
@@ -422,17 +424,18 @@ def main() -> int:
             shard: len(undisturbed(reference, source, shard=shard, n_workers=2))
             for shard, reference in references.items()
         }
-        _say(HEADER)
+        say(HEADER)
         equal = 0
         for i, kill in enumerate(draw(asked.trials, n_lines, seed=asked.seed)):
             found = trial(folder / f"trial-{i}", source, kill, reference=references[kill.shard])
             equal += not found.difference
-            _say(found.row() + (f"  | {found.said}" if found.said else ""))
-    _say(f"{equal} of {asked.trials} trials end with the objects of the undisturbed run")
+            say(found.row() + (f"  | {found.said}" if found.said else ""))
+    say(f"{equal} of {asked.trials} trials end with the objects of the undisturbed run")
     return int(equal < asked.trials)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Print a line at once."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

@@ -11,18 +11,22 @@ from __future__ import annotations
 import io
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from dglzarr.errors import BucketError, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 SCHEMES = ("s3", "gs", "az")
 """Amazon's and whatever speaks its protocol, Google's, Azure's."""
@@ -31,6 +35,7 @@ _RETRIES = 5
 _SECONDS_OF_RETRIES = 60
 _SECONDS_OF_REQUEST = 60
 _SECONDS_TO_CONNECT = 5
+_N_AT_ONCE = 8
 _PIECE_NBYTES = 2**22
 _METADATA_SERVERS = ("169.254.169.254", "metadata.google.internal")
 _TOLD = (
@@ -103,6 +108,20 @@ class Bucket:
     def cat_file(self, key: str) -> bytes:
         """Return an object."""
         return self.get(key).content
+
+    def cat(self, keys: Sequence[str], *, on_error: str = "raise") -> dict[str, bytes]:
+        """Return several objects by their keys, without those that are gone where they may be."""
+
+        def got(key: str) -> bytes | None:
+            try:
+                return self.cat_file(key)
+            except FileNotFoundError:
+                if on_error == "raise":
+                    raise
+                return None
+
+        found = zip(keys, side_by_side(got, keys), strict=True)
+        return {key: content for key, content in found if content is not None}
 
     def put(
         self, key: str, content: bytes | Path, *, if_absent: bool = False, if_match: str = ""
@@ -214,19 +233,19 @@ class Bucket:
         """Remove an object, if it is there."""
         self._remove([key])
 
-    def rm(self, key: str, *, recursive: bool = False) -> None:
-        """Remove an object, or a folder with all in it."""
-        self._remove([key, *(self.find(key) if recursive else ())])
+    def rm(self, key: str | list[str], *, recursive: bool = False) -> None:
+        """Remove objects, or a folder with all in it."""
+        keys = [key] if isinstance(key, str) else key
+        self._remove([*keys, *(name for one in keys if recursive for name in self.find(one))])
 
     def _remove(self, keys: list[str]) -> None:
         import obstore  # noqa: PLC0415  (an extra)
 
-        with told_of(f"{self.address}/{keys[0]}"):
-            for key in keys:  # many at once are not taken by every server
-                try:
-                    obstore.delete(self._store, key)
-                except FileNotFoundError:
-                    continue
+        def remove(key: str) -> None:
+            with suppress(FileNotFoundError), told_of(f"{self.address}/{key}"):
+                obstore.delete(self._store, key)
+
+        side_by_side(remove, keys)  # many in one request are not taken by every server
 
     def copy(self, key: str, target: str) -> None:
         """Copy an object within the bucket, in place of what stands there."""
@@ -237,6 +256,12 @@ class Bucket:
 
     def invalidate_cache(self) -> None:
         """Do nothing: nothing is kept."""
+
+
+def side_by_side(call: Callable[[T], R], things: Sequence[T]) -> list[R]:
+    """Return what a call returns of each thing, in order; several are called at once."""
+    with ThreadPoolExecutor(_N_AT_ONCE) as threads:
+        return list(threads.map(call, things))
 
 
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:

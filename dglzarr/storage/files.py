@@ -23,7 +23,7 @@ import fsspec
 
 from dglzarr.errors import NO_MEMORY, DglzarrError, SourceError, StoreError
 from dglzarr.storage import lease
-from dglzarr.storage.buckets import Bucket, BucketPath, ChangedError, is_bucket, split
+from dglzarr.storage.buckets import Bucket, BucketPath, ChangedError, is_bucket, side_by_side, split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -126,6 +126,28 @@ def whole(place: str | Place, *, if_absent: bool = False) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged(uri: str) -> Iterator[str]:
+    """Yield where to write small objects of a folder: there, or of a bucket's in a local one first.
+
+    What is written there is put into the bucket when the block has ended, side by side, each whole;
+    so what says that all is there has to be put afterwards.
+    """
+    if not is_bucket(uri):
+        yield uri
+        return
+    with tempfile.TemporaryDirectory(prefix="dglzarr-") as folder:
+        yield folder
+        paths = [path for path in Path(folder).rglob("*") if path.is_file()]
+        bucket, key = open_filesystem(uri)
+
+        def put_one(path: Path) -> None:
+            lease.check(f"{uri}/")
+            bucket.put(f"{key}/{path.relative_to(folder)}", path)
+
+        side_by_side(put_one, paths)
 
 
 def sweep_place(place: str | Path) -> None:
@@ -237,17 +259,20 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
 def store_nbytes(uri: str) -> int:
     """Return the bytes that a store takes on disk."""
     filesystem, path = open_filesystem(uri)
-    return int(filesystem.du(path)) if filesystem.exists(path) else 0
+    return int(filesystem.du(path)) if is_bucket(uri) or filesystem.exists(path) else 0
 
 
 def has_other_files(filesystem: Any, path: str) -> bool:  # noqa: ANN401
     """Return whether a folder holds more than unfinished objects."""
-    names = filesystem.ls(path, detail=False) if filesystem.exists(path) else []
+    is_there = isinstance(filesystem, Bucket) or filesystem.exists(path)
+    names = filesystem.ls(path, detail=False) if is_there else []
     return any(not name.endswith(PARTIAL) for name in names)
 
 
 def sweep_partial_files(filesystem: Any, path: str) -> None:  # noqa: ANN401
-    """Remove what a killed writer left of an unfinished object."""
+    """Remove what a killed writer left of an unfinished object; a bucket has none."""
+    if isinstance(filesystem, Bucket):
+        return
     for name in filesystem.find(path):
         if name.endswith(PARTIAL):
             filesystem.rm_file(name)

@@ -2,8 +2,8 @@
 
 ``zarr.json`` of a finished store carries a digest of itself, the metadata of all arrays, and the
 digest of the record of all objects. So two files and the size of each object say what opening has
-to know; labels are one object each, decoded here as Zarr would. Stores that 0.1.0 wrote, and those
-that are not in a local folder, are left to Zarr.
+to know; labels are one object each, decoded here as Zarr would. Stores that 0.1.0 wrote are left to
+Zarr.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ import numpy as np
 from numcodecs import blosc, zstd
 from numcodecs.vlen import VLenUTF8
 
+from dglzarr.storage.buckets import is_bucket
+from dglzarr.storage.files import place_of, store_nbytes
 from dglzarr.storage.objects import (
     GROUP,
     RECORD,
     Object,
     Record,
     as_record,
+    changed,
     damaged,
+    list_objects,
     mismatch,
     read_group,
 )
@@ -82,6 +86,8 @@ class Finished(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Bytes on disk of a store that is whole."""
+        if is_bucket(self.uri):
+            return store_nbytes(self.uri)
         own = sum(Path(self.folder, name).stat().st_size for name in (GROUP, RECORD))
         return own + sum(found.nbytes for found in self.record.values())
 
@@ -101,10 +107,10 @@ def read_finished(uri: str) -> Finished | None:
         When the record of its objects is not as it was written.
     """
     folder = uri.removeprefix("file://")
-    if "://" in folder:
+    if "://" in folder and not is_bucket(folder):
         return None
     try:
-        written = Path(folder, GROUP).read_bytes()
+        written = place_of(folder, GROUP).read_bytes()
         attributes, content = read_group(written)
         arrays = content["consolidated_metadata"]["metadata"]
     except (OSError, ValueError, AttributeError, TypeError, KeyError):  # whoever opens it says why
@@ -112,7 +118,7 @@ def read_finished(uri: str) -> Finished | None:
     if not attributes.get("complete") or "objects_sha256" not in attributes:
         return None
     try:
-        written = Path(folder, RECORD).read_bytes()
+        written = place_of(folder, RECORD).read_bytes()
     except OSError as error:
         raise damaged(uri, f"{RECORD} is missing") from error
     record = as_record(uri, written, attributes["objects_sha256"])
@@ -122,6 +128,8 @@ def read_finished(uri: str) -> Finished | None:
 def is_whole(store: Finished) -> bool:
     """Return whether each object of a store is there and of its size."""
     folder = store.folder
+    if is_bucket(folder):
+        return not changed(store.record, list_objects(folder))
     try:
         return all(os.stat(f"{folder}/{n}").st_size == o.nbytes for n, o in store.record.items())  # noqa: PTH116
     except OSError:
@@ -150,7 +158,7 @@ def read_object(store: Finished, name: str) -> NDArray[Any]:
         value = found["fill_value"]
         return np.full(shape, math.nan if value == "NaN" else value, dtype)
     try:
-        written = Path(store.folder, place).read_bytes()
+        written = place_of(store.folder, place).read_bytes()
     except OSError as error:
         raise damaged(store.uri, f"{place} of {name!r} is missing") from error
     wanted, got = store.record[place], Object(len(written), google_crc32c.value(written))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dglzarr.storage import lease
-from dglzarr.storage.buckets import BucketPath, is_bucket
+from dglzarr.storage.buckets import BucketPath, is_bucket, side_by_side
 from dglzarr.storage.shards import ABSENT, CRC_NBYTES, Matrix, Shard, create, damaged, layout_of
 from dglzarr.storage.shards import open_matrix as open_local
 
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dglzarr.storage.shards import Index, Memory
-
-_N_THREADS = 8
 
 
 def open_matrix(uri: str, name: str, found: Mapping[str, Any] | None = None) -> Matrix | None:
@@ -102,8 +99,7 @@ class BucketMatrix(Matrix):
         if len(asked) == 1:
             self._read_shard(asked[0][0], asked[0][1], memory)
         elif asked:
-            with ThreadPoolExecutor(_N_THREADS) as threads:
-                list(threads.map(lambda one: self._read_shard(one[0], one[1], memory), asked))
+            side_by_side(lambda one: self._read_shard(one[0], one[1], memory), asked)
 
     def _read_shard(self, shard: Shard, pieces: Index, memory: Memory) -> None:
         starts, ends = pieces[:, 1], pieces[:, 1] + pieces[:, 3] * memory.nbytes

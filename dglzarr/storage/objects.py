@@ -18,7 +18,7 @@ from zarr.storage import LocalStore, WrapperStore
 
 from dglzarr.errors import StoreError
 from dglzarr.storage.bucket_zarr import open_zarr_store
-from dglzarr.storage.buckets import is_bucket
+from dglzarr.storage.buckets import is_bucket, side_by_side
 from dglzarr.storage.files import PARTIAL, open_filesystem, put, tag
 
 if TYPE_CHECKING:
@@ -114,11 +114,12 @@ def read_group(written: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     return attributes, content
 
 
-def set_attributes(uri: str, **changes: Any) -> None:  # noqa: ANN401
+def set_attributes(uri: str, arrays: Mapping[str, bytes] | None = None, **changes: Any) -> None:  # noqa: ANN401
     """Change attributes of a store, all or none of them.
 
     On disk they are numbers and text, which netCDF takes too: what is more is JSON in text. A
-    complete store has the metadata of its arrays here as well, so that Zarr reads them at once.
+    complete store has the metadata of its arrays here as well, so that Zarr reads them at once:
+    ``arrays``, which are read where they are not given.
     """
     filesystem, path = open_filesystem(uri)
     content = json.loads(filesystem.cat_file(f"{path}/{GROUP}"))
@@ -126,7 +127,9 @@ def set_attributes(uri: str, **changes: Any) -> None:  # noqa: ANN401
     content["attributes"] = {name: _as_plain(value) for name, value in attributes.items()}
     content.pop("consolidated_metadata", None)
     if attributes.get("complete"):
-        content["consolidated_metadata"] = _consolidated(uri)
+        known = as_arrays(array_metadata(uri) if arrays is None else arrays)
+        told = {"kind": "inline", "must_understand": False, "metadata": known}
+        content["consolidated_metadata"] = told
     put(f"{uri}/{GROUP}", seal(content))
 
 
@@ -154,12 +157,21 @@ def _as_plain(value: object) -> str | float | None:
     return value if isinstance(value, str | int | float) or value is None else json.dumps(value)
 
 
-def _consolidated(uri: str) -> dict[str, Any]:
-    """Return the metadata of all arrays as Zarr consolidates them."""
+def array_metadata(uri: str, found: Iterable[str] | None = None) -> dict[str, bytes]:
+    """Return the object that holds the metadata of each array of a store, complete or not.
+
+    ``found`` is the listing of the store's objects, where one is at hand.
+    """
     filesystem, path = open_filesystem(uri)
-    names = sorted(name for name in list_objects(uri) if name.endswith(f"/{GROUP}"))
-    arrays = {array_of(name): json.loads(filesystem.cat_file(f"{path}/{name}")) for name in names}
-    return {"kind": "inline", "must_understand": False, "metadata": arrays}
+    listed = list_objects(uri) if found is None else found
+    names = sorted(name for name in listed if name.endswith(f"/{GROUP}"))
+    written = filesystem.cat([f"{path}/{name}" for name in names]) if names else {}
+    return {name: written[f"{path}/{name}"] for name in names}
+
+
+def as_arrays(written: Mapping[str, bytes]) -> dict[str, Any]:
+    """Return the metadata of arrays by their names."""
+    return {array_of(name): json.loads(written[name]) for name in sorted(written)}
 
 
 # ---------------------------------------------------------------- the record
@@ -172,6 +184,20 @@ def measure(filesystem: Any, name: str) -> Object:  # noqa: ANN401
         while piece := file.read(_PIECE_NBYTES):
             crc, nbytes = google_crc32c.extend(crc, piece), nbytes + len(piece)
     return Object(nbytes, crc)
+
+
+def measured(uri: str, names: Iterable[str], known: Mapping[str, bytes] | None = None) -> Record:
+    """Return bytes and CRC-32C of several objects of a store, of which some are at hand."""
+    filesystem, path = open_filesystem(uri)
+    in_memory, several = known or {}, list(names)
+
+    def measured_one(name: str) -> Object:
+        if name in in_memory:
+            return Object(len(in_memory[name]), google_crc32c.value(in_memory[name]))
+        return measure(filesystem, f"{path}/{name}")
+
+    each = side_by_side if is_bucket(uri) else map
+    return dict(zip(several, each(measured_one, several), strict=True))
 
 
 def list_objects(uri: str) -> dict[str, int]:
@@ -192,8 +218,8 @@ def write_record(uri: str, record: Mapping[str, Object]) -> str:
     objects = {name: list(record[name]) for name in sorted(record)}
     content = {"zarr_format": 3, "node_type": "group", "attributes": {"objects": objects}}
     digest = put(f"{uri}/{RECORD}", json.dumps(content).encode())
-    for name in _parts(filesystem, path):
-        filesystem.rm_file(name)
+    if parts := _parts(filesystem, path):
+        filesystem.rm(parts)
     return digest
 
 
@@ -209,9 +235,10 @@ def known_so_far(uri: str) -> Record:
     known: Record = {}
     with suppress(OSError, ValueError, KeyError, TypeError):
         known |= _objects(filesystem.cat_file(f"{path}/{RECORD}"))
-    for name in _parts(filesystem, path):
-        with suppress(OSError, ValueError, TypeError):
-            known |= _as_record(json.loads(filesystem.cat_file(name)))
+    parts = _parts(filesystem, path)
+    for written in filesystem.cat(parts, on_error="omit").values() if parts else ():
+        with suppress(ValueError, TypeError):
+            known |= _as_record(json.loads(written))
     return known
 
 

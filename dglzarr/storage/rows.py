@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 
 from dglzarr.kernels.slices import iter_slices
+from dglzarr.storage.files import open_filesystem
 from dglzarr.storage.finished import is_one_object, read_finished, read_object
 from dglzarr.storage.matrices import open_matrix
-from dglzarr.storage.objects import open_checked, open_pinned
+from dglzarr.storage.objects import GROUP, open_checked, open_pinned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +39,7 @@ def read_array(uri: str, name: str) -> NDArray[Any]:
     found = read_finished(uri)
     if found is not None and name in found.arrays:
         return read_pinned(found, name)
-    return np.asarray(zarr.open_array(open_checked(uri), path=name, mode="r")[...])
+    return np.asarray(zarr.open_array(open_checked(uri), path=name, mode="r", zarr_format=3)[...])
 
 
 def read_pinned(store: Finished, name: str) -> NDArray[Any]:
@@ -51,21 +53,26 @@ def read_pinned(store: Finished, name: str) -> NDArray[Any]:
     if is_one_object(store, name):
         return read_object(store, name)
     opened = open_pinned(store.uri, store.record)
-    return np.asarray(zarr.open_array(opened, path=name, mode="r")[...])
+    return np.asarray(zarr.open_array(opened, path=name, mode="r", zarr_format=3)[...])
 
 
-def array_shape(uri: str, name: str) -> tuple[int, ...]:
-    """Return the shape of an array of a store, complete or not.
+def array_shape(uri: str, name: str, *, is_begun: bool = False) -> tuple[int, ...]:
+    """Return the shape of an array of a store, complete or not; ``is_begun``: known to be not.
 
     Raises
     ------
     StoreError
         When the store is complete and the array's metadata are not as they were written.
     """
-    found = read_finished(uri)
+    found = None if is_begun else read_finished(uri)
     if found is not None and name in found.arrays:
         return found.shape(name)
-    shape: tuple[int, ...] = zarr.open_array(open_checked(uri), path=name, mode="r").shape
+    if is_begun:
+        filesystem, path = open_filesystem(uri)
+        return tuple(json.loads(filesystem.cat_file(f"{path}/{name}/{GROUP}"))["shape"])
+    shape: tuple[int, ...] = zarr.open_array(
+        open_checked(uri), path=name, mode="r", zarr_format=3
+    ).shape
     return shape
 
 
@@ -162,7 +169,7 @@ class _Compressed:
     """A matrix that Zarr has to decode; rows are read as `Matrix` reads them."""
 
     def __init__(self, uri: str, name: str) -> None:
-        self._array: Any = zarr.open_array(open_checked(uri), path=name, mode="r")
+        self._array: Any = zarr.open_array(open_checked(uri), path=name, mode="r", zarr_format=3)
         self.shape, self.dtype = self._array.shape, self._array.dtype
 
     def take(

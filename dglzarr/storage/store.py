@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,7 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from dglzarr.errors import SchemaError, StoreError
+from dglzarr.storage.buckets import is_bucket
 from dglzarr.storage.claims import Claim, Difference, State, as_now, compare_lineages
 from dglzarr.storage.dataset import joined
 from dglzarr.storage.declare import CHUNK_SAMPLES, fill_value, layout, validate
@@ -33,17 +35,20 @@ from dglzarr.storage.files import (
     has_other_files,
     open_filesystem,
     put,
+    staged,
     store_nbytes,
     sweep_partial_files,
     told,
 )
-from dglzarr.storage.finished import is_whole, read_finished
+from dglzarr.storage.finished import Finished, is_whole, read_finished
 from dglzarr.storage.matrices import open_matrix
 from dglzarr.storage.objects import (
     GROUP,
     Object,
     Record,
+    array_metadata,
     array_of,
+    as_arrays,
     as_tables,
     changed,
     damaged,
@@ -51,6 +56,7 @@ from dglzarr.storage.objects import (
     known_so_far,
     list_objects,
     measure,
+    measured,
     mismatch,
     object_of,
     open_checked,
@@ -295,7 +301,22 @@ def create_store(
     lineage = {**claim.lineage, **_schema_of(chosen)}
     _clear(claim)
     with told(claim.uri, "created", remedy="Choose a writable root with free space."):
-        _write_metadata(claim.uri, chosen, arrays, lineage, region_length)
+        if is_bucket(claim.uri):  # killed before the rest is there, it is half-created
+            _put_begun(claim.uri, chosen.name)
+        with staged(claim.uri) as place:
+            _write_metadata(place, chosen, arrays, lineage, region_length)
+            if place != claim.uri:
+                group = Path(place, GROUP).read_bytes()
+                Path(place, GROUP).unlink()
+        if place != claim.uri:
+            put(f"{claim.uri}/{GROUP}", group)
+
+
+def _put_begun(uri: str, schema: str) -> None:
+    """Write the metadata of a store that is half-created, or half-removed."""
+    begun = {"dglzarr_schema": schema, "created": "", "complete": False}
+    nothing = {"zarr_format": 3, "node_type": "group", "attributes": begun}
+    put(f"{uri}/{GROUP}", json.dumps(nothing).encode())
 
 
 def _schema_of(spec: StoreSpec) -> dict[str, Any]:
@@ -361,9 +382,7 @@ def _remove_store(uri: str, filesystem: Any, path: str) -> None:  # noqa: ANN401
     """Remove a store or model; killed half-way it is half-created, not a folder of other files."""
     record = "zarr.json" if filesystem.exists(f"{path}/zarr.json") else BEGUN_FILE
     if record == "zarr.json":  # which need not be readable
-        begun = {"dglzarr_schema": "", "created": "", "complete": False}
-        nothing = {"zarr_format": 3, "node_type": "group", "attributes": begun}
-        put(f"{uri}/{record}", json.dumps(nothing).encode())
+        _put_begun(uri, "")
     else:
         nothing = {"dglzarr_schema": MODEL.name, "created": ""}
         put(f"{uri}/{BEGUN_FILE}", json.dumps(nothing).encode())
@@ -394,8 +413,7 @@ def _write_metadata(
         group[name][...] = _as_stored(values)  # type: ignore[index]
     coordinates = [a.name for a in spec.arrays if a.is_coord and a.dims != (a.name,)]
     attributes: dict[str, Any] = dict(lineage)
-    filesystem, path = open_filesystem(uri)
-    labels = {name: measure(filesystem, f"{path}/{name}") for name in list_objects(uri)}
+    labels = measured(uri, list_objects(uri))
     attributes |= {
         "objects_sha256": write_record(uri, labels),
         "coordinates": " ".join(coordinates),
@@ -453,19 +471,24 @@ def regions(uri: str) -> list[Region]:
     """Return the regions of a store, in order."""
     attributes = read_attributes(uri) or {}
     length, store_id = int(attributes["region_length"]), str(attributes["store_id"])
-    n_samples = array_shape(uri, "sample")[0]
+    n_samples = array_shape(uri, "sample", is_begun=not attributes["complete"])[0]
     starts = range(0, n_samples, length)
     return [Region(s, min(s + length, n_samples), i, store_id) for i, s in enumerate(starts)]
 
 
-def missing_regions(uri: str, found: Mapping[str, int] | None = None) -> list[Region]:
+def missing_regions(
+    uri: str, found: Mapping[str, int] | None = None, known: Record | None = None
+) -> list[Region]:
     """Return the regions for which an object of any region-written array is absent or cut.
 
-    ``found`` is the listing of the store's objects, where one is at hand.
+    ``found`` is the listing of the store's objects and ``known`` what is recorded of them, where
+    they are at hand.
     """
     attributes = read_attributes(uri) or {}
     spec, found = SPECS[attributes["dglzarr_schema"]], found or list_objects(uri)
-    known = (read_record(uri, attributes) or {}) if attributes["complete"] else known_so_far(uri)
+    if known is None:
+        is_done = attributes["complete"]
+        known = (read_record(uri, attributes) or {}) if is_done else known_so_far(uri)
 
     def is_whole(name: str) -> bool:
         return name in found and (name not in known or known[name].nbytes == found[name])
@@ -493,7 +516,7 @@ def write_region(
         When the region is not aligned with the store's shards, is another store's that stood
         there before, or the disk refuses.
     """
-    group = zarr.open_group(open_plain(uri, read_only=False), mode="r+")
+    group = zarr.open_group(open_plain(uri, read_only=False), mode="r+", zarr_format=3)
     if region.store_id not in ("", group.attrs["store_id"]):
         raise StoreError(
             f"{uri}: expected store {region.store_id}, got one that has replaced it. Another run "
@@ -595,29 +618,52 @@ def finish(
     SchemaError
         When the store does not match its spec.
     """
+    assert claim.state != "refused"
     uri = claim.uri
     attributes = read_attributes(uri) or {}
     spec = SPECS[attributes["dglzarr_schema"]]
-    if spec.region_arrays and (missing := missing_regions(uri)):
+    found, recorded = list_objects(uri), known_so_far(uri)
+    if spec.region_arrays and (missing := missing_regions(uri, found, recorded)):
         raise StoreError(
             f"{uri}: expected all regions, {len(missing)} are missing. Run the stage again."
         )
-    group = zarr.open_group(open_plain(uri, read_only=False), mode="r+")
-    sizes = {d: n for a in group.array_values() for d, n in zip(_dims(a), a.shape, strict=True)}
-    sizes |= _sizes(spec, arrays or {})
-    for name, values in (arrays or {}).items():
-        if name not in group:
-            _create_array(group, spec[name], sizes, None)
-        group[name][...] = _as_stored(np.asarray(values, dtype=_numpy_dtype(spec[name])))  # type: ignore[index]
-    validate(_lazy_dataset(uri), spec)
+    texts = array_metadata(uri, found)
+    recorded |= _write_merged(uri, spec, arrays or {}, texts)
     sweep_partial_files(*open_filesystem(uri))  # of a worker that died while others went on
+    record, known = _all_objects(uri, spec, recorded, texts), as_arrays(texts)
+    made = Finished(uri, attributes, known, record)
+    is_known = "coordinates" in attributes  # which 0.1.0 did not write
+    ds = joined([made], spec, in_regions=False) if is_known else None
+    validate(_lazy_dataset(uri) if ds is None else ds, spec)
     told_details = json.loads(json.dumps(dict(details or {}), default=float))
-    digest = write_record(uri, _all_objects(uri, spec, arrays or {}))
-    set_attributes(uri, complete=True, details=told_details, objects_sha256=digest)
-    return summarize(claim)
+    digest = write_record(uri, record)
+    set_attributes(uri, texts, complete=True, details=told_details, objects_sha256=digest)
+    seconds = time.monotonic() - claim.started
+    nbytes = store_nbytes(uri)
+    return StoreSummary(uri, spec.name, claim.state, made.sizes, seconds, nbytes, told_details)
 
 
-def _all_objects(uri: str, spec: StoreSpec, merged: Arrays) -> Record:
+def _write_merged(uri: str, spec: StoreSpec, arrays: Arrays, texts: dict[str, bytes]) -> Record:
+    """Write merged results of a store; return what their objects are, add their metadata."""
+    if not arrays:
+        return {}
+    dims = [zip(a["dimension_names"], a["shape"], strict=True) for a in as_arrays(texts).values()]
+    sizes = {dim: n for some in dims for dim, n in some} | _sizes(spec, arrays)
+    with staged(uri) as place:
+        mode: Any = "r+" if place == uri else "w"
+        group = zarr.open_group(open_plain(place, read_only=False), mode=mode, zarr_format=3)
+        for name, values in arrays.items():
+            if name not in group:
+                _create_array(group, spec[name], sizes, None)
+            group[name][...] = _as_stored(np.asarray(values, dtype=_numpy_dtype(spec[name])))  # type: ignore[index]
+        if place != uri:
+            Path(place, GROUP).unlink()
+        written = [name for name in list_objects(place) if array_of(name) in arrays]
+        texts |= array_metadata(place, written)
+        return measured(place, written)
+
+
+def _all_objects(uri: str, spec: StoreSpec, recorded: Record, texts: Mapping[str, bytes]) -> Record:
     """Return every object of a store: as it was recorded when written, else measured.
 
     Raises
@@ -625,23 +671,15 @@ def _all_objects(uri: str, spec: StoreSpec, merged: Arrays) -> Record:
     StoreError
         When a label is no longer as it was written.
     """
-    filesystem, path = open_filesystem(uri)
-    known, record = known_so_far(uri), {}
     labels = {array.name for array in spec.arrays if array.written == "create"}
-    for name, nbytes in list_objects(uri).items():
-        array, is_values = array_of(name), "/c/" in name
-        recorded = None if array in merged and is_values else known.get(name)
-        if recorded is None or recorded.nbytes != nbytes or array in labels:
-            record[name] = measure(filesystem, f"{path}/{name}")
-            if recorded not in (None, record[name]):
-                raise damaged(uri, mismatch(name, recorded, record[name]))
-        else:
-            record[name] = recorded
-    return record
-
-
-def _dims(array: Any) -> tuple[str, ...]:  # noqa: ANN401
-    return tuple(array.metadata.dimension_names)
+    found = list_objects(uri)
+    new = [n for n in found if n not in recorded or recorded[n].nbytes != found[n]]
+    asked = dict.fromkeys([*new, *(name for name in found if array_of(name) in labels)])
+    got = measured(uri, asked, texts)
+    for name in got:
+        if name in recorded and got[name] != recorded[name]:
+            raise damaged(uri, mismatch(name, recorded[name], got[name]))
+    return {name: got[name] if name in got else recorded[name] for name in found}
 
 
 def _numpy_dtype(array: ArraySpec) -> Any:  # noqa: ANN401
@@ -680,11 +718,10 @@ def _damage(uri: str) -> str:
         record = read_record(uri, attributes) or {}
     except StoreError as error:
         return str(error)
-    filesystem, path = open_filesystem(uri)
     fixed = _without_regions(spec, record)
     wrong = [*changed(fixed, list_objects(uri)).values()]
     if not wrong:
-        got = {name: measure(filesystem, f"{path}/{name}") for name in fixed}
+        got = measured(uri, fixed)
         wrong = [mismatch(n, fixed[n], got[n]) for n in fixed if got[n] != fixed[n]]
     return f"{uri}: is damaged: {wrong[0]}." if wrong else ""
 
@@ -898,7 +935,7 @@ def _check_attributes(
 
 
 def _lazy_dataset(uri: str) -> xr.Dataset:
-    ds: xr.Dataset = xr.open_zarr(open_checked(uri), consolidated=False, chunks=None)
+    ds: xr.Dataset = xr.open_zarr(open_checked(uri), consolidated=False, chunks=None, zarr_format=3)
     ds.attrs = as_tables(ds.attrs)
     return ds
 
@@ -918,7 +955,7 @@ def store_input(uri: str) -> dict[str, str]:
     """Return the lineage entry of a complete input: a store, or the folder of a model."""
     found = read_attributes(uri) or {}
     if found.get("dglzarr_schema") != MODEL.name:
-        found = checked_attributes(uri)
+        found = _check_attributes(uri, found or None, None)
     elif not found.get("complete"):
         raise StoreError(f"{uri}: expected a complete model, got a begun one. Train it again.")
     return {"uri": uri, "store_id": str(found["store_id"])}

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a run ends with one line and its exit status, and goes on when run again."""
+"""Ctrl-C, SIGTERM, no memory: a run ends with one line and its status; run again, it goes on."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
+from dglzarr.errors import NO_MEMORY
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
+_NO_MEMORY = f"dglzarr: {NO_MEMORY}\n".encode()
 SECONDS_TO_CLEAN_UP = 20.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -30,7 +33,8 @@ class Stopped(BaseException):
 def stoppable() -> Iterator[None]:
     """Raise `Stopped` where the first SIGINT or SIGTERM finds the main thread; ignore more of them.
 
-    From then on nothing is logged, and the process ends after some seconds whatever it is at.
+    From then on nothing is logged, and the process ends after some seconds whatever it is at. It
+    ends at once where memory ends in another thread: who waits for that one would wait for ever.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -49,12 +53,20 @@ def stoppable() -> Iterator[None]:
         late.start()
         raise Stopped(number)
 
+    def lost(args: threading.ExceptHookArgs) -> None:
+        if issubclass(args.exc_type, MemoryError):
+            os.write(2, _NO_MEMORY)
+            os._exit(1)
+        told(args)
+
+    told, threading.excepthook = threading.excepthook, lost
     before = {number: signal.signal(number, stop) for number in _SIGNALS}
     try:
         yield
     finally:
         if asked:  # whatever came of it on the way
             raise Stopped(asked[0]) from None
+        threading.excepthook = told
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -20,6 +20,7 @@ from dglzarr.storage.buckets import BucketPath, ChangedError, check_address
 from dglzarr.storage.files import place_of, put, tag, whole
 from dglzarr.storage.rows import Rows
 from dglzarr.storage.schemas import NORMALIZED
+from dglzarr.storage.store import is_complete, open_store
 from dglzarr.storage.study import create_study, locked, open_study, write_manifest
 from tests import bucket
 from tests.builders import write_matrix
@@ -134,6 +135,36 @@ def test_rows_and_columns_are_those_of_a_disk(root, tmp_path, rng):
     shard.unlink(missing_ok=True)
     with pytest.raises(StoreError, match="region 1 of 'expression' is missing"):
         Rows(f"{root}/m")[256:300]
+
+
+def test_a_store_takes_few_requests(proxy, root, rng):
+    """Two regions; its objects are put side by side, none is asked for twice without need."""
+    values = rng.normal(size=(32, 40)).astype(np.float32)
+    uri = write_matrix(f"{root}/m", NORMALIZED, values)
+    n_objects, made = len(place_of(uri).bucket.find(place_of(uri).key)), proxy.n_requests
+    assert made < 4 * n_objects
+    opened = open_store(uri, NORMALIZED)
+    assert opened["split"].dtype == np.int8
+    assert proxy.n_requests - made < 10
+    np.testing.assert_array_equal(opened["expression"].values, values)
+
+
+def test_a_store_whose_creation_was_cut_off_is_made_anew(proxy, root, rng):
+    values, left = rng.normal(size=(32, 40)).astype(np.float32), [9]
+
+    def spoil(method, _):
+        left[0] -= method == "PUT"
+        return 403 if left[0] < 0 else None
+
+    proxy.spoil = spoil
+    with pytest.raises(BucketError, match="refuses the credentials"):
+        write_matrix(f"{root}/m", NORMALIZED, values)
+    left[0] = 10**6
+    assert not is_complete(f"{root}/m")
+    with pytest.raises(StoreError, match="not complete"):
+        open_store(f"{root}/m")
+    uri = write_matrix(f"{root}/m", NORMALIZED, values)
+    np.testing.assert_array_equal(open_store(uri)["expression"].values, values)
 
 
 # ---------------------------------------------------------------- one run at a time

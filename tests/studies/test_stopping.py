@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dglzarr.errors import NO_MEMORY
 from dglzarr.storage.store import is_complete
 from dglzarr.testing import write_study
 
@@ -85,3 +86,22 @@ def test_stop__before_anything_is_imported(tmp_path):
     os.killpg(run.pid, signal.SIGINT)
     assert run.wait(timeout=60) == 130
     assert (tmp_path / "said").read_text() == "stopped; run again to go on\n"
+
+
+WAITS = """
+import sys, threading
+from dglzarr.cli import guarded
+def fail():
+    raise MemoryError
+def wait():
+    threading.Thread(target=fail).start()
+    threading.Event().wait()
+sys.exit(guarded(wait))
+"""
+
+
+def test_no_memory_in_a_thread__ends_who_waits_for_it():
+    done = subprocess.run(
+        [sys.executable, "-c", WAITS], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, f"dglzarr: {NO_MEMORY}\n")

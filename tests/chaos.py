@@ -1,0 +1,524 @@
+"""Faults at random moments of every stage; after each the study is as if nothing had happened.
+
+    python tests/chaos.py --faults 300
+
+A tiny study is mined, compared, replicated, grown twice and compacted, in a process of its own,
+undisturbed. Then again and again, on the disk, on a Dask cluster of other processes and in a
+bucket, while faults happen in each stage:
+
+- ``run killed``: the coordinating process, with -9; ``worker`` and ``scheduler`` killed likewise
+- ``second run``: another run begins on the same root
+- ``disk full``: no file may be longer than some bytes; ``memory``: nor the process larger
+- ``clock``: files and process are of another day, then the run is killed
+- ``500``, ``503``, ``slow``, ``cut``: what the bucket's server answers for some seconds; ``server``
+  is the server that clients reach, killed with -9 and started again seconds later
+
+Each time it is run again, and when the study is done every object of every store, the metadata, the
+weights of the models and the tables are compared with the undisturbed ones. One line is printed a
+study and a table at the end; exit status 1 when one differs, a run hangs, or a fault was not told
+in one line. Runs are forks of a process that has imported everything, so that they begin at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from importlib import import_module
+from itertools import count, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from dglzarr.cli import guarded
+from dglzarr.settings import load_settings
+from dglzarr.studies.compact import compact
+from dglzarr.studies.copy import copy_study
+from dglzarr.studies.cross_validate import cross_validate
+from dglzarr.studies.grow import grow
+from dglzarr.studies.plan import mine
+from dglzarr.studies.stability import replicate
+from tests import bucket
+from tests.builders import digests, simulate, write_files
+from tests.kills import Processes, metadata, say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+ANSWERS = ("500", "503", "slow", "cut")
+FAULTS = {
+    "disk": ("run killed", "disk full", "run killed", "memory", "second run", "clock"),
+    "cluster": ("worker", "run killed", "scheduler"),
+    "bucket": ("run killed", "503", "server", "cut", "500", "slow", "second run"),
+}
+"""What happens to a study, in turn, by where it stands or is worked on."""
+NAMES = tuple(dict.fromkeys(name for names in FAULTS.values() for name in names))
+SECONDS = 240
+HANGS = "it hangs"
+WARNINGS = ("taken over from", "cannot be renewed yet")
+"""Of a lease, which may stand before the line that tells of the end."""
+SETTINGS = """
+root = "{root}"
+seed = 6
+[[sources]]
+uri = "GSE*"
+[ingest]
+split_by = "sample"
+shard_samples = 16
+[dedup]
+n_clusters = 4
+[train]
+hidden = 8
+n_latent = 3
+epochs = 4
+batch_size = 16
+[select]
+n_landmarks = 5
+n_random = 2
+[group]
+label = "tissue"
+[cluster]
+{cluster}
+"""
+MORE = """
+[compare]
+n_folds = 2
+sizes = [3]
+selectors = ["variance"]
+predictors = ["ridge"]
+[stability]
+n_seeds = 2
+n_halves = 0
+"""
+"""Of a study that is compared and replicated too."""
+SECOND = "import sys; from dglzarr.cli import main; sys.argv.insert(1, 'mine'); main()"
+LATER = ("GSE900002_series_matrix.txt", "GSE900003_series_matrix.txt")
+"""The series that the study grows by, one after the other; then their segments become one."""
+
+
+class Ended(NamedTuple):
+    """How a run ended: its status, negative where a signal ended it, and what it said."""
+
+    status: int
+    said: str
+
+
+# ---------------------------------------------------------------- in a run
+
+
+def work(folder: Path, step: str, strike: Callable[[], None] | None) -> None:
+    """Do all that is done to a study; note each step that begins, and strike in one."""
+    progress = os.open(folder / "steps", os.O_WRONLY | os.O_CREAT)
+
+    def begin(name: str) -> None:
+        os.write(progress, f"{name}\n".encode())
+        if name == step and strike is not None:
+            strike()
+
+    def execute(one: Any, run: Any) -> Any:
+        begin(one.name)
+        return one(run)
+
+    settings, held = load_settings(str(folder / "study.toml")), folder / "held"
+    if (held / LATER[0]).exists():  # else all of this was done before
+        mine(settings, execute=execute)
+        if MORE in (folder / "study.toml").read_text("utf-8"):
+            begin("compare")
+            cross_validate(settings)
+            begin("stability")
+            replicate(settings)
+    begin("grow")
+    for name in LATER:
+        if (held / name).exists():
+            (held / name).rename(folder / name)
+        grow(load_settings(str(folder / "study.toml")))
+    begin("compact")
+    compact(settings.root, keep_hours=0)
+    begin("done")
+
+
+def start(folder: Path, step: str = "", strike: Callable[[], None] | None = None) -> int:
+    """Work on a study in a fork; ``strike`` is called in it when it begins a step."""
+    for name in ("steps", "said"):
+        (folder / name).unlink(missing_ok=True)
+    return forked(lambda: work(folder, step, strike), folder / "said")
+
+
+def forked(call: Callable[[], object], said: Path) -> int:
+    """Call in a fork as a command does, what it says in a file; return its process id."""
+    if pid := os.fork():
+        return pid
+    status = 70
+    try:
+        file = os.open(said, os.O_WRONLY | os.O_CREAT)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        os.chdir(said.parent)
+        status = guarded(call)
+    except BaseException:  # noqa: BLE001  (what is not told in one line shows here)
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(status)
+
+
+def limit(what: int, value: int) -> None:
+    """Bound a resource of this process."""
+    resource.setrlimit(what, (value, resource.getrlimit(what)[1]))
+
+
+def used() -> int:
+    """Return the bytes of address space that this process has."""
+    return int(Path("/proc/self/statm").read_text("utf-8").split()[0]) * resource.getpagesize()
+
+
+def skew(folder: Path, seconds: float) -> None:
+    """Let all files and the process's clock be of another day."""
+    real = time.time
+    time.time = lambda: real() + seconds
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(path, (real() + seconds,) * 2)
+
+
+# ---------------------------------------------------------------- seen from outside
+
+
+def wait(folder: Path, pid: int) -> Ended:
+    """Return how a run ended; one that does not end in time is killed, and says so."""
+    deadline = time.monotonic() + SECONDS
+    while not has_ended(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    hangs = not has_ended(pid)
+    if hangs:
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    said = (folder / "said").read_text("utf-8").strip() if (folder / "said").exists() else ""
+    return (
+        Ended(70, f"{HANGS}\n{said}") if hangs else Ended(os.waitstatus_to_exitcode(status), said)
+    )
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether a run has ended; it is still to be waited for."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def begun(folder: Path) -> list[str]:
+    """Return the steps that a run has begun."""
+    with contextlib.suppress(FileNotFoundError):
+        return (folder / "steps").read_text("utf-8").splitlines()
+    return []
+
+
+def until(folder: Path, pid: int, step: str) -> bool:
+    """Wait for a step to begin; return whether the run still works."""
+    deadline = time.monotonic() + SECONDS
+    while step not in begun(folder) and not has_ended(pid) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return not has_ended(pid)
+
+
+class Place:
+    """Where studies stand and are worked on: what they need there, and how it is harmed."""
+
+    def __init__(self, kind: str, folder: Path, more: str = MORE) -> None:
+        self.kind, self.folder, self.more = kind, folder, more
+        self.cluster = Processes(folder, 2) if kind == "cluster" else None
+        self.answer = folder / "answer"
+        """What the bucket's server answers; absent: what is asked for."""
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Place]:
+        """Start what studies need."""
+        self.folder.mkdir()
+        with contextlib.ExitStack() as stack:
+            if self.cluster:
+                stack.callback(self.cluster.stop)
+                self.cluster.start()
+            if self.kind == "bucket":
+                self.endpoint = stack.enter_context(bucket.server(self.folder))
+                self.port, self.server = 0, 0
+                self.serve()
+                stack.callback(lambda: os.kill(self.server, signal.SIGKILL))
+                os.environ |= bucket.environment(f"http://127.0.0.1:{self.port}")
+            yield self
+
+    def write(self, study: Path) -> None:
+        """Write the settings of a study as of now."""
+        root = f"s3://{bucket.BUCKET}/{study.parent.name}" if self.kind == "bucket" else "study"
+        cluster = 'kind = "none"'
+        if self.cluster:
+            cluster = f'kind = "address"\naddress = "{self.cluster.address}"'
+        text = SETTINGS.format(root=root, cluster=cluster) + self.more
+        (study / "study.toml").write_text(text, encoding="utf-8")
+
+    def serve(self) -> None:
+        """Start what stands before the server, in a fork; its second time on the same port."""
+        said = self.folder / "port"
+        said.unlink(missing_ok=True)
+        self.server = forked(lambda: serve(self.endpoint, self.port, self.answer, said), said)
+        while not (said.exists() and said.read_text("utf-8").endswith("\n")):
+            time.sleep(0.01)
+        self.port = int(said.read_text("utf-8"))
+
+    def harm(self, fault: str, seconds: float) -> None:
+        """Harm what is not the run."""
+        if fault in ANSWERS:
+            self.answer.write_text(fault, encoding="utf-8")
+            time.sleep(seconds)
+            self.answer.unlink()
+        elif fault == "server":
+            os.kill(self.server, signal.SIGKILL)
+            os.waitpid(self.server, 0)
+            time.sleep(seconds)
+            self.serve()
+        elif self.cluster:
+            victims = {
+                "worker": self.cluster.workers[:1],
+                "scheduler": [self.cluster.scheduler.pid],
+            }
+            for victim in victims[fault]:
+                os.kill(victim, signal.SIGKILL)
+
+    def mend(self, fault: str, study: Path) -> None:
+        """Start anew what does not come back by itself."""
+        if fault == "scheduler" and self.cluster:
+            self.cluster.stop()
+            self.cluster.start()
+            self.write(study)
+
+    def compared(self, study: Path, reference: Path) -> str:
+        """Return the first difference from the undisturbed study on the disk, "" for none."""
+        root = study / "study"
+        named = str(root)
+        if self.kind == "bucket":
+            named = load_settings(str(study / "study.toml")).root
+            ended = wait(study, forked(lambda: copy_study(named, str(root)), study / "said"))
+            if ended.status:
+                return ended.said
+        return difference(root, (named, str(study)), reference / "study")
+
+
+def serve(endpoint: str, port: int, answer: Path, said: Path) -> None:
+    """Pass requests on, but for those that are spoiled as a file says."""
+
+    def spoil(*_: str) -> int | float | str | None:
+        with contextlib.suppress(FileNotFoundError):
+            how = answer.read_text("utf-8")
+            return 2.0 if how == "slow" else how if how == "cut" else int(how)
+        return None
+
+    proxy = bucket.Proxy(endpoint, port)
+    proxy.spoil = spoil
+    said.write_text(f"{proxy.address.rpartition(':')[2]}\n", encoding="utf-8")
+    signal.pause()
+
+
+class Study:
+    """One study that faults befall; ``met`` counts them by kind and step."""
+
+    def __init__(self, folder: Path, place: Place, seed: Sequence[int] = (0,)) -> None:
+        self.folder, self.place, self.rng = folder, place, np.random.default_rng(seed)
+        self.met: Counter[tuple[str, str]] = Counter()
+        self.untold: list[str] = []
+        folder.mkdir(parents=True)
+        write_files(folder, simulate(64, 30, n_series=4, n_hubs=6, n_duplicates=4, seed=4))
+        (folder / "held").mkdir()
+        for name in LATER:
+            (folder / name).rename(folder / "held" / name)
+        place.write(folder)
+
+    def undisturbed(self) -> dict[str, float]:
+        """Make it without faults; return the seconds of each step."""
+        pid, when = start(self.folder), {}
+        while not has_ended(pid):
+            for name in begun(self.folder):
+                when.setdefault(name, time.monotonic())
+            time.sleep(0.002)
+        ended = wait(self.folder, pid)
+        assert ended.status == 0, ended.said
+        when.setdefault("done", time.monotonic())
+        return {a: when[b] - when[a] for a, b in pairwise(when)}
+
+    def meet(self, fault: str, step: str, within: float) -> None:
+        """Let a fault happen at a random moment of a step, and the run end as it does."""
+        nbytes, more, moment = (
+            self.rng.integers(100, 9000),
+            self.rng.integers(2**24),
+            self.rng.random(),
+        )
+        strikes: dict[str, Callable[[], None]] = {
+            "disk full": lambda: limit(resource.RLIMIT_FSIZE, int(nbytes)),
+            "memory": lambda: limit(resource.RLIMIT_AS, used() + int(more)),
+            "clock": lambda: skew(self.folder, 86400.0 * (-1) ** int(nbytes)),
+        }
+        pid, second = start(self.folder, step, strikes.get(fault)), None
+        works = until(self.folder, pid, step)
+        if works:
+            time.sleep(within * moment)
+            if fault in ("run killed", "clock"):
+                os.kill(pid, signal.SIGKILL)
+            elif fault == "second run":
+                second = subprocess.Popen(
+                    [sys.executable, "-c", SECOND, "study.toml"], cwd=self.folder,
+                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                )  # fmt: skip
+            elif fault not in strikes:
+                self.place.harm(fault, float(self.rng.uniform(0.5, 6)))
+        ended = wait(self.folder, pid)
+        self.note(fault, step, ended)
+        if second:
+            told, _ = second.communicate(timeout=SECONDS)
+            self.note(fault, step, Ended(second.returncode, told.strip()))
+        self.place.mend(fault, self.folder)
+        self.met[fault, step] += works and (fault not in strikes or ended.status != 0)
+
+    def note(self, fault: str, step: str, ended: Ended) -> None:
+        """Keep what was not told in one line; without memory libraries fail as they like."""
+        lines = [line for line in ended.said.splitlines() if not any(w in line for w in WARNINGS)]
+        is_told = fault == "memory" or len(lines) == 1
+        if ended.said.startswith(HANGS) or (ended.status > 0 and not is_told):
+            self.untold.append(f"{fault} in {step}: status {ended.status}\n{ended.said[-1500:]}")
+
+    def finish(self, reference: Path) -> str:
+        """Run to the end; return the first difference from the undisturbed study, "" for none."""
+        ended = wait(self.folder, start(self.folder))
+        if ended.status:
+            return f"the last run ended with {ended.status}: {ended.said[-1500:]}"
+        return self.place.compared(self.folder, reference)
+
+
+def difference(root: Path, named: tuple[str, str], reference: Path) -> str:
+    """Return the first difference of two studies, "" for none.
+
+    Names that stores are given at their creation, times and folders apart; ``named`` is what the
+    study calls its root, and the folder of its files.
+    """
+    ours, theirs = (
+        {as_any(p.relative_to(r)): p for p in r.rglob("*.zarr")} for r in (root, reference)
+    )
+    if ours.keys() != theirs.keys():
+        return f"other stores: {sorted(ours.keys() ^ theirs.keys())}"
+    for name in ours:
+        if digests(ours[name]) != digests(theirs[name]):
+            return f"{name}: other objects"
+        told = (
+            metadata(ours[name], *named),
+            metadata(theirs[name], str(reference), str(reference.parent)),
+        )
+        if as_any(told[0]) != as_any(told[1]):
+            return f"{name}: other metadata"
+    weights = [sorted(r.rglob("weights.npz")) for r in (root, reference)]
+    if len(weights[0]) != len(weights[1]):
+        return "other models"
+    for one, other in zip(*weights, strict=True):
+        a, b = np.load(one), np.load(other)
+        if set(a) != set(b) or any(not np.array_equal(a[n], b[n]) for n in a):
+            return f"{one.parent.name}: other weights"
+    for path in [*root.glob("*.tsv"), root / "study.json"]:
+        if path.read_bytes() != (reference / path.name).read_bytes():
+            return f"{path.name}: other content"
+    left = [str(p.relative_to(root)) for p in root.rglob("*.partial")]
+    return f"left behind: {left[0]}" if left else ""
+
+
+def as_any(told: object) -> str:
+    """Return text without what differs by time: names of replicates' folders, times of files."""
+    text = re.sub("stability/[0-9a-f]{8}", "stability/any", str(told))
+    return re.sub(r'"stat": "[^"]*"', "", text)
+
+
+# ---------------------------------------------------------------- all of it
+
+
+def schedule(
+    kind: str, steps: Sequence[str], each: int, number: int, only: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield the faults of one study and their steps: the kinds of its place in turn."""
+    kinds = [fault for fault in FAULTS[kind] if not only or fault in only]
+    for i, step in enumerate(steps):
+        for j in range(each if kinds else 0):
+            yield kinds[(i * each + j + number) % len(kinds)], step
+
+
+def main() -> int:
+    """Make studies until enough faults were met; print a table of them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--faults", type=int, default=300)
+    parser.add_argument("--minutes", type=float, default=1e9, help="no study begins after these")
+    parser.add_argument("--each", type=int, default=3, help="faults in a step of a study")
+    parser.add_argument("--places", nargs="+", choices=list(FAULTS), default=list(FAULTS))
+    parser.add_argument(
+        "--kinds", nargs="+", choices=NAMES, default=[], help="of faults; default all"
+    )
+    parser.add_argument("--steps", nargs="+", help="only faults in these; default all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scratch", help="folder for the studies, 20 MB each")
+    asked = parser.parse_args()
+    last = time.monotonic() + 60 * asked.minutes
+    load()
+    met: Counter[tuple[str, str]] = Counter()
+    n_wrong = 0
+    with (
+        tempfile.TemporaryDirectory(prefix="chaos-", dir=asked.scratch) as folder,
+        contextlib.ExitStack() as stack,
+    ):
+        kinds = dict.fromkeys(("disk", *asked.places))
+        more = "" if asked.steps else MORE
+        places = {k: stack.enter_context(Place(k, Path(folder, k), more).opened()) for k in kinds}
+        undisturbed = {k: Study(Path(folder, f"{k}-all", "s"), p) for k, p in places.items()}
+        seconds = {k: study.undisturbed() for k, study in undisturbed.items()}
+        reference = undisturbed["disk"].folder
+        for number in count():
+            kind = asked.places[number % len(asked.places)]
+            study = Study(Path(folder, str(number), "s"), places[kind], (asked.seed, number))
+            steps = asked.steps or list(seconds[kind])
+            for fault, step in schedule(kind, steps, asked.each, number, asked.kinds):
+                study.meet(fault, step, seconds[kind][step])
+            wrong = study.finish(reference)
+            met += study.met
+            n_wrong += bool(wrong) + len(study.untold)
+            say(f"study {number}, {kind}: {sum(study.met.values())} faults, {wrong or 'equal'}")
+            for told in study.untold:
+                say(f"  not told in one line: {told}")
+            shutil.rmtree(study.folder.parent)
+            if sum(met.values()) >= asked.faults or time.monotonic() > last:
+                break
+    say(table(met))
+    say(f"{sum(met.values())} faults in {number + 1} studies, {n_wrong} lost, wrong or untold")
+    return int(n_wrong > 0)
+
+
+def load() -> None:
+    """Import what runs import, so that forks begin at once."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    for name in ("keras", "tensorflow", "xarray", "dask.array", "distributed", "matplotlib.pyplot"):
+        import_module(name)
+
+
+def table(met: Mapping[tuple[str, str], int]) -> str:
+    """Return how often each fault was met in each step, as Markdown."""
+    faults = [name for name in NAMES if any(fault == name for fault, _ in met)]
+    steps = list(dict.fromkeys(step for _, step in met))
+    lines = [f"| during | {' | '.join(faults)} |", f"| --- {'| ---: ' * len(faults)}|"]
+    lines += [f"| {s} | {' | '.join(str(met[f, s]) for f in faults)} |" for s in steps]
+    sums = [sum(met[fault, step] for step in steps) for fault in faults]
+    return "\n".join([*lines, f"| all | {' | '.join(map(str, sums))} |"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
