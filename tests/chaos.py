@@ -418,7 +418,7 @@ def difference(root: Path, named: tuple[str, str], reference: Path) -> str:
             return f"{name}: other objects"
         told = (
             metadata(ours[name], *named),
-            metadata(theirs[name], str(reference), str(reference.parent)),
+            metadata(theirs[name], reference, reference.parent),
         )
         if as_any(told[0]) != as_any(told[1]):
             return f"{name}: other metadata"

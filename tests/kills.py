@@ -303,7 +303,7 @@ def compare(root: Path, reference: Path, *, values_only: Sequence[str] = ()) -> 
         if not values_only:
             if digests(ours) != digests(theirs):
                 return f"{name}: other objects"
-            if metadata(ours, str(root)) != metadata(theirs, str(reference)):
+            if metadata(ours, root) != metadata(theirs, reference):
                 return f"{name}: other metadata"
         found, wanted = (dict(zarr.open_group(str(s), mode="r").arrays()) for s in (ours, theirs))
         if set(found) != set(wanted):
@@ -317,13 +317,13 @@ def compare(root: Path, reference: Path, *, values_only: Sequence[str] = ()) -> 
     return f"left behind: {left[0]}" if left else ""
 
 
-def metadata(store: Path, *folders: str) -> dict[str, Any]:
+def metadata(store: Path, *folders: Path | str) -> dict[str, Any]:
     """Return every zarr.json of a store, without the folders that it names, names and time."""
     found = {}
     for path in sorted(store.rglob("zarr.json")):
         text = path.read_text()
         for folder in folders:
-            text = text.replace(folder, "")
+            text = text.replace(str(folder), "")
         named = r'(\\*"(?:store_id|created|digest)\\*": \\*")[^"\\]*'  # also in attributes, as text
         content = json.loads(re.sub(named, r"\1", text))
         found[str(path.relative_to(store))] = content
