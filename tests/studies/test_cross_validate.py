@@ -203,8 +203,10 @@ def _doubled(line):
 def test_cross_validate__broken_and_run_again_changes_no_bit(done, tmp_path, monkeypatch):
     again = settings(tmp_path)
     for name, after in (("candidates", 1), ("evaluate", 2)):
+        breaking = Breaks(plan._STAGES[name], after)
+        breaking.writes = plan._STAGES[name].writes
         with monkeypatch.context() as broken:
-            broken.setattr(plan, name, Breaks(getattr(plan, name), after))
+            broken.setitem(plan._STAGES, name, breaking)
             with pytest.raises(BrokenError):
                 cross_validate(again)
     with monkeypatch.context() as broken:
