@@ -142,7 +142,8 @@ def with_command(case: Case) -> Timed:
     timed = run_here(case, lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-    return replace(timed, more={"processor_seconds": round(used, 2)})
+    more = {"processor_seconds": round(used, 2)}
+    return replace(timed, start_rss_mb=0.0, peak_rss_mb=after.ru_maxrss / 1024, more=more)
 
 
 def with_panel_limit(case: Case) -> Timed:
