@@ -120,11 +120,17 @@ class Ended(NamedTuple):
 # ---------------------------------------------------------------- in a run
 
 
+class Enough(Exception):  # noqa: N818  (no error)
+    """The step that something was to happen in has ended well."""
+
+
 def work(folder: Path, step: str, strike: Callable[[], None] | None) -> None:
-    """Do all that is done to a study; note each step that begins, and strike in one."""
+    """Do all that is done to a study, up to a step; note each that begins, and strike in that."""
     progress = os.open(folder / "steps", os.O_WRONLY | os.O_CREAT)
 
     def begin(name: str) -> None:
+        if step and step in begun(folder):
+            raise Enough
         os.write(progress, f"{name}\n".encode())
         if name == step and strike is not None:
             strike()
@@ -169,6 +175,8 @@ def forked(call: Callable[[], object], said: Path) -> int:
         os.dup2(file, 2)
         os.chdir(said.parent)
         status = guarded(call)
+    except Enough:
+        status = 0
     except BaseException:  # noqa: BLE001  (what is not told in one line shows here)
         os.write(2, traceback.format_exc().encode())
     finally:
