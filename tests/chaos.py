@@ -120,11 +120,17 @@ class Ended(NamedTuple):
 # ---------------------------------------------------------------- in a run
 
 
+class Enough(Exception):  # noqa: N818  (no error)
+    """The step that something was to happen in has ended well."""
+
+
 def work(folder: Path, step: str, strike: Callable[[], None] | None) -> None:
-    """Do all that is done to a study; note each step that begins, and strike in one."""
+    """Do all that is done to a study, up to a step; note each that begins, and strike in that."""
     progress = os.open(folder / "steps", os.O_WRONLY | os.O_CREAT)
 
     def begin(name: str) -> None:
+        if step and step in begun(folder):
+            raise Enough
         os.write(progress, f"{name}\n".encode())
         if name == step and strike is not None:
             strike()
@@ -169,6 +175,8 @@ def forked(call: Callable[[], object], said: Path) -> int:
         os.dup2(file, 2)
         os.chdir(said.parent)
         status = guarded(call)
+    except Enough:
+        status = 0
     except BaseException:  # noqa: BLE001  (what is not told in one line shows here)
         os.write(2, traceback.format_exc().encode())
     finally:
@@ -199,9 +207,7 @@ def skew(folder: Path, seconds: float) -> None:
 
 def wait(folder: Path, pid: int) -> Ended:
     """Return how a run ended; one that does not end in time is killed, and says so."""
-    deadline = time.monotonic() + SECONDS
-    while not has_ended(pid) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until_ended(pid, SECONDS)
     hangs = not has_ended(pid)
     if hangs:
         os.kill(pid, signal.SIGKILL)
@@ -215,6 +221,13 @@ def wait(folder: Path, pid: int) -> Ended:
 def has_ended(pid: int) -> bool:
     """Return whether a run has ended; it is still to be waited for."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def until_ended(pid: int, seconds: float) -> None:
+    """Wait some seconds, or until a run has ended."""
+    deadline = time.monotonic() + seconds
+    while not has_ended(pid) and time.monotonic() < deadline:
+        time.sleep(0.002)
 
 
 def begun(folder: Path) -> list[str]:
@@ -367,9 +380,10 @@ class Study:
             "clock": lambda: skew(self.folder, 86400.0 * (-1) ** int(nbytes)),
         }
         pid, second = start(self.folder, step, strikes.get(fault)), None
-        works = until(self.folder, pid, step)
+        if until(self.folder, pid, step):
+            until_ended(pid, within * moment)
+        works = not has_ended(pid)
         if works:
-            time.sleep(within * moment)
             if fault in ("run killed", "clock"):
                 os.kill(pid, signal.SIGKILL)
             elif fault == "second run":
@@ -385,7 +399,7 @@ class Study:
             told, _ = second.communicate(timeout=SECONDS)
             self.note(fault, step, Ended(second.returncode, told.strip()))
         self.place.mend(fault, self.folder)
-        self.met[fault, step] += works and (fault not in strikes or ended.status != 0)
+        self.met[fault, step] += ended.status != 0 if fault in strikes else works
 
     def note(self, fault: str, step: str, ended: Ended) -> None:
         """Keep what was not told in one line; without memory libraries fail as they like."""
