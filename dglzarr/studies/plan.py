@@ -656,17 +656,16 @@ def run_steps(
     done: dict[str, Any] = {}
     run = replace(run, verify_on_read=settings.verify_on_read)
     steps = list(steps)
-    n_before = int(bool(steps) and _is_read(steps[0]) and not run.overwrite)
-    with client(ClusterOptions(kind="none")):  # a cluster takes longer to start than to look
-        for step in steps[:n_before]:
-            done[step.name] = execute(step, run)
-            _check_made(settings, step, steps, run)
-    if n_before == len(steps):
-        return done
-    with on_cluster(settings, steps):
-        for step in steps[n_before:]:
-            done[step.name] = execute(step, run)
-            _check_made(settings, step, steps, run)
+    todo = list(steps)
+    if todo and _is_read(todo[0]) and not run.overwrite:
+        with client(ClusterOptions(kind="none")):  # a cluster takes longer to start than to look
+            done[steps[0].name] = execute(todo.pop(0), run)
+        _check_made(settings, steps[0], steps, run)
+    if todo:
+        with on_cluster(settings, steps):
+            for step in todo:
+                done[step.name] = execute(step, run)
+                _check_made(settings, step, steps, run)
     return done
 
 
