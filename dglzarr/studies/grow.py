@@ -65,7 +65,7 @@ def grow(settings: Settings, *, run: Run = Run(), execute: Execute = call) -> di
     refused = refused_sources(settings, on_progress=run.on_progress)
     for name in (*SEGMENTED, *WHOLE):
         open_store(study.uris(name))
-        check_together(study.root, study.uris(name))
+    _check_stores(study)
     with locked(settings.root):
         study = open_study(settings.root)
         known = sources_of(study.uris("expression"))
@@ -183,6 +183,14 @@ def _join_options(settings: Settings, found: Mapping[str, Any]) -> JoinOptions:
 def _seed(study: Study) -> int:
     """Return the seed of the model that scored a study."""
     return int(recorded_parameters(study.uris("contributions")[0])["seed"])
+
+
+def _check_stores(study: Study) -> None:
+    """Refuse stores that are not of the study, and say of a model of other scores what to do."""
+    names = {name: study.uris(name) for name in (*SEGMENTED, *WHOLE)}
+    check_together(study.root, [*names["normalized"], *names["samples"], *names["scores"]])
+    _check_model(study.model(_seed(study)), study)
+    check_together(study.root, [uri for uris in names.values() for uri in uris])
 
 
 def _check_model(model: str, study: Study) -> None:
