@@ -939,7 +939,7 @@ def query_command(  # noqa: PLR0913  (every option is an argument)
     that tells what is not shown, and paged where it is longer than the terminal. --gene and --by
     with --output FILE.svg, .png or .pdf make a picture.
     """
-    from dglzarr.query.asked import Asked, answer, choose_columns
+    from dglzarr.query.asked import Asked
 
     chosen = _format(form, output, draws=True)
     with _arguments_checked():
@@ -956,14 +956,20 @@ def query_command(  # noqa: PLR0913  (every option is an argument)
         )
         if why:
             _why(store, why, asked, output)
-            return
-        names = _parts(columns)
-        if chosen in _PICTURES and output is not None:
-            note = _draw(store, asked, chosen, output, names)
         else:
-            frame = choose_columns(found := answer(store, asked), names)
-            note = str(found.attrs.get("note", ""))
-            _write_frame(frame, chosen, output)
+            _answer(store, asked, chosen, output, _parts(columns))
+
+
+def _answer(store: str, asked: Any, form: Any, output: Path | None, columns: list[str]) -> None:  # noqa: ANN401
+    """Write the answer to a question as a table or a picture, and what is to be said of it."""
+    from dglzarr.query.asked import answer, choose_columns
+
+    if form in _PICTURES and output is not None:
+        note = _draw(store, asked, form, output, columns)
+    else:
+        frame = choose_columns(found := answer(store, asked), columns)
+        note = str(found.attrs.get("note", ""))
+        _write_frame(frame, form, output)
     if note:
         sys.stderr.write(f"{note}\n")
 

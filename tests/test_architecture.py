@@ -38,7 +38,10 @@ IMPORTERS = {
         f"dglzarr/storage/{name}.py" for name in ("cluster", "launch", "tasks", "workers")
     },
     "keras": {"dglzarr/models/"},
-    "matplotlib": {"dglzarr/report/"},
+    "matplotlib": {
+        "dglzarr/report/",
+        *(f"dglzarr/query/{name}.py" for name in ("picture", "answers", "asked")),
+    },
     "numba": {"dglzarr/kernels/compiled.py"},
     "obstore": {"dglzarr/storage/buckets.py"},
     "prefect": {"flows/"},
@@ -52,7 +55,7 @@ IMPORTERS = {
     "starlette": {"dglzarr/serve/"},
     "tensorflow": {"dglzarr/models/adam.py"},
     "typer": {"dglzarr/cli.py"},
-    "uvicorn": {"dglzarr/serve/run.py"},
+    "uvicorn": {"dglzarr/serve/run.py", "dglzarr/serve/patience.py"},
     "zarr": {f"dglzarr/storage/{name}.py" for name in ("bucket_zarr", "objects", "rows", "store")},
 }
 

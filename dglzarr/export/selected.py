@@ -11,7 +11,7 @@ import numpy as np
 
 from dglzarr.errors import ConfigError, StoreError, hint
 from dglzarr.kernels.slices import iter_slices
-from dglzarr.query.asked import gene_table
+from dglzarr.query.answers import gene_table
 from dglzarr.query.tree import open_study
 from dglzarr.storage.declare import CHUNK_SAMPLES
 from dglzarr.storage.rows import Rows

@@ -27,6 +27,7 @@ MOST_DRAWN = 30
 """Groups of a picture, unless told."""
 
 _MOST_GENES = 12
+_UNITS = 3
 _STATISTICS = {"min": 0.0, "q1": 0.25, "median": 0.5, "q3": 0.75, "max": 1.0}
 
 
@@ -224,3 +225,30 @@ class Likeness:
         r = (self._unit[:, gene] @ self._unit).astype(np.float64)
         r[self._is_flat] = np.nan
         return np.asarray(np.clip(r, -1, 1))
+
+
+def gene_table(found: xr.Dataset) -> pd.DataFrame:
+    """Return what is known of genes, a line a gene: panels and leading latent units in one cell.
+
+    Parameters
+    ----------
+    found
+        An answer with a dim ``gene``; what else is in it by sample is left out.
+    """
+    columns = {"gene": found["gene"].values}
+    for name in ("gene_symbol", "gene_id", "r", "rank", *map(str, found.data_vars)):
+        if name in found.variables and found[name].dims == ("gene",):
+            columns[name] = found[name].values
+    if "on_panel" in found:
+        names, on = found["panel"].values, found["on_panel"].transpose("gene", "panel").values
+        columns["panels"] = np.array(["; ".join(map(str, names[row])) for row in on], dtype=object)
+    if "latent" in found.dims and "latent_score" in found:
+        score = found["latent_score"].transpose("gene", "latent").values
+        columns["latent_units"] = np.array([_leading(row) for row in score], dtype=object)
+    return pd.DataFrame(columns)
+
+
+def _leading(score: np.ndarray) -> str:
+    """Return the latent units that a gene moves most, with its score."""
+    best = np.argsort(-np.abs(score), kind="stable")[:_UNITS]
+    return "; ".join(f"{unit}: {score[unit]:.3g}" for unit in best)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dglzarr.errors import ConfigError, hint
-from dglzarr.query.answers import MOST_DRAWN
+from dglzarr.query.answers import MOST_DRAWN, gene_table
 from dglzarr.query.stores import is_study, open  # noqa: A004  (dglzarr.open)
 from dglzarr.query.tables import table
 from dglzarr.query.tree import open_study
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from dglzarr.query.questions import StoreQuestions, StudyQuestions
 
 TOP = 20
-_UNITS = 3
 
 
 @dataclass(frozen=True)
@@ -186,33 +185,6 @@ def _headers(values: xr.DataArray, taken: Container[Hashable]) -> list[str]:
         f"{name} ({label})" if symbols.count(name) > 1 or name in taken else name
         for name, label in ((s or label, label) for s, label in zip(symbols, labels, strict=True))
     ]
-
-
-def gene_table(found: xr.Dataset) -> pd.DataFrame:
-    """Return what is known of genes, a line a gene: panels and leading latent units in one cell.
-
-    Parameters
-    ----------
-    found
-        An answer with a dim ``gene``; what else is in it by sample is left out.
-    """
-    columns = {"gene": found["gene"].values}
-    for name in ("gene_symbol", "gene_id", "r", "rank", *map(str, found.data_vars)):
-        if name in found.variables and found[name].dims == ("gene",):
-            columns[name] = found[name].values
-    if "on_panel" in found:
-        names, on = found["panel"].values, found["on_panel"].transpose("gene", "panel").values
-        columns["panels"] = np.array(["; ".join(map(str, names[row])) for row in on], dtype=object)
-    if "latent" in found.dims and "latent_score" in found:
-        score = found["latent_score"].transpose("gene", "latent").values
-        columns["latent_units"] = np.array([_leading(row) for row in score], dtype=object)
-    return pd.DataFrame(columns)
-
-
-def _leading(score: np.ndarray) -> str:
-    """Return the latent units that a gene moves most, with its score."""
-    best = np.argsort(-np.abs(score), kind="stable")[:_UNITS]
-    return "; ".join(f"{unit}: {score[unit]:.3g}" for unit in best)
 
 
 def choose_columns(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

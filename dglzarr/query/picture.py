@@ -100,10 +100,9 @@ def _draw(axes: Axes, parts: dict[str, NDArray[np.float32]]) -> None:
         at = row + rng.uniform(-0.25, 0.25, some.size)
         axes.plot(some, at, "o", color=POINTS, alpha=0.45, markersize=2.5, markeredgewidth=0)
     line = {"color": INK, "linewidth": 0.9}
-    axes.boxplot(
-        known, orientation="horizontal", showfliers=False, widths=0.6,
-        boxprops=line, whiskerprops=line, capprops=line, medianprops={**line, "linewidth": 2},
-    )  # fmt: skip
+    lines: dict[str, Any] = {f"{part}props": line for part in ("box", "whisker", "cap")}
+    lines["medianprops"] = {**line, "linewidth": 2}
+    axes.boxplot(known, orientation="horizontal", showfliers=False, widths=0.6, **lines)
     axes.set_yticks(
         rows, [f"{_short(name)} ({part.size})" for name, part in zip(parts, known, strict=True)]
     )

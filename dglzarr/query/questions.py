@@ -334,7 +334,9 @@ class StudyQuestions(_Questions):
         """
         from dglzarr.query.why import why  # noqa: PLC0415  (as for `_maker`)
 
-        return why(self, self._maker, names)
+        places = self.names.find_all(names)
+        every = self.facts(np.arange(len(self.names.labels)))
+        return why(every, places, self._maker, root=self.root)
 
     @cached_property
     def _maker(self) -> Any:  # noqa: ANN401

@@ -4,33 +4,42 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from dglzarr.errors import ConfigError
-from dglzarr.evaluation.order import Conditions, PanelMaker
-from dglzarr.query.asked import gene_table
+from dglzarr.evaluation.order import Conditions
+from dglzarr.query.answers import gene_table
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable
 
-    from dglzarr.query.questions import StudyQuestions
+    import numpy as np
+    import xarray as xr
+    from numpy.typing import NDArray
+
+    from dglzarr.evaluation.order import PanelMaker
 
 MINED = "mined"
 
 
-def why(ask: StudyQuestions, maker: PanelMaker, names: Sequence[str]) -> list[str]:
-    """Return some lines for every feature of some genes: rank, panels, part on the mined panel.
+def why(facts: xr.Dataset, places: NDArray[np.int64], maker: PanelMaker, *, root: str) -> list[str]:
+    """Return some lines for every feature asked for: rank, panels, part on the mined panel.
+
+    Parameters
+    ----------
+    facts
+        What is known of every gene of the study.
+    places
+        Where those that are asked for stand in it.
+    maker
+        Of the study, and ``root`` its folder.
 
     Raises
     ------
     ConfigError
-        When a gene is not known, or the study has no panel.
+        When the study has no panel.
     """
-    places = ask.names.find_all(names)
-    facts = ask.facts(np.arange(len(ask.names.labels)))
     if "panel" not in facts.coords or MINED not in facts["panel"].values:
         raise ConfigError(
-            f"{ask.root}: expected a study with a mined panel, got none. Run 'dglzarr mine'."
+            f"{root}: expected a study with a mined panel, got none. Run 'dglzarr mine'."
         )
     size = int(facts["on_panel"].sel(panel=MINED).sum())
     ordered = maker.order(Conditions(size, start=MINED))

@@ -97,13 +97,13 @@ def aligned(frame: pd.DataFrame, width: int | None = None) -> list[str]:
     MYC   12.25
     Not shown: note. Choose with --columns, or --format tsv.
 
-    A table of up to three rows that is too wide stands on its side, so that all of it is seen:
+    A table of up to three rows that is too wide stands on its side, so that every column is seen:
 
     >>> print(*aligned(frame.assign(place=["a chromosome", "another"]), 30), sep="\n")
-    gene   TP53          MYC
-    score  0.5           12.25
-    note   a             b
-    place  a chromosome  another
+    gene   TP53        MYC
+    score  0.5         12.25
+    note   a           b
+    place  a chromos…  another
     """
     cells = {str(name): _cells(frame[name]) for name in frame.columns}
     shown: list[str] = []
