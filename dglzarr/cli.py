@@ -960,7 +960,7 @@ def query_command(  # noqa: PLR0913  (every option is an argument)
             _answer(store, asked, chosen, output, _parts(columns))
 
 
-def _answer(store: str, asked: Any, form: Any, output: Path | None, columns: list[str]) -> None:  # noqa: ANN401
+def _answer(store: str, asked: Any, form: Any, output: Path | None, columns: Sequence[str]) -> None:  # noqa: ANN401
     """Write the answer to a question as a table or a picture, and what is to be said of it."""
     from dglzarr.query.asked import answer, choose_columns
 
