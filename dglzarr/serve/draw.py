@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 400.0, 30.0
 FEWEST_IN_OUTLINE = 12
 _STEPS = (1.0, 2.0, 2.5, 5.0)
+_NARROWEST = 1e-8  # part of the values: two ends that are nearer are one
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def axis(low: float, high: float) -> list[float]:
     >>> axis(3.1, 11.2), axis(5.0, 5.0)
     ([2.0, 4.0, 6.0, 8.0, 10.0, 12.0], [4.0, 5.0, 6.0])
     """
-    if not high > low:
+    if not high - low > _NARROWEST * max(abs(low), abs(high), 1):
         return [low - 1, low, low + 1]
     power = 10.0 ** math.floor(math.log10((high - low) / 4))
     for factor in (*_STEPS, *(10 * step for step in _STEPS)):

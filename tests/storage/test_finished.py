@@ -95,7 +95,10 @@ def test_open_store__segments_with_other_labels(tmp_path):
 
 
 def test_open_study__files_opened_a_segment(tmp_path):
-    """Metadata, record and samples of each store; the rest is of the first segment alone."""
+    """Metadata, record and samples of each store, and metadata once more for what it was made from.
+
+    The rest is of the first segment alone.
+    """
     counts = {}
     for n_segments in (2, 6):
         root = write_segments(tmp_path / str(n_segments), n_segments)
@@ -104,7 +107,7 @@ def test_open_study__files_opened_a_segment(tmp_path):
             "info": len(opened(root, lambda r=root: describe_study(str(r)))),
         }
     more = {what: counts[6][what] - counts[2][what] for what in counts[2]}
-    assert more == {"tree": 4 * 3 * len(SEGMENTED), "info": 4 * 2 * len(SEGMENTED)}
+    assert more == {"tree": 4 * 4 * len(SEGMENTED), "info": 4 * 2 * len(SEGMENTED)}
     again = opened(root, lambda: dglzarr.open_study(root))
     values = [n for n in again if "/c/" in n and not n.startswith("segments/0000/")]
     assert {name.split("/")[3] for name in values} == {"sample"}
