@@ -59,10 +59,10 @@ mutants: $(READY)  ## seed faults into kernels/ and store.py; each must turn a t
 kills: $(READY)  ## kill -9 workers, scheduler and runs at 20 moments; the results must be the same
 	$(RUN) tests/kills.py --trials 20
 
-chaos: $(READY)  ## 300 kills and other faults in every stage, on disk, cluster and bucket; half an hour
+chaos: $(READY)  ## 300 kills and other faults in every stage, on disk, cluster and bucket; takes long
 	$(RUN) tests/chaos.py --faults 300
 
-week: $(READY)  ## a week of the nightly job in fast motion: files, faults, an upgrade; ten minutes
+week: $(READY)  ## a week of the nightly job in fast motion: files, faults, an upgrade
 	$(RUN) tests/week.py
 
 damage: $(READY)  ## damage every object of a small study in five ways; verify must find all

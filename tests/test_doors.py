@@ -49,6 +49,7 @@ DOORS = {
     "query latent": ["query", "{root}", "--latent", "0"],
     "query label": ["query", "{root}", "--by", "tissue", "--gene", "{gene}"],
     "export": ["export", "{root}", "--format", "tsv", "--output", "{out}/a.tsv"],
+    "export h5ad": ["export", "{root}", "--format", "h5ad", "--output", "{out}/a.h5ad"],
     "panel": ["panel", "{root}", "--size", "4"],
     "bundle": ["bundle", "{root}", "--output", "{out}/b.zip"],
     "contrast": ["contrast", "{root}", "--label", "tissue", "--case", "skin", "--control", "liver"],
@@ -56,10 +57,11 @@ DOORS = {
     "grow": ["grow", "{settings}"],
 }
 USED = {
-    "query": ("landmarks", "scores", "reconstruction", "samples"),
+    "query": ("landmarks", "scores", "samples"),
     "query latent": ("latent", "scores"),
     "query label": ("normalized", "samples", "landmarks"),
-    "export": ("normalized", "samples", "landmarks", "scores", "reconstruction"),
+    "export": ("normalized", "samples", "landmarks", "scores"),
+    "export h5ad": ("latent",),
     "panel": ("normalized", "samples", "landmarks"),
     "bundle": ("normalized", "samples", "landmarks"),
     "contrast": ("normalized", "samples", "landmarks"),

@@ -54,6 +54,8 @@ class Fetcher:
         Where from and where to, and how patiently.
     locked
         Files that the lock records, by address: what differs from these is not taken.
+    parts
+        Files that were made of a part of what stands at an address, which must be as it was then.
     on_progress
         Called with (what, kilobytes done, kilobytes in all).
     """
@@ -63,12 +65,14 @@ class Fetcher:
         options: FetchOptions,
         *,
         locked: Mapping[str, Entry] | None = None,
+        parts: Mapping[str, Entry] | None = None,
         on_progress: Progress | None = None,
     ) -> None:
         self.options = options
         self.client = Client(options)
         self.cache = Cache(options.cache_folder())
         self.locked = dict(locked or {})
+        self.parts = dict(parts or {})
         self._tally = Tally(on_progress)
         self._got: dict[str, Fetched] = {}
         self._turns: dict[str, threading.Lock] = {}
@@ -123,7 +127,7 @@ class Fetcher:
             As `get`; when the server gives no ranges.
         """
         found = Ranged(self.client, address, on_bytes=self._tally.add)
-        known = self.locked.get(address)
+        known = self.locked.get(address) or self.parts.get(address)
         before, now = (known and known.etag, known and known.modified), (found.etag, found.modified)
         if known and any(a and b and a != b for a, b in zip(before, now, strict=True)):
             raise ChangedUpstreamError(

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from dglzarr.errors import StoreError
 from dglzarr.export.selected import stored_name
 
 if TYPE_CHECKING:
@@ -40,7 +41,10 @@ def write_h5ad(path: Path, chosen: Selected) -> None:
         _write_frame(file, "var", chosen.genes)
         _write_lineage(file["uns"], chosen)
         if "latent" in chosen.tree.children:
-            latent = chosen.tree["latent"].dataset["latent"].values
+            found = chosen.tree["latent"].dataset
+            if "problem" in found.attrs:
+                raise StoreError(str(found.attrs["problem"]))
+            latent = found["latent"].values
             _write_array(file["obsm"], "X_latent", latent)
         if "latent_score" in chosen.facts:
             score = chosen.facts["latent_score"].transpose("gene", "latent").values
@@ -78,7 +82,7 @@ def _write_text(group: h5py.Group, name: str, values: NDArray[Any]) -> None:
         _write_array(group, name, values)
         return
     if known.size and known[0] == "":
-        known, codes = known[1:], codes - 1
+        known, codes = known[1:], np.maximum(codes - 1, -1)
     part = group.create_group(name)
     _mark(part, "categorical", "0.2.0")
     part.attrs["ordered"] = False

@@ -79,8 +79,8 @@ class Selected:
     def blocks(self, *, limit_nbytes: int = ROWS_NBYTES) -> Iterator[Block]:
         """Yield consecutive samples and their values (sample, gene), whole chunks of samples.
 
-        Values stand in memory that is used again after the next block; that one is read while this
-        one is worked on.
+        Values are good until the next block is asked for, which is read while this one is worked
+        on: the memory is used again.
         """
         n_samples, n_genes = self.shape
         windows = -(-n_samples // CHUNK_SAMPLES)

@@ -366,6 +366,10 @@ class StudyQuestions(_Questions):
             raise StoreError(str(found.attrs["problem"]))
         return found
 
+    def _is_sound(self, name: str) -> bool:
+        """Return whether a store is there and of this study."""
+        return name in self._tree.children and "problem" not in self._tree[name].attrs
+
     def _store(self, name: str) -> xr.Dataset:
         found = self._get(name)
         if found is None:
@@ -398,6 +402,8 @@ class StudyQuestions(_Questions):
         labels = {n: ds[n].variable for n in ("gene", "gene_symbol", "gene_id") if n in ds.coords}
         found = xr.Dataset(coords=labels)
         for store, told in _FACTS.items():
+            if store == "reconstruction" and not self._is_sound(store):
+                continue  # one column, and of a refit that goes on; a warning told of it
             if (part := self._get(store)) is None:
                 continue
             index = part.indexes["gene"].get_indexer(ds.indexes["gene"])

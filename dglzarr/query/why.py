@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from dglzarr.errors import ConfigError
@@ -72,17 +73,21 @@ def _is_random(panel: str) -> bool:
     return panel.startswith("random-")
 
 
+def _is_number(value: Any) -> bool:  # noqa: ANN401
+    return value is not None and math.isfinite(value)
+
+
 def _known(row: dict[Hashable, Any]) -> list[str]:
     """Return what else is known of a gene, where the study has it."""
     lines = []
     if row.get("latent_units"):
         lines.append(f"Of the latent units it moves most (unit: score) {row['latent_units']}.")
-    if "gene_mean" in row:
+    if _is_number(row.get("gene_mean")) and _is_number(row.get("gene_std")):
         lines.append(
             f"Expression over kept training samples: mean {row['gene_mean']:.2f}, standard "
             f"deviation {row['gene_std']:.2f} (log2)."
         )
-    if row.get("reconstruction_pcc") is not None:
+    if _is_number(row.get("reconstruction_pcc")):
         lines.append(
             f"The network rebuilds its held-out values with r = {row['reconstruction_pcc']:.2f}."
         )

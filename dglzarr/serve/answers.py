@@ -83,7 +83,7 @@ class Answers:
         self.likeness: Later[Likeness] = Later(self._make_likeness, "How alike genes are")
         self.mined: Later[Ordered] = Later(self._mined, "What the genes of the panel are for")
         self.order = lru_cache(maxsize=N_PANELS_KEPT)(self._order)
-        self._rows = lru_cache(lambda schema, array: Rows(self._study.uris(schema), array))
+        self._rows = lru_cache(self._open_rows)
         self.check()
 
     def begin(self) -> None:
@@ -310,6 +310,11 @@ class Answers:
                 return self._rows(schema, array).column(place)
 
         return self._cache.get((self.name, self.stamp, array, place), read)
+
+    def _open_rows(self, schema: str, array: str) -> Rows:
+        uris = self._study.uris(schema)
+        check_together(self.root, uris)
+        return Rows(uris, array)
 
     def expression(self, place: int, by: str = "", n: int = N_GROUPS) -> dict[str, Any]:
         """Return how a feature's normalized expression spreads in the groups of a label."""

@@ -20,7 +20,7 @@ class Patience(H11Protocol):
     ask_seconds
         From the connection, or the first byte of a question, to the end of its headers.
     take_seconds
-        In which a client that is behind takes something of its answer.
+        In which a client that is behind takes something of its answer, again and again.
     """
 
     ask_seconds = 15.0
@@ -28,6 +28,7 @@ class Patience(H11Protocol):
 
     _asking: asyncio.TimerHandle | None = None
     _taking: asyncio.TimerHandle | None = None
+    _waiting: int = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first question."""
@@ -47,7 +48,7 @@ class Patience(H11Protocol):
     def pause_writing(self) -> None:
         """Wait for a client that is behind."""
         super().pause_writing()
-        self._taking = self._ends_in(self.take_seconds)
+        self._look_again()
 
     def resume_writing(self) -> None:
         """Wait no more."""
@@ -59,6 +60,17 @@ class Patience(H11Protocol):
         _cancel(self._asking)
         _cancel(self._taking)
         super().connection_lost(exc)
+
+    def _look_again(self) -> None:
+        """Look after a while whether fewer bytes wait for the client than now."""
+        self._waiting = self.transport.get_write_buffer_size()
+        self._taking = self.loop.call_later(self.take_seconds, self._look)
+
+    def _look(self) -> None:
+        if self.transport.get_write_buffer_size() < self._waiting:
+            self._look_again()
+        else:
+            self.transport.abort()
 
     def _ends_in(self, seconds: float) -> asyncio.TimerHandle:
         return self.loop.call_later(seconds, self.transport.abort)

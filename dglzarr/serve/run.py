@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import resource
 import socket
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 TOKEN = "DGLZARR_TOKEN"  # noqa: S105  (the name of a variable)
 MOST_CONNECTIONS = 512
+MOST_FILES = 2**16
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -71,6 +73,7 @@ def serve(
         cache_nbytes=cache_nbytes,
     )
     app.state.shelf.begin()
+    _allow_files()
     shown = f"[{host}]" if ":" in host else host
     query = f"?token={token}" if token and TOKEN not in os.environ else ""
     names = ", ".join(app.state.shelf.names)
@@ -92,6 +95,14 @@ def serve(
         h11_max_incomplete_event_size=2**15,
     )
     uvicorn.Server(settings).run(sockets=[listening])
+
+
+def _allow_files() -> None:
+    """Let this process have as many files open as it may: connections and shards are such."""
+    most, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if most != resource.RLIM_INFINITY and most < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _is_loopback(host: str) -> bool:

@@ -58,6 +58,8 @@ def are_turned(ids: Sequence[str], columns: Sequence[str], corner: str = "") -> 
     False
     >>> are_turned(["S1", "S2"], ["780", "5982"], "sample"), are_turned(["g"], ["780", "5982"])
     (True, False)
+    >>> are_turned(["780", "5982"], ["TP53", "MYC", "KRAS"])  # knock-downs; of numbered rows True
+    False
     """
     if _share(_SAMPLE_ID, ids) >= _MOST:
         return True
@@ -67,7 +69,8 @@ def are_turned(ids: Sequence[str], columns: Sequence[str], corner: str = "") -> 
         return False
     share = 1.0 if are_numbers else _share_of_genes(columns)
     is_enough = share * len(columns) >= _ENOUGH or (says_samples and share == 1)
-    return is_enough and share >= _HALF and _share_of_genes(ids) <= _FEW
+    are_entrez = not says_samples and all(map(str.isdecimal, ids)) and not _counts(ids)
+    return is_enough and share >= _HALF and not are_entrez and _share_of_genes(ids) <= _FEW
 
 
 def refuse_turned(
@@ -116,6 +119,11 @@ def refuse_gene_ids(name: str, columns: Sequence[str]) -> None:
             "and samples in rows. State samples_in = 'rows'. Where the columns are samples as they "
             "are, state samples_in = 'columns'."
         )
+
+
+def _counts(ids: Sequence[str]) -> bool:
+    """Return whether names are 0, 1, 2 and so on, or begin at 1, as rows are numbered."""
+    return [*map(int, ids)] in ([*range(len(ids))], [*range(1, len(ids) + 1)])
 
 
 def _share_of_genes(names: Sequence[str]) -> float:

@@ -18,11 +18,11 @@ from zarr.storage import LocalStore, WrapperStore
 
 from dglzarr.errors import StoreError
 from dglzarr.storage.bucket_zarr import open_zarr_store
-from dglzarr.storage.buckets import is_bucket, side_by_side
+from dglzarr.storage.buckets import Bucket, is_bucket, side_by_side
 from dglzarr.storage.files import PARTIAL, open_filesystem, put, tag
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from zarr.abc.store import ByteRequest, Store
     from zarr.core.buffer import Buffer, BufferPrototype
@@ -165,7 +165,7 @@ def array_metadata(uri: str, found: Iterable[str] | None = None) -> dict[str, by
     filesystem, path = open_filesystem(uri)
     listed = list_objects(uri) if found is None else found
     names = sorted(name for name in listed if name.endswith(f"/{GROUP}"))
-    written = filesystem.cat([f"{path}/{name}" for name in names]) if names else {}
+    written = _read_all(filesystem, [f"{path}/{name}" for name in names])
     return {name: written[f"{path}/{name}"] for name in names}
 
 
@@ -218,8 +218,12 @@ def write_record(uri: str, record: Mapping[str, Object]) -> str:
     objects = {name: list(record[name]) for name in sorted(record)}
     content = {"zarr_format": 3, "node_type": "group", "attributes": {"objects": objects}}
     digest = put(f"{uri}/{RECORD}", json.dumps(content).encode())
-    if parts := _parts(filesystem, path):
+    parts = _parts(filesystem, path)
+    if parts and isinstance(filesystem, Bucket):
         filesystem.rm(parts)
+    else:
+        for part in parts:
+            filesystem.rm_file(part)
     return digest
 
 
@@ -236,10 +240,21 @@ def known_so_far(uri: str) -> Record:
     with suppress(OSError, ValueError, KeyError, TypeError):
         known |= _objects(filesystem.cat_file(f"{path}/{RECORD}"))
     parts = _parts(filesystem, path)
-    for written in filesystem.cat(parts, on_error="omit").values() if parts else ():
+    for written in _read_all(filesystem, parts).values():
         with suppress(ValueError, TypeError):
             known |= _as_record(json.loads(written))
     return known
+
+
+def _read_all(filesystem: Any, paths: Sequence[str]) -> dict[str, bytes]:  # noqa: ANN401
+    """Return some objects that are there, of a bucket side by side."""
+    if isinstance(filesystem, Bucket):
+        return dict(filesystem.cat(list(paths), on_error="omit")) if paths else {}
+    found = {}
+    for path in paths:  # a list would be taken for patterns, and so would [1] in a path
+        with suppress(FileNotFoundError):
+            found[path] = filesystem.cat_file(path)
+    return found
 
 
 def read_record(uri: str, attributes: Mapping[str, Any]) -> Record | None:

@@ -21,6 +21,7 @@ import json
 import math
 import mmap
 import os
+import resource
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -139,7 +140,7 @@ class Matrix:
         start, stop, _ = rows.indices(self.shape[0])
         out = np.full(max(stop - start, 0), np.nan, self.dtype)
         length = self.shards[0]
-        for number in range(start // length, -(-stop // length)):
+        for number in range(start // length, -(-stop // length)) if start < stop else ():
             begin = number * length
             found = np.full(min(length, self.shape[0] - begin), np.nan, self.dtype)
             self._copy_column(number, gene, found)
@@ -176,6 +177,8 @@ class Matrix:
                 values = np.frombuffer(mapped, self.dtype)
                 stamp = _stamp(shard.file)
                 known = Mapped(str(shard.path), stamp, mapped, values, shard.offsets, set())
+            while len(self._maps) >= most_maps():
+                self._maps.pop(next(iter(self._maps)), None)
             self._maps[number] = known
         return known
 
@@ -588,6 +591,11 @@ def _write_all(file: int, values: NDArray[np.uint8], crc: int = 0) -> int:
 
 def _unreadable(path: Path, error: OSError) -> StoreError:
     return StoreError(f"{path}: cannot be read: {error.strerror}. Mend that and run again.")
+
+
+def most_maps() -> int:
+    """Return how many shards of a matrix stay mapped: each takes a file that may be open."""
+    return max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
 
 
 def _stamp(file: str | int) -> tuple[int, int] | None:

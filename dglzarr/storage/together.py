@@ -61,7 +61,8 @@ def again(root: str, place: str) -> str:
     """Return what to do about a store that is not that of its study."""
     grown = open_study(root).segments[1:]
     verb = "refit" if any(f"/segments/{name}/" in place for name in grown) else "mine"
-    return f"Restore it from a copy, or run 'dglzarr {verb}' for {root} again"
+    after = "" if verb == "refit" else " (after a refit that was stopped: 'dglzarr refit')"
+    return f"Restore it from a copy, or run 'dglzarr {verb}'{after} for {root} again"
 
 
 def other_inputs(root: str, uris: Iterable[str]) -> dict[str, str]:
@@ -91,6 +92,8 @@ def other_inputs(root: str, uris: Iterable[str]) -> dict[str, str]:
             continue
         known[uri] = str(attributes.get("store_id", ""))
         for place, identity in inputs_of(root, attributes):
+            if place.startswith(f"{root}/raw/"):  # many, of which `verify` tells
+                continue
             if place not in known:
                 known[place] = identity_of(place)
             if known[place] not in ("", None, identity):

@@ -410,9 +410,11 @@ def _fetch(
     if not todo:
         return []
     lock = _by_source(settings)
-    locked = {e.address: e for entries in lock.values() for e in entries}
+    known = [entry for entries in lock.values() for entry in entries]
+    locked = {e.address: e for e in known if e.kind != "part"}
+    parts = {e.address: e for e in known if e.kind == "part"}
     work = _Work(
-        Fetcher(settings.fetch, locked=locked, on_progress=on_progress),
+        Fetcher(settings.fetch, locked=locked, parts=parts, on_progress=on_progress),
         lock,
         update,
         check,
@@ -480,6 +482,7 @@ class _Work:
             if changes or (self.update and not all(map(self._is_here, known))):
                 for entry in known:
                     self.fetcher.locked.pop(entry.address, None)
+                    self.fetcher.parts.pop(entry.address, None)
                 known = []
         if known and all(map(self._is_here, known)):
             return _outcome(one, "kept", known), None

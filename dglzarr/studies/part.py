@@ -54,6 +54,8 @@ def fetch_part(fetcher: Fetcher, source: str, uri: str, reading: Reading) -> tup
     """
     address = public_address(uri)
     name = address_name(address)
+    stem, dot, suffix = name.rpartition(".")
+    called = f"{stem}-{source.rpartition('#')[2]}{dot}{suffix}"  # two parts of a file are no one
     with fetcher.cache.partial(f"{address}#{source}") as place:
         ranged = fetcher.ranged(address)
         _keep_only(ranged, place)
@@ -74,7 +76,7 @@ def fetch_part(fetcher: Fetcher, source: str, uri: str, reading: Reading) -> tup
             fetcher.cache.forget(place)
             raise
         sha256, size = file_sha256(str(made)), made.stat().st_size
-        path = fetcher.cache.take(made, sha256, name)
+        path = fetcher.cache.take(made, sha256, called)
         fetcher.cache.forget(place)
     found = Fetched(path, sha256, size, ranged.etag, ranged.modified, Head())
     return entry_of(source, "part", address, found), (

@@ -4,6 +4,7 @@ import io
 import os
 import re
 from functools import cache
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -107,7 +108,8 @@ def test_by_ranges__reads_what_the_whole_file_gives(
     (source,) = Plan.of(settings).sources
     reading = source.options.reading()
     found, wanted = read_source(source.path, reading=reading), read_source(served, reading=reading)
-    for name in ("samples", "genes", "gene_symbol", "series", "sample_series", "labels"):
+    assert found.series.startswith(f"{wanted.series}-")
+    for name in ("samples", "genes", "gene_symbol", "sample_series", "labels"):
         assert getattr(found, name) == getattr(wanted, name), name
     n = len(wanted.samples)
     assert np.array_equal(found.read(0, n), wanted.read(0, n))
@@ -125,7 +127,8 @@ def test_by_ranges__is_recorded_and_found_again_offline(place, mirror):
     settings = write(place, mirror)
     fetch(settings)
     (entry,) = read_lock(place / "sources.lock")
-    assert (entry.kind, entry.name) == ("part", NAME)
+    assert entry.kind == "part"
+    assert re.fullmatch(r"human_gene_v2\.5-\w{12}\.h5", entry.name)
     n_asked = len(mirror.asked)
     assert only(fetch(settings)).state == "kept"
     assert len(mirror.asked) == n_asked
@@ -136,6 +139,19 @@ def test_by_ranges__is_recorded_and_found_again_offline(place, mirror):
     other = write(place, mirror, 'only_series = ["GSE5"]')
     assert only(fetch(other)).state == "fetched", "other samples"
     assert only(fetch(other, check=True)).state == "kept"
+    assert {Path(s.path).name for s in Plan.of(other).sources} != {entry.name}, "two are no one"
+
+
+@pytest.mark.slow
+def test_by_ranges__a_part_is_not_taken_for_the_whole_file(place, mirror):
+    served = write_archs4(place / "served" / NAME)
+    fetch(write(place, mirror))
+    text = (place / "study.toml").read_text("utf-8").replace("by_ranges = true\n", "")
+    (place / "study.toml").write_text(text, "utf-8")
+    settings = load_settings(place / "study.toml")
+    assert only(fetch(settings)).state == "fetched"
+    (source,) = Plan.of(settings).sources
+    assert Path(source.path).read_bytes() == served.read_bytes()
 
 
 @pytest.mark.slow

@@ -8,12 +8,14 @@ import sys
 import threading
 import time
 import urllib.request
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import xarray as xr
 
 import dglzarr
+from dglzarr.serve.patience import Patience
 from dglzarr.storage.schemas import RAW
 from tests.builders import write_matrix
 from tests.serve.studies import GENES, free_port, get_json, grow, serving
@@ -232,6 +234,22 @@ def test_client_that_takes_nothing__is_left_after_a_while(root):
         with socket.create_connection(("127.0.0.1", int(address.split(":")[2].strip("/")))) as one:
             one.sendall(b"GET /s/study/report/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert ends_within(20, one, sends=b"\r\n")
+
+
+@pytest.mark.parametrize(("left", "is_ended"), [([90, 80, 0], False), ([90, 90], True)])
+def test_patience__ends_who_takes_nothing_and_waits_for_who_is_slow(left, is_ended):
+    """A large answer may take minutes to be taken, bit by bit."""
+    calls, ended = [], []
+    protocol = Patience.__new__(Patience)
+    protocol.loop = SimpleNamespace(call_later=lambda _, call: calls.append(call))
+    protocol.transport = SimpleNamespace(
+        get_write_buffer_size=lambda: sizes[0], abort=lambda: ended.append(1)
+    )
+    sizes = [100]
+    protocol._look_again()
+    for sizes[0] in left:
+        calls.pop()()
+    assert bool(ended) == is_ended
 
 
 def test_growing_while_it_is_asked__old_or_new(root):

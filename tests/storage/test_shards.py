@@ -470,6 +470,18 @@ def test_matrix_column__a_shard_that_takes_anothers_place_is_seen(tmp_path):
         matrix.column(3)
 
 
+def test_matrix_column__few_shards_stay_mapped_and_an_empty_range_maps_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "most_maps", lambda: 2)
+    uri, array = create(tmp_path)
+    write(open_matrix(uri, "expression"), values_of((70, 23)))
+    matrix = open_matrix(uri, "expression")
+    assert matrix.column(3, slice(80, 90)).size == 0
+    assert not matrix._maps
+    for gene in (3, 22):
+        np.testing.assert_array_equal(matrix.column(gene), array[:, gene])
+        assert len(matrix._maps) == 2
+
+
 def test_matrix_column__missing_shard_and_chunk_beyond_the_end(tmp_path):
     uri, _ = create(tmp_path)
     matrix = open_matrix(uri, "expression")

@@ -250,7 +250,8 @@ def test_write_region__any_order_same_bytes(tmp_path_factory, order):
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_finish__every_store_reads_back_as_written(tmp_path, spec):
-    study = KnownStore(tmp_path / "x", spec).complete()
+    (tmp_path / "a[1] b*").mkdir()  # no pattern, but a name
+    study = KnownStore(tmp_path / "a[1] b*" / "x", spec).complete()
     ds = store.open_store(study.uri, spec)
     assert set(ds.variables) == {a.name for a in spec.arrays}
     assert {str(c) for c in ds.coords} == {a.name for a in spec.arrays if a.is_coord}
