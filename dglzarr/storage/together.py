@@ -61,8 +61,8 @@ def again(root: str, place: str) -> str:
     """Return what to do about a store that is not that of its study."""
     grown = open_study(root).segments[1:]
     verb = "refit" if any(f"/segments/{name}/" in place for name in grown) else "mine"
-    after = "" if verb == "refit" else " (after a refit that was stopped: 'dglzarr refit')"
-    return f"Restore it from a copy, or run 'dglzarr {verb}'{after} for {root} again"
+    told = f"Restore it from a copy, or run 'dglzarr {verb}' for {root} again"
+    return told if "/segments/" in place else f"{told}, or 'dglzarr refit' where one was stopped"
 
 
 def other_inputs(root: str, uris: Iterable[str]) -> dict[str, str]:
