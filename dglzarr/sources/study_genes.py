@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_MOST_TOLD = 3
 _GENE_COORDS = ("gene", "gene_symbol", "gene_id")
 
 
@@ -141,6 +142,23 @@ def refuse_repeated(raws: Sequence[str], like: Sequence[str]) -> None:
                 f"for example {repeated[0]!r}. Remove one of the two sources."
             )
         source_of |= dict.fromkeys(samples, raw_name(raw))
+
+
+def unnamed_notes(raws: Sequence[str], rule: GeneRule) -> list[str]:
+    """Return how many features of the sources stand for no gene, where features are genes."""
+    if rule.kind != "gene":
+        return []
+    annotation = read_annotation_table(rule.annotation) if rule.annotation else None
+    found = []
+    for raw in raws:
+        names = features_of(raw, rule.kind, annotation)
+        if n := names.count(""):
+            found.append(f"{n} of {len(names)} in {raw_name(raw)}")
+    if not found:
+        return []
+    more = f" and {len(found) - _MOST_TOLD} more sources" if len(found) > _MOST_TOLD else ""
+    told = f"{', '.join(found[:_MOST_TOLD])}{more}"
+    return [f"Features without a symbol, which stand for no gene: {told}."]
 
 
 def date_notes(annotation: str | None) -> list[str]:

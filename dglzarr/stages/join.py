@@ -25,6 +25,7 @@ from dglzarr.sources.study_genes import (
     refuse_repeated,
     study_genes,
     study_labels,
+    unnamed_notes,
 )
 from dglzarr.storage.declare import chunk_samples, shard_samples, text_array
 from dglzarr.storage.options import Options, Run, choice
@@ -190,7 +191,8 @@ def join(
         on_progress=run.on_progress,
     )
     gene_space = "study" if like else "list" if options.probes else "intersection"
-    notes = [*date_notes(options.annotation), *centred.pop("notes", [])]
+    notes = [*date_notes(options.annotation), *unnamed_notes(source, _gene_rule(options))]
+    notes += centred.pop("notes", [])
     rates: dict[str, NDArray[Any]] = {}
     if options.detection is not None:
         rates = detect(target, parts, like, options.detection, run)

@@ -154,6 +154,19 @@ def test_join__dates_of_the_annotation_are_told(tmp_path, sources, target, simul
     assert "'5-Mar' is MARCHF5. Correct it" in note
 
 
+def test_join__features_without_a_symbol_are_counted(tmp_path, sources, target, simulated):
+    symbols = ["", "", *simulated.gene_symbol[2:]]
+    path = write_annotation(tmp_path / "a.txt", simulated.genes, symbols)
+    ingest_and_join(sources, target, annotation=str(path), feature_kind="gene", seed=SEED)
+    (note,) = open_store(target).attrs["details"]["notes"]
+    n_without = symbols.count("")
+    names = [Path(source.raw).stem for source in sources]
+    assert note.startswith("Features without a symbol, which stand for no gene: ")
+    for name in names[:3]:
+        assert f"{n_without} of {len(symbols)} in {name}" in note
+    assert ("more sources" in note) == (len(names) > 3)
+
+
 def test_join__symbols_from_the_annotation(tmp_path, sources, target, simulated):
     path = write_annotation(tmp_path / "a.txt", simulated.genes, simulated.gene_symbol)
     ingest_and_join(sources, target, annotation=str(path), seed=SEED)
