@@ -240,19 +240,25 @@ def known_so_far(uri: str) -> Record:
     with suppress(OSError, ValueError, KeyError, TypeError):
         known |= _objects(filesystem.cat_file(f"{path}/{RECORD}"))
     parts = _parts(filesystem, path)
-    for written in _read_all(filesystem, parts).values():
+    for written in _read_all(filesystem, parts, skip=(OSError,)).values():
         with suppress(ValueError, TypeError):
             known |= _as_record(json.loads(written))
     return known
 
 
-def _read_all(filesystem: Any, paths: Sequence[str]) -> dict[str, bytes]:  # noqa: ANN401
-    """Return some objects that are there, of a bucket side by side."""
+def _read_all(
+    filesystem: Any,  # noqa: ANN401
+    paths: Sequence[str],
+    *,
+    skip: tuple[type[Exception], ...] = (),
+) -> dict[str, bytes]:
+    """Return some objects, of a bucket side by side, without those that fail as ``skip`` says."""
     if isinstance(filesystem, Bucket):
-        return dict(filesystem.cat(list(paths), on_error="omit")) if paths else {}
+        on_error = "omit" if skip else "raise"
+        return dict(filesystem.cat(list(paths), on_error=on_error)) if paths else {}
     found = {}
     for path in paths:  # a list would be taken for patterns, and so would [1] in a path
-        with suppress(FileNotFoundError):
+        with suppress(*skip):
             found[path] = filesystem.cat_file(path)
     return found
 

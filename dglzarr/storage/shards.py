@@ -56,6 +56,7 @@ if _preadv2 is not None:
     _preadv2.restype = ctypes.c_ssize_t
 _DIRECT_NBYTES = 2**24
 _OPEN_SHARDS = 64  # at once
+_MOST_MAPS = 2**13  # that stay; the system allows 2**16 of a process
 _MOST_VECTORS = 1024  # of a call; a row of a chunk takes up to two
 _PLAIN = [{"name": "bytes", "configuration": {"endian": "little"}}]
 _SHARDS = {
@@ -177,9 +178,8 @@ class Matrix:
                 values = np.frombuffer(mapped, self.dtype)
                 stamp = _stamp(shard.file)
                 known = Mapped(str(shard.path), stamp, mapped, values, shard.offsets, set())
-            while len(self._maps) >= most_maps():
-                self._maps.pop(next(iter(self._maps)), None)
-            self._maps[number] = known
+            if number in self._maps or len(self._maps) < most_maps():
+                self._maps[number] = known  # none gives way to another: all are read in turn
         return known
 
     def write(
@@ -595,7 +595,8 @@ def _unreadable(path: Path, error: OSError) -> StoreError:
 
 def most_maps() -> int:
     """Return how many shards of a matrix stay mapped: each takes a file that may be open."""
-    return max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
+    n_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _MOST_MAPS if n_files == resource.RLIM_INFINITY else min(n_files // 8, _MOST_MAPS)
 
 
 def _stamp(file: str | int) -> tuple[int, int] | None:
