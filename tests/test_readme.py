@@ -1,4 +1,4 @@
-"""What README.md tells people to type works."""
+"""What README.md and docs/mine.md tell people to type works."""
 
 import os
 import re
@@ -13,18 +13,22 @@ from dglzarr.settings import load_settings
 from dglzarr.testing import write_study
 
 REPO = Path(__file__).resolve().parents[1]
-README = (REPO / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    path: path.read_text(encoding="utf-8")
+    for path in (REPO / "README.md", REPO / "docs" / "mine.md")
+}
+README, MINE = PAGES.values()
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+def blocks(language, page=README):
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
 
 
 def commands():
-    """Every command of the sh blocks but make's, which are run by CI and not by tests."""
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
-    found = [shlex.split(re.sub(r"(^|\s)#.*", "", line)) for line in lines]
-    return [words for words in found if words and words[0] != "make"]
+    """Every command of the sh blocks, once, but make's, which are run by CI and not by tests."""
+    lines = [line for page in PAGES.values() for b in blocks("sh", page) for line in b.splitlines()]
+    found = dict.fromkeys(re.sub(r"(^|\s)#.*", "", line).strip() for line in lines)
+    return [shlex.split(line) for line in found if line and not line.startswith("make ")]
 
 
 @pytest.fixture(scope="module")
@@ -63,23 +67,31 @@ def run(folder, words):
 
 def test_readme__shows_commands_settings_and_python():
     assert len(commands()) >= 6
-    assert {words[1] for words in commands()} >= {"mine", "info", "verify", "query"}
-    assert (len(blocks("toml")), len(blocks("python"))) == (1, 1)
+    assert {words[1] for words in commands()} >= {"mine", "info", "verify", "query", "grow"}
+    assert (len(blocks("toml")), len(blocks("python")), len(blocks("toml", MINE))) == (1, 1, 1)
 
 
-def test_readme__settings_load(tmp_path):
-    (tmp_path / "study.toml").write_text(blocks("toml")[0], encoding="utf-8")
+def test_readme__stays_short():
+    assert len(README.splitlines()) <= 120
+
+
+@pytest.mark.parametrize(
+    ("page", "roles"), [(README, ["train", "train"]), (MINE, ["train", "train", "cohort"])]
+)
+def test_readme__settings_load(tmp_path, page, roles):
+    (tmp_path / "study.toml").write_text(blocks("toml", page)[0], encoding="utf-8")
     settings = load_settings(tmp_path / "study.toml")
-    assert [s.role for s in settings.sources] == ["train", "train", "cohort"]
+    assert [s.role for s in settings.sources] == roles
     assert settings.select.n_landmarks == 943
-    assert set(settings.evaluate.panels) == {"l1000"}
+    assert set(settings.evaluate.panels) == ({"l1000"} if "cohort" in roles else set())
 
 
 def test_readme__names_files_that_exist():
-    for name in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (REPO / name).exists(), name
-    for name in re.findall(r"`(dglzarr/[\w/]+\.py)`", README):
-        assert (REPO / name).exists(), name
+    for path, page in PAGES.items():
+        for name in re.findall(r"\]\(([^)#:]+)\)", page):
+            assert (path.parent / name).exists(), name
+        for name in re.findall(r"`((?:dglzarr|flows|deploy)/[\w/]+\.\w+)`", page):
+            assert (REPO / name).exists(), name
 
 
 def test_documents__with_a_folder_of_data_results_go_elsewhere():
@@ -92,6 +104,7 @@ def test_documents__with_a_folder_of_data_results_go_elsewhere():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # the first waits for every command
 def test_readme__commands(demo):
     _, printed = demo
     assert [command for command, text in printed.items() if not text] == []
@@ -100,6 +113,7 @@ def test_readme__commands(demo):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # the first waits for every command
 def test_readme__python(demo):
     folder, _ = demo
     code = blocks("python")[0] + "\nprint(best.size, *matrix.shape)\n"
@@ -107,9 +121,10 @@ def test_readme__python(demo):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # the first waits for every command
 def test_readme__places_of_what_comes_out(demo):
     folder, _ = demo
-    table = README.split("## What comes out")[1].split("```")[0]
+    table = MINE.split("## What comes out")[1]
     places = re.findall(r"`([^`]+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)))
     assert len(places) >= 6
     for place in places:
