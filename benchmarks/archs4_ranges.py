@@ -20,10 +20,10 @@ import fsspec
 import h5py
 import numpy as np
 from compendia_chunks import GENE_CHUNK, SAMPLE_CHUNK, write_archs4
+from mirror import Mirror, serving
 
 from dglzarr.settings import build_settings
 from dglzarr.studies.fetch import fetch
-from dglzarr.testing.mirror import Mirror, serving
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -34,7 +34,7 @@ def prepare(case: Case) -> None:
 @contextmanager
 def served(case: Case) -> Iterator[str]:
     """Yield the address of the file at a server that is a process of its own."""
-    command = [sys.executable, "-m", "dglzarr.testing.mirror", case.folder]
+    command = [sys.executable, str(Path(__file__).with_name("mirror.py")), case.folder]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         line = server.stdout.readline() if server.stdout is not None else ""
         address = f"{line.strip()}/{NAME}"

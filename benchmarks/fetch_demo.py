@@ -23,10 +23,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from mirror import Fault, Mirror, series_folder, serving
+
 from dglzarr.sources import read_source
 from dglzarr.studies.fetch import Outcome
 from dglzarr.testing import write_series_matrix, write_study
-from dglzarr.testing.mirror import Fault, Mirror, series_folder, serving
 
 PROGRAM = Path(sys.executable).with_name("dglzarr")
 N_SERIES = 12

@@ -17,11 +17,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+from mirror import series_folder, serving
 
 from dglzarr.settings import build_settings
 from dglzarr.studies.plan import mine
 from dglzarr.testing import write_series_matrix
-from dglzarr.testing.mirror import series_folder, serving
 
 RATE = 3.0
 

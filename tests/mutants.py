@@ -112,12 +112,11 @@ MUTANTS = (
     ),
     _kernel(
         "deeplift", "the reference is taken for zero",
-        "part *= (samples - reference)[:, None, :]", "part *= samples[:, None, :]",
+        "phi *= (samples - reference)[:, None, :]", "phi *= samples[:, None, :]",
     ),
     _kernel(
         "deeplift", "the reference is taken for zero in sums",
-        "(self._samples[rows, genes] - reference[:, genes])[:, None, :]",
-        "self._samples[rows, genes][:, None, :]",
+        "[reference[:, genes] for reference", "[0 * reference[:, genes] for reference",
     ),
     _kernel(
         "deeplift", "every sample counts",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dglzarr.testing.mirror import serving
+from benchmarks.mirror import serving
 from tests.access.series import matrix
 
 REPO = Path(__file__).resolve().parents[1]

@@ -124,38 +124,6 @@ def rescale_slope(pre: ArrayLike, pre_reference: ArrayLike, activation: str) -> 
     return xp.where(is_different, slope, shape.derivative(xp, high))
 
 
-def multipliers(
-    layers: Sequence[Layer],
-    values: Sequence[tuple[Floats, Floats]],
-    reference_values: Sequence[tuple[Floats, Floats]],
-) -> Floats:
-    """Return the multipliers (sample, latent, gene) of the genes for the last layer.
-
-    Parameters
-    ----------
-    layers : as in `forward`
-    values : what `forward` returned for the samples
-    reference_values : what `forward` returned for one reference (1, gene)
-
-    Notes
-    -----
-    The small later kernels are scaled by the slopes of each sample; the large first kernel enters
-    one matrix product for all samples.
-
-    Examples
-    --------
-    >>> layers = [(np.array([[2.0], [3.0]]), np.zeros(1), "linear")]
-    >>> at = forward(layers, np.array([[1.0, 1.0]]))
-    >>> multipliers(layers, at, at)
-    array([[[2., 3.]]])
-    """
-    back = _back(layers, values, reference_values)
-    n_samples, n_latent, n_units = back.shape
-    xp = _library(back)
-    flat: Floats = xp.reshape(back, (n_samples * n_latent, n_units)) @ layers[0][0].T
-    return xp.reshape(flat, (n_samples, n_latent, layers[0][0].shape[0]))
-
-
 def deeplift_contributions(
     layers: Sequence[Layer],
     samples: ArrayLike,
@@ -193,7 +161,10 @@ def deeplift_contributions(
     [[[6.0], [-2.0]]]
     """
     checked, x, references = _check(layers, samples, reference, layer)
-    return np.ascontiguousarray(_contributions(checked, x, references).transpose(0, 2, 1))
+    values = forward(checked, x)
+    backs = [_back(checked, values, forward(checked, one)) for one in references]
+    phi = _explain(checked[0][0], backs, x, references)
+    return np.ascontiguousarray(phi.transpose(0, 2, 1))
 
 
 def aggregate_contributions(
@@ -322,7 +293,12 @@ class _Work:
         backs = [_back(self._layers, values, at) for at in self._reference_values]
         n_latent, n_genes = self.latent_total.shape
         for genes in iter_slices(n_genes, 1, limit_nbytes=self._block):
-            phi = self._explain(backs, rows, genes)
+            phi = _explain(
+                self._layers[0][0][genes, :],
+                backs,
+                self._samples[rows, genes],
+                [reference[:, genes] for reference in self._references],
+            )
             self.delta[rows, :] += phi @ self._xp.ones(phi.shape[2], dtype=phi.dtype)
             if not self._is_signed:
                 phi = self._xp.abs(phi)
@@ -332,20 +308,6 @@ class _Work:
             for i in np.flatnonzero(counted).tolist():
                 total += phi[i, :, :]
             self.latent_total[:, genes] += total
-
-    def _explain(self, backs: Sequence[Floats], rows: slice, genes: slice) -> Floats:
-        """Return contributions (sample, latent, gene), the mean over references."""
-        kernel = self._layers[0][0][genes, :].T
-        n_samples, n_latent, n_units = backs[0].shape
-        total: Floats = None
-        for back, reference in zip(backs, self._references, strict=True):
-            flat = self._xp.reshape(back, (n_samples * n_latent, n_units)) @ kernel
-            phi = self._xp.reshape(flat, (n_samples, n_latent, kernel.shape[1]))
-            phi *= (self._samples[rows, genes] - reference[:, genes])[:, None, :]
-            total = phi if total is None else total + phi
-        if len(backs) > 1:
-            total /= len(backs)
-        return total
 
 
 def _reducer(
@@ -386,17 +348,23 @@ def _back(
     return back
 
 
-def _contributions(
-    layers: Sequence[Layer], samples: Floats, references: Sequence[Floats]
+def _explain(
+    kernel: Floats, backs: Sequence[Floats], samples: Floats, references: Sequence[Floats]
 ) -> Floats:
-    """Return contributions (sample, latent, gene), the mean over references."""
-    values = forward(layers, samples)
+    """Return contributions (sample, latent, gene), the mean over references.
+
+    The small later kernels are in ``backs`` already, scaled by the slopes of each sample; the large
+    first kernel (gene, unit) enters one matrix product for all samples of a reference.
+    """
+    xp, (n_samples, n_latent, n_units) = _library(kernel), backs[0].shape
     total: Floats = None
-    for reference in references:
-        part = multipliers(layers, values, forward(layers, reference))
-        part *= (samples - reference)[:, None, :]
-        total = part if total is None else np.add(total, part, out=total)
-    total /= len(references)
+    for back, reference in zip(backs, references, strict=True):
+        flat = xp.reshape(back, (n_samples * n_latent, n_units)) @ kernel.T
+        phi = xp.reshape(flat, (n_samples, n_latent, kernel.shape[0]))
+        phi *= (samples - reference)[:, None, :]
+        total = phi if total is None else total + phi
+    if len(backs) > 1:
+        total /= len(backs)
     return total
 
 

@@ -22,7 +22,7 @@ from dglzarr.models.batches import Batches, Matrix
 from dglzarr.models.files import CHECKPOINT, save_model
 from dglzarr.models.options import BatchOptions, DGexOptions
 from dglzarr.models.train import Schedule, fit
-from dglzarr.storage.files import Place, remove_folder
+from dglzarr.storage.files import Place, remove
 
 Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -179,7 +179,7 @@ def train_dgex(
         inputs=[],
         parameters={"seed": seed, "targets": int(targets.size)},
     )
-    remove_folder(folder / CHECKPOINT)
+    remove(folder / CHECKPOINT)
 
 
 def _optimizer(model: keras.Model, options: DGexOptions) -> keras.optimizers.Optimizer:

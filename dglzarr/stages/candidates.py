@@ -34,7 +34,7 @@ from dglzarr.storage.options import Run
 from dglzarr.storage.rows import read_array
 from dglzarr.storage.schemas import CANDIDATES, NORMALIZED, SAMPLES
 from dglzarr.storage.stage import stage
-from dglzarr.storage.store import StoreSummary, create_store, finish, open_store
+from dglzarr.storage.store import StoreSummary, open_store, write_store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,13 +113,11 @@ def candidates(
             on_progress=run.on_progress,
         )
     )
-    if claim.state == "new":
-        coords = {name: ds[name].values for name in ("gene", "gene_id", "gene_symbol")}
-        create_store(claim, coords | _labels(panels))
+    coords = {name: ds[name].values for name in ("gene", "gene_id", "gene_symbol")}
     missing = {name: listed.missing for name, listed in lists.items()}
-    return finish(
+    return write_store(
         claim,
-        arrays=panel_arrays(panels, ds["gene"].values),
+        coords | _labels(panels) | panel_arrays(panels, ds["gene"].values),
         details={"missing": missing, "penalties": told_penalties(rules)},
     )
 

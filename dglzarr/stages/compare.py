@@ -23,7 +23,7 @@ from dglzarr.storage.declare import text_array
 from dglzarr.storage.options import Run, choice
 from dglzarr.storage.schemas import CANDIDATES, COMPARISON, EVALUATION
 from dglzarr.storage.stage import stage
-from dglzarr.storage.store import StoreSummary, create_store, finish, open_store
+from dglzarr.storage.store import StoreSummary, open_store, write_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -118,9 +118,7 @@ def compare(
     labels = _labels(folds, open_store(candidates[0], CANDIDATES))
     arrays = _panel_arrays(folds)
     arrays |= _row_arrays(arrays, labels, seed)
-    if claim.state == "new":
-        create_store(claim, labels)
-    return finish(claim, arrays=arrays, details={"n_tested": int(labels["sample"].size)})
+    return write_store(claim, labels | arrays, details={"n_tested": int(labels["sample"].size)})
 
 
 def _labels(folds: Sequence[xr.Dataset], candidates: xr.Dataset) -> dict[str, NDArray[Any]]:

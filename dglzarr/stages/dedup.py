@@ -33,12 +33,11 @@ from dglzarr.storage.stage import stage
 from dglzarr.storage.store import (
     Region,
     StoreSummary,
-    create_store,
-    finish,
     open_labels,
     open_store,
     reduce_regions,
     regions,
+    write_store,
 )
 from dglzarr.storage.tasks import run_tasks
 
@@ -54,7 +53,10 @@ _N_COMPONENTS = 128
 _SUM_GROUPS = 8
 _PAIRS_PER_TASK = 512
 _CONSTANTS = {"metric": "euclidean"}
-_FROZEN = ("centroid", "gene_center", "basis", "gene_mean", "gene_std")
+_FROZEN = (
+    "gene", "cluster_index", "component", "centroid", "gene_center", "basis", "gene_mean",
+    "gene_std",
+)  # fmt: skip
 
 
 class DedupOptions(Options):
@@ -140,26 +142,15 @@ def dedup(
     n_clusters = min(options.n_clusters, int(train.sum()))
     cluster = _fit_clusters(projected.projection, train, n_clusters, options.epochs, rng)
     close = _close_pairs([source], projected, center, options.threshold, run)
-    keep, duplicate_of = keep_mask(
-        train.size,
-        *close,
-        threshold=options.threshold,
-        order=np.argsort(split != 0, kind="stable"),
-        rule=options.rule,
-        cluster=cluster,
-    )
+    marked = _marked(ds, [], close, cluster, options)
+    keep = marked["keep"]
     mean, std = _moments(source, train & keep, "moments of kept samples", run)
-    if claim.state == "new":
-        coords = {name: ds[name].values for name in ("sample", "gene")}
-        coords["cluster_index"] = np.arange(n_clusters, dtype=np.int32)
-        coords["component"] = np.arange(len(basis), dtype=np.int32)
-        create_store(claim, coords)
     members = np.where(train, cluster, -1)
     arrays = {
-        "cluster": cluster,
-        "keep": keep,
-        "duplicate_of": _names(ds["sample"].values, duplicate_of),
-        "nearest_distance": _nearest(train.size, close, options.threshold),
+        **{name: ds[name].values for name in ("sample", "gene")},
+        "cluster_index": np.arange(n_clusters, dtype=np.int32),
+        "component": np.arange(len(basis), dtype=np.int32),
+        **marked,
         "centroid": _centroids(source, members, n_clusters, center, run),
         "gene_center": center,
         "basis": basis,
@@ -176,7 +167,7 @@ def dedup(
         "n_fitted": int((train & keep).sum()),
         "largest_norm": projected.largest,
     }
-    return finish(claim, arrays=arrays, details=details)
+    return write_store(claim, arrays, details=details)
 
 
 @stage(SAMPLES, reads=("source", "known"), records=("seed",), constants=_CONSTANTS)
@@ -230,7 +221,32 @@ def dedup_more(
         usable=_joined(olds, "keep", np.ones(ds.sizes["sample"], dtype=bool)),
         first_new=n_old,
     )
-    split = ds["split"].values
+    marked = _marked(ds, olds, close, cluster, options)
+    arrays = {
+        "sample": ds["sample"].values,
+        **{name: first[name].values for name in _FROZEN},
+        **marked,
+        "projection": new.projection,
+    }
+    details = {
+        "n_dropped": int((~marked["keep"]).sum()),
+        "n_clusters": first.sizes["cluster_index"],
+        "threshold": options.threshold,
+        "n_fitted": 0,
+        "largest_norm": largest,
+    }
+    return write_store(claim, arrays, details=details)
+
+
+def _marked(
+    ds: xr.Dataset,
+    olds: Sequence[xr.Dataset],
+    close: _Pairs,
+    cluster: NDArray[np.int32],
+    options: DedupOptions,
+) -> dict[str, NDArray[Any]]:
+    """Return which new samples are kept beside those so far, and what the others repeat."""
+    n_old, split = sum(old.sizes["sample"] for old in olds), ds["split"].values
     keep, duplicate_of = keep_mask(
         n_old + split.size,
         *close,
@@ -239,26 +255,13 @@ def dedup_more(
         rule=options.rule,
         cluster=_joined(olds, "cluster", cluster),
     )
-    if claim.state == "new":
-        indexes = {name: first[name].values for name in ("gene", "cluster_index", "component")}
-        create_store(claim, {"sample": ds["sample"].values, **indexes})
-    nearest = _nearest(n_old + split.size, close, options.threshold)
-    arrays = {
-        **{name: first[name].values for name in _FROZEN},
+    samples = _joined(olds, "sample", ds["sample"].values)
+    return {
         "cluster": cluster,
         "keep": keep[n_old:],
-        "duplicate_of": _names(_joined(olds, "sample", ds["sample"].values), duplicate_of)[n_old:],
-        "nearest_distance": nearest[n_old:],
-        "projection": new.projection,
+        "duplicate_of": _names(samples, duplicate_of)[n_old:],
+        "nearest_distance": _nearest(n_old + split.size, close, options.threshold)[n_old:],
     }
-    details = {
-        "n_dropped": int((~keep[n_old:]).sum()),
-        "n_clusters": first.sizes["cluster_index"],
-        "threshold": options.threshold,
-        "n_fitted": 0,
-        "largest_norm": largest,
-    }
-    return finish(claim, arrays=arrays, details=details)
 
 
 def _check_choices(claim: Claim, first: xr.Dataset, uri: str) -> None:

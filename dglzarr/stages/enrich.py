@@ -20,7 +20,7 @@ from dglzarr.storage.declare import text_array
 from dglzarr.storage.options import Options, Run, choice
 from dglzarr.storage.schemas import ENRICHMENT, LANDMARKS
 from dglzarr.storage.stage import stage
-from dglzarr.storage.store import StoreSummary, create_store, finish, open_store
+from dglzarr.storage.store import StoreSummary, open_store, write_store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,9 +96,7 @@ def enrich(
         enrich_terms(row, members, min_size=options.min_size, max_size=options.max_size)
         for row in in_panel
     ]
-    if claim.state == "new":
-        create_store(claim, _labels(ds, terms))
-    arrays = _arrays(found)
+    arrays = _labels(ds, terms) | _arrays(found)
     arrays["hits"] = np.stack([_hits(row, members, genes) for row in in_panel])
     panels = [str(p) for p in ds["panel"].values]
     details = {
@@ -108,7 +106,7 @@ def enrich(
         "notes": dict(terms.notes),
         "panels": {p: _counts(f) for p, f in zip(panels, found, strict=True)},
     }
-    return finish(claim, arrays=arrays, details=details)
+    return write_store(claim, arrays, details=details)
 
 
 def _read_terms(options: EnrichOptions) -> tuple[Terms, str]:

@@ -50,7 +50,7 @@ from dglzarr.storage.options import Run, choice
 from dglzarr.storage.rows import read_array
 from dglzarr.storage.schemas import EVALUATION, NORMALIZED, SAMPLES
 from dglzarr.storage.stage import stage
-from dglzarr.storage.store import StoreSummary, create_store, finish, open_store, summarize
+from dglzarr.storage.store import StoreSummary, open_store, summarize, write_store
 from dglzarr.storage.study import raw_name
 from dglzarr.storage.tasks import run_tasks
 
@@ -223,8 +223,6 @@ def evaluate(  # noqa: PLR0913  (eight, and the claim)
         on_progress=run.on_progress,
     )
     labels = _labels(ds, panels, names, options) | _sample_labels(source, names, fold, cohorts)
-    if claim.state == "new":
-        create_store(claim, labels)
     found = [np.ones(index.size, dtype=bool), *(measured_genes(c, source) for c in cohorts)]
     arrays: dict[str, NDArray[Any]] = {
         **_spread(evaluated, is_target),
@@ -236,7 +234,7 @@ def evaluate(  # noqa: PLR0913  (eight, and the claim)
         "is_target": is_target,
         **_cohort_notes(labels, names, found),
     }
-    summary = finish(claim, arrays=arrays, details=_details(panels, names, arrays))
+    summary = write_store(claim, labels | arrays, details=_details(panels, names, arrays))
     shutil.rmtree(_folder(target), ignore_errors=True)
     return summary
 

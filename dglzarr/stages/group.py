@@ -25,7 +25,7 @@ from dglzarr.storage.options import Options, Run, choice
 from dglzarr.storage.rows import Rows
 from dglzarr.storage.schemas import GROUPS, LANDMARKS, NORMALIZED, RAW
 from dglzarr.storage.stage import stage
-from dglzarr.storage.store import StoreSummary, create_store, finish, open_store
+from dglzarr.storage.store import StoreSummary, open_store, write_store
 from dglzarr.storage.study import raw_name
 
 if TYPE_CHECKING:
@@ -136,15 +136,14 @@ def group(  # noqa: PLR0913  (8 are given by a caller)
     found = {name: group_samples(v, groups, method=options.linkage) for name, v in shown.items()}
     is_trained_on = np.zeros(len(z), dtype=bool)
     is_trained_on[: len(labelled.rows[0])] = is_fitted[labelled.rows[0]]
-    if claim.state == "new":
-        create_store(claim, _labels(labelled, is_trained_on, kinds))
+    arrays = _labels(labelled, is_trained_on, kinds) | _arrays(found)
     details = {
         "n_samples": len(z),
         "groups": dict(zip(names.tolist(), np.bincount(groups).tolist(), strict=True)),
         "n_trained_on": int(is_trained_on.sum()),
         "n_components": int(shown["pca"].shape[1]),
     }
-    return finish(claim, arrays=_arrays(found), details=details)
+    return write_store(claim, arrays, details=details)
 
 
 def find_labelled(parts: Sequence[xr.Dataset], label: str, series: Sequence[str]) -> Labelled:

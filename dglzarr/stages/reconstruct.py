@@ -23,7 +23,7 @@ from dglzarr.storage.options import Run
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.schemas import LATENT, NORMALIZED, RECONSTRUCTION
 from dglzarr.storage.stage import stage
-from dglzarr.storage.store import StoreSummary, create_store, finish, open_labels
+from dglzarr.storage.store import StoreSummary, open_labels, write_store
 from dglzarr.storage.tasks import run_tasks
 
 if TYPE_CHECKING:
@@ -100,11 +100,10 @@ def reconstruct(
             what="rivals",
             on_progress=run.on_progress,
         )
-    if claim.state == "new":
-        create_store(claim, {n: ds[n].values for n in ("gene", "gene_id", "gene_symbol")})
-    return finish(
+    genes = {n: ds[n].values for n in ("gene", "gene_id", "gene_symbol")}
+    return write_store(
         claim,
-        arrays={"mae": mae, "pcc": pcc, "null_fraction": null},
+        {**genes, "mae": mae, "pcc": pcc, "null_fraction": null},
         details={
             "n_test": len(tested),
             "n_null": len(chosen),

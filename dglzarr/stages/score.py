@@ -17,14 +17,7 @@ from dglzarr.storage.options import Options, Run, choice
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.schemas import CONTRIBUTIONS, NORMALIZED, SCORES
 from dglzarr.storage.stage import stage
-from dglzarr.storage.store import (
-    Region,
-    StoreSummary,
-    create_store,
-    finish,
-    open_labels,
-    reduce_regions,
-)
+from dglzarr.storage.store import Region, StoreSummary, open_labels, reduce_regions, write_store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,10 +96,9 @@ def score(
         groups, more = _group_scores(source, group, kept_samples(normalized, samples), run)
         labels["group"] = groups
         arrays |= more
-    if claim.state == "new":
-        create_store(claim, labels)
     worst = parts.attrs["details"]["max_delta_error"]
-    return finish(claim, arrays=arrays, details={"n_scored": n_scored, "max_delta_error": worst})
+    details = {"n_scored": n_scored, "max_delta_error": worst}
+    return write_store(claim, labels | arrays, details=details)
 
 
 def check_group_by(parts: Sequence[xr.Dataset], group_by: str | None) -> None:

@@ -41,7 +41,7 @@ from dglzarr.storage.declare import text_array
 from dglzarr.storage.options import Run, choice
 from dglzarr.storage.schemas import LANDMARKS, SAMPLES, SCORES
 from dglzarr.storage.stage import stage
-from dglzarr.storage.store import StoreSummary, create_store, finish, open_store
+from dglzarr.storage.store import StoreSummary, open_store, write_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -158,10 +158,9 @@ def select(  # noqa: PLR0913  (nine, and the claim)
         sketch, selectors, [n], rules=rules, lists=lists, draws=draws, on_progress=tell
     )
     chosen = _with_mined(found, options)
-    if claim.state == "new":
-        create_store(claim, _labels(ds, chosen))
     rank = _rank(ds, chosen[0].genes)
     arrays = {
+        **_labels(ds, chosen),
         "score": ds["score"].values,
         "rank": rank,
         "is_landmark": rank <= n,
@@ -180,7 +179,7 @@ def select(  # noqa: PLR0913  (nine, and the claim)
         "dates": {name: listed.dates for name, listed in lists.items() if listed.dates},
         "excluded_missing": unmatched(ds, options.excluded),
     }
-    return finish(claim, arrays=arrays, details=details)
+    return write_store(claim, arrays, details=details)
 
 
 def _undetected(expression: str | None, share: float | None) -> list[int]:

@@ -18,7 +18,7 @@ from dglzarr.storage.declare import text_array
 from dglzarr.storage.options import Options, Run, choice
 from dglzarr.storage.schemas import SAMPLES, SCORES, STABILITY
 from dglzarr.storage.stage import stage
-from dglzarr.storage.store import StoreSummary, create_store, finish, open_store
+from dglzarr.storage.store import StoreSummary, open_store, write_store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,11 +85,7 @@ def halve(
     left_out = shuffled[::2] if half == "a" else shuffled[1::2]
     keep[left_out] = False
     arrays = {array.name: ds[array.name].values for array in SAMPLES.arrays} | {"keep": keep}
-    if claim.state == "new":
-        labels = {a.name: arrays[a.name] for a in SAMPLES.arrays if a.written == "create"}
-        create_store(claim, labels)
-    written = {a.name: arrays[a.name] for a in SAMPLES.arrays if a.written == "finish"}
-    return finish(claim, arrays=written)
+    return write_store(claim, arrays)
 
 
 @stage(STABILITY, records=("replicates", "n_landmarks"))
@@ -127,10 +123,6 @@ def stability(
     rank = rank_genes(score)
     is_landmark = rank <= n_landmarks
     overlap, correlation = panel_overlap(is_landmark), rank_correlation(score)
-    if claim.state == "new":
-        names = text_array(list(replicates))
-        labels = {n: opened[0][n].values for n in ("gene", "gene_id", "gene_symbol")}
-        create_store(claim, {**labels, "replicate": names, "other": names})
     seeds = np.array([name.startswith("seed-") for name in replicates])
     details: dict[str, Any] = {
         "by_chance": n_landmarks / score.shape[1],
@@ -139,14 +131,18 @@ def stability(
     for kind, chosen in (("seeds", seeds), ("halves", ~seeds)):
         for name, values in (("overlap", overlap), ("rank_correlation", correlation)):
             details[f"{name}_of_{kind}"] = _mean_of_pairs(values[np.ix_(chosen, chosen)])
+    names = text_array(list(replicates))
     arrays = {
+        **{n: opened[0][n].values for n in ("gene", "gene_id", "gene_symbol")},
+        "replicate": names,
+        "other": names,
         "score": score,
         "rank": rank,
         "overlap": overlap,
         "rank_correlation": correlation,
         "n_panels": is_landmark.sum(axis=0),
     }
-    return finish(claim, arrays=arrays, details=details)
+    return write_store(claim, arrays, details=details)
 
 
 def _mean_of_pairs(values: NDArray[np.float64]) -> float | None:

@@ -22,7 +22,7 @@ from dglzarr.models.files import CHECKPOINT, load_model, save_model
 from dglzarr.models.options import BatchOptions, NetworkOptions
 from dglzarr.models.quiet import loading_keras
 from dglzarr.sources.chosen import studies_of
-from dglzarr.storage.files import Place, place_of, remove_folder, store_nbytes, told
+from dglzarr.storage.files import Place, place_of, remove, store_nbytes, told
 from dglzarr.storage.options import Run, choice
 from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.schemas import MODEL, NORMALIZED, SAMPLES
@@ -94,7 +94,7 @@ def _damage(uri: str) -> str:
 def _summarize(claim: Claim) -> StoreSummary:
     """Return the summary of a complete model, whose training needs its checkpoint no more."""
     target = place_of(claim.uri)
-    remove_folder(target / CHECKPOINT)
+    remove(target / CHECKPOINT)
     saved = load_model(target)
     sizes = {"gene": len(saved.genes), "latent": int(saved.layers[1][0].shape[1])}
     seconds, nbytes = time.monotonic() - claim.started, store_nbytes(claim.uri)

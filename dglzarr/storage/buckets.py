@@ -97,6 +97,13 @@ class Bucket:
     def _store(self) -> Any:  # noqa: ANN401
         return connect(self.address)
 
+    def _ask(self, verb: str, key: str, *args: str, **how: Any) -> Any:  # noqa: ANN401
+        """Return what obstore's function of a name returns of an object or a folder."""
+        import obstore  # noqa: PLC0415  (an extra)
+
+        with told_of(f"{self.address}/{key}"):
+            return getattr(obstore, verb)(self._store, key, *args, **how)
+
     def get(self, key: str) -> Found:
         """Return an object with its tag."""
         import obstore  # noqa: PLC0415  (an extra)
@@ -108,20 +115,6 @@ class Bucket:
     def cat_file(self, key: str) -> bytes:
         """Return an object."""
         return self.get(key).content
-
-    def cat(self, keys: Sequence[str], *, on_error: str = "raise") -> dict[str, bytes]:
-        """Return several objects by their keys, without those that are gone where they may be."""
-
-        def got(key: str) -> bytes | None:
-            try:
-                return self.cat_file(key)
-            except FileNotFoundError:
-                if on_error == "raise":
-                    raise
-                return None
-
-        found = zip(keys, side_by_side(got, keys), strict=True)
-        return {key: content for key, content in found if content is not None}
 
     def put(
         self, key: str, content: bytes | Path, *, if_absent: bool = False, if_match: str = ""
@@ -157,10 +150,7 @@ class Bucket:
 
     def ranges(self, key: str, starts: Sequence[int], ends: Sequence[int]) -> list[Any]:
         """Return pieces of an object; neighbours are asked for together."""
-        import obstore  # noqa: PLC0415  (an extra)
-
-        with told_of(f"{self.address}/{key}"):
-            return list(obstore.get_ranges(self._store, key, starts=starts, ends=ends))
+        return list(self._ask("get_ranges", key, starts=starts, ends=ends))
 
     def tail(self, key: str, nbytes: int) -> bytes:
         """Return the last bytes of an object."""
@@ -193,11 +183,8 @@ class Bucket:
 
     def ls(self, key: str, *, detail: bool = False) -> list[str]:
         """Return what stands in a folder: objects and folders."""
-        import obstore  # noqa: PLC0415  (an extra)
-
         assert not detail
-        with told_of(f"{self.address}/{key}"):
-            found = obstore.list_with_delimiter(self._store, key)
+        found = self._ask("list_with_delimiter", key)
         return sorted([*found["common_prefixes"], *(one["path"] for one in found["objects"])])
 
     def glob(self, pattern: str) -> list[str]:
@@ -208,10 +195,7 @@ class Bucket:
 
     def info(self, key: str) -> dict[str, Any]:
         """Return size, tag and time of an object."""
-        import obstore  # noqa: PLC0415  (an extra)
-
-        with told_of(f"{self.address}/{key}"):
-            return dict(obstore.head(self._store, key))
+        return dict(self._ask("head", key))
 
     def isfile(self, key: str) -> bool:
         """Return whether there is such an object."""
@@ -239,11 +223,9 @@ class Bucket:
         self._remove([*keys, *(name for one in keys if recursive for name in self.find(one))])
 
     def _remove(self, keys: list[str]) -> None:
-        import obstore  # noqa: PLC0415  (an extra)
-
         def remove(key: str) -> None:
-            with suppress(FileNotFoundError), told_of(f"{self.address}/{key}"):
-                obstore.delete(self._store, key)
+            with suppress(FileNotFoundError):
+                self._ask("delete", key)
 
         side_by_side(remove, keys)  # many in one request are not taken by every server
 
@@ -253,9 +235,6 @@ class Bucket:
 
         with told_of(f"{self.address}/{target}"):
             obstore.copy(self._store, key, target)
-
-    def invalidate_cache(self) -> None:
-        """Do nothing: nothing is kept."""
 
 
 def side_by_side(call: Callable[[T], R], things: Sequence[T]) -> list[R]:

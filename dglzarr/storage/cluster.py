@@ -92,11 +92,9 @@ def _opened(options: ClusterOptions, root: str) -> Iterator[tuple[Any, Why | Non
             yield opened, None
 
 
-@contextmanager
-def _scheduler_restored() -> Iterator[None]:
+def _scheduler_restored() -> Any:  # noqa: ANN401
     """Let a client find no scheduler that it could put back too late: when it is collected."""
-    with dask.config.set(scheduler=None):
-        yield
+    return dask.config.set(scheduler=None)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from dglzarr.storage.finished import is_one_object, read_object
 from dglzarr.storage.rows import Rows, read_pinned
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -155,7 +155,19 @@ def _sizes(stores: Sequence[Finished], name: str) -> list[int]:
     return [store.shape(name)[0] for store in stores]
 
 
-class _Stored(BackendArray):
+class _Lazy(BackendArray):
+    """An array that is read when it is looked at, each axis by its own key."""
+
+    shape: tuple[int, ...]
+    _read: Callable[[tuple[Any, ...]], NDArray[Any]]
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:  # noqa: ANN401
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._read
+        )
+
+
+class _Stored(_Lazy):
     """An array of one store, or of several joined along samples, read when it is looked at."""
 
     def __init__(
@@ -175,11 +187,6 @@ class _Stored(BackendArray):
             self._stores = stores[:1]
         if columns is not None:
             self.shape = (self.shape[0], n_labels)
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:  # noqa: ANN401
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._read
-        )
 
     def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
         if self._columns is None and len(self._stores) == 1:
@@ -207,7 +214,7 @@ def _outer(values: NDArray[Any], key: tuple[Any, ...]) -> NDArray[Any]:
     return values
 
 
-class StoredMatrix(BackendArray):
+class StoredMatrix(_Lazy):
     """A matrix (sample, gene) of stores, of which the rows and genes asked for are read."""
 
     def __init__(
@@ -232,11 +239,6 @@ class StoredMatrix(BackendArray):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._told
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:  # noqa: ANN401
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._read
-        )
 
     def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
         rows, genes = (np.arange(n)[part] for n, part in zip(self.shape, key, strict=True))

@@ -86,6 +86,7 @@ SAMPLE = index("sample", "accession or name of the profile")
 GENE = index("gene", "measured feature: a probe set, or a gene ID")
 GENE_SYMBOL = coord("gene_symbol", "gene", "symbol of the gene the feature measures, '' unknown")
 GENE_ID = coord("gene_id", "gene", "ID of the gene the feature measures, '' unknown")
+GENES = (GENE, GENE_ID, GENE_SYMBOL)
 SERIES = coord("series", "sample", "study the profile belongs to, GSE...")
 PLATFORM = coord("platform", "sample", "GPL..., '' unknown")
 SPLIT = coord(
@@ -105,9 +106,7 @@ LABELS = (
 )  # fmt: skip
 STUDY_COORDS = (
     SAMPLE,
-    GENE,
-    GENE_ID,
-    GENE_SYMBOL,
+    *GENES,
     coord("source", "sample", "name of the source the profile was read from"),
     SERIES,
     PLATFORM,

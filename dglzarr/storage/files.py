@@ -159,9 +159,12 @@ def sweep_place(place: str | Path) -> None:
             remove(left)
 
 
-def remove(path: Path) -> None:
-    """Remove a file or a folder, where it is there."""
-    if path.is_dir():
+def remove(place: str | Place) -> None:
+    """Remove a file, or a folder and what is in it, where it is there."""
+    path = place_of(place)
+    if isinstance(path, BucketPath):
+        path.bucket.rm(path.key, recursive=True)
+    elif path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
@@ -218,15 +221,6 @@ def readable(path: str) -> Iterator[None]:
         raise SourceError(
             f"{error.filename or path}: cannot be read: {error.strerror or error}."
         ) from error
-
-
-def remove_folder(place: str | Place) -> None:
-    """Remove a folder and what is in it, if it is there."""
-    path = place_of(place)
-    if isinstance(path, BucketPath):
-        path.bucket.rm(path.key, recursive=True)
-    else:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def scratch_of(uri: str) -> Path:

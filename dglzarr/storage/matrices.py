@@ -7,21 +7,18 @@ bytes, many shards at once, and it is put whole.
 from __future__ import annotations
 
 import json
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dglzarr.storage import lease
 from dglzarr.storage.buckets import BucketPath, is_bucket, side_by_side
-from dglzarr.storage.shards import ABSENT, CRC_NBYTES, Matrix, Shard, create, damaged, layout_of
+from dglzarr.storage.shards import ABSENT, CRC_NBYTES, Matrix, Shard, damaged, layout_of
 from dglzarr.storage.shards import open_matrix as open_local
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -45,33 +42,6 @@ class BucketMatrix(Matrix):
     """An uncompressed, sharded float32 array (sample, gene) in a bucket."""
 
     _known: dict[int, Index] = field(default_factory=dict, compare=False, repr=False)
-
-    def write(
-        self,
-        shard: int,
-        blocks: Iterable[NDArray[Any]],
-        *,
-        before: Callable[[int, int], object] = lambda *_: None,
-    ) -> None:
-        """Write a whole shard, nothing or everything; it is laid out in a temporary file.
-
-        Raises
-        ------
-        OSError
-            When the disk of temporary files refuses.
-        BucketError
-            When the server does.
-        """
-        path = self._shard_path(shard)
-        nbytes = self.dtype.itemsize * self.shards[0] * self.shards[1]
-        with tempfile.TemporaryDirectory(prefix="dglzarr-") as folder:
-            laid_out = Path(folder, "shard")
-            with create(laid_out, nbytes=nbytes) as file:
-                written = self._write_rows(file, shard, blocks)
-            before(*written)
-            lease.check(str(path))
-            path.bucket.put(path.key, laid_out)
-        self._known.pop(shard, None)
 
     @contextmanager
     def _open_shard(self, number: int) -> Iterator[Shard]:

@@ -86,19 +86,8 @@ def carries_digest(written: bytes) -> bool:
         return False
 
 
-def group_attributes(written: bytes) -> dict[str, Any]:
-    """Return the attributes of a store by its ``zarr.json``; 0.1.0 wrote no digest of them.
-
-    Raises
-    ------
-    ValueError
-        When they are no longer as they were written.
-    """
-    return read_group(written)[0]
-
-
 def read_group(written: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what `group_attributes` does, and all of ``zarr.json``.
+    """Return the attributes of a store by its ``zarr.json``, and all of it; 0.1.0 wrote no digest.
 
     Raises
     ------
@@ -219,11 +208,8 @@ def write_record(uri: str, record: Mapping[str, Object]) -> str:
     content = {"zarr_format": 3, "node_type": "group", "attributes": {"objects": objects}}
     digest = put(f"{uri}/{RECORD}", json.dumps(content).encode())
     parts = _parts(filesystem, path)
-    if parts and isinstance(filesystem, Bucket):
+    if parts:
         filesystem.rm(parts)
-    else:
-        for part in parts:
-            filesystem.rm_file(part)
     return digest
 
 
@@ -253,14 +239,15 @@ def _read_all(
     skip: tuple[type[Exception], ...] = (),
 ) -> dict[str, bytes]:
     """Return some objects, of a bucket side by side, without those that fail as ``skip`` says."""
-    if isinstance(filesystem, Bucket):
-        on_error = "omit" if skip else "raise"
-        return dict(filesystem.cat(list(paths), on_error=on_error)) if paths else {}
-    found = {}
-    for path in paths:  # a list would be taken for patterns, and so would [1] in a path
+
+    def got(path: str) -> bytes | None:  # one by one: a list would be taken for patterns, as [1] is
         with suppress(*skip):
-            found[path] = filesystem.cat_file(path)
-    return found
+            return bytes(filesystem.cat_file(path))
+        return None
+
+    each = side_by_side if isinstance(filesystem, Bucket) else map
+    found = zip(paths, each(got, paths), strict=True)
+    return {path: content for path, content in found if content is not None}
 
 
 def read_record(uri: str, attributes: Mapping[str, Any]) -> Record | None:
@@ -348,7 +335,7 @@ def open_checked(uri: str) -> Store:
     plain = open_plain(uri)
     filesystem, path = open_filesystem(uri)
     try:
-        attributes = group_attributes(filesystem.cat_file(f"{path}/{GROUP}"))
+        attributes, _ = read_group(filesystem.cat_file(f"{path}/{GROUP}"))
     except (OSError, ValueError):  # Zarr, or whoever opens the store, says what is wrong
         return plain
     record = read_record(uri, attributes) if attributes.get("complete") else None

@@ -39,7 +39,7 @@ def read_array(uri: str, name: str) -> NDArray[Any]:
     found = read_finished(uri)
     if found is not None and name in found.arrays:
         return read_pinned(found, name)
-    return np.asarray(zarr.open_array(open_checked(uri), path=name, mode="r", zarr_format=3)[...])
+    return np.asarray(_array(uri, name)[...])
 
 
 def read_pinned(store: Finished, name: str) -> NDArray[Any]:
@@ -64,16 +64,18 @@ def array_shape(uri: str, name: str, *, is_begun: bool = False) -> tuple[int, ..
     StoreError
         When the store is complete and the array's metadata are not as they were written.
     """
-    found = None if is_begun else read_finished(uri)
-    if found is not None and name in found.arrays:
-        return found.shape(name)
     if is_begun:
         filesystem, path = open_filesystem(uri)
         return tuple(json.loads(filesystem.cat_file(f"{path}/{name}/{GROUP}"))["shape"])
-    shape: tuple[int, ...] = zarr.open_array(
-        open_checked(uri), path=name, mode="r", zarr_format=3
-    ).shape
-    return shape
+    found = read_finished(uri)
+    if found is not None and name in found.arrays:
+        return found.shape(name)
+    return tuple(_array(uri, name).shape)
+
+
+def _array(uri: str, name: str) -> Any:  # noqa: ANN401
+    """Return an array as Zarr reads it."""
+    return zarr.open_array(open_checked(uri), path=name, mode="r", zarr_format=3)
 
 
 class Rows:
@@ -169,7 +171,7 @@ class _Compressed:
     """A matrix that Zarr has to decode; rows are read as `Matrix` reads them."""
 
     def __init__(self, uri: str, name: str) -> None:
-        self._array: Any = zarr.open_array(open_checked(uri), path=name, mode="r", zarr_format=3)
+        self._array = _array(uri, name)
         self.shape, self.dtype = self._array.shape, self._array.dtype
 
     def take(

@@ -22,7 +22,6 @@ import math
 import mmap
 import os
 import resource
-import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -35,6 +34,7 @@ import numpy as np
 from dglzarr.errors import StoreError
 from dglzarr.kernels.compiled import compiled
 from dglzarr.kernels.slices import copy_block, iter_slices
+from dglzarr.storage.files import whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -198,17 +198,14 @@ class Matrix:
         ------
         OSError
             When the disk refuses; the shard is then as it was before.
+        BucketError
+            When a bucket's server does.
         """
-        path = self._shard_path(shard)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-        try:
-            with create(partial, nbytes=math.prod(self.shards) * self.dtype.itemsize) as file:
+        with whole(self._shard_path(shard)) as laid_out:
+            nbytes = math.prod(self.shards) * self.dtype.itemsize
+            with create(laid_out, nbytes=nbytes) as file:
                 written = self._write_rows(file, shard, blocks)
             before(*written)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def _write_rows(self, file: int, shard: int, blocks: Iterable[NDArray[Any]]) -> tuple[int, int]:
         """Write all rows of a shard to its file; return its bytes and its CRC-32C."""
@@ -294,8 +291,22 @@ class Matrix:
         memory: Memory,
         read: Callable[[Index, int], int],
     ) -> None:
-        """Read pieces of open shards to memory."""
-        _read(pieces, opened, memory, read)
+        """Read all pieces: while the page cache has them, then what the disk has been asked for.
+
+        By default a read waits for the one before; so the disk is asked for all that is left at
+        once.
+
+        Raises
+        ------
+        StoreError
+            When a piece cannot be read, or its file ends before it does.
+        """
+        pieces = pieces[read(pieces, os.RWF_NOWAIT) :]
+        if len(pieces):
+            _ask(pieces, memory.nbytes)
+        while len(pieces := pieces[read(pieces, 0) :]):
+            _read_again(pieces[0].tolist(), opened, memory)
+            pieces = pieces[1:]
 
     def _genes(self, column: int) -> slice:
         """Return the genes of a column of chunks."""
@@ -490,26 +501,6 @@ def _read_pieces(
         if n_read != n_rows * nbytes:
             return i
     return len(pieces)
-
-
-def _read(
-    pieces: Index, opened: Sequence[Shard], memory: Memory, read: Callable[[Index, int], int]
-) -> None:
-    """Read all pieces: while the page cache has them, then what the disk has been asked for.
-
-    By default a read waits for the one before; so the disk is asked for all that is left at once.
-
-    Raises
-    ------
-    StoreError
-        When a piece cannot be read, or its file ends before it does.
-    """
-    pieces = pieces[read(pieces, os.RWF_NOWAIT) :]
-    if len(pieces):
-        _ask(pieces, memory.nbytes)
-    while len(pieces := pieces[read(pieces, 0) :]):
-        _read_again(pieces[0].tolist(), opened, memory)
-        pieces = pieces[1:]
 
 
 def _ask(pieces: Index, nbytes: int) -> None:

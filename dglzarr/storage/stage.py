@@ -13,8 +13,8 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
-from functools import partial, update_wrapper
+from dataclasses import dataclass, field, replace
+from functools import update_wrapper
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec
 
@@ -38,10 +38,11 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 
 
+@dataclass(eq=False)
 class Stage(Generic[P]):
     """A function that makes one store; see the module's docstring.
 
-    Parameters
+    Attributes
     ----------
     body
         Called with the claim and the arguments. They include ``target``, and may include
@@ -62,25 +63,18 @@ class Stage(Generic[P]):
         Returns what is wrong with what stands there, "" where nothing is.
     """
 
-    def __init__(
-        self,
-        body: Callable[Concatenate[Claim, P], StoreSummary],
-        specs: Sequence[StoreSpec],
-        *,
-        reads: Sequence[str],
-        files: Mapping[str, str],
-        records: Sequence[str],
-        constants: Mapping[str, Any],
-        summary: Callable[[Claim], StoreSummary],
-        damage: Callable[[str], str] | None,
-    ) -> None:
-        update_wrapper(self, body)
-        self._body, self._specs = body, tuple(specs)
-        self._reads, self._files = reads, files
-        self._records, self._constants = records, constants
-        self._summary, self._damage = summary, damage
-        first, *others = inspect.signature(body).parameters.values()
-        del first  # the claim
+    body: Callable[Concatenate[Claim, P], StoreSummary]
+    specs: tuple[StoreSpec, ...]
+    reads: Sequence[str] = ("source",)
+    files: Mapping[str, str] = field(default_factory=dict)
+    records: Sequence[str] = ()
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    summary: Callable[[Claim], StoreSummary] = summarize
+    damage: Callable[[str], str] | None = None
+
+    def __post_init__(self) -> None:
+        update_wrapper(self, self.body)
+        others = list(inspect.signature(self.body).parameters.values())[1:]  # without the claim
         self.__signature__ = inspect.Signature(others)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> StoreSummary:
@@ -93,7 +87,7 @@ class Stage(Generic[P]):
         if run.verify_on_read and not is_done:
             for uri in self._inputs(self._bound(args, kwargs)).values():
                 check_matrices(uri, on_progress=run.on_progress)
-        found = self._summary(claim) if is_done else self._body(claim, *args, **kwargs)
+        found = self.summary(claim) if is_done else self.body(claim, *args, **kwargs)
         logger.info(
             "%s %s: %s in %.1f s, %.1f MB",
             found.schema,
@@ -115,32 +109,32 @@ class Stage(Generic[P]):
         bound = self._bound(args, kwargs)
         options = bound.get("options") or Options()
         inputs = self._inputs(bound)
-        files = {r: path for name in self._files for r, path in _roles(name, bound[name])}
+        files = {r: path for name in self.files for r, path in _roles(name, bound[name])}
         return check_claim(
             bound["target"],
-            self._specs,
+            self.specs,
             inputs=inputs,
             files={**files, **options.inputs()},
             parameters={
                 **options.recorded(),
-                **{name: bound[name] for name in self._records},
-                **self._constants,
+                **{name: bound[name] for name in self.records},
+                **self.constants,
             },
-            names={**options.setting_names(), **self._files},
-            damage=self._damage,
+            names={**options.setting_names(), **self.files},
+            damage=self.damage,
         )
 
     @property
     def writes(self) -> str:
         """The name of the store that it makes, the first where the body chooses of several."""
-        return self._specs[0].name
+        return self.specs[0].name
 
     def __reduce__(self) -> str:
         return str(self.__dict__["__name__"])  # a task finds it by its name
 
     def _inputs(self, bound: Mapping[str, Any]) -> dict[str, str]:
         """Return the stores, models and files that are read, by their role."""
-        return {role: uri for name in self._reads for role, uri in _roles(name, bound[name])}
+        return {role: uri for name in self.reads for role, uri in _roles(name, bound[name])}
 
     def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         bound = self.__signature__.bind(*args, **kwargs)
@@ -150,24 +144,10 @@ class Stage(Generic[P]):
 
 def stage(
     *specs: StoreSpec,
-    reads: Sequence[str] = ("source",),
-    files: Mapping[str, str] | None = None,
-    records: Sequence[str] = (),
-    constants: Mapping[str, Any] | None = None,
-    summary: Callable[[Claim], StoreSummary] = summarize,
-    damage: Callable[[str], str] | None = None,
+    **declared: Any,  # noqa: ANN401
 ) -> Callable[[Callable[Concatenate[Claim, P], StoreSummary]], Stage[P]]:
-    """Return what makes a `Stage` of a function."""
-    return partial(
-        Stage,
-        specs=specs,
-        reads=reads,
-        files=files or {},
-        records=records,
-        constants=constants or {},
-        summary=summary,
-        damage=damage,
-    )
+    """Return what makes a `Stage` of a function, declared by the fields of `Stage`."""
+    return lambda body: Stage(body, specs, **declared)
 
 
 def _roles(

@@ -52,7 +52,6 @@ from dglzarr.storage.objects import (
     as_tables,
     changed,
     damaged,
-    group_attributes,
     known_so_far,
     list_objects,
     measure,
@@ -61,6 +60,7 @@ from dglzarr.storage.objects import (
     object_of,
     open_checked,
     open_plain,
+    read_group,
     read_record,
     set_attributes,
     write_part,
@@ -171,7 +171,11 @@ def _of_training(written: bytes) -> dict[str, Any]:
     }
 
 
-_RECORDS = {GROUP: group_attributes, MODEL_FILE: _of_model, BEGUN_FILE: _of_training}
+_RECORDS: dict[str, Callable[[bytes], dict[str, Any]]] = {
+    GROUP: lambda written: read_group(written)[0],
+    MODEL_FILE: _of_model,
+    BEGUN_FILE: _of_training,
+}
 _FOUND_IN_TRAINING = ("n_genes", "trained_on")
 _REMOVE = " Remove it and run its stage again."
 
@@ -641,6 +645,23 @@ def finish(
     seconds = time.monotonic() - claim.started
     nbytes = store_nbytes(uri)
     return StoreSummary(uri, spec.name, claim.state, made.sizes, seconds, nbytes, told_details)
+
+
+def write_store(
+    claim: Claim, arrays: Arrays, *, details: Mapping[str, Any] | None = None
+) -> StoreSummary:
+    """Return the summary of a store that no region tasks write, made of all its arrays at once.
+
+    Raises
+    ------
+    StoreError, SchemaError
+        As `create_store` and `finish` do.
+    """
+    of = {name: claim.spec[name].written for name in arrays}
+    if claim.state == "new":
+        create_store(claim, {n: values for n, values in arrays.items() if of[n] == "create"})
+    results = {n: values for n, values in arrays.items() if of[n] == "finish"}
+    return finish(claim, arrays=results, details=details)
 
 
 def _write_merged(uri: str, spec: StoreSpec, arrays: Arrays, texts: dict[str, bytes]) -> Record:

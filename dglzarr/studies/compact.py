@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dglzarr.storage.cluster import client
 from dglzarr.storage.cluster_options import ClusterOptions
-from dglzarr.storage.files import Place, place_of, remove_folder, told
+from dglzarr.storage.files import Place, place_of, remove, told
 from dglzarr.storage.merge import merge
 from dglzarr.storage.options import Run
 from dglzarr.storage.store import checked_attributes
@@ -129,7 +129,7 @@ def _collected(study: Study, keep: timedelta) -> tuple[tuple[str, ...], dict[str
             _remove(place)
         removed.append(name)
     for left in place_of(study.root, "segments").glob(f".*{_REMOVED}"):
-        remove_folder(left)
+        remove(left)
     return tuple(removed), kept
 
 
@@ -138,7 +138,7 @@ def _remove(place: Place) -> None:
     if isinstance(place, Path):
         place.rename(place.with_name(f".{place.name}{_REMOVED}"))
     else:
-        remove_folder(place)
+        remove(place)
 
 
 def compacted_lines(done: Compacted) -> list[str]:

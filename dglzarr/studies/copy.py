@@ -54,30 +54,24 @@ def copy_study(root: str, target: str, *, on_progress: Progress | None = None) -
     with told(target, remedy="Choose a writable place."):
         place_of(target).mkdir(parents=True, exist_ok=True)
     with locked(root), locked(target):
-        there, folder = open_filesystem(root)
-        found = {
-            name.removeprefix(f"{folder}/"): int(one["size"])
-            for name, one in there.find(folder, detail=True).items()
-        }
-        last = [name for name in (MANIFEST,) if name in found]
+        found, known = _sizes(root), _sizes(target)
         names = [n for n in found if n not in (LOCK, LEASE, MANIFEST) and not n.endswith(PARTIAL)]
-        known = _sizes(target)
         todo = [name for name in names if known.get(name) != found[name]]
         with ThreadPoolExecutor(_N_THREADS) as threads:
             copied = threads.map(lambda name: _copy(root, target, name), todo)
             for done, _ in enumerate(copied, start=1):
                 if on_progress:
                     on_progress("copying objects", done, len(todo))
-        for name in last:
-            _copy(root, target, name)
+        _copy(root, target, MANIFEST)
     for result in verify_study(target, on_progress=on_progress):
         if result["problems"]:
             raise StoreError(f"{result['uri']}: copied, but damaged: {result['problems'][0]}")
-    return Copied(len(names) + len(last), sum(found[name] for name in (*names, *last)))
+    return Copied(len(names) + 1, sum(found[name] for name in (*names, MANIFEST)))
 
 
-def _sizes(target: str) -> dict[str, int]:
-    there, folder = open_filesystem(target)
+def _sizes(root: str) -> dict[str, int]:
+    """Return the bytes of each object below a folder."""
+    there, folder = open_filesystem(root)
     found = there.find(folder, detail=True) if there.exists(folder) else {}
     return {name.removeprefix(f"{folder}/"): int(one["size"]) for name, one in found.items()}
 

@@ -303,12 +303,8 @@ def get_missing(
     ----------
     settings
         The study.
-    without
-        Sources that are not asked for, as the lock calls them.
-    on_progress
+    without, on_progress, on_fetched
         As for `fetch`.
-    on_fetched
-        Called with what has been fetched and recorded, and its files, while the rest is fetched.
 
     Raises
     ------
@@ -347,12 +343,15 @@ def refused_sources(
     ConfigError
         As `fetch`.
     """
-    todo = [one for one in wanted(settings) if one.source not in without]
-    outcomes = _fetch(
-        settings, todo, on_progress=on_progress, on_fetched=on_fetched, is_hashed=False
+    outcomes = fetch(
+        settings, without=without, on_progress=on_progress, on_fetched=on_fetched, is_hashed=False
     )
-    named = zip(todo, outcomes, strict=True)
+    named = zip(_todo(settings, without), outcomes, strict=True)
     return {one.source: outcome.told for one, outcome in named if outcome.is_wrong}
+
+
+def _todo(settings: Settings, without: Collection[str]) -> list[Wanted]:
+    return [one for one in wanted(settings) if one.source not in without]
 
 
 def fetch(
@@ -360,7 +359,9 @@ def fetch(
     *,
     update: bool = False,
     check: bool = False,
+    without: Collection[str] = (),
     on_progress: Progress | None = None,
+    on_fetched: OnFetched | None = None,
     is_hashed: bool = True,
 ) -> list[Outcome]:
     """Fetch what the settings name by accession or address; return what became of each.
@@ -376,8 +377,12 @@ def fetch(
         Take what has changed upstream.
     check
         Ask whether anything has changed upstream, and take nothing.
+    without
+        Sources that are not asked for, as the lock calls them.
     on_progress
         Called with (what, kilobytes done, kilobytes in all).
+    on_fetched
+        Called with what has been fetched and recorded, and its files, while the rest is fetched.
     is_hashed
         Whether files in the cache are compared with their digests, not only their sizes.
 
@@ -386,27 +391,7 @@ def fetch(
     ConfigError
         When what is named cannot be, or the lock is not as it was written.
     """
-    return _fetch(
-        settings,
-        wanted(settings),
-        update=update,
-        check=check,
-        on_progress=on_progress,
-        is_hashed=is_hashed,
-    )
-
-
-def _fetch(
-    settings: Settings,
-    todo: Sequence[Wanted],
-    *,
-    update: bool = False,
-    check: bool = False,
-    on_progress: Progress | None = None,
-    on_fetched: OnFetched | None = None,
-    is_hashed: bool = True,
-) -> list[Outcome]:
-    """Fetch some of what the settings name; as `fetch`."""
+    todo = _todo(settings, without)
     if not todo:
         return []
     lock = _by_source(settings)

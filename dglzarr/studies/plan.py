@@ -48,6 +48,7 @@ from dglzarr.storage.study import (
     retire,
     write_manifest,
 )
+from dglzarr.storage.workers import Need
 from dglzarr.studies.early import (
     check_absolute,
     check_extras,
@@ -66,7 +67,7 @@ from dglzarr.studies.fetch import (
 )
 from dglzarr.studies.landing import Landing
 from dglzarr.studies.refusals import REFUSED, read_refused, settle
-from dglzarr.studies.scale import needs, sources_to_read
+from dglzarr.studies.scale import IMPORTS_NBYTES, KERAS_NBYTES, Scale, memory_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -107,6 +108,11 @@ _STAGES: dict[str, Stage[Any]] = {
     "candidates": candidates, "evaluate": evaluate, "group": group, "enrich": enrich,
 }  # fmt: skip
 
+
+_ON_WORKERS = (
+    "ingest", "join", "normalize", "dedup", "encode", "reconstruct", "explain", "score", "evaluate",
+)  # fmt: skip
+"""Steps whose work is done by workers."""
 
 _MOST_LOOKED_AT = 200
 """Raw stores that one process looks at sooner than a cluster starts."""
@@ -644,9 +650,46 @@ def on_cluster(settings: Settings, steps: Sequence[Step]) -> AbstractContextMana
     return client(
         settings.cluster,
         root=settings.root,
-        files=sources_to_read(steps),
-        needs=needs(settings, steps),
+        files=_sources_to_read(steps),
+        needs=_needs(settings, steps),
     )
+
+
+def _sources_to_read(steps: Sequence[Step]) -> list[str]:
+    """Return the files that workers will read."""
+    found = {step.name: step for step in steps}
+    reading = found.get("ingest", found.get("read"))
+    if reading is None or ("join" in found and is_complete(found["join"].writes)):
+        return []
+    sources: Sequence[SourceFile] = reading.arguments["sources"]
+    return [path for s in sources for path in (s.path, *s.options.files().values())]
+
+
+def _needs(settings: Settings, steps: Sequence[Step]) -> dict[str, Need]:
+    """Return the memory that workers need, by step; none where no size is known yet."""
+    try:
+        scale = _scale(settings, steps)
+    except (DglzarrError, OSError):  # which a step tells of
+        scale = None
+    if scale is None:
+        return {}
+    nbytes = memory_of(scale)
+    found = {}
+    for name in (step.name for step in steps if step.name in _ON_WORKERS):
+        alone = KERAS_NBYTES if name == "encode" else IMPORTS_NBYTES
+        found[name] = Need(alone, nbytes[name] - alone)
+    return found
+
+
+def _scale(settings: Settings, steps: Sequence[Step]) -> Scale | None:
+    """Return the scale of some steps, by a matrix that they read or else by the sources."""
+    for step in steps:
+        source = step.arguments.get("normalized", step.arguments.get("source"))
+        if isinstance(source, str) and is_complete(source):
+            sizes = open_labels(source).sizes
+            return Scale(settings, (), {}, sizes["sample"], sizes["gene"])
+    ingest = next((step for step in steps if step.name == "ingest"), None)
+    return None if ingest is None else Scale.of(settings, ingest.arguments["sources"])
 
 
 def run_steps(

@@ -3,50 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
-from dglzarr.errors import DglzarrError
 from dglzarr.evaluation.sketch import SKETCH_ROWS
 from dglzarr.kernels.scale import FROM_ZERO
 from dglzarr.sources.identifiers import read_gene_list
 from dglzarr.sources.peek import is_lazy, peek_size
 from dglzarr.storage.declare import SHARD_SAMPLES, shard_samples
-from dglzarr.storage.store import is_complete, open_labels
-from dglzarr.storage.workers import Need
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from dglzarr.settings import Settings
     from dglzarr.stages.ingest import SourceFile
 
-ON_WORKERS = (
-    "ingest", "join", "normalize", "dedup", "encode", "reconstruct", "explain", "score", "evaluate",
-)  # fmt: skip
-"""Steps whose work is done by workers."""
-
-_IMPORTS_NBYTES = 4e8
-_KERAS_NBYTES = 9e8
+IMPORTS_NBYTES = 4e8
+KERAS_NBYTES = 9e8
 N_COMPONENTS = 128
-
-
-class Call(Protocol):
-    """What is asked of a step: its name, what it is called with, and what it writes."""
-
-    @property
-    def name(self) -> str:
-        """Name of the step."""
-        ...
-
-    @property
-    def arguments(self) -> Mapping[str, Any]:
-        """What its stage is called with."""
-        ...
-
-    @property
-    def writes(self) -> str:
-        """URI of its store."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -108,7 +81,7 @@ class Scale:
     @property
     def region_nbytes(self) -> float:
         """Memory of a worker that holds a region."""
-        return _IMPORTS_NBYTES + 3 * self.shard_nbytes
+        return IMPORTS_NBYTES + 3 * self.shard_nbytes
 
     @property
     def sketch_nbytes(self) -> float:
@@ -144,20 +117,20 @@ def memory_of(scale: Scale) -> dict[str, float]:
     sums = 8.0 * scale.settings.select.n_landmarks * n_genes
     fed = _fed_nbytes(scale)
     return {
-        "ingest": max(region, _IMPORTS_NBYTES + 8 * scale.largest_whole),
+        "ingest": max(region, IMPORTS_NBYTES + 8 * scale.largest_whole),
         "join": region,
         "normalize": region,
         "dedup": region,
-        "train": _KERAS_NBYTES + 16.0 * scale.weights + fed,
-        "encode": _KERAS_NBYTES + scale.shard_nbytes,
-        "reconstruct": _IMPORTS_NBYTES + 8 * 4.0 * n_genes * min(2048, scale.n_samples),
-        "explain": _IMPORTS_NBYTES + scale.shard_nbytes + 2 * scale.latent_nbytes + 2**27,
-        "score": _IMPORTS_NBYTES + 3 * scale.latent_nbytes,
-        "select": _IMPORTS_NBYTES + 4 * scale.sketch_nbytes,
+        "train": KERAS_NBYTES + 16.0 * scale.weights + fed,
+        "encode": KERAS_NBYTES + scale.shard_nbytes,
+        "reconstruct": IMPORTS_NBYTES + 8 * 4.0 * n_genes * min(2048, scale.n_samples),
+        "explain": IMPORTS_NBYTES + scale.shard_nbytes + 2 * scale.latent_nbytes + 2**27,
+        "score": IMPORTS_NBYTES + 3 * scale.latent_nbytes,
+        "select": IMPORTS_NBYTES + 4 * scale.sketch_nbytes,
         "evaluate": region + 4 * sums,
         "group": region + 4.0 * n_genes * N_COMPONENTS * 16,
-        "enrich": _IMPORTS_NBYTES,
-        "report": _IMPORTS_NBYTES,
+        "enrich": IMPORTS_NBYTES,
+        "report": IMPORTS_NBYTES,
     }
 
 
@@ -177,40 +150,3 @@ def _is_linked(source: SourceFile) -> bool:
 def _is_held_whole(source: SourceFile, n_samples: int) -> bool:
     """Return whether all values of a source are in memory at once; the others come by regions."""
     return n_samples <= SHARD_SAMPLES and not is_lazy(source.path)
-
-
-def sources_to_read(steps: Sequence[Call]) -> list[str]:
-    """Return the files that workers will read."""
-    found = {step.name: step for step in steps}
-    reading = found.get("ingest", found.get("read"))
-    if reading is None or ("join" in found and is_complete(found["join"].writes)):
-        return []
-    sources: Sequence[SourceFile] = reading.arguments["sources"]
-    return [path for s in sources for path in (s.path, *s.options.files().values())]
-
-
-def needs(settings: Settings, steps: Sequence[Call]) -> dict[str, Need]:
-    """Return the memory that workers need, by step; none where no size is known yet."""
-    try:
-        scale = _scale(settings, steps)
-    except (DglzarrError, OSError):  # which a step tells of
-        scale = None
-    if scale is None:
-        return {}
-    nbytes = memory_of(scale)
-    found = {}
-    for name in (step.name for step in steps if step.name in ON_WORKERS):
-        alone = _KERAS_NBYTES if name == "encode" else _IMPORTS_NBYTES
-        found[name] = Need(alone, nbytes[name] - alone)
-    return found
-
-
-def _scale(settings: Settings, steps: Sequence[Call]) -> Scale | None:
-    """Return the scale of some steps, by a matrix that they read or else by the sources."""
-    for step in steps:
-        source = step.arguments.get("normalized", step.arguments.get("source"))
-        if isinstance(source, str) and is_complete(source):
-            sizes = open_labels(source).sizes
-            return Scale(settings, (), {}, sizes["sample"], sizes["gene"])
-    ingest = next((step for step in steps if step.name == "ingest"), None)
-    return None if ingest is None else Scale.of(settings, ingest.arguments["sources"])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dglzarr.errors import StoreError
 from dglzarr.stages.stability import halve, stability
-from dglzarr.storage.files import place_of, remove_folder
+from dglzarr.storage.files import place_of, remove
 from dglzarr.storage.options import Run
 from dglzarr.storage.schemas import SPECS
 from dglzarr.storage.store import open_store, store_input
@@ -111,7 +111,7 @@ def _make(
         run_steps(settings, steps, run, execute)
     for name in _REMOVED:  # also what a killed run left
         for array in SPECS[name].region_arrays:
-            remove_folder(place_of(replicate.uri(name), array.name, "c"))
+            remove(place_of(replicate.uri(name), array.name, "c"))
 
 
 def _is_made(step: Step) -> bool:

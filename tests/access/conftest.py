@@ -2,8 +2,8 @@
 
 import pytest
 
+from benchmarks.mirror import serving
 from dglzarr.studies.fetch import fetch
-from dglzarr.testing.mirror import serving
 from tests.access.served import write
 
 

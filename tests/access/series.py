@@ -4,8 +4,8 @@ import gzip
 
 import numpy as np
 
+from benchmarks.mirror import series_folder
 from dglzarr.testing import write_series_matrix
-from dglzarr.testing.mirror import series_folder
 
 COUNTS = "{}_raw_counts_GRCh38.p13_NCBI.tsv.gz"
 

@@ -8,9 +8,9 @@ import sys
 import threading
 from pathlib import Path
 
+from benchmarks.mirror import series_folder
 from dglzarr.access.lock import read_lock
 from dglzarr.settings import load_settings
-from dglzarr.testing.mirror import series_folder
 
 PROGRAM = Path(sys.executable).with_name("dglzarr")
 
@@ -38,7 +38,7 @@ def address_of(place):
 
 def at(place, port, call):
     """Call with the server at the port that the lock records."""
-    from dglzarr.testing.mirror import Mirror
+    from benchmarks.mirror import Mirror
 
     with Mirror(place / "served", port=port) as mirror:
         thread = threading.Thread(target=mirror.serve_forever, args=(0.02,), daemon=True)

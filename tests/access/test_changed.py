@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.mirror import serving
 from dglzarr.access.fetch import ChangedUpstreamError, Fetcher, entry_of
 from dglzarr.access.options import FetchOptions
 from dglzarr.errors import ConfigError
 from dglzarr.settings import load_settings
 from dglzarr.studies.fetch import fetch
 from dglzarr.studies.plan import Plan
-from dglzarr.testing.mirror import serving
 from tests.access.series import empty_matrix, matrix, ncbi_counts
 from tests.access.served import address_of, at
 

@@ -7,13 +7,13 @@ import signal
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.mirror import serving
 from dglzarr.access.lock import read_lock
 from dglzarr.cli import app
 from dglzarr.errors import ConfigError, SourceError
 from dglzarr.settings import load_settings
 from dglzarr.studies.fetch import fetch
 from dglzarr.studies.plan import Plan, mine
-from dglzarr.testing.mirror import serving
 from tests.access.series import matrix
 from tests.access.served import part, run, write
 from tests.builders import wait_for

@@ -6,6 +6,7 @@ import re
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.mirror import serving
 from dglzarr.access.discover import PAGE, Search, discover
 from dglzarr.access.http import Client, RefusedError
 from dglzarr.access.options import FetchOptions
@@ -13,7 +14,6 @@ from dglzarr.cli import app
 from dglzarr.errors import ConfigError, SourceError
 from dglzarr.settings import load_settings
 from dglzarr.studies.fetch import wanted
-from dglzarr.testing.mirror import serving
 
 pytestmark = pytest.mark.slow
 FAST = FetchOptions(requests_per_second=10.0, first_wait=0.02, attempts=2)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.mirror import series_folder, serving
 from dglzarr.access.content import Checked
 from dglzarr.access.fetch import Fetcher
 from dglzarr.access.lock import read_lock
@@ -16,7 +17,6 @@ from dglzarr.errors import ConfigError, SourceError
 from dglzarr.settings import load_settings
 from dglzarr.studies.fetch import fetch, get_missing
 from dglzarr.studies.plan import Plan
-from dglzarr.testing.mirror import series_folder, serving
 from tests.access.series import COUNTS, empty_matrix, matrix, ncbi_counts
 from tests.access.served import address_of, at, in_cache, path_of
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.mirror import series_folder, serving
 from dglzarr.access.lock import read_lock
 from dglzarr.errors import ConfigError, SourceError
 from dglzarr.settings import load_settings
@@ -17,7 +18,6 @@ from dglzarr.storage.store import is_complete
 from dglzarr.studies.fetch import fetch
 from dglzarr.studies.plan import mine
 from dglzarr.testing import write_series_matrix
-from dglzarr.testing.mirror import series_folder, serving
 from tests.access.series import matrix
 from tests.kills import digests, metadata
 

@@ -3,9 +3,9 @@
 import threading
 import time
 
+from benchmarks.mirror import serving
 from dglzarr.access.http import Client
 from dglzarr.access.options import FetchOptions
-from dglzarr.testing.mirror import serving
 
 
 def test_requests__a_busy_host_holds_up_no_other(tmp_path, monkeypatch):

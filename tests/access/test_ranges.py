@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.mirror import serving
 from dglzarr.access import ranges
 from dglzarr.access.lock import read_lock
 from dglzarr.cli import app
@@ -19,7 +20,6 @@ from dglzarr.settings import load_settings
 from dglzarr.sources import read_source
 from dglzarr.studies.fetch import fetch
 from dglzarr.studies.plan import Plan
-from dglzarr.testing.mirror import serving
 
 N, G = 900, 1600
 NAME = "human_gene_v2.5.h5"

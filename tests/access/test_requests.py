@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
+from benchmarks.mirror import serving
 from dglzarr.access.cache import Cache
 from dglzarr.access.fetch import Fetcher
 from dglzarr.access.http import Client, RefusedError
 from dglzarr.access.options import FetchOptions
 from dglzarr.studies.fetch import fetch
-from dglzarr.testing.mirror import serving
 from tests.access.series import matrix
 from tests.access.served import part, path_of, write
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.mirror import series_folder, serving
 from dglzarr.errors import StoreError
 from dglzarr.settings import load_settings
 from dglzarr.storage.store import open_store
@@ -17,7 +18,6 @@ from dglzarr.storage.study import open_study
 from dglzarr.studies.plan import mine, refit
 from dglzarr.studies.refusals import read_refused
 from dglzarr.testing import write_study
-from dglzarr.testing.mirror import series_folder, serving
 
 pytestmark = pytest.mark.slow
 

@@ -10,15 +10,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.special import expit
 
+from dglzarr.kernels import deeplift
 from dglzarr.kernels.deeplift import (
     ACTIVATIONS,
     AGGREGATIONS,
     Activation,
-    _Work,
     aggregate_contributions,
     deeplift_contributions,
     forward,
-    multipliers,
     rescale_slope,
 )
 
@@ -154,11 +153,17 @@ def test_rescale_slope__unknown_activation_refused():
         rescale_slope(0.0, 1.0, "gelu")
 
 
+def multipliers(layers, samples, reference):
+    """Contributions for each unit of difference from the reference (sample, latent, gene)."""
+    found = deeplift_contributions(layers, samples, reference).transpose(0, 2, 1)
+    return found / (samples - reference)[:, np.newaxis]
+
+
 def test_multipliers__deeplift_test_activation():
     first = np.array([[1.0, -1], [2, -2], [3, -3], [4, -4]])
     samples = np.array([[1.0, 1, 1, 1], [2, 2, 2, 2]])
     layers = [(first, np.array([-1.0, 1.0]), "relu")]
-    result = multipliers(layers, forward(layers, samples), forward(layers, np.zeros((1, 4))))
+    result = multipliers(layers, samples, np.zeros(4))
     w = np.array([1.0, 2, 3, 4])
     np.testing.assert_allclose(result[:, 0], [0.9 * w, 0.95 * w], atol=1e-5)
     np.testing.assert_allclose(result[:, 1], [-0.1 * w, -0.05 * w], atol=1e-5)
@@ -167,9 +172,9 @@ def test_multipliers__deeplift_test_activation():
 def test_multipliers__deeplift_test_dense():
     first = np.array([[1.0, -1], [2, -2], [3, -3], [4, -4]])
     layers = [(first, np.array([-1.0, 1.0]), "linear")]
-    at = forward(layers, np.array([[1.0, 1, 1, 1], [2, 2, 2, 2]]))
-    np.testing.assert_array_equal(at[0][1], [[9, -9], [19, -19]])
-    result = multipliers(layers, at, forward(layers, np.zeros((1, 4))))
+    samples = np.array([[1.0, 1, 1, 1], [2, 2, 2, 2]])
+    np.testing.assert_array_equal(forward(layers, samples)[0][1], [[9, -9], [19, -19]])
+    result = multipliers(layers, samples, np.zeros(4))
     np.testing.assert_array_equal(result, [first.T, first.T])
 
 
@@ -181,7 +186,9 @@ def test_deeplift_contributions__captum_relu_example():
     result = deeplift_contributions(layers, [[1.0, 2.0]], [0.0, 0.0])
     np.testing.assert_allclose(result[0, :, 0], [2, 1])
     at, at_reference = (forward(layers, np.array([x])) for x in ([1.0, 2.0], [0.0, 0.0]))
-    np.testing.assert_allclose(multipliers(layers, at, at_reference), [[[2, 0.5]]])
+    np.testing.assert_allclose(
+        multipliers(layers, np.array([[1.0, 2.0]]), np.zeros(2)), [[[2, 0.5]]]
+    )
     assert at[-1][1] - at_reference[-1][1] == result.sum() == 3
 
 
@@ -352,16 +359,16 @@ def test_aggregate_contributions__same_by_another_library(activation, n_referenc
 def test_aggregate_contributions__many_references(monkeypatch):
     rng = np.random.default_rng(0)
     layers, samples, references = network(), rng.normal(size=(33, 12)), rng.normal(size=(50, 12))
-    most = []
-    explain = _Work._explain
-
-    def counted(work, backs, rows, genes):
-        most.append(len(backs) * len(backs[0]))
-        return explain(work, backs, rows, genes)
-
-    monkeypatch.setattr(_Work, "_explain", counted)
-    found = aggregate_contributions(layers, samples, references)
     expected = np.abs(deeplift_contributions(layers, samples, references))
+    most = []
+    explain = deeplift._explain
+
+    def counted(kernel, backs, *differences):
+        most.append(len(backs) * len(backs[0]))
+        return explain(kernel, backs, *differences)
+
+    monkeypatch.setattr(deeplift, "_explain", counted)
+    found = aggregate_contributions(layers, samples, references)
     np.testing.assert_allclose(found.contribution, expected.mean(axis=2), rtol=1e-5)
     np.testing.assert_allclose(found.latent_total, expected.sum(axis=0).T, rtol=1e-5)
     assert max(most) == 150
@@ -400,14 +407,14 @@ def test_aggregate_contributions__float32_error_is_reported():
 def test_aggregate_contributions__delta_error_is_the_largest_gap(monkeypatch):
     samples, reference = draw(n_samples=2)
     layers = network(activations=("linear", "linear"))
-    explain = _Work._explain
+    explain = deeplift._explain
 
-    def wrong(self, backs, rows, genes):
-        phi = explain(self, backs, rows, genes)
+    def wrong(*parts):
+        phi = explain(*parts)
         phi[1, 2, 3] -= 0.5
         return phi
 
-    monkeypatch.setattr(_Work, "_explain", wrong)
+    monkeypatch.setattr(deeplift, "_explain", wrong)
     result = aggregate_contributions(layers, samples, reference)
     np.testing.assert_allclose(result.delta_error, [0, 0.5], atol=1e-6)
 

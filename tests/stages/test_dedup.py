@@ -6,6 +6,7 @@ from dglzarr import find_near_duplicates
 from dglzarr.errors import DglzarrError, StoreError
 from dglzarr.stages import dedup as stage
 from dglzarr.stages.dedup import DedupOptions, dedup, dedup_more
+from dglzarr.storage import store
 from dglzarr.storage.cluster import ClusterOptions, client
 from dglzarr.storage.options import Run
 from dglzarr.storage.rows import read_array
@@ -283,10 +284,10 @@ def test_dedup__test_samples_do_not_leak(tmp_path, planted, split, source):
 
 def test_dedup__fails_half_way_and_goes_on(tmp_path, source, target, monkeypatch):
     dedup(source, whole := str(tmp_path / "whole"), options=DedupOptions(n_clusters=5))
-    for name in ("reduce_regions", "run_tasks", "finish"):
+    for module, name in ((stage, "reduce_regions"), (stage, "run_tasks"), (store, "finish")):
         for after in range(3 if name == "reduce_regions" else 1):
             with monkeypatch.context() as broken:
-                broken.setattr(stage, name, Breaks(getattr(stage, name), after))
+                broken.setattr(module, name, Breaks(getattr(module, name), after))
                 with pytest.raises(BrokenError):
                     dedup(source, target, options=DedupOptions(n_clusters=5))
             assert not is_complete(target)

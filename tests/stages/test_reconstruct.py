@@ -5,6 +5,7 @@ from dglzarr.errors import StoreError
 from dglzarr.kernels.metrics import mae_per_gene, null_fraction, pcc_per_gene
 from dglzarr.models.files import load_model
 from dglzarr.stages import reconstruct as stage
+from dglzarr.storage import store
 from dglzarr.storage.options import Run
 from dglzarr.storage.rows import read_array
 from dglzarr.storage.store import is_complete, open_store, read_attributes
@@ -114,7 +115,7 @@ def test_reconstruct__fails_half_way_and_goes_on(tmp_path, study, monkeypatch):
     whole = study.at(tmp_path / "whole")
     whole.reconstruct(latent=study.latent)
     with monkeypatch.context() as broken:
-        broken.setattr(stage, "finish", Breaks(stage.finish, 0))
+        broken.setattr(store, "finish", Breaks(store.finish, 0))
         with pytest.raises(BrokenError):
             study.reconstruct()
     assert not is_complete(study.reconstruction)

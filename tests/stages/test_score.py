@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from dglzarr.errors import ConfigError, StoreError
-from dglzarr.stages import score as stage
 from dglzarr.stages.score import check_group_by
+from dglzarr.storage import store
 from dglzarr.storage.options import Run
 from dglzarr.storage.rows import read_array
 from dglzarr.storage.store import is_complete, open_store, read_attributes
@@ -155,7 +155,7 @@ def test_score__fails_half_way_and_goes_on(tmp_path, study, monkeypatch):
         made.explain()
     whole.score("series")
     with monkeypatch.context() as broken:
-        broken.setattr(stage, "finish", Breaks(stage.finish, 0))
+        broken.setattr(store, "finish", Breaks(store.finish, 0))
         with pytest.raises(BrokenError):
             study.score("series")
     assert not is_complete(study.scores)

@@ -4,9 +4,9 @@ from pydantic import ValidationError
 
 from dglzarr.errors import ConfigError, SourceError, StoreError
 from dglzarr.kernels.panels import RIDGE, SELECTORS
-from dglzarr.stages import select as stage
 from dglzarr.stages.select import SelectOptions
 from dglzarr.stages.select import select as any_select
+from dglzarr.storage import store
 from dglzarr.storage.options import Run
 from dglzarr.storage.schemas import EXPRESSION, NORMALIZED, SCORES
 from dglzarr.storage.store import is_complete, open_store, read_attributes
@@ -224,7 +224,7 @@ def test_select__a_changed_list_is_another_input(select, tmp_path, source, targe
 def test_select__fails_before_the_end_and_goes_on(select, tmp_path, source, target, monkeypatch):
     select(source, whole := str(tmp_path / "whole"), n_landmarks=3)
     with monkeypatch.context() as broken:
-        broken.setattr(stage, "finish", Breaks(stage.finish, 0))
+        broken.setattr(store, "finish", Breaks(store.finish, 0))
         with pytest.raises(BrokenError):
             select(source, target, n_landmarks=3)
     with pytest.raises(StoreError, match="not complete"):

@@ -275,7 +275,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     asked = parser.parse_args()
     mirror = Mirror(asked.folder, rate=asked.rate, port=asked.port)
-    print(mirror.address, flush=True)  # noqa: T201
+    print(mirror.address, flush=True)
     mirror.serve_forever()
 
 
