@@ -57,6 +57,17 @@ def fold_roots(settings: Settings) -> Iterator[str]:
         yield fold.study.root
 
 
+def by_series(of: Judged) -> dict[str, dict[str, float]]:
+    """Return error, coverage and novelty of each series, and how many samples it has."""
+    names = ("error", "mean_error", "coverage", "mean_coverage", "novelty")
+    found = {}
+    for one in sorted(set(of.series)):
+        here = of.series == one
+        means = {name: float(getattr(of, name)[here].mean()) for name in names}
+        found[str(one)] = {"n": int(here.sum()), **means}
+    return found
+
+
 def judged_fold(root: str, size: int) -> list[Judged]:
     """Return what a greedy panel of a fold gets on the series that the fold holds out."""
     segment = f"{root}/segments/0000"
@@ -149,7 +160,7 @@ def main() -> None:
             folds.append(judged_fold(root, size))
             sys.stderr.write(f"{root}: {size} genes\n")
             for of in folds[-1]:
-                sys.stderr.write(f"{json.dumps({of.scale: of.by_series()})}\n")
+                sys.stderr.write(f"{json.dumps({of.scale: by_series(of)})}\n")
     rows = [row(n, of) for n, folds in found.items() for of in map(list, zip(*folds, strict=True))]
     sys.stdout.write(f"{table(rows)}\n")
     for of in rows:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from dglzarr.kernels.panel_space import PanelScale
     from dglzarr.kernels.scale import Unit
     from dglzarr.settings import Settings
+    from dglzarr.storage.options import Run
+    from dglzarr.studies.progress import Bars
 
 app = typer.Typer(
     name="dglzarr",
@@ -48,7 +50,6 @@ Folder = Annotated[
     Path | None, typer.Option(help="Of relative paths, root too; default the settings file's.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-StoreUri = Annotated[str, typer.Argument(help="A store, or STUDY#NAME as in study#normalized.")]
 StoreOrStudy = Annotated[
     str,
     typer.Argument(help="A store, STUDY#NAME as in study#normalized, or the folder of a study."),
@@ -95,10 +96,14 @@ def write_section(name: str) -> None:
         typer.echo(f"  {key}: {row.meaning} ({row.values}){default}")
 
 
-def _load(settings: Path, overrides: Sequence[str] | None, folder: Path | None) -> Settings:
+def _load(
+    settings: Path, overrides: Sequence[str] | None, folder: Path | None, **asked: object
+) -> Settings:
+    """Return the settings of a file; of ``section_key`` what a verb's own options ask for."""
     from dglzarr.settings import load_settings
 
-    return load_settings(settings, tuple(overrides or ()), folder=folder)
+    own = [f"{name.replace('_', '.', 1)}={v}" for name, v in asked.items() if v not in ("", None)]
+    return load_settings(settings, (*(overrides or ()), *own), folder=folder)
 
 
 def _as_plain(value: object) -> Any:  # noqa: ANN401
@@ -139,17 +144,31 @@ def _arguments_checked() -> Iterator[None]:
         raise ConfigError(str(error)) from error
 
 
+def _bars() -> Bars:
+    """Return bars that show on a terminal how far work is."""
+    from dglzarr.studies.progress import Bars
+
+    return Bars()
+
+
+@contextmanager
+def _running(*, overwrite: bool = False) -> Iterator[Run]:
+    """Yield how work is run: whether it replaces what stands, with bars that show how far it is."""
+    from dglzarr.storage.options import Run
+
+    with _bars() as bars:
+        yield Run(overwrite, bars)
+
+
 def _run(
     settings: Settings, steps: Sequence[str], *, overwrite: bool = False, as_json: bool = False
 ) -> None:
     """Run some steps of a study and print what they made."""
     from dglzarr.report.text import headline, source_lines
-    from dglzarr.storage.options import Run
     from dglzarr.studies.plan import mine
-    from dglzarr.studies.progress import Bars
 
-    with Bars() as bars:
-        results = mine(settings, only=steps, run=Run(overwrite, bars))
+    with _running(overwrite=overwrite) as run:
+        results = mine(settings, only=steps, run=run)
     _show(results, as_json=as_json)
     if as_json:
         return
@@ -250,13 +269,12 @@ def fetch_command(
     is more than fetch.max_refused of all, and where --check finds a change.
     """
     from dglzarr.studies.fetch import fetch
-    from dglzarr.studies.progress import Bars
     from dglzarr.studies.refusals import is_too_many
 
     if update and check:
         raise ConfigError("--update: expected one of --update and --check, got both.")
     loaded = _load(settings, set_, folder)
-    with Bars() as bars:
+    with _bars() as bars:
         outcomes = fetch(loaded, update=update, check=check, on_progress=bars)
     if as_json:
         _print_json([asdict(outcome) for outcome in outcomes])
@@ -310,13 +328,12 @@ def discover_command(  # noqa: PLR0913  (every option is an argument)
     from dglzarr.errors import SourceError
     from dglzarr.storage.files import put, told
     from dglzarr.studies.discover import COLUMNS, discover_more, discovered_lines, series_rows
-    from dglzarr.studies.progress import Bars
 
     search = Search(tuple(platform or ()), organism, since, min_samples, rna_seq)
     if settings is not None:
         if search != Search() or output is not None:
             raise ConfigError("discover: expected settings or options, got both. Set [discover].")
-        with Bars() as bars:
+        with _bars() as bars:
             new, n_found = discover_more(_load(settings, set_, folder), on_progress=bars)
         typer.echo("\n".join(discovered_lines(new, n_found)))
         return
@@ -325,7 +342,7 @@ def discover_command(  # noqa: PLR0913  (every option is an argument)
     except RefusedError as error:
         raise ConfigError(f"discover: {error}.") from error
     try:
-        with Bars() as bars:
+        with _bars() as bars:
             found = discover(Client(FetchOptions()), search, on_progress=bars)
     except RefusedError as error:
         raise SourceError(f"discover: {error}.") from error
@@ -383,13 +400,11 @@ def grow_command(
     scored, and become visible at once; nothing old is rewritten. Up to fetch.max_refused of the
     sources may be refused: they are left out, told, and listed in refused.tsv of the study.
     """
-    from dglzarr.storage.options import Run
     from dglzarr.studies.grow import grow, grown_lines
-    from dglzarr.studies.progress import Bars
 
     loaded = _load(settings, set_, folder)
-    with Bars() as bars:
-        results = grow(loaded, run=Run(on_progress=bars))
+    with _running() as run:
+        results = grow(loaded, run=run)
     _show(results, as_json=as_json)
     if not as_json:
         typer.echo("\n".join(grown_lines(loaded, results)))
@@ -401,13 +416,11 @@ def refit_command(
 ) -> None:
     """Mine a grown study anew with all its sources in one segment."""
     from dglzarr.report.text import headline
-    from dglzarr.storage.options import Run
     from dglzarr.studies.plan import refit
-    from dglzarr.studies.progress import Bars
 
     loaded = _load(settings, set_, folder)
-    with Bars() as bars:
-        results = refit(loaded, run=Run(on_progress=bars))
+    with _running() as run:
+        results = refit(loaded, run=run)
     _show(results, as_json=as_json)
     if not as_json:
         typer.echo("\n".join(headline(loaded.root)))
@@ -439,20 +452,19 @@ def compare_command(  # noqa: PLR0913  (every option is an argument)
     kept: an interrupted run goes on where it stopped.
     """
     from dglzarr.report.comparison import COLUMNS, cells, comparison_rows, comparison_verdict
-    from dglzarr.storage.options import Run
     from dglzarr.studies.cross_validate import cross_validate
-    from dglzarr.studies.progress import Bars
 
-    given = {
-        "selectors": _list(panels),
-        "sizes": _numbers(sizes),
-        "predictors": _list(predictors),
-        "n_folds": "" if folds is None else str(folds),
-    }
-    asked = [f"compare.{name}={value}" for name, value in given.items() if value]
-    loaded = _load(settings, [*(set_ or ()), *asked], folder)
-    with Bars() as bars:
-        summary = cross_validate(loaded, run=Run(overwrite, bars))
+    loaded = _load(
+        settings,
+        set_,
+        folder,
+        compare_selectors=_list(panels),
+        compare_sizes=_numbers(sizes),
+        compare_predictors=_list(predictors),
+        compare_n_folds=folds,
+    )
+    with _running(overwrite=overwrite) as run:
+        summary = cross_validate(loaded, run=run)
     rows = comparison_rows(summary.uri)
     if as_json:
         _print_json([asdict(row) for row in rows])
@@ -581,10 +593,9 @@ def contrast_command(
     """
     from dglzarr.prediction.contrast import Asked, contrast
     from dglzarr.prediction.told import CONTRAST, contrast_lines
-    from dglzarr.studies.progress import Bars
 
     asked = Asked(label, case, control, _parts(series), gene_sets)
-    with Bars() as bars:
+    with _bars() as bars:
         found = contrast(study, asked, on_progress=bars)
     if as_json:
         table = found.table.astype(object).where(found.table.notna(), None)
@@ -617,13 +628,9 @@ def bundle_command(
     """
     from dglzarr.prediction.make import make_bundle
     from dglzarr.prediction.told import bundle_lines
-    from dglzarr.storage.options import Run
-    from dglzarr.studies.progress import Bars
 
-    with Bars() as bars:
-        made = make_bundle(
-            study, output, panel=panel, size=size, overwrite=overwrite, run=Run(on_progress=bars)
-        )
+    with _running() as run:
+        made = make_bundle(study, output, panel=panel, size=size, overwrite=overwrite, run=run)
     if as_json:
         _print_json(asdict(made))
     else:
@@ -663,10 +670,8 @@ def predict_command(
     """
     from dglzarr.prediction.output import write_prediction
     from dglzarr.prediction.told import prediction_lines
-    from dglzarr.storage.options import Run
-    from dglzarr.studies.progress import Bars
 
-    with Bars() as bars:
+    with _running(overwrite=overwrite) as run:
         written = write_prediction(
             bundle,
             measured,
@@ -674,7 +679,7 @@ def predict_command(
             scale=cast("PanelScale", scale),
             unit=cast("Unit", unit) if unit else None,
             max_missing=max_missing,
-            run=Run(overwrite, bars),
+            run=run,
         )
     if as_json:
         samples = written.samples.reset_index().to_dict(orient="records")
@@ -727,15 +732,11 @@ def stability_command(
     finished ones are kept. The report shows the result.
     """
     from dglzarr.report.text import stability_lines
-    from dglzarr.storage.options import Run
-    from dglzarr.studies.progress import Bars
     from dglzarr.studies.stability import replicate
 
-    given = {"n_seeds": seeds, "n_halves": halves}
-    asked = [f"stability.{name}={value}" for name, value in given.items() if value is not None]
-    loaded = _load(settings, [*(set_ or ()), *asked], folder)
-    with Bars() as bars:
-        found = replicate(loaded, run=Run(overwrite, bars))
+    loaded = _load(settings, set_, folder, stability_n_seeds=seeds, stability_n_halves=halves)
+    with _running(overwrite=overwrite) as run:
+        found = replicate(loaded, run=run)
     typer.echo("\n".join(stability_lines(found.uri)))
 
 
@@ -806,10 +807,9 @@ def verify(store: StoreOrStudy, as_json: AsJson = False) -> None:
     list of them.
     """
     from dglzarr import query
-    from dglzarr.studies.progress import Bars
 
     is_study = query.is_study(store)
-    with Bars() as bars:
+    with _bars() as bars:
         found = (
             query.verify_study(store, on_progress=bars)
             if is_study
@@ -839,13 +839,11 @@ def compact(
     The merged segment is compared with the old ones bit for bit before one new manifest lists it.
     Segments that are no longer listed are removed after --keep-hours.
     """
-    from dglzarr.storage.options import Run
     from dglzarr.studies.compact import compact as compact_study
     from dglzarr.studies.compact import compacted_lines
-    from dglzarr.studies.progress import Bars
 
-    with Bars() as bars:
-        done = compact_study(root, keep_hours=keep_hours, run=Run(on_progress=bars))
+    with _running() as run:
+        done = compact_study(root, keep_hours=keep_hours, run=run)
     if as_json:
         kept = {name: until.isoformat() for name, until in done.kept.items()}
         _print_json({**done._asdict(), "kept": kept})
@@ -863,9 +861,8 @@ def copy(
     The manifest is copied last. An interrupted copy goes on when it is run again.
     """
     from dglzarr.studies.copy import copy_study
-    from dglzarr.studies.progress import Bars
 
-    with Bars() as bars:
+    with _bars() as bars:
         done = copy_study(root, target, on_progress=bars)
     size = f"{done.nbytes / 1e6:,.1f} MB"
     typer.echo(f"{target}: {done.n_objects} objects, {size}, copied and verified.")
@@ -1145,13 +1142,12 @@ def export_command(
     have a row a sample: labels, then genes; zarr is opened by xr.open_zarr. Whole or not at all.
     """
     from dglzarr.export import FORMATS, export_study
-    from dglzarr.studies.progress import Bars
 
     chosen: Any = form or (output.suffix[1:] if output else "")
     if chosen not in FORMATS:
         raise ConfigError(f"--format: expected one of {', '.join(FORMATS)}, got {chosen!r}.")
     place = output or Path(f"{Path(study).resolve().name}.{chosen}")
-    with Bars() as bars:
+    with _bars() as bars:
         n_samples, n_genes = export_study(
             study,
             place,
@@ -1187,7 +1183,6 @@ def init(
     from dglzarr.storage.files import put, told
     from dglzarr.studies.draft import draft_settings
     from dglzarr.studies.fetch import fetch_accessions
-    from dglzarr.studies.progress import Bars
 
     taken = ConfigError(f"{output}: exists. Remove it, or choose another place with --output.")
     if output.exists():
@@ -1195,7 +1190,7 @@ def init(
     if folder is None and not geo:
         raise ConfigError("init: expected a folder of files, or --geo GSE..., got neither.")
     platforms = tuple(platform or ())
-    with Bars() as bars:
+    with _bars() as bars:
         fetched, refused = fetch_accessions(
             tuple(geo or ()), platforms, base=output.parent, on_progress=bars
         )
@@ -1235,11 +1230,10 @@ def simulate(
     settings. A .gctx file: one compendium of any size with planted duplicates, written as a
     stream; their truth stands beside it.
     """
-    from dglzarr.studies.progress import Bars
     from dglzarr.testing import write_compendium, write_study
 
     sizes = {"n_samples": n_samples, "n_genes": n_genes, "seed": seed}
-    with _arguments_checked(), Bars() as bars:
+    with _arguments_checked(), _bars() as bars:
         if target.suffix != ".gctx":
             typer.echo(f"Run: dglzarr mine {write_study(target, **sizes)}")
             return

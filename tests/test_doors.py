@@ -10,7 +10,7 @@ import dglzarr
 from dglzarr import cli
 from dglzarr.errors import StoreError
 from dglzarr.query import stores
-from dglzarr.query.lineage import lineage_problems
+from dglzarr.query.checks import lineage_problems
 from dglzarr.settings import load_settings
 from dglzarr.studies.plan import mine
 from tests.builders import simulate, write_files

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from dglzarr.export.selected import stored_name
+from dglzarr.query.h5ad import stored_name
 from dglzarr.storage.declare import CHUNK_SAMPLES, chunk_genes
 
 if TYPE_CHECKING:

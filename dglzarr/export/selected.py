@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     Block = tuple[slice, NDArray[np.float32]]
 
+_LINEAGE = (
+    "uri", "store_id", "created", "dglzarr_version", "inputs", "parameters", "segments",
+)  # fmt: skip
 ROWS_NBYTES, COLUMNS_NBYTES = 2**23, 2**26
 """Of values that are in memory at once: of samples what a processor's cache holds, or nearly."""
 
@@ -65,16 +68,7 @@ class Selected:
     def attributes(self) -> dict[str, str]:
         """Where the values come from: attributes of the normalized store."""
         found = self.tree["normalized"].attrs
-        names = (
-            "uri",
-            "store_id",
-            "created",
-            "dglzarr_version",
-            "inputs",
-            "parameters",
-            "segments",
-        )
-        return {name: str(found[name]) for name in names if name in found}
+        return {name: str(found[name]) for name in _LINEAGE if name in found}
 
     def blocks(self, *, limit_nbytes: int = ROWS_NBYTES) -> Iterator[Block]:
         """Yield consecutive samples and their values (sample, gene), whole chunks of samples.
@@ -177,20 +171,3 @@ def _genes_of(tree: xr.DataTree, panel: str) -> list[str]:
         )
     labels = landmarks["panel_gene"].values[names.index(panel)]
     return [str(label) for label in labels if label]
-
-
-def stored_name(name: str, taken: set[str], suffix: str = "_") -> str:
-    """Return what a column is called in a file of named arrays, where no other is called so.
-
-    Examples
-    --------
-    >>> taken: set[str] = set()
-    >>> [stored_name(name, taken) for name in ("er/pr", "er_pr", ".", "")]
-    ['er_pr', 'er_pr_', '_.', '_']
-    """
-    called = name.replace("/", "_")
-    called = f"_{called}" if not called.strip(".") else called
-    while called in taken:
-        called += suffix
-    taken.add(called)
-    return called

@@ -1,8 +1,8 @@
 """Batches of standardised expression, in an order that a seed fixes.
 
 This module owns the sampling of rows for training: which windows of consecutive samples are read
-together, and in which order their rows are seen. It reads any ``(sample, gene)`` matrix that gives
-some of its rows, writes nothing and knows no keras.
+together, and in which order their rows are seen. It reads a ``(sample, gene)`` matrix by its
+rows, writes nothing and knows no keras.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,31 +18,11 @@ from numpy.typing import NDArray
 from dglzarr.kernels.moments import Standardizer
 from dglzarr.kernels.slices import iter_slices
 from dglzarr.models.options import BatchOptions
+from dglzarr.storage.rows import Rows
 
 _BLOCK_NBYTES = 2**26  # of samples that are read to be held
 _N_READERS = 2  # threads
 _N_PARTS = 16  # of what is in memory
-
-
-class Matrix(Protocol):
-    """A ``(sample, gene)`` matrix that gives some of its rows, as `Rows` does."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The number of samples and of genes."""
-        ...
-
-    def read_into(
-        self,
-        ascending: NDArray[np.int64],
-        out: NDArray[np.float32],
-        places: NDArray[np.int64],
-        /,
-        *,
-        is_compiled: bool = ...,
-    ) -> object:
-        """Write the rows at an ascending index to their places in ``out (row, gene)``."""
-        ...
 
 
 class Order(NamedTuple):
@@ -133,7 +113,7 @@ class Batches:
 
     def __init__(
         self,
-        matrix: Matrix,
+        matrix: Rows,
         *,
         keep: NDArray[np.bool_],
         mean: NDArray[np.float64],

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from dglzarr.models.adam import Adam
 from dglzarr.models.autoencoder import dense_layers
-from dglzarr.models.batches import Batches, Matrix
+from dglzarr.models.batches import Batches
 from dglzarr.models.files import CHECKPOINT, save_model
 from dglzarr.models.options import BatchOptions, DGexOptions
 from dglzarr.models.train import Schedule, fit
 from dglzarr.storage.files import Place, remove
+from dglzarr.storage.rows import Rows
 
 Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -35,7 +36,7 @@ OUTPUT_SPREAD = 1e-4
 class Samples(NamedTuple):
     """A ``(sample, gene)`` matrix, its per-gene moments, and which samples fit and which tune."""
 
-    matrix: Matrix
+    matrix: Rows
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
     is_fit: Mask

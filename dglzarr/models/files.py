@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NotRequired, Protocol, TypedDict, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,24 +33,11 @@ CHECKPOINT = "checkpoint"
 FORMAT_VERSION = schemas.MODEL.version
 
 _DENSE = {"InputLayer", "Dense", "Dropout"}
+_KEPT = ("config", "genes", "model_id", "n_encoder_layers", "inputs", "parameters")
+"""What ``model.json`` tells of a network as a `SavedModel` does."""
+_TOLD = {*_KEPT, "format_version", "sha256", "weights_sha256", "activations"}
 _PART_NBYTES = 2**22  # of an array that is written
 _SLICE_NBYTES = 2**25  # of samples that go through a network together
-
-
-class _Description(TypedDict):
-    """What ``model.json`` holds."""
-
-    format_version: int
-    sha256: str
-    model_id: str
-    weights_sha256: str
-    config: dict[str, object]
-    activations: list[str]
-    n_encoder_layers: int
-    inputs: list[dict[str, str]]
-    parameters: dict[str, object]
-    genes: list[str]
-    keras: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -277,15 +264,10 @@ def load_model(path: Place, *, genes: Sequence[str] | None = None) -> SavedModel
             f"{weights}: expected the arrays of a model, got {error}. Train the model again."
         ) from error
     return SavedModel(
-        config=description["config"],
-        genes=description["genes"],
+        **{name: description[name] for name in _KEPT},
         gene_mean=gene_mean,
         gene_std=gene_std,
         layers=layers,
-        model_id=description["model_id"],
-        n_encoder_layers=description["n_encoder_layers"],
-        inputs=description["inputs"],
-        parameters=description["parameters"],
         keras=description.get("keras", ""),
         weights=keras_weights,
     )
@@ -388,26 +370,8 @@ def read_history(path: Place) -> History:
     return History(epoch.astype(np.int64), loss, val_loss, seconds)
 
 
-class Sliceable(Protocol):
-    """What gives its values slice by slice: an array, or a variable of keras."""
-
-    @property
-    def shape(self) -> Sequence[int]:
-        """The length of each axis."""
-        ...
-
-    @property
-    def dtype(self) -> Any:  # noqa: ANN401  (a name or numpy's)
-        """The type of the values."""
-        ...
-
-    def __getitem__(self, index: Any, /) -> Any:  # noqa: ANN401
-        """Return some of the values."""
-        ...
-
-
-def write_npz(path: Place, arrays: Iterable[tuple[str, Sliceable]]) -> None:
-    """Write arrays one at a time as an ``.npz`` file, whole or not at all.
+def write_npz(path: Place, arrays: Iterable[tuple[str, Any]]) -> None:
+    """Write arrays, or variables of keras, one at a time as an ``.npz`` file, whole or not at all.
 
     Notes
     -----
@@ -463,7 +427,7 @@ def _check_genes(path: Place, *, expected: list[str], found: list[str]) -> None:
     )
 
 
-def _read_description(path: Place) -> _Description:
+def _read_description(path: Place) -> dict[str, Any]:
     """Return what ``model.json`` says, or raise StoreError."""
     try:
         description = json.loads((path / MODEL).read_text(encoding="utf-8"))
@@ -476,7 +440,7 @@ def _read_description(path: Place) -> _Description:
             f"{path / MODEL}: expected JSON, got {error}. Train the model again."
         ) from error
     version = description.get("format_version") if isinstance(description, dict) else None
-    if version != FORMAT_VERSION or not _Description.__required_keys__ <= set(description):
+    if version != FORMAT_VERSION or not set(description) >= _TOLD:
         raise StoreError(
             f"{path / MODEL}: expected a model of format_version {FORMAT_VERSION}, "
             f"got {version!r}. Use the dglzarr that wrote it, or train the model again."
@@ -486,7 +450,7 @@ def _read_description(path: Place) -> _Description:
             f"{path / MODEL}: expected it as it was saved, got a changed file. "
             "Train the model again."
         )
-    return cast("_Description", description)
+    return dict(description)
 
 
 def description_sha256(description: Mapping[str, object]) -> str:

@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import fields
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -95,24 +95,6 @@ def _free_gpu_nbytes() -> int:
     return 0
 
 
-class EpochBatches(Protocol):
-    """Batches of standardised samples that are their own targets, epoch by epoch."""
-
-    @property
-    def n_samples(self) -> int:
-        """The number of samples an epoch."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """A digest of all that decides which batches come."""
-        ...
-
-    def epoch(self, epoch: int, /) -> Iterator[Any]:
-        """Yield the batches ``(batch, gene)`` of one epoch, arrays or tensors."""
-        ...
-
-
 class Schedule(NamedTuple):
     """How long a network is trained, and how fast.
 
@@ -136,10 +118,10 @@ class Schedule(NamedTuple):
 
 def fit(
     model: keras.Model,
-    batches: EpochBatches,
+    batches: Batches | OnDevice,
     schedule: Schedule,
     *,
-    validation: EpochBatches | None = None,
+    validation: Batches | OnDevice | None = None,
     checkpoint: Place,
     after_epoch: Callable[[keras.Model], None] | None = None,
     on_progress: Progress | None = None,
@@ -214,8 +196,8 @@ def fit(
 
 def _fit_epoch(
     model: keras.Model,
-    batches: EpochBatches,
-    validation: EpochBatches | None,
+    batches: Batches | OnDevice,
+    validation: Batches | OnDevice | None,
     history: History,
 ) -> History:
     """Return the history, longer by the epoch that this call trains."""
@@ -236,7 +218,7 @@ def _fit_epoch(
     return _longer(history, epoch, loss, val_loss, seconds)
 
 
-def _judge_start(model: keras.Model, validation: EpochBatches, history: History) -> History:
+def _judge_start(model: keras.Model, validation: Batches | OnDevice, history: History) -> History:
     """Return the history with the loss of the network as it begins: epoch 0."""
     start = time.perf_counter()
     val_loss = _mean_loss(model.test_on_batch, validation.epoch(0), "validation 0")
@@ -276,8 +258,8 @@ def _is_over(history: History, patience: int | None) -> bool:
 
 def _fingerprint(
     model: keras.Model,
-    batches: EpochBatches,
-    validation: EpochBatches | None,
+    batches: Batches | OnDevice,
+    validation: Batches | OnDevice | None,
     learning_rate: float,
 ) -> str:
     """Digest of all settings that decide what an epoch computes."""

@@ -7,7 +7,6 @@ record with its SHA-256, so a bundle that was changed is refused. Nothing in it 
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import zipfile
 import zlib
@@ -197,13 +196,3 @@ def _readable(path: Path) -> Iterator[None]:
     except _DAMAGE as error:
         what = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise StoreError(f"{path}: is no bundle as it was written: {what}. {remedy}") from error
-
-
-@contextmanager
-def building() -> Iterator[Path]:
-    """Yield where the store of a bundle is built; it is removed afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="dglzarr-bundle-"))
-    try:
-        yield folder / FOLDER
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

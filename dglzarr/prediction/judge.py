@@ -69,19 +69,6 @@ class Judged:
             found[name] = {"mean": float(values.mean()), "low": float(low), "high": float(high)}
         return found
 
-    def by_series(self) -> dict[str, dict[str, float]]:
-        """Return error, coverage and novelty of each series, and how many samples it has."""
-        return {
-            str(one): {
-                "n": int((self.series == one).sum()),
-                **{
-                    name: float(getattr(self, name)[self.series == one].mean())
-                    for name in ("error", "mean_error", "coverage", "mean_coverage", "novelty")
-                },
-            }
-            for one in sorted(set(self.series))
-        }
-
 
 def judge(data: Training, fitted: Fitted) -> list[Judged]:
     """Return what the test samples of the study say, for each scale; none without such samples."""

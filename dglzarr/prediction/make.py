@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from dglzarr.evaluation.order import Conditions, PanelMaker
 from dglzarr.evaluation.panels import feature_names, stored_panels
 from dglzarr.kernels.intervals import MIN_GUARANTEED
 from dglzarr.kernels.panel_space import PANEL_SCALES
-from dglzarr.prediction.bundle import building, check_output, load_bundle, pack
+from dglzarr.prediction.bundle import FOLDER, check_output, load_bundle, pack
 from dglzarr.prediction.fit import Training, fit_panel
 from dglzarr.prediction.judge import judge
 from dglzarr.sources.identifiers import find_genes, read_gene_list
@@ -192,7 +193,8 @@ def _write(
     names, left_out = feature_names(ds), fitted.left_out
     landmarks, targets = data.landmarks, data.targets
     unit = std[targets]
-    with building() as folder:
+    with TemporaryDirectory(prefix="dglzarr-bundle-", ignore_cleanup_errors=True) as parent:
+        folder = Path(parent, FOLDER)
         asked = check_claim(
             str(folder),
             [BUNDLE],

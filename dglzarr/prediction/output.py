@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 import pandas as pd
 
@@ -18,6 +17,7 @@ from dglzarr.errors import ConfigError
 from dglzarr.prediction.bundle import load_bundle
 from dglzarr.prediction.measured import MAX_MISSING, read_measured
 from dglzarr.prediction.predict import Predictor
+from dglzarr.query.h5ad import create_h5ad, mark, write_array, write_frame, write_texts
 from dglzarr.storage.declare import shard_samples, text_array
 from dglzarr.storage.files import file_input, sweep_place, told, whole
 from dglzarr.storage.options import Run
@@ -180,14 +180,14 @@ class _Job:
 
     def to_anndata(self) -> list[str]:
         """Write the layout of AnnData 0.8 and later, by h5py alone."""
-        with told(str(self.place)), self._file() as partial, h5py.File(partial, "w") as file:
-            _mark(file, "anndata", "0.1.0")
-            shape = (len(self.data.samples), len(self.predictor.bundle.targets))
-            layers = _group(file, "layers")
+        shape = (len(self.data.samples), len(self.predictor.bundle.targets))
+        with told(str(self.place)), ExitStack() as made:
+            self.place.parent.mkdir(parents=True, exist_ok=True)
+            sweep_place(self.place)
+            file = made.enter_context(create_h5ad(made.enter_context(whole(self.place))))
+            layers = file["layers"]
             targets = [(file, "X"), (layers, "lower"), (layers, "upper")]
-            arrays = [
-                _mark(of.create_dataset(n, shape, "f4"), "array", "0.2.0") for of, n in targets
-            ]
+            arrays = [mark(of.create_dataset(n, shape, "f4"), "array") for of, n in targets]
             done = 0
             for block in self.predictor.blocks(self.data):
                 rows = slice(done, done + len(block.predicted))
@@ -195,26 +195,18 @@ class _Job:
                     array[rows] = getattr(block, name)
                 done = rows.stop
                 self.tell(done)
-            for name in ("obsm", "varm", "obsp", "varp"):
-                _group(file, name)
-            _frame(file, "obs", self.predictor.samples(self.data))
-            _frame(file, "var", self.predictor.genes())
-            uns = _group(file, "uns")
-            made = {role: file_input(path)["store_id"] for role, path in self._files().items()}
-            texts = {**self.parameters, **made}
-            for name, value in texts.items():
-                _mark(uns.create_dataset(name, data=str(value)), "string", "0.2.0")
+            for name, frame in (
+                ("obs", self.predictor.samples(self.data)),
+                ("var", self.predictor.genes()),
+            ):
+                write_frame(file, name, frame.reset_index(), with_categories=False)
+            files = {role: path for role, path in self.inputs.items() if Path(path).is_file()}
+            texts = {name: str(value) for name, value in self.parameters.items()}
+            texts |= {role: file_input(path)["store_id"] for role, path in files.items()}
+            write_texts(file["uns"], texts)
             notes = [*self.data.notes, *self.predictor.notes(self.data)]
-            _array(uns, "notes", np.array(notes, dtype=object))
+            write_array(file["uns"], "notes", np.array(notes, dtype=object))
         return [str(self.place)]
-
-    def _files(self) -> dict[str, str]:
-        return {role: path for role, path in self.inputs.items() if Path(path).is_file()}
-
-    def _file(self) -> Any:  # noqa: ANN401  (a context manager)
-        self.place.parent.mkdir(parents=True, exist_ok=True)
-        sweep_place(self.place)
-        return whole(self.place)
 
     # ------------------------------------------------------------ tables
 
@@ -252,34 +244,3 @@ def _places(place: Path) -> list[Path]:
 def _table(path: Path, table: pd.DataFrame) -> None:
     text = table.to_csv(sep="\t", float_format="%.5g", lineterminator="\n")
     path.write_bytes(text.encode("utf-8"))
-
-
-def _mark(target: Any, kind: str, of: str) -> Any:  # noqa: ANN401  (of h5py)
-    """Say what an object is, as AnnData does."""
-    target.attrs["encoding-type"], target.attrs["encoding-version"] = kind, of
-    return target
-
-
-def _group(parent: Any, name: str) -> Any:  # noqa: ANN401
-    return _mark(parent.create_group(name), "dict", "0.1.0")
-
-
-def _array(parent: Any, name: str, values: NDArray[Any]) -> None:  # noqa: ANN401
-    is_text = values.dtype.kind not in "fiub"
-    dtype = h5py.string_dtype() if is_text else values.dtype
-    data = values.astype(object) if is_text else values
-    _mark(
-        parent.create_dataset(name, data=data, dtype=dtype),
-        "string-array" if is_text else "array",
-        "0.2.0",
-    )
-
-
-def _frame(parent: Any, name: str, frame: pd.DataFrame) -> None:  # noqa: ANN401
-    """Write a table as AnnData does."""
-    group = _mark(parent.create_group(name), "dataframe", "0.2.0")
-    group.attrs["_index"] = "_index"
-    group.attrs.create("column-order", list(frame.columns), dtype=h5py.string_dtype())
-    _array(group, "_index", frame.index.to_numpy())
-    for column in frame.columns:
-        _array(group, str(column), frame[column].to_numpy())

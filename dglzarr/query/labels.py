@@ -110,7 +110,7 @@ class SampleLabels:
             chosen &= np.isin(column, values)
         return np.flatnonzero(chosen)
 
-    def places(self, names: Sequence[str]) -> NDArray[np.int64]:
+    def places(self, names: Sequence[str], *, place: str = "sample") -> NDArray[np.int64]:
         """Return where samples of some names stand, in their order.
 
         Raises
@@ -122,7 +122,7 @@ class SampleLabels:
         unknown = [name for name, at in zip(names, found, strict=True) if at < 0]
         if unknown:
             raise ConfigError(
-                f"sample: expected samples of the store, got {unknown[:5]!r}"
+                f"{place}: expected samples of the store, got {unknown[:5]!r}"
                 f"{hint(unknown[0], map(str, self._ds['sample'].values))}."
             )
         return np.asarray(found, dtype=np.int64)

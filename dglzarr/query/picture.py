@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Format = Literal["png", "svg", "pdf"]
-PICTURES: tuple[Format, ...] = ("png", "svg", "pdf")
 
 POINTS, INK, LINE = "#c2410c", "#1f2933", "#8b939e"
 N_POINTS = 300

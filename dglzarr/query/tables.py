@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dglzarr.errors import hint
 from dglzarr.query.genes import names_of
+from dglzarr.query.labels import SampleLabels
 from dglzarr.query.lazy import genes_of, readable
 from dglzarr.query.stores import open  # noqa: A004  (dglzarr.open)
 
@@ -70,14 +70,7 @@ def _sample_index(ds: xr.Dataset, name: str, samples: Sequence[str]) -> Any:  # 
         return slice(None)
     if "sample" not in ds.indexes:
         raise ValueError(f"{name}: has no samples to choose from. Leave them out.")
-    found = ds.indexes["sample"].get_indexer(pd.Index(samples))
-    unknown = [s for s, at in zip(samples, found, strict=True) if at < 0]
-    if unknown:
-        raise ValueError(
-            f"{name}: expected samples of the store, got {unknown[:5]!r}"
-            f"{hint(unknown[0], map(str, ds['sample'].values))}."
-        )
-    return found
+    return SampleLabels(ds).places(samples, place=name)
 
 
 def _gene_index(ds: xr.Dataset, name: str, genes: Sequence[str], top: int) -> NDArray[np.int64]:

@@ -7,10 +7,10 @@ import io
 import json
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import pandas as pd
 
 from dglzarr.errors import ConfigError
+from dglzarr.storage.files import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,15 +72,9 @@ def need_parquet() -> None:
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, object]]:
-    columns = {str(name): frame[name].tolist() for name in frame.columns}
-    rows = zip(*columns.values(), strict=True)
-    return [
-        {
-            name: None if isinstance(value, float) and not np.isfinite(value) else value
-            for name, value in zip(columns, row, strict=True)
-        }
-        for row in rows
-    ]
+    """Return the rows of a table as JSON has them."""
+    columns = {str(name): map(plain, frame[name].tolist()) for name in frame.columns}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def aligned(frame: pd.DataFrame, width: int | None = None) -> list[str]:

@@ -6,7 +6,6 @@ have a legend in order.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from matplotlib.patches import Patch, Wedge
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import gaussian_kde
 
-from dglzarr.query.picture import STYLE
+from dglzarr.query.picture import STYLE, written
 from dglzarr.report.figures import INK, MINED, PUBLISHED, RANDOM
 
 if TYPE_CHECKING:
@@ -53,10 +52,7 @@ class Drawing:
 
 
 def _drawn(figure: Figure) -> Drawing:
-    svg, png = io.StringIO(), io.BytesIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    figure.savefig(png, format="png", metadata={"Software": None})
-    return Drawing(svg.getvalue(), png.getvalue())
+    return Drawing(written(figure, "svg").decode(), written(figure, "png"))
 
 
 def _density(axes: Axes, values: Mapping[str, Values], label: str, ends: Sequence[float]) -> None:

@@ -14,7 +14,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dglzarr.query.picture import STYLE
+from dglzarr.query.picture import STYLE, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ def _axes(width: float, height: float) -> Iterator[tuple[Axes, io.StringIO]]:
     with rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure.subplots(), svg
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        svg.write(written(figure, "svg").decode())
 
 
 def panel_strip(mined: float, published: Mapping[str, float], random: NDArray[np.float64]) -> str:
@@ -203,9 +203,7 @@ def spreads(stages: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> str:
             axes.plot(at, found["median"], ".", color=MINED, markersize=3)
             axes.set(title=title, xlabel="sample")
         grid[0].set_ylabel("expression (log2)")
-        svg = io.StringIO()
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    return svg.getvalue()
+    return written(figure, "svg").decode()
 
 
 def distances(values: NDArray[np.float64], threshold: float | None) -> str:

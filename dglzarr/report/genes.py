@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dglzarr.evaluation.panels import MINED
-from dglzarr.report.panels import cohorts, kinds, measure, texts
-from dglzarr.report.paper import rival_of
+from dglzarr.report.panels import cohorts, kinds, measure, rival_of, texts
 from dglzarr.report.tables import Table
 
 if TYPE_CHECKING:

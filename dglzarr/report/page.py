@@ -9,6 +9,7 @@ text by the template, what the page's script reads by `tables.for_script`.
 from __future__ import annotations
 
 from dataclasses import asdict, fields
+from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -161,36 +162,11 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "count": _count,
-        "number": _number,
-        "percent": _percent,
-        "share": _share,
-        "small": _small,
+        "count": partial(formatted, form=",.0f"),
+        "number": lambda value, digits=4: formatted(value, f".{digits}f"),
+        "percent": partial(formatted, form=".1%"),
+        "share": partial(formatted, form=".2%"),
+        "small": lambda value, digits=2: formatted(value, f".{digits}g"),
         "interval": interval,
     }
     return environment
-
-
-def _count(value: float | None) -> str:
-    """Return a number of things, '-' where unknown."""
-    return formatted(value, ",.0f")
-
-
-def _number(value: float | None, digits: int = 4) -> str:
-    """Return a measured value, '-' where unknown."""
-    return formatted(value, f".{digits}f")
-
-
-def _percent(value: float | None) -> str:
-    """Return a share, '-' where unknown."""
-    return formatted(value, ".1%")
-
-
-def _share(value: float | None) -> str:
-    """Return a small share, '-' where unknown."""
-    return formatted(value, ".2%")
-
-
-def _small(value: float | None, digits: int = 2) -> str:
-    """Return a p-value or a score in as many digits, '-' where unknown."""
-    return formatted(value, f".{digits}g")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dglzarr.evaluation.cohorts import HELD_OUT
-from dglzarr.evaluation.panels import KINDS
+from dglzarr.evaluation.panels import KINDS, MINED
 from dglzarr.kernels.comparison import MIN_GROUPS, Paired, paired_difference
 from dglzarr.kernels.metrics import SIGNIFICANT, known_mean
 
@@ -213,6 +213,22 @@ def measure(
 def cohorts(evaluation: xr.Dataset) -> list[str]:
     """Return the cohorts, held-out samples first."""
     return sorted(texts(evaluation, "cohort"), key=lambda name: name != HELD_OUT)
+
+
+def rival_of(evaluation: xr.Dataset) -> str | None:
+    """Return the published panel of lowest error, else the first random one."""
+    panels = kinds(evaluation)
+    if MINED not in panels:
+        return None
+    errors = {
+        name: known_mean(measure(evaluation, "mae", name))
+        for name, kind in panels.items()
+        if kind == "published"
+    }
+    known = {name: e for name, e in errors.items() if np.isfinite(e)}
+    if known:
+        return min(known, key=known.__getitem__)
+    return next((name for name, kind in panels.items() if kind == "random"), None)
 
 
 def shown_rows(rows: Sequence[PanelRow]) -> list[PanelRow]:

@@ -18,7 +18,7 @@ from dglzarr.kernels.enrichment import P_CUTOFF, Q_CUTOFF, is_enriched
 from dglzarr.kernels.metrics import SIGNIFICANT, known_mean
 from dglzarr.query import gene_keys
 from dglzarr.report import drawings
-from dglzarr.report.panels import cohorts, kinds, measure, texts
+from dglzarr.report.panels import cohorts, kinds, measure, rival_of, texts
 from dglzarr.report.tables import Table, formatted, interval
 
 if TYPE_CHECKING:
@@ -240,22 +240,6 @@ def overlaps(landmarks: xr.Dataset) -> list[Overlap]:
         expected, p = len(a) * len(b) / n_genes, hypergeom.sf(n_shared - 1, n_genes, len(a), len(b))
         found.append(Overlap(first, second, len(a), len(b), n_shared, expected, float(p)))
     return found
-
-
-def rival_of(evaluation: xr.Dataset) -> str | None:
-    """Return the published panel of lowest error, else the first random one."""
-    panels = kinds(evaluation)
-    if MINED not in panels:
-        return None
-    errors = {
-        name: known_mean(measure(evaluation, "mae", name))
-        for name, kind in panels.items()
-        if kind == "published"
-    }
-    known = {name: e for name, e in errors.items() if np.isfinite(e)}
-    if known:
-        return min(known, key=known.__getitem__)
-    return next((name for name, kind in panels.items() if kind == "random"), None)
 
 
 def group_rows(groups: xr.Dataset) -> list[dict[str, object]]:

@@ -17,8 +17,7 @@ from dglzarr.evaluation.cohorts import HELD_OUT
 from dglzarr.evaluation.panels import MINED
 from dglzarr.report import figures
 from dglzarr.report.genes import GENES
-from dglzarr.report.panels import CHANCE, cohorts, texts
-from dglzarr.report.paper import rival_of
+from dglzarr.report.panels import CHANCE, cohorts, rival_of, texts
 from dglzarr.report.tables import Table
 
 if TYPE_CHECKING:

@@ -197,16 +197,13 @@ def training_section(
     return {
         "learning": shown.draw(*pictures.learning_picture(history_of(model))),
         "rivals": shown.draw(pictures.rival_picture(table), table) if table else None,
-        "reconstruction": _told(stores, "reconstruction", reconstruction_line),
+        "reconstruction": [
+            reconstruction_line(uri) for uri in uris_of(stores.get("reconstruction", ()))[:1]
+        ],
         "stability": stability_lines(uris_of(stores["stability"])[0])
         if "stability" in stores
         else [],
     }
-
-
-def _told(stores: Stores, name: str, tell: Any) -> list[str]:  # noqa: ANN401
-    """Return the line that a store has to tell, nothing where the study has none."""
-    return [tell(uris_of(stores[name])[0])] if name in stores else []
 
 
 def history_of(model: str) -> History:

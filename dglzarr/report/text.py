@@ -11,13 +11,13 @@ import numpy as np
 from dglzarr.evaluation.panels import excluded_lines, listed_line
 from dglzarr.kernels.metrics import SIGNIFICANT
 from dglzarr.models.files import read_history
-from dglzarr.query import table
 from dglzarr.report.cautions import cautions
+from dglzarr.report.genes import ranked
 from dglzarr.report.panels import CHANCE, as_shown, measure, panel_rows
 from dglzarr.report.tables import formatted
 from dglzarr.sources.base import LeftOut
 from dglzarr.storage.claims import as_now
-from dglzarr.storage.files import place_of
+from dglzarr.storage.files import place_of, plain
 from dglzarr.storage.store import open_store, read_attributes
 from dglzarr.storage.study import open_study, raw_name
 
@@ -48,19 +48,9 @@ def top_landmarks(root: str, n: int = 50) -> list[dict[str, Any]]:
 
     A gene without a score has None, and all have where the store is older than gains.
     """
-    study = open_study(root)
-    frame = table(study.uri("landmarks"), top=n).sort_values("rank").reset_index()
-    frame = frame[frame["is_landmark"]]
-    n_forced = open_store(study.uri("landmarks")).attrs["details"].get("n_forced", 0)
-    frame["is_forced"] = frame["rank"] <= n_forced
-    if "gain" not in frame:
-        frame["gain"] = np.nan
-    rows = frame[["rank", "gene", "gene_symbol", "score", "gain", "is_forced"]].to_dict("records")
-    return [{str(k): _known(v) for k, v in row.items()} for row in rows]
-
-
-def _known(value: Any) -> Any:  # noqa: ANN401
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    rows = ranked(open_store(open_study(root).uri("landmarks")))
+    names = ("rank", "gene", "gene_symbol", "score", "gain", "is_forced")
+    return [{name: plain(row[name]) for name in names} for row in rows[:n] if row["is_landmark"]]
 
 
 def source_lines(root: str) -> list[str]:

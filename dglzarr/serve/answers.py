@@ -20,12 +20,11 @@ from dglzarr.kernels.comparison import paired_difference
 from dglzarr.kernels.split import SPLITS
 from dglzarr.query.answers import Likeness, likeness_of, nearest
 from dglzarr.serve.genes import LONGEST_NAME, GeneIndex
-from dglzarr.serve.groups import Groups, group_samples, spreads
+from dglzarr.serve.groups import N_GROUPS, Groups, group_samples, spreads
 from dglzarr.serve.later import Later
 from dglzarr.serve.refusals import BadQuestion, Busy, NoGene, NotFound, NotMade
 from dglzarr.serve.stamps import stamp_of
-from dglzarr.serve.values import N_GROUPS, plain
-from dglzarr.storage.files import place_of
+from dglzarr.storage.files import place_of, plain
 from dglzarr.storage.rows import Rows
 from dglzarr.storage.schemas import SPECS
 from dglzarr.storage.store import open_labels, open_store

@@ -9,8 +9,9 @@ from starlette.responses import Response
 
 from dglzarr.serve import asked as ask
 from dglzarr.serve.asked import MOST_ROWS, asked
+from dglzarr.serve.groups import MOST_GROUPS, N_GROUPS, spread_rows
 from dglzarr.serve.questions import Question
-from dglzarr.serve.values import MOST_GROUPS, N_GROUPS, plain, spread_rows
+from dglzarr.storage.files import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -54,7 +54,7 @@ def conditions(answers: Answers, question: Question) -> Conditions:
     low, high = question.real("min_mean"), question.real("max_mean")
     most = min(MOST_NAMES, len(answers.genes))
     found = Conditions(
-        size=question.number("size", 0, low=1, high=most) or _size(most),
+        size=question.number("size", 0, low=1, high=most) or min(200, most),
         include=_known(answers, question, "include"),
         exclude=_known(answers, question, "exclude"),
         exclude_controls=question.flag("exclude_controls"),
@@ -78,7 +78,3 @@ def _known(answers: Answers, question: Question, name: str) -> tuple[str, ...]:
         near = tuple(answers.genes.near(unknown[0]))
         raise BadQuestion(f"{name}: the study has no gene {listed}.", near)
     return names
-
-
-def _size(most: int) -> int:
-    return min(200, most)

@@ -70,17 +70,10 @@ def answered(answer: Endpoint, apologize: Apology, request: Request) -> Response
         return apologize(request, as_refusal(error))
     except (DglzarrError, OSError) as error:
         logger.warning("%s: %s", request.url.path, error)
-        return apologize(request, _unreadable())
+        why = "The study cannot be read at this moment; the terminal that serves it says why."
+        return apologize(request, Busy(why))
     except Exception:  # whatever it is, a client gets no traceback
         logger.exception("%s", request.url.path)
-        return apologize(request, _failed())
-
-
-def _unreadable() -> Refusal:
-    return Busy("The study cannot be read at this moment; the terminal that serves it says why.")
-
-
-def _failed() -> Refusal:
-    refusal = Refusal("This could not be answered; the terminal that serves the study says why.")
-    refusal.status = 500
-    return refusal
+        failed = Refusal("This could not be answered; the terminal that serves the study says why.")
+        failed.status = 500
+        return apologize(request, failed)

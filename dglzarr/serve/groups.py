@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from dglzarr.storage.files import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
 
     Index = NDArray[np.int32]
     Values = NDArray[np.float32]
+
+N_GROUPS, MOST_GROUPS = 24, 500
+"""Groups of samples that are told of, unless others are asked for, and at most."""
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 N_BINS, N_POINTS = 36, 60
@@ -84,6 +89,23 @@ def spreads(values: Values, groups: Groups, n: int) -> list[Spread]:
     ]
 
 
+def spread_rows(found: Sequence[Spread]) -> list[dict[str, Any]]:
+    """Return spreads as the API and tables tell them."""
+    names = ("q05", "q25", "median", "q75", "q95")
+    return [
+        {
+            "name": one.name,
+            "n": one.n,
+            "n_missing": one.n_missing,
+            "mean": plain(one.mean),
+            "low": plain(one.low),
+            **dict(zip(names, map(plain, one.quantiles), strict=True)),
+            "high": plain(one.high),
+        }
+        for one in found
+    ]
+
+
 def _spread(name: str, n: int, ascending: Values, ends: tuple[float, float]) -> Spread:
     edges = np.linspace(*ends, N_BINS + 1)
     below = np.searchsorted(ascending, edges[1:-1])
@@ -94,17 +116,9 @@ def _spread(name: str, n: int, ascending: Values, ends: tuple[float, float]) -> 
         int(ascending.size),
         n - int(ascending.size),
         float(ascending.mean(dtype=np.float64)),
-        tuple(_quantile(ascending, share) for share in QUANTILES),
+        tuple(np.quantile(ascending.astype(np.float64), QUANTILES).tolist()),
         float(ascending[0]),
         float(ascending[-1]),
         counts,
         ascending[some],
     )
-
-
-def _quantile(ascending: Values, share: float) -> float:
-    """Return a quantile of sorted values, between neighbours as numpy's."""
-    at = share * (ascending.size - 1)
-    low = int(at)
-    high = min(low + 1, ascending.size - 1)
-    return float(ascending[low] + (at - low) * (float(ascending[high]) - float(ascending[low])))

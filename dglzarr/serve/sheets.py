@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
+from dglzarr.report.tables import separated
 from dglzarr.storage.files import no_formula
 
 if TYPE_CHECKING:
@@ -20,15 +19,11 @@ KINDS = {"tsv": ("\t", "text/tab-separated-values"), "csv": (",", "text/csv")}
 def sheet(rows: Sequence[Mapping[Any, Any]], name: str, kind: str) -> Response:
     """Return rows as a file to download."""
     separator, media = KINDS[kind]
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter=separator, lineterminator="\n")
-    if rows:
-        writer.writerow([str(key) for key in rows[0]])
-    for row in rows:
-        writer.writerow([cell(value) for value in row.values()])
+    cells = (map(cell, row.values()) for row in rows)
+    text = separated(list(rows[0]), cells, separator=separator) if rows else ""
     file = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
     return Response(
-        text.getvalue().encode("utf-8", "replace"),
+        text.encode("utf-8", "replace"),
         media_type=f"{media}; charset=utf-8",
         headers={"content-disposition": f'attachment; filename="{file}.{kind}"'},
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -324,3 +325,9 @@ def no_formula(value: object) -> object:
     except ValueError:
         return f"'{value}"
     return value
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401  (whatever stands in a table)
+    """Return a value as JSON has it: Python's own, and a number that is not finite is None."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
