@@ -31,6 +31,7 @@ from dglzarr.sources.terms import read_gmt, read_ontology
 from dglzarr.studies.plan import Plan
 from tests import fuzz_arrow as arrow
 from tests import fuzz_binary as binary
+from tests import fuzz_bundles as bundles
 from tests import fuzz_files as files
 from tests import fuzz_hdf5 as hdf5
 from tests import fuzz_parsers as parsers
@@ -218,4 +219,6 @@ FORMATS = {
     "OBO": Format(files.ontology, _ontology, 1),
     "GAF": Format(files.associations, _associations, 1),
     "settings": Format(files.settings, _settings),
+    "bundle": Format(bundles.bundle, bundles.read_bundle, 1, is_text=False),
+    "measured panel": Format(bundles.measured, bundles.read_measured),
 }
