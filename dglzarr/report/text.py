@@ -66,8 +66,8 @@ def _known(value: Any) -> Any:  # noqa: ANN401
 def source_lines(root: str) -> list[str]:
     """Return what was decided about each source, a line each.
 
-    A raw store of which no sample is in the study is of a source that was refused after it was read,
-    unless it is a cohort.
+    A raw store of which no sample is in the study is of a source that was refused after it was
+    read, unless it is a cohort.
     """
     study = open_study(root)
     segments = [open_store(uri) for uri in study.uris("expression")]

@@ -60,7 +60,7 @@ def test_source_lines__a_source_that_was_refused_after_it_was_read(tmp_path):
     """Its raw store stays, so that it is not read again; it is no source of the study."""
     root = older_study(tmp_path)
     before = report_text.source_lines(str(root))
-    raw = sorted((root / "raw").glob("*.zarr"))[0]
+    raw = min((root / "raw").glob("*.zarr"))
     assert any(raw.stem in line for line in before)
     shutil.copytree(raw, raw.with_name("GSE999999.zarr"))
     assert report_text.source_lines(str(root)) == before
