@@ -6,7 +6,7 @@
 Trial N draws a small file of some format, mutates it and reads it, all from seed N. An error that
 is none of the package's, a message of several lines, a warning, a trial that takes too long or too
 much memory, or ends the process, is a fault; so is a clean file of which values differ from those
-of another parser (pandas for text, h5py for GCTX). Workers are processes that live on; a watchdog
+of another parser (pandas, h5py, anndata). Workers are processes that live on; a watchdog
 replaces one that hangs or dies. A table of outcomes by format is printed, then each fault with the
 command that repeats it; exit status 1 when there is one.
 """
@@ -28,125 +28,27 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from dglzarr.errors import ConfigError, SourceError
-from dglzarr.settings import load_settings
-from dglzarr.sources import read_source
-from dglzarr.sources.identifiers import read_annotation_table, read_gene_list, read_panel
-from dglzarr.sources.peek import peek_size
-from dglzarr.sources.scaled import find_scale
-from dglzarr.sources.table import read_sample_sheet
-from dglzarr.sources.terms import read_gmt, read_ontology
-from dglzarr.studies.plan import Plan
+from dglzarr.errors import DglzarrError
 from tests import fuzz_files as files
-from tests import fuzz_parsers as parsers
+from tests.fuzz_doors import FORMATS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
 OUTCOMES = ("refused", "clean", "equal", "not comparable", "fault")
-SAMPLES = [f"GSM{i}" for i in range(1, 5)]
 SECONDS = 60
 """Longest trial; on a machine with other work most take a hundredth of a second."""
 MEMORY_NBYTES = 256 << 20
 """Most by which a trial may raise the peak of its process."""
 LIMIT_NBYTES = 4 << 30
 """Address space that a worker may take beyond what it starts with."""
-
-
-# ---------------------------------------------------------------- readers
-
-
-def _expression(path: Path) -> str:
-    """Read an expression file whole, with its scale and what the forecast tells of it."""
-    source = read_source(path)
-    source.read(0, len(source.samples))
-    peek_size(path)
-    outcome = _compared(parsers.compare_source, path, source)
-    find_scale(source, None)
-    return outcome
-
-
-def _sheet(path: Path) -> str:
-    return _compared(parsers.compare_sheet, path, SAMPLES, read_sample_sheet(path, SAMPLES))
-
-
-def _annotation(path: Path) -> str:
-    return _compared(parsers.compare_annotation, path, read_annotation_table(path))
-
-
-def _gene_list(path: Path) -> str:
-    return _compared(parsers.compare_list, path, read_gene_list(path))
-
-
-def _gene_sets(path: Path) -> str:
-    return _compared(parsers.compare_sets, path, read_gmt(path))
-
-
-def _panel(path: Path) -> str:
-    ids = [f"{i + 1000}_at" for i in range(3)]
-    read_panel(path, genes=ids, symbols=["TP53", "MYC", ""], gene_ids=["1", "4609", ""])
-    return "clean"
-
-
-def _ontology(path: Path) -> str:
-    other = path.with_name("whole.gaf")
-    other.write_bytes(files.associations(Random(3)))
-    read_ontology(path, other)
-    return "clean"
-
-
-def _associations(path: Path) -> str:
-    other = path.with_name("whole.obo")
-    other.write_bytes(files.ontology(Random(3)))
-    read_ontology(other, path)
-    return "clean"
-
-
-def _settings(path: Path) -> str:
-    Plan.of(load_settings(path))
-    return "clean"
-
-
-def _compared(compare: Callable[..., None], *arguments: Any) -> str:
-    try:
-        compare(*arguments)
-    except parsers.NotComparableError:
-        return "not comparable"
-    return "equal"
-
-
-class Format(NamedTuple):
-    """How files of a format are drawn and read, and how often."""
-
-    draw: Callable[[Random], bytes]
-    read: Callable[[Path], str]
-    weight: int = 2
-
-
-FORMATS = {
-    "series matrix": Format(files.series_matrix, _expression, 3),
-    "SOFT family": Format(files.soft_family, _expression, 3),
-    "GDS": Format(files.data_set, _expression),
-    "GCT 1.2": Format(files.gct_1_2, _expression),
-    "GCT 1.3": Format(files.gct_1_3, _expression),
-    "GCTX": Format(files.gctx, _expression, 3),
-    "table": Format(files.table, _expression, 3),
-    "sample sheet": Format(files.sample_sheet, _sheet),
-    "annotation": Format(files.annotation, _annotation),
-    "probe list": Format(files.gene_list, _gene_list, 1),
-    "panel": Format(files.panel, _panel, 1),
-    "GMT": Format(files.gene_sets, _gene_sets, 1),
-    "OBO": Format(files.ontology, _ontology, 1),
-    "GAF": Format(files.associations, _associations, 1),
-    "settings": Format(files.settings, _settings),
-}
 
 
 # ---------------------------------------------------------------- one trial
@@ -167,7 +69,7 @@ def draw(seed: int) -> tuple[str, bytes]:
     names = list(FORMATS)
     (name,) = rng.choices(names, [FORMATS[name].weight for name in names])
     raw = FORMATS[name].draw(rng)
-    return name, files.mutate(rng, raw, is_text=name != "GCTX")
+    return name, files.mutate(rng, raw, is_text=FORMATS[name].is_text)
 
 
 def try_seed(seed: int, folder: Path) -> Result:
@@ -180,7 +82,7 @@ def try_seed(seed: int, folder: Path) -> Result:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             outcome, message = FORMATS[name].read(path), ""
-    except (SourceError, ConfigError) as error:
+    except DglzarrError as error:
         message = str(error)
         outcome = "refused" if message and len(message.splitlines()) == 1 else "fault"
     except (Exception, RecursionError) as error:  # noqa: BLE001  (whatever it is, it is no refusal)

@@ -10,10 +10,7 @@ import gzip
 import io
 import lzma
 import zipfile
-from typing import TYPE_CHECKING, Any
-
-import h5py
-import numpy as np
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +51,7 @@ GENES = [
 # ---------------------------------------------------------------- whole files
 
 
-def _sizes(rng: Random) -> tuple[list[str], list[str]]:
+def sizes(rng: Random) -> tuple[list[str], list[str]]:
     """Return samples and genes of one file."""
     n_samples = WIDE if rng.random() < 0.05 else rng.randint(1, 5)
     n_genes = rng.randint(1, 4 if n_samples == WIDE else 9)
@@ -77,7 +74,7 @@ def _lines(*lines: str) -> bytes:
 
 def series_matrix(rng: Random) -> bytes:
     """Return a GEO series matrix."""
-    samples, genes = _sizes(rng)
+    samples, genes = sizes(rng)
 
     def row(name: str, cells: list[str]) -> str:
         return "\t".join([name, *(f'"{cell}"' for cell in cells)])
@@ -99,7 +96,7 @@ def series_matrix(rng: Random) -> bytes:
 
 def soft_family(rng: Random) -> bytes:
     """Return a GEO SOFT file of one or several samples."""
-    samples, genes = _sizes(rng)
+    samples, genes = sizes(rng)
     lines = ["^SERIES = GSE1", "!Series_geo_accession = GSE1", "^PLATFORM = GPL96"]
     lines += ["!platform_table_begin", "ID\tGene Symbol", *(f"{g}\tTP53" for g in genes)]
     lines += ["!platform_table_end"]
@@ -117,7 +114,7 @@ def soft_family(rng: Random) -> bytes:
 
 def data_set(rng: Random) -> bytes:
     """Return a GEO data set (GDS)."""
-    samples, genes = _sizes(rng)
+    samples, genes = sizes(rng)
     tail = ["Gene title"] if rng.random() < 0.3 else []
     rows = [
         "\t".join([gene, rng.choice(GENES), *_numbers(rng, len(samples)), *tail]) for gene in genes
@@ -135,7 +132,7 @@ def data_set(rng: Random) -> bytes:
 
 def gct_1_2(rng: Random) -> bytes:
     """Return a GCT 1.2 file."""
-    samples, genes = _sizes(rng)
+    samples, genes = sizes(rng)
     rows = ["\t".join([g, rng.choice(GENES), *_numbers(rng, len(samples))]) for g in genes]
     head = ["#1.2", f"{len(genes)}\t{len(samples)}", "\t".join(["Name", "Description", *samples])]
     return _lines(*head, *rows)
@@ -143,7 +140,7 @@ def gct_1_2(rng: Random) -> bytes:
 
 def gct_1_3(rng: Random) -> bytes:
     """Return a GCT 1.3 file."""
-    samples, genes = _sizes(rng)
+    samples, genes = sizes(rng)
     n_row, n_column = rng.randint(0, 2), rng.randint(0, 2)
     lead = ["pr_gene_symbol", "is_lm"][:n_row]
     head = ["#1.3", "\t".join(map(str, (len(genes), len(samples), n_row, n_column)))]
@@ -159,7 +156,7 @@ def gct_1_3(rng: Random) -> bytes:
 
 def table(rng: Random) -> bytes:
     """Return an expression table, TSV or CSV."""
-    samples, genes = _sizes(rng)
+    samples, genes = sizes(rng)
     mark = rng.choice("\t\t,")
     is_named, is_quoted = rng.random() < 0.5, rng.random() < 0.3
     names = ["gene_id", *(["Symbol"] if is_named else []), *samples]
@@ -178,6 +175,49 @@ def table(rng: Random) -> bytes:
         for gene in genes
     ]
     return _lines(*["# a comment"] * rng.randint(0, 1), mark.join(map(wrap, names)), *rows)
+
+
+def turned_table(rng: Random) -> bytes:
+    """Return a table with samples in rows, as DepMap has them."""
+    samples, _ = sizes(rng)
+    mark = rng.choice("\t,")
+    genes = [f"{rng.choice(['GENE', 'ORF'])}{i} ({1000 + i})" for i in range(rng.choice([3, 24]))]
+    rows = [mark.join([s, rng.choice("ab"), *_numbers(rng, len(genes))]) for s in samples[:5]]
+    return _lines(mark.join(["ModelID", "tissue", *genes]), *rows)
+
+
+def compendium(rng: Random) -> bytes:
+    """Return a table as recount3, refine.bio and Xena write them: numbers alone behind the ids."""
+    samples, _ = sizes(rng)
+    genes = [f"ENSG{i:011}{rng.choice(['', '.3'])}" for i in range(rng.randint(1, 6))]
+    lead = rng.choice([[], [], ["##annotation=G026", "##date.generated=2020-09-22"]])
+    corner = rng.choice(["gene_id", "Gene", "sample"])
+    rows = ["\t".join([gene, *_numbers(rng, len(samples))]) for gene in genes]
+    return _lines(*lead, "\t".join([corner, *samples]), *rows)
+
+
+def gene_values(rng: Random) -> bytes:
+    """Return a list of genes and a value of each."""
+    mark = rng.choice("\t,")
+    head = rng.choice([[], [f"gene{mark}cost"], ["# a comment"]])
+    rows = [f"{i + 1000}_at{mark}{rng.choice(['1', '2.5', 'yes', 'no'])}" for i in range(5)]
+    return _lines(*head, *rows)
+
+
+def gene_names(rng: Random) -> bytes:
+    """Return a table of symbols and other names, HGNC's or NCBI's."""
+    is_hgnc = rng.random() < 0.5
+    head = ["hgnc_id", "symbol", "alias_symbol", "prev_symbol", "entrez_id", "ensembl_gene_id"]
+    head = head if is_hgnc else ["#tax_id", "GeneID", "Symbol", "Synonyms", "dbXrefs"]
+    rows = []
+    for i in range(rng.randint(1, 6)):
+        symbol = rng.choice(["TP53", "MYC", "KRAS", f"GENE{i}"])
+        others = rng.choice(["", f"A{i}", f"A{i}|B{i}", '"C1|C2"', "-", "MYC|p53"])
+        if is_hgnc:
+            rows.append([f"HGNC:{i}", symbol, others, f"OLD{i}", str(7000 + i), f"ENSG{i:011}"])
+        else:
+            rows.append(["9606", str(i), symbol, others, f"HGNC:HGNC:{i}|Ensembl:ENSG{i:011}"])
+    return _lines(*("\t".join(row) for row in [head, *rows]))
 
 
 def sample_sheet(rng: Random) -> bytes:
@@ -278,77 +318,6 @@ def settings(rng: Random) -> bytes:
     for name in rng.sample(sorted(sections), rng.randint(1, 5)):
         lines += [f"[{name}]", *rng.sample(sections[name], 1)]
     return _lines(*lines, "[[sources]]", 'uri = "drawn*"', 'role = "train"')
-
-
-def gctx(rng: Random) -> bytes:
-    """Return a GCTX file, some with parts that are not as they should be."""
-    samples, genes = _sizes(rng)
-    samples, genes = samples[:4], genes[:6]
-    values = np.array([[float(x) for x in (rng.uniform(2, 14) for _ in genes)] for _ in samples])
-    parts: dict[str, Any] = {
-        "0/META/COL/id": np.array(samples, "S"),
-        "0/META/ROW/id": np.array(genes, "S"),
-        "0/META/COL/cell": np.array([rng.choice("ab") for _ in samples], "S"),
-        "0/META/ROW/pr_gene_symbol": np.array([rng.choice(GENES) for _ in genes], "S"),
-        "0/DATA/0/matrix": values.astype(rng.choice(["f4", "f8", "f4", "f2"])),
-    }
-    if rng.random() < 0.5:
-        for _ in range(rng.randint(1, 2)):
-            _spoil(rng, parts)
-    raw = io.BytesIO()
-    with h5py.File(raw, "w") as file:
-        file.attrs["version"] = "GCTX1.0"
-        for name, value in parts.items():
-            _put(rng, file, name, value)
-    return raw.getvalue()
-
-
-def _put(rng: Random, file: h5py.File, name: str, value: Any) -> None:
-    """Write one part of a GCTX file in one of the ways there are."""
-    if isinstance(value, str):
-        file.create_group(name) if value == "group" else file.__setitem__(
-            name, h5py.SoftLink("/none") if value == "soft" else h5py.ExternalLink("none.h5", "/x")
-        )
-    elif isinstance(value, h5py.Empty) or not np.size(value) or not np.ndim(value):
-        is_object = isinstance(value, np.ndarray) and value.dtype.kind == "O"
-        file[name] = value.astype("f4") if is_object else value
-    else:
-        how = rng.choice([{}, {"chunks": True}, {"chunks": True, "compression": "gzip"}])
-        is_plain = value.dtype != object
-        how |= {"fletcher32": True} if how and is_plain and rng.random() < 0.3 else {}
-        file.create_dataset(name, data=value, **how)
-
-
-def _spoil(rng: Random, parts: dict[str, Any]) -> None:
-    """Change a part of a GCTX file: its shape, its type, its values, or whether it is there."""
-    name = rng.choice(list(parts))
-    value = np.asarray(parts[name]) if not isinstance(parts[name], str | h5py.Empty) else None
-    ways: list[Callable[[], Any]] = [
-        *(lambda: "group", lambda: "soft", lambda: "external", lambda: h5py.Empty("f4")),
-        *(lambda: np.float32(3), lambda: np.zeros((0, 3)), lambda: np.array([], "S1")),
-    ]
-    if value is not None and value.ndim:
-        ways += [
-            lambda: None,
-            lambda: value[:-1],
-            lambda: np.concatenate([value, value[:1]]),
-            lambda: value[:, None],
-            lambda: value.T.copy(),
-            lambda: value[::-1].copy(),
-            lambda: np.arange(len(value), dtype=rng.choice(["i8", "u1", "f8"])),
-            lambda: np.array([v.decode() if isinstance(v, bytes) else str(v) for v in value[:, None].flat], object)[: len(value)],  # noqa: E501
-            lambda: np.array([rng.choice(ODD_CELLS).replace("\0", "").encode() for _ in value], "S200"),  # noqa: E501
-            lambda: np.zeros(len(value), [("a", "i4"), ("b", "S2")]),
-            lambda: np.zeros(value.shape, bool),
-            lambda: np.zeros(value.shape, complex),
-            lambda: np.full(value.shape, rng.choice([np.nan, np.inf, 1e300, -1e39, 0, 1])),
-            lambda: (np.arange(value.size).reshape(value.shape) % 7).astype(rng.choice(["i2", "i8", "u4"])),  # noqa: E501
-        ]  # fmt: skip
-    new = rng.choice(ways)()
-    if new is None:
-        del parts[name]
-    else:
-        parts[name] = new
 
 
 # ---------------------------------------------------------------- mutations
@@ -503,8 +472,8 @@ OF_BYTES = [_flip, _flip, _flip, _cut, _splice]
 
 
 def mutate(rng: Random, raw: bytes, *, is_text: bool = True) -> bytes:
-    """Return a file after one to three mutations, some packed."""
-    for _ in range(rng.choice([1, 1, 1, 2, 2, 3])):
+    """Return a file after one to three mutations, some packed; a binary one also as it was made."""
+    for _ in range(rng.choice([1, 1, 1, 2, 2, 3] if is_text else [0, 0, 1, 1, 2, 3])):
         if raw:
             raw = rng.choice(OF_TEXT if is_text else OF_BYTES)(rng, raw)
     return pack(rng, raw) if rng.random() < (0.2 if is_text else 0.02) else raw

@@ -1,4 +1,4 @@
-"""What a file holds by other parsers than the package's: pandas for text, h5py for GCTX.
+"""What a file of text holds by another parser than the package's: pandas.
 
 Each function compares a result of the package with the bytes it came from. It raises
 `NotComparableError` where the other parser cannot read them, AssertionError where both differ.
@@ -9,23 +9,27 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 import pandas as pd
 
-from dglzarr.sources.identifiers import SYMBOL_COLUMNS, first_symbol, plain
+from dglzarr.sources.aliases import lookup_key
+from dglzarr.sources.identifiers import SYMBOL_COLUMNS, first_symbol, has_name, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from dglzarr.sources import Source
+    from dglzarr.sources.aliases import NameTable
     from dglzarr.sources.identifiers import Annotation
     from dglzarr.sources.terms import Terms
 
+IN_ROWS = "samples are in rows"
+"""What a reader notes of a matrix that lies so."""
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")
 
 
@@ -43,10 +47,10 @@ def lines_of(path: Path) -> list[str]:
     while raw.startswith(b"\xef\xbb\xbf"):
         raw = raw[3:]
     raw = raw if b"\n" in raw else raw.replace(b"\r", b"\n")
-    return [_decoded(line.rstrip(b"\r")) for line in raw.split(b"\n")]
+    return [decoded(line.rstrip(b"\r")) for line in raw.split(b"\n")]
 
 
-def _decoded(line: bytes) -> str:
+def decoded(line: bytes) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError:
@@ -76,12 +80,12 @@ def number(cell: str) -> float:
     return float("nan") if cell in MISSING else float(cell)
 
 
-def _equal(got: Any, expected: Any, what: str) -> None:
+def equal(got: Any, expected: Any, what: str) -> None:
     if got != expected:
         raise AssertionError(f"{what}: got {got!r}, the other parser has {expected!r}")
 
 
-def _close(got: Sequence[float], expected: Sequence[float], what: str) -> None:
+def close(got: Sequence[float], expected: Sequence[float], what: str) -> None:
     one, other = np.asarray(got, np.float64), np.asarray(expected, np.float64)
     if one.shape != other.shape or not np.allclose(
         one, other, rtol=2e-7, atol=1e-38, equal_nan=True
@@ -105,12 +109,12 @@ def _compare_matrix(
         raise NotComparableError("cells without a header")
     rows_out = {n for one in source.left_out if one.what == "rows" for n in one.names}
     cells = cells[~cells[0].isin(rows_out)]
-    _equal(source.genes, list(cells[0]), "genes")
+    equal(source.genes, list(cells[0]), "genes")
     out = {n for one in source.left_out if one.what == "columns" for n in one.names}
     values = source.read(0, len(source.samples))
     for place, sample in enumerate(source.samples):
         column = cells[names.index(sample, 1 + n_lead * (source.format == "gct"))]
-        _close(values[place], [number(cell) for cell in column], f"sample {sample!r}")
+        close(values[place], [number(cell) for cell in column], f"sample {sample!r}")
     others = set(names[1:]) - set(source.samples) - out
     if len(others) > (0 if source.format == "series-matrix" else n_lead + 1):
         raise AssertionError(f"columns: nothing is said of {sorted(others)}")
@@ -131,13 +135,12 @@ def _between(lines: Sequence[str], begin: str, ends: tuple[str, ...]) -> list[li
     return tables
 
 
-def compare_source(path: Path, source: Source) -> None:
-    """Compare an opened file of any format."""
+def compare_text(path: Path, source: Source) -> None:
+    """Compare an opened file of text."""
     {
         "series-matrix": _compare_series_matrix,
         "soft": _compare_soft,
         "gct": _compare_gct,
-        "gctx": _compare_gctx,
         "table": _compare_table,
     }[source.format](path, source)
 
@@ -159,6 +162,9 @@ def _compare_table(path: Path, source: Source) -> None:
     lines = list(lines_of(path))
     while not lines[0].strip() or lines[0].startswith("#"):
         lines.pop(0)
+    if IN_ROWS in source.notes:
+        _compare_turned(source, lines)
+        return
     _compare_matrix(source, lines[0], lines[1:], "\t" if "\t" in lines[0] else ",")
 
 
@@ -175,8 +181,8 @@ def _compare_soft(path: Path, source: Source) -> None:
         got = dict(zip(source.genes, values[place].tolist(), strict=True))
         known = {name: value for name, value in found.items() if name not in out}
         expected = {**dict.fromkeys(got, float("nan")), **known}
-        _equal(list(expected), list(got), "genes")
-        _close(list(got.values()), list(expected.values()), source.samples[place])
+        equal(list(expected), list(got), "genes")
+        close(list(got.values()), list(expected.values()), source.samples[place])
 
 
 def _soft_samples(lines: Sequence[str], wanted: Sequence[str]) -> list[Mapping[str, float]]:
@@ -204,24 +210,36 @@ def _soft_samples(lines: Sequence[str], wanted: Sequence[str]) -> list[Mapping[s
     return samples
 
 
-def _compare_gctx(path: Path, source: Source) -> None:
-    with h5py.File(path) as file:
-        matrix = np.asarray(file["0/DATA/0/matrix"][()], np.float64)
-        ids = [np.ravel(file[f"0/META/{of}/id"][()]).tolist() for of in ("COL", "ROW")]
-    for names, found, what in (
-        (source.samples, ids[0], "samples"),
-        (source.genes, ids[1], "genes"),
-    ):
-        _equal(names, [_as_id(name) for name in found], what)
+def _compare_turned(source: Source, lines: Sequence[str]) -> None:
+    """Compare a table with samples in rows."""
+    cells = frame(lines, "\t" if "\t" in lines[0] else ",")
+    head = list(cells.iloc[0])
+    ids = next(
+        (p for p in cells if set(source.samples) <= set(cells[p]) and head[p] not in source.labels),
+        None,
+    )
+    if ids is None or len(set(head)) < len(head):
+        raise NotComparableError("no column of ids as pandas splits the rows")
+    rows = cells.iloc[1:]
+    equal(source.samples, list(rows[ids]), "samples")
     values = source.read(0, len(source.samples))
-    with np.errstate(over="ignore"):
-        _close(values.ravel(), matrix.astype(np.float32).ravel(), "matrix")
+    for place, gene in enumerate(source.genes):
+        close(values[:, place], [number(cell) for cell in rows[head.index(gene)]], f"gene {gene!r}")
+    for name, found in source.labels.items():
+        equal(found, list(rows[head.index(name)]), f"label {name!r}")
 
 
-def _as_id(name: bytes | str | float) -> str:
-    if isinstance(name, bytes):
-        return _decoded(name).strip()
-    return str(int(name) if isinstance(name, float) and name.is_integer() else name).strip()
+def compare_coverage(path: Path, source: Source, counts: Source) -> None:
+    """Compare counts with what a table of coverage and the lengths of its samples make."""
+    compare_text(path, source)
+    name = "recount_qc.star.average_mapped_length"
+    lengths = [float(cell) for cell in source.labels[name]]
+    equal(counts.samples, source.samples, "samples")
+    values = source.read(0, len(source.samples))
+    for found, row, length in zip(
+        counts.read(0, len(source.samples)), values, lengths, strict=True
+    ):
+        close(found, [float(np.round(float(x) / length)) for x in row], "counts")
 
 
 # ---------------------------------------------------------------- other files
@@ -256,8 +274,8 @@ def compare_sheet(path: Path, samples: Sequence[str], labels: Mapping[str, list[
     by_sample = {row[join]: row for row in rows.itertuples(index=False)}
     for name, values in labels.items():
         place = head.index(name)
-        _equal(values, [by_sample[sample][place] for sample in samples], f"label {name!r}")
-    _equal(set(labels), {n for n in head if n} - {head[join]}, "labels")
+        equal(values, [by_sample[sample][place] for sample in samples], f"label {name!r}")
+    equal(set(labels), {n for n in head if n} - {head[join]}, "labels")
 
 
 def compare_annotation(path: Path, annotation: Annotation) -> None:
@@ -271,7 +289,7 @@ def compare_annotation(path: Path, annotation: Annotation) -> None:
     expected: dict[str, str] = {}
     for row in cells.iloc[1:].itertuples(index=False):
         expected[row[0]] = expected.get(row[0]) or first_symbol(row[place])
-    _equal(annotation.symbol, expected, "symbols")
+    equal(annotation.symbol, expected, "symbols")
 
 
 def compare_list(path: Path, names: Sequence[str]) -> None:
@@ -280,11 +298,40 @@ def compare_list(path: Path, names: Sequence[str]) -> None:
     if any("#" in line for line in lines):
         raise NotComparableError("comments")
     found = [line for line in lines if line]
-    _equal(list(names), found if len(found) == len(names) else found[1:], "ids")
+    equal(list(names), found if len(found) == len(names) else found[1:], "ids")
 
 
 def compare_sets(path: Path, terms: Terms) -> None:
     """Compare the sets of a GMT file."""
     rows = [[cell.strip() for cell in line.split("\t")] for line in lines_of(path) if line.strip()]
     found = {row[0]: set(row[2:]) - {""} for row in rows}
-    _equal(dict(zip(terms.ids, map(set, terms.genes), strict=True)), found, "sets")
+    equal(dict(zip(terms.ids, map(set, terms.genes), strict=True)), found, "sets")
+
+
+def compare_values(path: Path, values: Mapping[str, str]) -> None:
+    """Compare what is said of each gene."""
+    lines = [line for line in lines_of(path) if line.strip() and not line.startswith("#")]
+    rows = [[cell.strip().strip('"') for cell in re.split(r"[\t,]", line)] for line in lines]
+    while rows and rows[0][0] not in values:
+        rows.pop(0)  # a header, of however many cells
+    equal(dict(values), dict(rows), "values")
+
+
+def compare_names(path: Path, names: NameTable) -> None:
+    """Compare the symbols of a table of names, and that every other name stands beside its own."""
+    lines = [line for line in lines_of(path) if line.strip()]
+    mark = _mark(lines[0])
+    if '"' in "".join(lines):
+        raise NotComparableError("quotes")
+    cells = frame(lines, mark)
+    head = [plain(name) for name in cells.iloc[0]]
+    symbol = next(head.index(n) for n in ("symbol", "approvedsymbol", "genesymbol") if n in head)
+    rows = cells.iloc[1:]
+    known = {lookup_key(cell) for cell in rows[symbol] if has_name(cell)}
+    equal(set(names.symbols), known, "symbols")
+    for name, of in names.others.items():
+        for one in of:
+            beside = rows[rows[symbol] == one].drop(columns=symbol)
+            texts = " ".join(beside.to_numpy().ravel()).upper()
+            if name not in texts and name not in lookup_key(texts):
+                raise AssertionError(f"{name!r} of {one!r}: it stands in none of its rows")

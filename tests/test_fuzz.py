@@ -8,7 +8,7 @@ from dglzarr.errors import ConfigError, SourceError
 from dglzarr.settings import load_settings
 from dglzarr.sources import read_source
 from dglzarr.sources.terms import read_ontology
-from tests import fuzz
+from tests import fuzz, fuzz_parsers
 
 N_TRIALS = 300
 
@@ -21,7 +21,7 @@ def test_fuzz__every_file_is_clean_or_refused(tmp_path):
 
 
 def test_fuzz__a_wrong_value_is_a_fault(tmp_path, monkeypatch):
-    monkeypatch.setattr(fuzz.parsers, "number", lambda _: 1.0)
+    monkeypatch.setattr(fuzz_parsers, "number", lambda _: 1.0)
     results = [fuzz.try_seed(seed, tmp_path) for seed in range(40)]
     assert any(result.outcome == "fault" for result in results)
 

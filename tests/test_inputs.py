@@ -15,7 +15,7 @@ import pytest
 
 from dglzarr.sources import read_source
 from dglzarr.sources.identifiers import read_gene_list
-from tests.fuzz_parsers import compare_source
+from tests.fuzz_binary import compare_source
 from tests.inputs import BEGIN, DOCS, END, PROBES, inputs_of, outcome_of
 
 pytestmark = pytest.mark.data

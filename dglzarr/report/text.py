@@ -22,7 +22,7 @@ from dglzarr.storage.store import open_store, read_attributes
 from dglzarr.storage.study import open_study, raw_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import xarray as xr
 
@@ -54,11 +54,16 @@ def top_landmarks(root: str, n: int = 50) -> list[dict[str, Any]]:
 
 
 def source_lines(root: str) -> list[str]:
-    """Return what was decided about each source, a line each."""
+    """Return what was decided about each source, a line each.
+
+    A raw store of which no sample is in the study is of a source that was refused after it was
+    read, unless it is a cohort.
+    """
     study = open_study(root)
-    lines = ["Sources:", *_raw_lines(study.raws())]
-    for segment, uri in zip(study.segments, study.uris("expression"), strict=True):
-        joined = open_store(uri)
+    segments = [open_store(uri) for uri in study.uris("expression")]
+    names = {str(name) for joined in segments for name in np.unique(joined["source"].values)}
+    lines = ["Sources:", *_raw_lines(study.raws(), names)]
+    for segment, joined in zip(study.segments, segments, strict=True):
         details = joined.attrs["details"]
         shown = ", ".join(f"{n} {name}" for name, n in details["split_counts"].items())
         lines.append(
@@ -69,12 +74,16 @@ def source_lines(root: str) -> list[str]:
     return lines + drift_lines(root)
 
 
-def _raw_lines(uris: Iterable[str]) -> list[str]:
+def _raw_lines(
+    uris: Iterable[str], names: Collection[str], *, with_cohorts: bool = True
+) -> list[str]:
     """Return what was decided about some sources, from their raw stores, and what was left out."""
     lines = []
     for uri in uris:
         raw = open_store(uri)
         details = raw.attrs["details"]
+        if raw_name(uri) not in names and not (with_cohorts and details["role"] == "cohort"):
+            continue
         found = details["quantiles"]
         unit = UNITS.get(details.get("unit"), "raw")
         scale = f"{unit} -> log2(x + 1)" if details["scale"] == "raw" else "log2 already"
@@ -123,7 +132,7 @@ def growth_lines(root: str) -> list[str]:
     added = f"{n_new} samples of {sources}; {n_all} in all"
     return [
         f"Added as segment {study.segments[-1]}: {added}. Near-duplicates: {n_dropped}",
-        *_raw_lines(uri for uri in study.raws() if raw_name(uri) in names),
+        *_raw_lines(study.raws(), names, with_cohorts=False),
         *(f"  {note}" for note in joined.attrs["details"].get("notes", ())),
         *drift_lines(root)[-1:],
         "Scores, panel and evaluation are those of before; 'dglzarr refit' makes them anew.",

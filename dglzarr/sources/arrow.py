@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from dglzarr.errors import ConfigError, SourceError
+from dglzarr.errors import ConfigError, DglzarrError, SourceError
 from dglzarr.sources.base import LeftOut, Reading, Source, matrix_source
 from dglzarr.sources.columns import (
     RESERVED_ROWS,
@@ -227,8 +227,10 @@ def _told(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError, KeyError) as error:
-        got = " ".join(str(error).split())[:200]
+    except DglzarrError:
+        raise
+    except (pa.ArrowException, OSError, LookupError, ValueError, TypeError, SystemError) as error:
+        got = " ".join(str(error).split())[:200] or type(error).__name__
         raise SourceError(
             f"{path.name}: expected a complete Parquet or Feather file, got a damaged one ({got}). "
             "Download it again."
@@ -275,7 +277,11 @@ def _schema(path: Path, kind: ArrowFormat) -> tuple[pa.Schema, int]:
     """Return the columns of a file and the number of its rows."""
     if kind == "parquet":
         file = _parquet(path)
-        return file.schema_arrow, int(file.metadata.num_rows)
+        told = file.metadata
+        n_rows = sum(told.row_group(group).num_rows for group in range(told.num_row_groups))
+        if n_rows != told.num_rows:
+            raise ValueError(f"{told.num_rows} rows, its groups have {n_rows}")
+        return file.schema_arrow, n_rows
     opened = _ipc(path)
     ids = _text_columns(opened.schema)[:1] or opened.schema.names[:1]
     return opened.schema, int(_read(path, kind, ids).num_rows)
@@ -284,8 +290,14 @@ def _schema(path: Path, kind: ArrowFormat) -> tuple[pa.Schema, int]:
 def _read(path: Path, kind: ArrowFormat, columns: Sequence[str]) -> pa.Table:
     """Return some columns whole."""
     if kind == "parquet":
-        return _parquet(path).read(columns=list(columns), use_pandas_metadata=False)
-    return _ipc(path, columns).read_all()
+        return _valid(_parquet(path).read(columns=list(columns), use_pandas_metadata=False))
+    return _valid(_ipc(path, columns).read_all())
+
+
+def _valid(table: pa.Table) -> pa.Table:
+    """Return a table of which no text lies outside its file: pyarrow would read it from there."""
+    table.validate(full=True)
+    return table
 
 
 def _parts(
@@ -300,10 +312,12 @@ def _parts(
         if kind == "parquet":
             n_rows, part = file.metadata.row_group(group).num_rows, None
         else:
-            part = pa.Table.from_batches([file.get_batch(group)])
+            part = _valid(pa.Table.from_batches([file.get_batch(group)]))
             n_rows = part.num_rows
         if first < stop and first + n_rows > start:
-            yield first, part if part is not None else file.read_row_group(group, list(columns))
+            if part is None:
+                part = _valid(file.read_row_group(group, list(columns)))
+            yield first, part
         first += n_rows
 
 
@@ -324,6 +338,8 @@ def _fill(path: Path, name: str, column: Any, out: NDArray[np.float32]) -> None:
     SourceError
         If a value is infinite.
     """
+    if len(column) != out.size:  # one value would stand for all
+        raise ValueError(f"{len(column)} values in column {name!r}, {out.size} expected")
     with np.errstate(over="ignore"):
         out[:] = column.to_numpy()
     if np.isinf(out).any():
@@ -336,8 +352,11 @@ def _fill(path: Path, name: str, column: Any, out: NDArray[np.float32]) -> None:
 
 def _text_columns(schema: pa.Schema) -> list[str]:
     """Return the columns that are no numbers, the index that pandas wrote before the others."""
-    told = (schema.pandas_metadata or {}).get("index_columns", [])
-    index = [name for name in told if isinstance(name, str) and name in schema.names]
+    try:
+        told = schema.pandas_metadata["index_columns"]
+        index = [name for name in told if isinstance(name, str) and name in schema.names]
+    except (ValueError, TypeError, LookupError):  # there is none, or it is not as pandas writes it
+        index = []
     others = [n for n in schema.names if n not in index and _is_text(schema.field(n).type)]
     return [*index, *others]
 

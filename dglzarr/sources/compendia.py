@@ -11,6 +11,7 @@ Virshup et al. (2024), doi 10.21105/joss.04371: the format of AnnData.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +24,7 @@ from dglzarr.sources.base import LeftOut, Reading, Source, Values, matrix_source
 from dglzarr.sources.chosen import keep_samples, series_of
 from dglzarr.sources.chunked import Chunked
 from dglzarr.sources.columns import check_unique, find_symbols
-from dglzarr.sources.hdf5 import check_chunk, find_dataset, strings, told
+from dglzarr.sources.hdf5 import check_chunk, check_heaps, find_dataset, strings, told
 from dglzarr.sources.turned import are_turned
 from dglzarr.sources.wide import Picked
 
@@ -55,6 +56,7 @@ def hdf5_format(path: Path) -> Literal["archs4", "h5ad", "gctx"]:
     SourceError
         If the file is damaged.
     """
+    check_heaps(path)
     with told(path, "a complete HDF5 file"), h5py.File(path) as file:
         return "archs4" if is_archs4(file) else "h5ad" if is_h5ad(file) else "gctx"
 
@@ -147,9 +149,20 @@ def _sample_field(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
 
 
 def _optional(file: h5py.File, *names: str) -> h5py.Dataset | None:
-    """Return the first of some parts that a file has, or None."""
-    found = (file.get(name) for name in names)
-    return next((one for one in found if isinstance(one, h5py.Dataset)), None)
+    """Return the first of some parts that a file has, or None.
+
+    Raises
+    ------
+    ValueError
+        If one of them cannot be opened.
+    """
+    for name in names:
+        found = file.get(name)
+        if isinstance(found, h5py.Dataset):
+            return found
+        if found is None and file.get(name, getlink=True) is not None:
+            raise ValueError(f"nothing behind /{name}")
+    return None
 
 
 def _archs4_genes(path: Path, file: h5py.File) -> tuple[list[str], list[str], tuple[str, ...]]:
@@ -191,9 +204,13 @@ def _numbered(symbols: Sequence[str]) -> list[str]:
 
 
 def _is_turned(path: Path, matrix: h5py.Dataset, n_samples: int, n_genes: int) -> bool:
-    """Return whether genes are the first axis, as in version 2; by the lengths of both."""
+    """Return whether genes are the first axis, as in version 2; by the lengths of both.
+
+    Where these are the same, the names of the fields tell the version.
+    """
+    is_square = n_genes == n_samples
     if matrix.shape == (n_genes, n_samples):
-        return True
+        return not is_square or "meta/samples" in matrix.file
     if matrix.shape == (n_samples, n_genes):
         return False
     raise SourceError(
@@ -249,6 +266,8 @@ def _bulk_samples(
     every = np.arange(len(samples))
     if found is None or found.size != len(samples) or reading.is_bare:
         return every, ()
+    if found.dtype.kind not in "fiu":
+        raise ValueError(f"{found.name} of {found.dtype}")
     most = MOST_SINGLE_CELL if reading.max_single_cell is None else reading.max_single_cell
     is_single = np.asarray(found[()], np.float64) > most
     reason = f"probability over {most:g} to be of single cells (max_single_cell)"
@@ -349,8 +368,13 @@ def _anndata_values(path: Path, found: h5py.Dataset | h5py.Group, shape: tuple[i
             raise SourceError(
                 f"{path.name}: expected '{found.name}' to be dense, csr or csc, got {kind!r}."
             )
-        for part in ("indptr", "indices", "data"):
+        for part, kinds in (("indptr", "iu"), ("indices", "iu"), ("data", "fiub")):
+            if found[part].dtype.kind not in kinds:
+                raise ValueError(f"{found.name}/{part} of {found[part].dtype}")
             check_chunk(found[part])
+        n_major = shape[1] if is_by_gene else shape[0]
+        if found["indptr"].shape != (n_major + 1,):
+            raise ValueError(f"indptr of shape {found['indptr'].shape}")
         values = Sparse(path, found.name, shape, is_by_gene)
     if tuple(map(int, own)) != shape:
         raise SourceError(
@@ -386,8 +410,9 @@ class Sparse:
             group = file[self.name]
             pointers = np.asarray(group["indptr"][()], np.int64)
             n_major = self.shape[1] if self.is_by_gene else self.shape[0]
-            if pointers.size != n_major + 1 or (np.diff(pointers) < 0).any():
-                raise ValueError(f"indptr of {pointers.size} entries")
+            most = min(group["data"].size, math.prod(self.shape))
+            if pointers[0] or (np.diff(pointers) < 0).any() or pointers[-1] > most:
+                raise ValueError(f"indptr that does not rise from 0 to at most {most} values")
             first, last = (0, n_major) if self.is_by_gene else (start, stop)
             self._fill(group, pointers, (first, last), start, out)
         if np.isinf(out).any():

@@ -4,6 +4,8 @@ Knows no format: GCTX, ARCHS4 and h5ad are read by their own modules.
 """
 
 import math
+import mmap
+import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,9 @@ import numpy as np
 from dglzarr.errors import SourceError
 from dglzarr.sources.text import MAX_EXPANSION, MIN_EXPANDED_NBYTES, decode
 
+_HEAP = b"GCOL\x01\0\0\0"
+_HEAP_NBYTES = 1 << 30
+"""How much of a file is looked through for its heaps: a second's work."""
 _UNPACKED = {
     *(h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32),
 }
@@ -36,6 +41,40 @@ def told(path: Path, expected: str) -> Iterator[None]:
         raise SourceError(
             f"{path.name}: expected {expected}, got a damaged one ({got}). Download it again."
         ) from error
+
+
+def check_heaps(path: Path) -> None:
+    """Refuse a file in which HDF5 would look for a text for ever: its heap holds zeros.
+
+    A heap of texts is a run of objects, each told by its length; HDF5 1.14 does not go on behind
+    one of no length. The first GiB of a file is looked at.
+
+    Raises
+    ------
+    SourceError
+        If there is such a heap.
+    """
+    with told(path, "a complete HDF5 file"), path.open("rb") as file:
+        size = path.stat().st_size
+        with mmap.mmap(file.fileno(), min(size, _HEAP_NBYTES), access=mmap.ACCESS_READ) as raw:
+            at = raw.find(_HEAP)
+            while at >= 0:
+                if _is_stuck(raw, at):
+                    raise ValueError(f"zeros in the texts at byte {at}")
+                at = raw.find(_HEAP, at + 1)
+
+
+def _is_stuck(raw: mmap.mmap, at: int) -> bool:
+    """Return whether an object of a heap has no length."""
+    (size,) = struct.unpack_from("<Q", raw, at + 8) if at + 16 <= len(raw) else (0,)
+    place, stop = at + 16, min(at + size, len(raw))
+    while place + 16 <= stop:
+        number, length = struct.unpack_from("<H6xQ", raw, place)
+        step = (16 + (length + 7) // 8 * 8 if number else length) % 2**64
+        if not step:
+            return True
+        place += step
+    return False
 
 
 def find_dataset(path: Path, file: h5py.File, name: str, *, of: str = "GCTX 1.0") -> h5py.Dataset:
@@ -88,7 +127,7 @@ def check_chunk(dataset: h5py.Dataset) -> None:
     found = dataset.id.get_chunk_info_by_coord(origin)
     if found.byte_offset is None:
         return
-    expected = math.prod(dataset.chunks) * dataset.id.get_type().get_size()
+    expected = math.prod(dataset.chunks) * _stored_nbytes(dataset)
     nbytes = found.size
     if kinds:
         skipped, raw = dataset.id.read_direct_chunk(origin)
@@ -102,6 +141,16 @@ def check_chunk(dataset: h5py.Dataset) -> None:
         nbytes = len(raw)
     if nbytes != expected:
         raise ValueError(f"{dataset.name} in chunks of {nbytes} bytes, {expected} expected")
+
+
+def _stored_nbytes(dataset: h5py.Dataset) -> int:
+    """Return how long a value is in its file, where text of any length is a place elsewhere."""
+    kind = dataset.id.get_type()
+    is_elsewhere = isinstance(kind, h5py.h5t.TypeVlenID) or (
+        isinstance(kind, h5py.h5t.TypeStringID) and kind.is_variable_str()
+    )
+    address = int(dataset.file.id.get_create_plist().get_sizes()[0])
+    return 4 + address + 4 if is_elsewhere else int(kind.get_size())
 
 
 def _text(value: bytes | str | float) -> str:

@@ -9,6 +9,7 @@ import xarray as xr
 
 from dglzarr import cli
 from dglzarr.report import text as report_text
+from tests.builders import older_study
 
 CASES = Path(__file__).resolve().parents[1] / "data" / "cases"
 
@@ -53,3 +54,13 @@ def test_reconstruction_line__says_what_is_not_known(monkeypatch, found, line):
     ds = xr.Dataset(coords={"gene": range(4)}, attrs={"details": details})
     monkeypatch.setattr(report_text, "open_store", lambda _: ds)
     assert report_text.reconstruction_line("reconstruction.zarr") == line
+
+
+def test_source_lines__a_source_that_was_refused_after_it_was_read(tmp_path):
+    """Its raw store stays, so that it is not read again; it is no source of the study."""
+    root = older_study(tmp_path)
+    before = report_text.source_lines(str(root))
+    raw = min((root / "raw").glob("*.zarr"))
+    assert any(raw.stem in line for line in before)
+    shutil.copytree(raw, raw.with_name("GSE999999.zarr"))
+    assert report_text.source_lines(str(root)) == before

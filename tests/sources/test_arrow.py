@@ -1,7 +1,11 @@
 """Parquet and Feather: what they hold, read by slices, and what is wrong with them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dglzarr.errors import ConfigError, SourceError
@@ -154,6 +158,47 @@ def test_read_arrow__damaged_and_infinite(tmp_path, values, suffix):
     with pytest.raises(
         SourceError, match=rf"a\.{suffix}: expected a complete .* Download it again"
     ):
+        read_source(path)
+
+
+@pytest.mark.parametrize("told", ['{"index', "3", "{}", '{"index_columns": 3}'])
+def test_read_arrow__an_index_told_otherwise_than_by_pandas(tmp_path, values, told):
+    table = pa.Table.from_pandas(upright(values)).replace_schema_metadata({"pandas": told})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert read_source(tmp_path / "a.parquet").genes == GENES
+
+
+@pytest.mark.parametrize("offset", [-5, 10**6], ids=["negative", "behind the file"])
+def test_read_arrow__text_that_lies_outside_the_file(tmp_path, values, offset):
+    """As pyarrow returns it, unread, where an offset is damaged; it ends in the memory behind."""
+    path = write(tmp_path / "a.feather", upright(values), compression="uncompressed")
+    raw = path.read_bytes()
+    ends = np.cumsum([0, *map(len, GENES)]).astype("<i8")
+    before = ends.tobytes()
+    assert before in raw
+    ends[7] = offset
+    path.write_bytes(raw.replace(before, ends.tobytes()))
+    with pytest.raises(SourceError, match=r"a\.feather: .* got a damaged one .*offset"):
+        read_source(path)
+
+
+def test_read_arrow__text_of_another_encoding(tmp_path, values):
+    path = write(tmp_path / "a.feather", upright(values), compression="uncompressed")
+    path.write_bytes(path.read_bytes().replace(GENES[0].encode(), b"\xff" * len(GENES[0])))
+    with pytest.raises(SourceError, match=r"a\.feather: .* got a damaged one .*UTF8"):
+        read_source(path)
+
+
+def test_read_arrow__more_rows_told_than_there_are(tmp_path, values, monkeypatch):
+    path = write(tmp_path / "a.parquet", upright(values), row_group_size=20)
+    whole = pq.read_metadata(path)
+
+    class Damaged:
+        num_rows = 90
+        num_row_groups, row_group = whole.num_row_groups, staticmethod(whole.row_group)
+
+    monkeypatch.setattr(arrow, "_parquet", lambda _: SimpleNamespace(metadata=Damaged))
+    with pytest.raises(SourceError, match=r"damaged one \(90 rows, its groups have 50\)"):
         read_source(path)
 
 

@@ -169,6 +169,34 @@ def test_read_archs4__refuses(tmp_path, counts, name, cells, message):
         read_source(path)
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_read_archs4__as_many_samples_as_genes(tmp_path, counts, version):
+    names, lead = (("genes",), "Sample_") if version == 1 else (("symbol",), "samples/")
+    path = write_archs4(tmp_path / "a.h5", counts, version=version, gene_names=names)
+    square = counts[:G]
+    damage(path, lambda f: replace_data(f, f"meta/{lead}geo_accession", SAMPLES[:G]))
+    damage(path, lambda f: replace_data(f, "data/expression", square.T if version == 2 else square))
+    assert np.array_equal(read_source(path).read(0, G), square)
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (h5py.SoftLink("/none"), "nothing behind /meta/samples/singlecellprobability"),
+        (SINGLE * 1j, "singlecellprobability of complex128"),
+    ],
+    ids=["lost", "complex"],
+)
+def test_read_archs4__probabilities_that_cannot_be_read(tmp_path, counts, cells, message):
+    """They say which samples are left out: without them single cells would be taken."""
+    path = write_archs4(tmp_path / "human.h5", counts)
+    with h5py.File(path, "r+") as file:
+        del file["meta/samples/singlecellprobability"]
+        file["meta/samples/singlecellprobability"] = cells
+    with pytest.raises(SourceError, match=rf"human\.h5: .*{message}"):
+        read_source(path)
+
+
 def test_chunked__damaged_values_are_told(tmp_path, counts):
     path = write_archs4(tmp_path / "human.h5", counts)
     source = read_source(path)
@@ -251,12 +279,12 @@ def test_dry_run__tells_chunks_that_are_unpacked_often(tmp_path, counts, monkeyp
 # ---------------------------------------------------------------- AnnData
 
 
-def write_h5ad(path, values, *, layer=None):
+def write_h5ad(path, values, *, layer=None, compression=None):
     with pd.option_context("future.infer_string", False):  # which anndata 0.12 cannot write
-        return _write_h5ad(path, values, layer)
+        return _write_h5ad(path, values, layer, compression)
 
 
-def _write_h5ad(path, values, layer):
+def _write_h5ad(path, values, layer, compression):
     obs = pd.DataFrame(
         {
             "tissue": pd.Categorical([TISSUES[i % 3] if i else None for i in range(N)]),
@@ -269,7 +297,7 @@ def _write_h5ad(path, values, layer):
     data = anndata.AnnData(values, obs=obs, var=var)
     if layer is not None:
         data.layers["counts"] = layer
-    data.write_h5ad(path)
+    data.write_h5ad(path, compression=compression)
     return path
 
 
@@ -296,6 +324,15 @@ def test_read_h5ad__dense_and_sparse(tmp_path, counts, kind, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_read_h5ad__text_in_packed_chunks(tmp_path, counts):
+    path = write_h5ad(tmp_path / "a.h5ad", counts.astype(np.float32), compression="gzip")
+    source = read_source(path)
+    assert (source.samples, source.genes) == (SAMPLES, GENES)
+    assert source.labels["batch"][:3] == ["b0", "b1", "b0"]
+    assert np.array_equal(source.read(0, N), counts)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_read_h5ad__categories_as_anndata_0_7_writes_them(tmp_path, counts):
     path = write_h5ad(tmp_path / "a.h5ad", counts.astype(np.float32))
     expected = read_source(path).labels
@@ -314,6 +351,11 @@ def test_read_h5ad__categories_as_anndata_0_7_writes_them(tmp_path, counts):
     [
         (lambda f: f["X/indices"].__setitem__(5, 99), "an index of 99 of 40"),
         (lambda f: f["X/indptr"].__setitem__(5, 10**9), "indptr"),
+        (lambda f: f["X/indptr"].__setitem__(0, 2), "indptr that does not rise from 0"),
+        (lambda f: f["X/indptr"].__setitem__(-1, 10**6), "indptr that does not rise from 0"),
+        (lambda f: replace_data(f, "X/indptr", np.zeros(9, np.int32)), "indptr of shape"),
+        (lambda f: replace_data(f, "X/indices", f["X/indices"][()] + 0.5), "indices of float64"),
+        (lambda f: replace_data(f, "X/data", f["X/data"][()] * 1j), "data of complex"),
         (lambda f: f["X/data"].__setitem__(5, np.inf), "expected finite values, got an infinite"),
         (lambda f: f["X"].attrs.__setitem__("encoding-type", "coo"), "csr or csc, got 'coo'"),
         (lambda f: f["X"].attrs.__setitem__("shape", [N, 7]), "60 samples x 40 genes .* .60, 7"),
