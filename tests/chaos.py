@@ -20,6 +20,7 @@ one line. Runs are forks of a process that has imported everything, so that they
 figures, which are not compared, are drawn only where the fault is in ``report``: they are half of
 the work of a small study.
 
+SIGTERM ends it with the study under way, which is finished and compared; a second one at once.
 ``--record FILE`` appends a line of JSON a fault, so that several runs become one table:
 
     python tests/chaos_tables.py FILE
@@ -35,7 +36,6 @@ import re
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -115,7 +115,8 @@ n_seeds = 2
 n_halves = 0
 """
 """Of a study that is compared and replicated too."""
-SECOND = "import sys; from dglzarr.cli import main; sys.argv.insert(1, 'mine'); main()"
+SECOND = "-second"
+"""Of the files by which a second run is followed."""
 LATER = ("GSE900002_series_matrix.txt", "GSE900003_series_matrix.txt")
 """The series that the study grows by, one after the other; then their segments become one."""
 
@@ -144,14 +145,14 @@ class Enough(Exception):  # noqa: N818  (no error)
     """The step that something was to happen in has ended well."""
 
 
-def work(folder: Path, step: str, strike: Callable[[], None] | None) -> None:
+def work(folder: Path, step: str, strike: Callable[[], None] | None, run: str = "") -> None:
     """Do all that is done to a study, up to a step; note each that begins, and strike in that."""
-    progress = os.open(folder / "steps", os.O_WRONLY | os.O_CREAT)
+    progress = os.open(folder / f"steps{run}", os.O_WRONLY | os.O_CREAT)
     if step != "report":
         Figure.savefig = undrawn
 
     def begin(name: str) -> None:
-        if step and step in begun(folder):
+        if step and step in begun(folder, run):
             raise Enough
         os.write(progress, f"{name}\n".encode())
         if name == step and strike is not None:
@@ -171,7 +172,7 @@ def work(folder: Path, step: str, strike: Callable[[], None] | None) -> None:
             replicate(settings)
     begin("grow")
     for name in LATER:
-        if (held / name).exists():
+        with contextlib.suppress(FileNotFoundError):  # it is there already
             (held / name).rename(folder / name)
         grow(load_settings(str(folder / "study.toml")))
     begin("compact")
@@ -184,11 +185,13 @@ def undrawn(figure: Figure, file: Any, **how: object) -> None:  # noqa: ARG001  
     file.write("<svg></svg>" if how["format"] == "svg" else b"")
 
 
-def start(folder: Path, step: str = "", strike: Callable[[], None] | None = None) -> int:
+def start(
+    folder: Path, step: str = "", strike: Callable[[], None] | None = None, run: str = ""
+) -> int:
     """Work on a study in a fork; ``strike`` is called in it when it begins a step."""
     for name in ("steps", "said"):
-        (folder / name).unlink(missing_ok=True)
-    return forked(lambda: work(folder, step, strike), folder / "said")
+        (folder / f"{name}{run}").unlink(missing_ok=True)
+    return forked(lambda: work(folder, step, strike, run), folder / f"said{run}")
 
 
 def forked(call: Callable[[], object], said: Path) -> int:
@@ -233,14 +236,15 @@ def skew(folder: Path, seconds: float) -> None:
 # ---------------------------------------------------------------- seen from outside
 
 
-def wait(folder: Path, pid: int) -> Ended:
+def wait(folder: Path, pid: int, run: str = "") -> Ended:
     """Return how a run ended; one that does not end in time is killed, and says so."""
     until_ended(pid, SECONDS)
     hangs = not has_ended(pid)
     if hangs:
         os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
-    said = (folder / "said").read_text("utf-8").strip() if (folder / "said").exists() else ""
+    file = folder / f"said{run}"
+    said = file.read_text("utf-8").strip() if file.exists() else ""
     return (
         Ended(70, f"{HANGS}\n{said}") if hangs else Ended(os.waitstatus_to_exitcode(status), said)
     )
@@ -258,10 +262,10 @@ def until_ended(pid: int, seconds: float) -> None:
         time.sleep(0.002)
 
 
-def begun(folder: Path) -> list[str]:
+def begun(folder: Path, run: str = "") -> list[str]:
     """Return the steps that a run has begun."""
     with contextlib.suppress(FileNotFoundError):
-        return (folder / "steps").read_text("utf-8").splitlines()
+        return (folder / f"steps{run}").read_text("utf-8").splitlines()
     return []
 
 
@@ -415,16 +419,12 @@ class Study:
             if fault in ("run killed", "clock"):
                 os.kill(pid, signal.SIGKILL)
             elif fault == "second run":
-                second = subprocess.Popen(
-                    [sys.executable, "-c", SECOND, "study.toml"], cwd=self.folder,
-                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                )  # fmt: skip
+                second = start(self.folder, step, run=SECOND)
             elif fault not in strikes:
                 self.place.harm(fault, float(self.rng.uniform(0.5, 6)))
         ends = [wait(self.folder, pid)]
         if second:
-            told, _ = second.communicate(timeout=SECONDS)
-            ends.append(Ended(second.returncode, told.strip()))
+            ends.append(wait(self.folder, second, SECOND))
         self.place.mend(fault, self.folder)
         is_told = [self.note(fault, step, ended) for ended in ends]
         if (fault in strikes and ends[0].status != 0) or works:
@@ -517,9 +517,16 @@ def main() -> int:
     parser.add_argument("--scratch", help="folder for the studies, 20 MB each")
     parser.add_argument("--record", help="file that faults are appended to, a line of JSON each")
     asked = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left running
+
+    def end(*_: object) -> None:
+        if asked.faults == 0:
+            sys.exit(143)
+        asked.faults = 0
+
+    signal.signal(signal.SIGTERM, end)
     load()
-    rows, n_studies, n_wrong = [], 0, 0
+    rows: list[dict[str, Any]] = []
+    n_studies = n_wrong = 0
     for study, wrong in tried(asked):
         n_studies, n_wrong = n_studies + 1, n_wrong + bool(wrong) + len(study.untold)
         found = [{**one._asdict(), "seed": asked.seed, "difference": wrong} for one in study.met]

@@ -39,8 +39,8 @@ def tables(rows: Sequence[Mapping[str, Any]]) -> str:
         f"| --- {'| ---: ' * len(places)}| ---: |",
     ]
     for step in dict.fromkeys(row["step"] for row in rows):
-        counts = [sum((r["step"], r["place"]) == (step, p) for r in rows) for p in places]
-        lines.append(f"| {step} | {' | '.join(map(str, (*counts, sum(counts))))} |")
+        met = [sum((r["step"], r["place"]) == (step, p) for r in rows) for p in places]
+        lines.append(f"| {step} | {' | '.join(map(str, (*met, sum(met))))} |")
     return "\n".join(lines)
 
 
