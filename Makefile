@@ -35,7 +35,7 @@ explore: $(READY)  ## serve the demo to a browser; it is made where it is absent
 	test -f demo/study/report.html || $(MAKE) demo
 	$(VENV)/bin/dglzarr serve demo/study
 
-parts:  ## install Debian's SLURM, Chromium and R, for the tests that are skipped by name without them
+parts:  ## install what Debian has of SLURM, browsers, R and the like; tests are skipped by name without
 	@sh tests/parts.sh
 
 test: $(READY)  ## run every test, also those with real Dask, Prefect and TensorFlow

@@ -15,31 +15,38 @@ bucket, while faults happen in each stage:
 
 Each time it is run again, and when the study is done every object of every store, the metadata, the
 weights of the models and the tables are compared with the undisturbed ones. One line is printed a
-study and a table at the end; exit status 1 when one differs, a run hangs, or a fault was not told
-in one line. Runs are forks of a process that has imported everything, so that they begin at once.
+study and tables at the end; exit status 1 when one differs, a run hangs, or a fault was not told in
+one line. Runs are forks of a process that has imported everything, so that they begin at once, and
+figures, which are not compared, are drawn only where the fault is in ``report``: they are half of
+the work of a small study.
+
+SIGTERM ends it with the study under way, which is finished and compared; a second one at once.
+``--record FILE`` appends a line of JSON a fault, so that several runs become one table:
+
+    python tests/chaos_tables.py FILE
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import re
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
 from importlib import import_module
 from itertools import count, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -54,10 +61,11 @@ from dglzarr.studies.plan import mine
 from dglzarr.studies.stability import replicate
 from tests import bucket
 from tests.builders import digests, simulate, write_files
+from tests.chaos_tables import tables
 from tests.kills import Processes, metadata, say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 ANSWERS = ("500", "503", "slow", "cut")
 FAULTS = {
@@ -67,6 +75,8 @@ FAULTS = {
 }
 """What happens to a study, in turn, by where it stands or is worked on."""
 NAMES = tuple(dict.fromkeys(name for names in FAULTS.values() for name in names))
+SLOWER = {"disk": 1, "cluster": 2, "bucket": 2}
+"""How much longer steps take there, about: faults come within that time."""
 SECONDS = 240
 HANGS = "it hangs"
 WARNINGS = ("taken over from", "cannot be renewed yet")
@@ -105,9 +115,20 @@ n_seeds = 2
 n_halves = 0
 """
 """Of a study that is compared and replicated too."""
-SECOND = "import sys; from dglzarr.cli import main; sys.argv.insert(1, 'mine'); main()"
+SECOND = "-second"
+"""Of the files by which a second run is followed."""
 LATER = ("GSE900002_series_matrix.txt", "GSE900003_series_matrix.txt")
 """The series that the study grows by, one after the other; then their segments become one."""
+
+
+class Met(NamedTuple):
+    """A fault that met a run at work: how that ended, and what it said if not one line."""
+
+    place: str
+    fault: str
+    step: str
+    status: int
+    untold: str
 
 
 class Ended(NamedTuple):
@@ -124,12 +145,14 @@ class Enough(Exception):  # noqa: N818  (no error)
     """The step that something was to happen in has ended well."""
 
 
-def work(folder: Path, step: str, strike: Callable[[], None] | None) -> None:
+def work(folder: Path, step: str, strike: Callable[[], None] | None, run: str = "") -> None:
     """Do all that is done to a study, up to a step; note each that begins, and strike in that."""
-    progress = os.open(folder / "steps", os.O_WRONLY | os.O_CREAT)
+    progress = os.open(folder / f"steps{run}", os.O_WRONLY | os.O_CREAT)
+    if step != "report":
+        Figure.savefig = undrawn
 
     def begin(name: str) -> None:
-        if step and step in begun(folder):
+        if step and step in begun(folder, run):
             raise Enough
         os.write(progress, f"{name}\n".encode())
         if name == step and strike is not None:
@@ -149,7 +172,7 @@ def work(folder: Path, step: str, strike: Callable[[], None] | None) -> None:
             replicate(settings)
     begin("grow")
     for name in LATER:
-        if (held / name).exists():
+        with contextlib.suppress(FileNotFoundError):  # it is there already
             (held / name).rename(folder / name)
         grow(load_settings(str(folder / "study.toml")))
     begin("compact")
@@ -157,11 +180,18 @@ def work(folder: Path, step: str, strike: Callable[[], None] | None) -> None:
     begin("done")
 
 
-def start(folder: Path, step: str = "", strike: Callable[[], None] | None = None) -> int:
+def undrawn(figure: Figure, file: Any, **how: object) -> None:  # noqa: ARG001  (as savefig)
+    """Write a figure that shows nothing."""
+    file.write("<svg></svg>" if how["format"] == "svg" else b"")
+
+
+def start(
+    folder: Path, step: str = "", strike: Callable[[], None] | None = None, run: str = ""
+) -> int:
     """Work on a study in a fork; ``strike`` is called in it when it begins a step."""
     for name in ("steps", "said"):
-        (folder / name).unlink(missing_ok=True)
-    return forked(lambda: work(folder, step, strike), folder / "said")
+        (folder / f"{name}{run}").unlink(missing_ok=True)
+    return forked(lambda: work(folder, step, strike, run), folder / f"said{run}")
 
 
 def forked(call: Callable[[], object], said: Path) -> int:
@@ -169,6 +199,7 @@ def forked(call: Callable[[], object], said: Path) -> int:
     if pid := os.fork():
         return pid
     status = 70
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         file = os.open(said, os.O_WRONLY | os.O_CREAT)
         os.dup2(file, 1)
@@ -205,14 +236,15 @@ def skew(folder: Path, seconds: float) -> None:
 # ---------------------------------------------------------------- seen from outside
 
 
-def wait(folder: Path, pid: int) -> Ended:
+def wait(folder: Path, pid: int, run: str = "") -> Ended:
     """Return how a run ended; one that does not end in time is killed, and says so."""
     until_ended(pid, SECONDS)
     hangs = not has_ended(pid)
     if hangs:
         os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
-    said = (folder / "said").read_text("utf-8").strip() if (folder / "said").exists() else ""
+    file = folder / f"said{run}"
+    said = file.read_text("utf-8").strip() if file.exists() else ""
     return (
         Ended(70, f"{HANGS}\n{said}") if hangs else Ended(os.waitstatus_to_exitcode(status), said)
     )
@@ -230,10 +262,10 @@ def until_ended(pid: int, seconds: float) -> None:
         time.sleep(0.002)
 
 
-def begun(folder: Path) -> list[str]:
+def begun(folder: Path, run: str = "") -> list[str]:
     """Return the steps that a run has begun."""
     with contextlib.suppress(FileNotFoundError):
-        return (folder / "steps").read_text("utf-8").splitlines()
+        return (folder / f"steps{run}").read_text("utf-8").splitlines()
     return []
 
 
@@ -342,11 +374,11 @@ def serve(endpoint: str, port: int, answer: Path, said: Path) -> None:
 
 
 class Study:
-    """One study that faults befall; ``met`` counts them by kind and step."""
+    """One study that faults befall; ``met`` are those that met a run at work."""
 
     def __init__(self, folder: Path, place: Place, seed: Sequence[int] = (0,)) -> None:
         self.folder, self.place, self.rng = folder, place, np.random.default_rng(seed)
-        self.met: Counter[tuple[str, str]] = Counter()
+        self.met: list[Met] = []
         self.untold: list[str] = []
         folder.mkdir(parents=True)
         write_files(folder, simulate(64, 30, n_series=4, n_hubs=6, n_duplicates=4, seed=4))
@@ -387,26 +419,27 @@ class Study:
             if fault in ("run killed", "clock"):
                 os.kill(pid, signal.SIGKILL)
             elif fault == "second run":
-                second = subprocess.Popen(
-                    [sys.executable, "-c", SECOND, "study.toml"], cwd=self.folder,
-                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                )  # fmt: skip
+                second = start(self.folder, step, run=SECOND)
             elif fault not in strikes:
                 self.place.harm(fault, float(self.rng.uniform(0.5, 6)))
-        ended = wait(self.folder, pid)
-        self.note(fault, step, ended)
+        ends = [wait(self.folder, pid)]
         if second:
-            told, _ = second.communicate(timeout=SECONDS)
-            self.note(fault, step, Ended(second.returncode, told.strip()))
+            ends.append(wait(self.folder, second, SECOND))
         self.place.mend(fault, self.folder)
-        self.met[fault, step] += ended.status != 0 if fault in strikes else works
+        is_told = [self.note(fault, step, ended) for ended in ends]
+        if (fault in strikes and ends[0].status != 0) or works:
+            how = "" if all(is_told) else ends[is_told.index(False)].said[-1500:]
+            self.met.append(Met(self.place.kind, fault, step, ends[0].status, how))
 
-    def note(self, fault: str, step: str, ended: Ended) -> None:
-        """Keep what was not told in one line; without memory libraries fail as they like."""
+    def note(self, fault: str, step: str, ended: Ended) -> bool:
+        """Return whether it was told in one line; without memory libraries fail as they like."""
         lines = [line for line in ended.said.splitlines() if not any(w in line for w in WARNINGS)]
-        is_told = fault == "memory" or len(lines) == 1
-        if ended.said.startswith(HANGS) or (ended.status > 0 and not is_told):
+        is_told = not ended.said.startswith(HANGS) and (
+            ended.status <= 0 or fault == "memory" or len(lines) == 1
+        )
+        if not is_told:
             self.untold.append(f"{fault} in {step}: status {ended.status}\n{ended.said[-1500:]}")
+        return is_told
 
     def finish(self, reference: Path) -> str:
         """Run to the end; return the first difference from the undisturbed study, "" for none."""
@@ -470,10 +503,10 @@ def schedule(
 
 
 def main() -> int:
-    """Make studies until enough faults were met; print a table of them."""
+    """Make studies until enough faults were met; print tables of them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--faults", type=int, default=300)
-    parser.add_argument("--minutes", type=float, default=1e9, help="no study begins after these")
+    parser.add_argument("--minutes", type=float, default=1e9, help="no fault begins after these")
     parser.add_argument("--each", type=int, default=3, help="faults in a step of a study")
     parser.add_argument("--places", nargs="+", choices=list(FAULTS), default=list(FAULTS))
     parser.add_argument(
@@ -482,11 +515,40 @@ def main() -> int:
     parser.add_argument("--steps", nargs="+", help="only faults in these; default all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scratch", help="folder for the studies, 20 MB each")
+    parser.add_argument("--record", help="file that faults are appended to, a line of JSON each")
     asked = parser.parse_args()
-    last = time.monotonic() + 60 * asked.minutes
+
+    def end(*_: object) -> None:
+        if asked.faults == 0:
+            sys.exit(143)
+        asked.faults = 0
+
+    signal.signal(signal.SIGTERM, end)
     load()
-    met: Counter[tuple[str, str]] = Counter()
-    n_wrong = 0
+    rows: list[dict[str, Any]] = []
+    n_studies = n_wrong = 0
+    for study, wrong in tried(asked):
+        n_studies, n_wrong = n_studies + 1, n_wrong + bool(wrong) + len(study.untold)
+        found = [{**one._asdict(), "seed": asked.seed, "difference": wrong} for one in study.met]
+        rows += found
+        say(f"study {n_studies - 1}, {study.place.kind}: {len(found)} faults, {wrong or 'equal'}")
+        for told in study.untold:
+            say(f"  not told in one line: {told}")
+        if asked.record:
+            with Path(asked.record).open("a", encoding="utf-8") as file:
+                file.writelines(f"{json.dumps(row)}\n" for row in found)
+    say(tables(rows))
+    say(f"{len(rows)} faults in {n_studies} studies, {n_wrong} lost, wrong or untold")
+    return int(n_wrong > 0)
+
+
+def tried(asked: argparse.Namespace) -> Iterator[tuple[Study, str]]:
+    """Yield studies that met faults, and how each differs, until enough were met."""
+    last, n_met = time.monotonic() + 60 * asked.minutes, 0
+
+    def is_enough() -> bool:
+        return n_met >= asked.faults or time.monotonic() > last
+
     with (
         tempfile.TemporaryDirectory(prefix="chaos-", dir=asked.scratch) as folder,
         contextlib.ExitStack() as stack,
@@ -494,27 +556,25 @@ def main() -> int:
         kinds = dict.fromkeys(("disk", *asked.places))
         more = "" if asked.steps else MORE
         places = {k: stack.enter_context(Place(k, Path(folder, k), more).opened()) for k in kinds}
-        undisturbed = {k: Study(Path(folder, f"{k}-all", "s"), p) for k, p in places.items()}
-        seconds = {k: study.undisturbed() for k, study in undisturbed.items()}
-        reference = undisturbed["disk"].folder
+        undisturbed = Study(Path(folder, "undisturbed", "s"), places["disk"])
+        seconds = undisturbed.undisturbed()
         for number in count():
             kind = asked.places[number % len(asked.places)]
             study = Study(Path(folder, str(number), "s"), places[kind], (asked.seed, number))
-            steps = asked.steps or list(seconds[kind])
-            for fault, step in schedule(kind, steps, asked.each, number, asked.kinds):
-                study.meet(fault, step, seconds[kind][step])
-            wrong = study.finish(reference)
-            met += study.met
-            n_wrong += bool(wrong) + len(study.untold)
-            say(f"study {number}, {kind}: {sum(study.met.values())} faults, {wrong or 'equal'}")
-            for told in study.untold:
-                say(f"  not told in one line: {told}")
+            steps, turn = asked.steps or list(seconds), asked.seed + number // len(asked.places)
+            before = n_met
+            for fault, step in schedule(kind, steps, asked.each, turn, asked.kinds):
+                if not is_enough():
+                    study.meet(fault, step, SLOWER[kind] * seconds[step])
+                    n_met = before + len(study.met)
+            wrong = study.finish(undisturbed.folder)
+            yield study, wrong
+            if wrong and asked.scratch:  # to be looked at
+                kept = Path(asked.scratch, f"wrong-{asked.seed}-{number}")
+                shutil.copytree(study.folder, kept, dirs_exist_ok=True)
             shutil.rmtree(study.folder.parent)
-            if sum(met.values()) >= asked.faults or time.monotonic() > last:
-                break
-    say(table(met))
-    say(f"{sum(met.values())} faults in {number + 1} studies, {n_wrong} lost, wrong or untold")
-    return int(n_wrong > 0)
+            if is_enough():
+                return
 
 
 def load() -> None:
@@ -522,16 +582,6 @@ def load() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     for name in ("keras", "tensorflow", "xarray", "dask.array", "distributed", "matplotlib.pyplot"):
         import_module(name)
-
-
-def table(met: Mapping[tuple[str, str], int]) -> str:
-    """Return how often each fault was met in each step, as Markdown."""
-    faults = [name for name in NAMES if any(fault == name for fault, _ in met)]
-    steps = list(dict.fromkeys(step for _, step in met))
-    lines = [f"| during | {' | '.join(faults)} |", f"| --- {'| ---: ' * len(faults)}|"]
-    lines += [f"| {s} | {' | '.join(str(met[f, s]) for f in faults)} |" for s in steps]
-    sums = [sum(met[fault, step] for step in steps) for fault in faults]
-    return "\n".join([*lines, f"| all | {' | '.join(map(str, sums))} |"])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs Debian's parts that tests use where they are there; each test that needs one is skipped
 # by its name without. Where they cannot be installed this says so, and is no error.
-parts="postgresql chromium chromium-driver slurmctld slurmd slurm-client munge r-base-core"
+parts="postgresql chromium chromium-driver slurmctld slurmd slurm-client munge r-base-core faketime"
 missing=""
 for part in $parts; do
   dpkg-query -W -f '${Status}' "$part" 2>/dev/null | grep -q "ok installed" || missing="$missing $part"

@@ -43,6 +43,7 @@ _TOLD = (
     ("ExpiredToken", "the credentials have expired", "Renew them"),
     ("InvalidAccessKeyId", "the credentials are not known", "Correct them"),
     ("SignatureDoesNotMatch", "the credentials are wrong", "Correct them"),
+    ("RequestTimeTooSkewed", "this machine's clock is wrong", "Set it"),
     ("AccessDenied", "the credentials do not allow that", "Let them read, write, list and delete"),
 )
 

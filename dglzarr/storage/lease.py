@@ -2,8 +2,8 @@
 
 Taken, renewed, taken over and given back by conditional puts alone, so that of several runs one
 wins whatever their timing. How old a lease is, the server's clock alone tells, and how long ago
-one's own was renewed by the clock of the process that counts seconds: no two machines' clocks are
-compared. Who cannot renew stops writing before another may begin.
+one's own was renewed by the machine's clock that counts seconds, also those that it sleeps: no two
+machines' clocks are compared. Who cannot renew stops writing before another may begin.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Lease:
 
     def put(self, *, if_match: str = "") -> None:
         """Put it anew, never with the same content, so that its tag is another."""
-        asked = time.monotonic()
+        asked = _now()
         written = json.dumps({**self.content, "put": uuid.uuid4().hex}).encode()
         bucket, key = self.place.bucket, self.place.key
         self.e_tag = bucket.put(key, written, if_absent=not if_match, if_match=if_match)
@@ -71,7 +71,7 @@ class Lease:
 
     def check(self) -> None:
         """Refuse to write without it."""
-        age = time.monotonic() - self.renewed
+        age = _now() - self.renewed
         if self.is_lost or age > self.content["seconds"]:
             why = "another run has taken it" if self.is_lost else f"not renewed for {age:.0f} s"
             raise StoreError(
@@ -133,12 +133,12 @@ def _taken(place: BucketPath) -> Lease:
     age = _seconds_since(place)
     if not (known.get("is_free") or _has_died(known) or age > float(known["seconds"])):
         raise _is_held(place, known, age)
-    if not known.get("is_free"):
-        logger.warning("%s: taken over from %s, which has died", place, known["holder"])
     try:
         lease.put(if_match=found.e_tag)
     except ChangedError as error:
         raise _is_held(place, _parsed(place.read_bytes()), 0.0) from error
+    if not known.get("is_free"):
+        logger.warning("%s: taken over from %s, which has died", place, known["holder"])
     return lease
 
 
@@ -163,11 +163,19 @@ def _parsed(written: bytes) -> dict[str, Any]:
 def _seconds_since(place: BucketPath) -> float:
     """Return how long ago an object was put, at least; by the server's clock."""
     probe = place.with_name(f".clock-{uuid.uuid4().hex}.partial")
-    probe.bucket.put(probe.key, b"")
     try:
-        return probe.modified() - place.modified() - _SECONDS_OF_RESOLUTION
+        while True:
+            probe.bucket.put(probe.key, b"")
+            with suppress(FileNotFoundError):  # who takes the lease now sweeps what is partial
+                return probe.modified() - place.modified() - _SECONDS_OF_RESOLUTION
     finally:
         probe.unlink(missing_ok=True)
+
+
+def _now() -> float:
+    """Return seconds that no one sets, and that a machine that sleeps counts too where it can."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 # ---------------------------------------------------------------- a process of this machine

@@ -222,10 +222,15 @@ def create_study(root: str) -> Study:
 
 
 @contextmanager
-def locked(root: str) -> Iterator[None]:
+def locked(root: str, *, is_new: bool = False) -> Iterator[None]:
     """Hold the study's lock: one run at a time changes a study. A killed run holds none.
 
     In a bucket it is a lease (`dglzarr.storage.lease`), which a run that died holds for a minute.
+
+    Parameters
+    ----------
+    is_new
+        Whether the study may be yet to be created; its folder is made then.
 
     Raises
     ------
@@ -240,6 +245,8 @@ def locked(root: str) -> Iterator[None]:
             yield
         return
     with told(root, remedy="Choose a writable root."):
+        if is_new:
+            Path(root).mkdir(parents=True, exist_ok=True)
         file = (Path(root) / LOCK).open("w")
     with file:
         try:

@@ -48,9 +48,9 @@ def cross_validate(settings: Settings, *, run: Run = Run()) -> StoreSummary:
     n_folds, root = settings.compare.n_folds, settings.root
     study = Plan.of(settings, study=Study(root, FIRST_SEGMENTS))
     folds = [fold_plan(study, k) for k in range(n_folds)]
-    create_study(root)
     steps = [step for fold in folds for step in fold_steps(fold)]
-    with locked(root), on_cluster(settings, steps):
+    with locked(root, is_new=True), on_cluster(settings, steps):
+        create_study(root)
         for k, fold in enumerate(folds):
             create_study(fold.study.root)
             told = _named(run.on_progress, f"fold {k + 1} of {n_folds}")

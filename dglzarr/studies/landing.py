@@ -62,8 +62,8 @@ class Landing:
 
     def _open(self) -> None:
         if not self._is_open:
+            self._held.enter_context(locked(self._root, is_new=True))
             create_study(self._root)
-            self._held.enter_context(locked(self._root))
             self._is_open = True
 
     def _read(self, source: SourceFile) -> None:

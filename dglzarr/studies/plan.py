@@ -570,13 +570,15 @@ def mine(
         check_extras(settings, {step.name: step.writes for step in steps})
     else:
         check_extras(settings, {step.name: "" for step in steps})
-    study = create_study(settings.root)
-    if run.overwrite and len(study.segments) > 1:
-        raise StoreError(
-            f"{settings.root}: expected a study of one segment to overwrite, got "
-            f"{len(study.segments)}: it has grown. Run 'dglzarr refit' instead."
-        )
-    with locked(settings.root):
+    with locked(settings.root, is_new=True):
+        study = create_study(settings.root)
+        if run.overwrite and len(study.segments) > 1:
+            raise StoreError(
+                f"{settings.root}: expected a study of one segment to overwrite, got "
+                f"{len(study.segments)}: it has grown. Run 'dglzarr refit' instead."
+            )
+        # anew: another run may have ended since, and the study have grown
+        steps = [step for step in Plan.of(settings, study=study) if step.name in only]
         return run_steps(settings, steps, run, execute)
 
 

@@ -1,11 +1,6 @@
 """Objects and leases in a bucket of a real S3 server, which also misbehaves."""
 
-import json
-import os
-import subprocess
-import sys
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -15,43 +10,17 @@ pytest.importorskip("moto.server", reason="the S3 server is moto's")
 from dglzarr.cli import app, guarded
 from dglzarr.errors import BucketError, ConfigError, StoreError
 from dglzarr.settings import load_settings
-from dglzarr.storage import buckets, lease
+from dglzarr.storage import buckets
 from dglzarr.storage.buckets import BucketPath, ChangedError, check_address
 from dglzarr.storage.files import place_of, put, tag, whole
 from dglzarr.storage.rows import Rows
 from dglzarr.storage.schemas import NORMALIZED
 from dglzarr.storage.store import is_complete, open_store
-from dglzarr.storage.study import create_study, locked, open_study, write_manifest
+from dglzarr.storage.study import create_study, open_study, write_manifest
 from tests import bucket
 from tests.builders import write_matrix
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def endpoint(tmp_path_factory):
-    with bucket.server(tmp_path_factory.mktemp("server")) as address:
-        yield address
-
-
-@pytest.fixture
-def root(endpoint, monkeypatch, request):
-    _environment(monkeypatch, endpoint)
-    return f"s3://{bucket.BUCKET}/{request.node.name.replace('[', '-').strip(']')}"
-
-
-def _environment(monkeypatch, address):
-    for name, value in bucket.environment(address).items():
-        monkeypatch.setenv(name, value)
-    buckets._connected.cache_clear()
-
-
-@pytest.fixture
-def proxy(root, endpoint, monkeypatch):  # noqa: ARG001  (it sets the environment first)
-    made = bucket.Proxy(endpoint)
-    _environment(monkeypatch, made.address)
-    yield made
-    made.close()
 
 
 # ---------------------------------------------------------------- objects
@@ -170,57 +139,6 @@ def test_a_store_whose_creation_was_cut_off_is_made_anew(proxy, root, rng):
 # ---------------------------------------------------------------- one run at a time
 
 
-def test_the_second_run_says_who_holds_the_study(root):
-    create_study(root)
-    with locked(root), pytest.raises(StoreError) as told, locked(root):
-        pass
-    assert f"process {os.getpid()}, since 20" in str(told.value)
-    assert "run again in" in str(told.value)
-    assert len(str(told.value).splitlines()) == 1
-    with locked(root):  # it was given back
-        pass
-
-
-def test_a_run_of_a_process_that_died_is_taken_over_at_once(root, caplog):
-    create_study(root)
-    code = (
-        "import os, sys\nfrom dglzarr.storage.study import locked\n"
-        "with locked(sys.argv[1]): os.kill(os.getpid(), 9)"
-    )
-    assert subprocess.run([sys.executable, "-c", code, root], check=False).returncode == -9
-    with locked(root):
-        assert "taken over from" in caplog.text
-
-
-def test_a_run_of_another_machine_is_taken_over_when_its_lease_has_ended(root, monkeypatch):
-    monkeypatch.setattr(lease, "SECONDS", 3.0)
-    monkeypatch.setattr(lease.platform, "node", lambda: "other-machine")
-    monkeypatch.setattr(lease, "_process", lambda _: "")  # so that none is known to have died
-    held = lease.held(root)
-    held.__enter__()
-    mine = lease._held[root]
-    time.sleep(4)  # it is renewed meanwhile, whatever the clocks of machines say
-    with pytest.raises(StoreError, match="other-machine, process"), locked(root):
-        pass
-    mine.ended.set()  # as where its process is stopped
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            taken = lease._taken(mine.place)
-            break
-        except StoreError:
-            assert time.monotonic() < deadline
-            time.sleep(0.3)
-    with pytest.raises(StoreError, match="has lost its lease"):
-        put(f"{root}/x", b"of the first")
-    mine.renewed = time.monotonic() + 99
-    with pytest.raises(ChangedError):  # it cannot renew what another has
-        mine.put(if_match=mine.e_tag)
-    held.__exit__(None, None, None)
-    content = json.loads(taken.place.read_bytes())
-    assert "is_free" not in content  # nor give it back
-
-
 def test_of_two_manifests_one_is_written(root):
     study = create_study(root)
     write_manifest(study, ("0000", "0001"))
@@ -289,7 +207,8 @@ def test_retries_are_bounded_and_told_in_one_line(proxy, root):
     [
         ("bucket", "there is no such bucket. Correct the root"),
         ("credentials", "there are no credentials in the environment. Set them"),
-        ("expired", "the credentials have expired. Renew them"),
+        ("ExpiredToken", "the credentials have expired. Renew them"),
+        ("RequestTimeTooSkewed", "this machine's clock is wrong. Set it"),
         ("denied", "the server refuses the credentials (403 Forbidden)"),
         ("down", "the server cannot be reached"),
     ],
@@ -301,8 +220,8 @@ def test_what_is_wrong_is_told_before_work(proxy, root, monkeypatch, capfd, tmp_
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    elif change == "expired":
-        proxy.spoil = lambda *_: "ExpiredToken"
+    elif change[0].isupper():
+        proxy.spoil = lambda *_: change
     elif change == "denied":
         proxy.spoil = lambda *_: 403
     else:

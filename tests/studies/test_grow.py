@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from dglzarr.settings import build_settings
 from dglzarr.storage.options import Run
 from dglzarr.storage.store import open_store
 from dglzarr.storage.study import locked, open_study
+from dglzarr.studies import plan
 from dglzarr.studies.grow import grow
 from dglzarr.studies.plan import mine, refit
 from tests.builders import digests, simulate, wait_for, write_files
@@ -262,6 +264,23 @@ def test_grow__two_at_once(study):
         grow(settings(study))
     grow(settings(study))
     assert open_study(root).segments == ("0000", "0001")
+
+
+def test_mine__a_study_that_grew_while_it_was_planned(study, monkeypatch):
+    """Another run ended before the lock was taken: what is done then is of the study as it is."""
+    done = []
+
+    @contextmanager
+    def late(root, *, is_new):
+        grow(settings(study))
+        with locked(root, is_new=is_new):
+            yield
+
+    monkeypatch.setattr(plan, "locked", late)
+    n_before = len(list(study.glob("*_series_matrix.txt"))) - 2
+    mine(settings(study), only=("ingest",), execute=lambda step, _: done.append(step))
+    assert open_study(str(study / "study")).segments == ("0000", "0001")
+    assert len(done[0].arguments["sources"]) == n_before, "the first segment stays as it is"
 
 
 STANDING_STILL = """
