@@ -10,6 +10,7 @@ import os
 import re
 import tomllib
 from contextlib import suppress
+from datetime import date, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args
 
@@ -173,8 +174,9 @@ def load_settings(
     """Return the validated settings of a TOML file.
 
     Relative paths, that of the study too, are taken from ``folder``, by default the file's own.
-    ``overrides`` are ``section.key=value`` texts with TOML values; a bare word counts as text. The
-    environment variable ``DGLZARR_ROOT`` replaces the file's root, an override replaces both.
+    ``overrides`` are ``section.key=value`` texts with TOML values; a bare word, a date or a time
+    counts as text. The environment variable ``DGLZARR_ROOT`` replaces the file's root, an override
+    replaces both.
 
     Raises
     ------
@@ -271,6 +273,8 @@ def _apply(content: dict[str, Any], override: str) -> None:
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
+        value = text
+    if isinstance(value, date | time):  # no setting is one: 00:30:00 is a walltime
         value = text
     for section in sections:
         content = content.setdefault(section, {})

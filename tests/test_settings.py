@@ -394,6 +394,8 @@ def test_load_settings__root_from_the_environment(tmp_path, monkeypatch):
         (" normalize.ties =dgex", "normalize", "ties", "dgex"),
         ("evaluate.alphas=[1.0, 2]", "evaluate", "alphas", (1.0, 2.0)),
         ("cluster.memory_limit=500MB", "cluster", "memory_limit", "500MB"),
+        ("group.label=00:30:00", "group", "label", "00:30:00"),
+        ("group.label=2026-11-29", "group", "label", "2026-11-29"),
         ("group.label=tcp://a:1?b=c", "group", "label", "tcp://a:1?b=c"),
     ],
 )

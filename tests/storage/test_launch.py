@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 import warnings
-from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from itertools import pairwise
 from shutil import which
@@ -25,8 +24,8 @@ from dglzarr.storage.store import open_store
 from dglzarr.storage.tasks import run_tasks
 from dglzarr.studies.plan import mine
 from tests.builders import simulate, write_files
-from tests.kills import _kill_group
 from tests.slurm import absent, slurm
+from tests.tls import certificates, secured
 
 ENVIRONMENT = "\n".join(f"export {k}={v}" for k, v in launch.WORKER_ENVIRONMENT.items())
 HEADERS = {
@@ -409,84 +408,20 @@ def test_launched__the_cluster_is_closed_whatever_closing_its_client_raises(monk
     assert closed == [client, started]
 
 
-def certificates(folder):
-    """An authority's certificate, and one that it signed with its key; made for this test."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    def name(text):
-        return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
-
-    def signed(subject, key, signer, is_authority):
-        now = datetime.now(UTC)
-        made = x509.CertificateBuilder(name("authority"), name(subject), key.public_key())
-        made = made.serial_number(x509.random_serial_number())
-        made = made.not_valid_before(now).not_valid_after(now + timedelta(days=1))
-        limits = x509.BasicConstraints(ca=is_authority, path_length=None)
-        return made.add_extension(limits, critical=True).sign(signer, hashes.SHA256())
-
-    folder.mkdir(parents=True)
-    authority, own = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    plain = serialization.NoEncryption()
-    form = serialization.PrivateFormat.PKCS8
-    pem = serialization.Encoding.PEM
-    found = {
-        "tls_ca": signed("authority", authority, authority, True).public_bytes(pem),
-        "tls_cert": signed("dask", own, authority, False).public_bytes(pem),
-        "tls_key": own.private_bytes(pem, form, plain),
-    }
-    for what, content in found.items():
-        (folder / f"{what}.pem").write_bytes(content)
-    return {what: str(folder / f"{what}.pem") for what in found}
-
-
-@pytest.fixture
-def secured(tmp_path):
-    """A scheduler and two workers that speak TLS alone, each a process; and their certificates."""
-    own = certificates(tmp_path / "own")
-    file = tmp_path / "scheduler.json"
-    tls = ["--tls-ca-file", own["tls_ca"], "--tls-cert", own["tls_cert"], "--tls-key"]
-    common = [*tls, own["tls_key"], "--scheduler-file", str(file), "--no-dashboard"]
-    place = ["--host", "tls://127.0.0.1", "--local-directory", str(tmp_path / "dask")]
-    scheduler = ["scheduler", "--protocol", "tls", "--host", "tls://127.0.0.1", "--port", "0"]
-    commands = [[*scheduler, *common]]
-    commands += 2 * [["worker", "--nthreads", "1", "--memory-limit", "2GiB", *place, *common]]
-    log = (tmp_path / "dask.log").open("ab")
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "dask", *command],
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        for command in commands
-    ]
-    log.close()
-    deadline = time.monotonic() + 60
-    while not (file.exists() and file.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    try:
-        yield yaml.safe_load(file.read_text())["address"], own
-    finally:
-        for process in reversed(started):
-            _kill_group(process)
-
-
 @pytest.mark.slow
-def test_mine__over_tls__the_same_panel(secured, mined, tmp_path, monkeypatch):
+def test_mine__over_tls__the_same_panel(mined, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "TIME_TO_CONNECT", "2s")
-    address, own = secured
-    assert address.startswith("tls://127.0.0.1")
-    there = {"kind": "address", "address": address}
-    mine(study(mined, tmp_path / "study", {**there, **own}))
-    assert_same_panel(tmp_path / "study", mined)
-    stranger = certificates(tmp_path / "stranger")
-    with (
-        pytest.raises(ConfigError, match=r"at 'tls://.*, or takes no such certificates"),
-        client(ClusterOptions(**there, **stranger)),
-    ):
-        pass
+    with secured(tmp_path) as (address, own):
+        assert address.startswith("tls://127.0.0.1")
+        there = {"kind": "address", "address": address}
+        mine(study(mined, tmp_path / "study", {**there, **own}))
+        assert_same_panel(tmp_path / "study", mined)
+        stranger = certificates(tmp_path / "stranger")
+        with (
+            pytest.raises(ConfigError, match=r"at 'tls://.*, or takes no such certificates"),
+            client(ClusterOptions(**there, **stranger)),
+        ):
+            pass
     unread = {**own, "tls_key": str(tmp_path / "none.pem")}
     with (
         pytest.raises(ConfigError, match=r"they cannot be read: .* Correct cluster\.tls_ca"),
