@@ -9,6 +9,8 @@ WORKERS ?= 3
 SCRATCH ?= /tmp
 # A Python that has what benchmarks/rivals.py runs; none: rivals are left out.
 RIVALS ?=
+# A folder that keeps the environments of make owners; none: they are made anew.
+OWNERS ?=
 
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
@@ -21,7 +23,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo explore parts test check lint measure mutants kills chaos week damage fuzz release-check real grow fetch-demo compare leaderboard docs docs-site pictures bench bench-full
+.PHONY: help demo explore parts test check lint measure mutants kills chaos week damage fuzz owners release-check real grow fetch-demo compare leaderboard docs docs-site pictures bench bench-full
 
 help:  ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -70,6 +72,9 @@ damage: $(READY)  ## damage every object of a small study in five ways; verify m
 
 fuzz: $(READY)  ## read 100,000 mutated files; each is clean or refused in one line, and values are right
 	$(RUN) tests/fuzz.py
+
+owners: $(READY)  ## open every export in scanpy, cmapPy, R, polars and zarrita; OWNERS=FOLDER keeps them
+	$(RUN) tests/owners.py $(if $(OWNERS),--keep $(OWNERS))
 
 release-check: $(READY)  ## build wheel and sdist into dist/, try them and all supported environments; minutes
 	$(RUN) tests/release.py

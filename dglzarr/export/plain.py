@@ -41,8 +41,10 @@ def write_zarr(path: Path, chosen: Selected, *, by_gene: bool = False) -> None:
     ds["expression"] = empty.chunk(dict(zip(dims, shards, strict=True)))
     encoding: dict[str, Any] = {"chunks": chunks, "shards": shards, "compressors": None}
     encoding["_FillValue"] = np.float32(np.nan)
-    with warnings.catch_warnings():  # that Zarr 3 does not define consolidated metadata yet
+    with warnings.catch_warnings():
+        # Zarr 3 does not define these metadata yet; a label whose name has a space is a variable.
         warnings.filterwarnings("ignore", "Consolidated metadata", category=UserWarning)
+        warnings.filterwarnings("ignore", ".*has a space in its name", xr.SerializationWarning)
         ds.to_zarr(path, compute=False, zarr_format=3, encoding={"expression": encoding})
         limit = shards[0] * 4 * (n_samples if by_gene else n_genes)
         blocks = chosen.gene_blocks if by_gene else chosen.blocks

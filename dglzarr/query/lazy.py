@@ -105,9 +105,25 @@ class _Text(BackendArray):
         return np.asarray(self._variable[key].values).astype(object)
 
 
+def refuse_address(place: str) -> None:
+    """Refuse what a server gives by HTTP, which xarray opens itself.
+
+    Raises
+    ------
+    StoreError
+        When a place is one.
+    """
+    if place.startswith(("http://", "https://")):
+        raise StoreError(
+            f"{place}: expected a folder or a bucket, got an address. Open a store of it by "
+            "xarray.open_zarr; after 'import dglzarr.query' that has .dgl too."
+        )
+
+
 @contextmanager
 def readable(place: str) -> Iterator[None]:
     """Turn what Zarr and its codecs raise on a damaged object into one error."""
+    refuse_address(place)
     try:
         yield
     except DglzarrError:

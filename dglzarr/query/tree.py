@@ -8,7 +8,7 @@ from pathlib import Path
 import xarray as xr
 
 from dglzarr.errors import StoreError
-from dglzarr.query.lazy import open_parts, readable
+from dglzarr.query.lazy import open_parts, readable, refuse_address
 from dglzarr.storage import study as studies
 from dglzarr.storage.files import place_of
 from dglzarr.storage.together import other_inputs
@@ -51,6 +51,7 @@ def open_study(root: str | Path, *, aliases: str | Path = "") -> xr.DataTree:
     'midrank'
     """
     root = str(root)
+    refuse_address(root)
     study = studies.open_study(root)
     nodes, made = {}, []
     for name in (*studies.SEGMENTED, *studies.WHOLE, *studies.OPTIONAL):

@@ -127,15 +127,6 @@ def test_tsv__pandas_reads_it(exported, tree, values):
     assert found["tissue"].tolist() == tree.dgl.samples()["tissue"].values.tolist()
 
 
-def test_tsv__r_reads_it(exported):
-    r = shutil.which("Rscript")
-    if r is None:
-        pytest.skip("R is not installed (apt: r-base-core)")
-    code = f't <- read.delim("{exported / "all.tsv"}", check.names = FALSE); cat(dim(t))'
-    told = subprocess.run([r, "-e", code], capture_output=True, text=True, check=True).stdout
-    assert told.split() == [str(n) for n in pd.read_csv(exported / "all.tsv", sep="\t").shape]
-
-
 def test_parquet__pandas_reads_it(example_study, tmp_path, values):
     parquet = pytest.importorskip("pyarrow.parquet")
     export_study(example_study, tmp_path / "a.parquet", "parquet")

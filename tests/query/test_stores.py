@@ -463,3 +463,9 @@ def test_table__reads_only_what_was_asked_for(segment, values):
     )
     with pytest.raises(StoreError, match=r"normalized\.zarr: cannot be read"):
         query.table(uri, samples=["s020"], genes=["MYC"])
+
+
+@pytest.mark.parametrize("ask", [dglzarr.open, dglzarr.open_study])
+def test_open__an_address_is_for_xarray(ask):
+    with pytest.raises(StoreError, match=r"^http://.*: expected a folder .* xarray\.open_zarr"):
+        ask("http://127.0.0.1:8000/data/study/normalized.zarr")
