@@ -41,6 +41,7 @@ from panel_sizes import (
     parser_of,
     read_fold,
 )
+from stable import STABLE, drawn_sketch, stable_panels
 
 from dglzarr.cli import guarded
 from dglzarr.evaluation.panels import PanelOptions, Rules, read_lists, with_penalties
@@ -75,7 +76,8 @@ N_EXPLAINED = 128
 """Outputs, and training samples, that scores of outputs are the mean over."""
 
 N_PEELED, N_TRIALS = 4096, 20
-"""Genes that peel-off chooses from, and its k-means runs a round (L1000's 100)."""
+"""Genes that peel-off and stability selection choose from, and k-means runs a round of peel-off
+(L1000's 100)."""
 
 LIMIT_S = 1800
 """Of a rival's panel."""
@@ -113,6 +115,8 @@ WAYS: dict[str, Way] = {
     "deeplift-greedy, of outputs": Way("deeplift-greedy", "outputs"),
     "top-score, of outputs": Way("top-score", "outputs"),
     "trained gates": Way("gates"),
+    "one penalty, of 4,096 genes": Way("one-penalty-drawn"),
+    "most often chosen, of 4,096 genes": Way("stable"),
     "peel-off, of 4,096 genes": Way("peel-off"),
     "CUR (skmatter)": Way("cur", rival=True),
     "farthest points (skmatter)": Way("farthest", rival=True),
@@ -155,6 +159,9 @@ class Maker:
             yield from self._listed()
             return
         sketch = replace(self.sketch, score=self._scores(way.scores)) if way.scores else self.sketch
+        if way.selector in STABLE:
+            yield self._stable(way.selector)
+            return
         for draw in range(max(1, way.n_permuted)):
             if way.n_permuted:
                 shuffled = np.random.default_rng([0, draw]).permutation(sketch.score)
@@ -194,6 +201,15 @@ class Maker:
             put(str(kept), json.dumps([path, told]).encode())
         path, (seconds, mb) = json.loads(kept.read_text(encoding="utf-8"))
         return [Stretch(*stretch) for stretch in path], (seconds, mb)
+
+    def _stable(self, selector: str) -> dict[str, Any]:
+        """Return panels of the drawn genes that greedy panels of subsamples hold most often."""
+        before, start = reset_peak(), time.perf_counter()
+        genes = drawn_genes(self.sketch)
+        sketch = drawn_sketch(self.sketch, genes)
+        panels = stable_panels(sketch, self._sizes, selector)
+        panels = {size: genes[panel] for size, panel in panels.items()}
+        return _kept_panel(panels, time.perf_counter() - start, peak_rss_mb() - before)
 
     def _gated(self) -> dict[int, Index]:
         """Return panels by trained gates; all sizes come of one training."""
@@ -249,10 +265,15 @@ def _kept_panel(panels: Mapping[int, Index], seconds: float, mb: float) -> dict[
     return {"panels": genes, "seconds": seconds, "mb": mb}
 
 
+def drawn_genes(sketch: GeneSketch) -> Index:
+    """Return the genes that ways choose from which take too long with all, ascending."""
+    rng = np.random.default_rng(0)
+    return np.sort(rng.permutation(np.flatnonzero(sketch.varies))[:N_PEELED])
+
+
 def peeled_off(sketch: GeneSketch, n: int) -> Index:
     """Return L1000's panel of some drawn genes: of all of them it takes hours."""
-    rng = np.random.default_rng(0)
-    genes = np.sort(rng.permutation(np.flatnonzero(sketch.varies))[:N_PEELED])
+    genes, rng = drawn_genes(sketch), np.random.default_rng(0)
     axes, length = principal_axes(sketch.rows)
     points = np.ascontiguousarray(axes[:, genes].T * length.astype(np.float32))
     return np.asarray(genes[peel_off(points, n, rng, n_trials=N_TRIALS)])
@@ -491,11 +512,13 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--panels", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--rivals", default="", help="a Python that has the rivals' packages")
+    parser.add_argument("--n-random", type=int, help="random panels of each size: 20")
     parser.add_argument("--make-only", action="store_true", help="make the panels, judge none")
     parser.add_argument("--picture", type=Path, default=PICTURE)
     asked = parser.parse_args()
     is_small = asked.size == "small"
     sizes, (n_folds, n_random) = SIZES[asked.size], (3, 2) if is_small else (5, 20)
+    n_random = asked.n_random or n_random
     settings = asked_settings(asked)
     networks = {name: {**of, **(SMALL if is_small else {})} for name, of in NETWORKS.items()}
     makers = made(

@@ -37,7 +37,7 @@ from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.study import open_study
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -47,6 +47,23 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "default": {},
     "default at 1e-3": {"learning_rate": 1e-3},
     "default from random weights": {"start": "random", "learning_rate": 1e-3},
+    "linear from random weights": {
+        "start": "random",
+        "learning_rate": 1e-3,
+        "is_linear": True,
+    },
+    "20 epochs, none held back": {"epochs": 20, "held_back": 0.0},
+    "20 epochs, none held back, noise": {
+        "epochs": 20,
+        "held_back": 0.0,
+        "dropout": 0.2,
+        "dropout_position": "input",
+    },
+    "20 epochs at 1e-3, none held back": {
+        "epochs": 20,
+        "held_back": 0.0,
+        "learning_rate": 1e-3,
+    },
     "paper's": KONG2021,
 }
 
@@ -103,15 +120,20 @@ def rebuilt(
         yield f"{n} spherical components{how}", test @ axes.T @ axes, ""
     for name in names:
         for seed in seeds:
-            made = network(train, series, test, TrainOptions(**NETWORKS[name]), seed)
-            yield f"network: {name}", *made
+            yield f"network: {name}", *network(train, series, test, NETWORKS[name], seed)
 
 
 def network(
-    train: Matrix, series: NDArray[Any], test: Matrix, options: TrainOptions, seed: int
+    train: Matrix, series: NDArray[Any], test: Matrix, asked: Mapping[str, Any], seed: int
 ) -> tuple[Matrix, str]:
-    """Return what a network makes of test samples, trained as the stage does it, and its epochs."""
+    """Return what a network makes of test samples, trained as the stage does it, and its epochs.
+
+    Where ``is_linear`` is asked for, its hidden layers are.
+    """
+    options = TrainOptions(**{name: value for name, value in asked.items() if name != "is_linear"})
     with loading_keras():
+        from keras.activations import linear  # noqa: PLC0415
+
         from dglzarr.models.autoencoder import begin_with_components, build_autoencoder  # noqa: PLC0415
         from dglzarr.models.train import Schedule, fit  # noqa: PLC0415
     common: dict[str, Any] = {
@@ -127,6 +149,9 @@ def network(
         begin_with_components(model, axes)
 
     model = build_autoencoder(train.shape[1], options, seed=seed)
+    if asked.get("is_linear"):
+        for layer in model.layers:
+            layer.activation = linear
     starts = options.start == "components"
     if starts:
         begin(train[~held], series[~held])
@@ -146,15 +171,20 @@ def network(
     return np.asarray(made), told
 
 
-def inner_folds(root: str, n_folds: int) -> Iterator[tuple[Matrix, NDArray[Any], Matrix]]:
+def inner_folds(
+    root: str, n_folds: int, n_genes: int
+) -> Iterator[tuple[Matrix, NDArray[Any], Matrix]]:
     """Yield training samples, their series, and the samples to rebuild, by a study's series.
 
-    At last all training samples, with none to rebuild.
+    At last all training samples, with none to rebuild. Of more genes some are drawn.
     """
     study = open_study(root)
     source, samples = study.uris("normalized")[0], study.uris("samples")[0]
     keep = np.flatnonzero(kept_samples(source, samples))
     values = Rows(source).take(keep)
+    if n_genes < values.shape[1]:
+        drawn = np.random.default_rng(0).permutation(values.shape[1])[:n_genes]
+        values = values[:, np.sort(drawn)]
     series = read_array(source, "series")[keep].astype(object)
     names = np.random.default_rng(0).permutation(sorted(set(series.tolist())))
     for k in range(n_folds):
@@ -175,16 +205,16 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--simulated", action="store_true")
     parser.add_argument("--samples", type=int, default=16_384)
-    parser.add_argument("--genes", type=int, default=2_000)
+    parser.add_argument("--genes", type=int, help="2,000 simulated ones, or all of a study")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--seeds", type=int, default=1, help="of all training series")
     asked = parser.parse_args()
     if asked.simulated:
-        values = simulated(asked.samples + 2048, asked.genes)
+        values = simulated(asked.samples + 2048, asked.genes or 2_000)
         series = np.arange(asked.samples).astype(str).astype(object)
         folds: Any = [(values[:-2048], series, values[-2048:])]
     else:
-        folds = inner_folds(asked.root, asked.folds)
+        folds = inner_folds(asked.root, asked.folds, asked.genes or sys.maxsize)
     found: dict[str, list[float]] = {}
     epochs: dict[str, list[str]] = {}
     for train, of, test in folds:

@@ -436,6 +436,7 @@ def test_leaderboard__a_row_a_way_and_a_picture(tmp_path):
     options = ["--size", "small", "--root", tmp_path, "--picture", picture, "--panels"]
     names = ["greedy, penalty chosen", "deeplift-greedy", "deeplift-greedy, permuted"]
     names += ["column-pivoted QR", "variance", "trained gates", "deeplift-greedy, of outputs"]
+    names += ["most often chosen, of 4,096 genes", "one penalty, of 4,096 genes"]
     names += ["peel-off, of 4,096 genes", "L1000 landmarks"]
     status, printed, said = run_script("leaderboard.py", *options, *names)
     assert status == 0, said

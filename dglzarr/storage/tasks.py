@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import dask
+import dask.threaded
 import numpy as np
 from dask.callbacks import Callback
 
@@ -50,7 +52,9 @@ def run_tasks(
     if client is None:
         graph = [dask.delayed(func, pure=False)(*task, **shared) for task in tasks]
         with _Count(lambda done: report(what, done, len(tasks))):
-            return list(dask.compute(*graph))
+            # Dask loads distributed to look for a client where it is not told what to run on.
+            scheduler = dask.config.get("scheduler", None) or dask.threaded.get
+            return list(dask.compute(*graph, scheduler=scheduler))
     watch = watch_of(client)
     attempt = dask.delayed(_attempt, pure=False)
     graph = [attempt(func, watch.ticket, *task, **shared) for task in tasks]
@@ -118,7 +122,9 @@ def _active_client() -> Any:  # noqa: ANN401
     """Return the client to work by, None to work in this process."""
     if dask.config.get("scheduler", None) == "synchronous":
         return None
-    from distributed import get_client  # noqa: PLC0415  (takes a second to import)
+    if "distributed" not in sys.modules:  # takes a second to import; who has a client has it
+        return None
+    from distributed import get_client  # noqa: PLC0415
 
     try:
         return get_client()

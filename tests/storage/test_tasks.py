@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -186,3 +187,14 @@ def test_create_store__disk_full(small_disk):
     (small_disk / "filler").unlink()
     assert study.claim().state == "new"
     study.complete()
+
+
+def test_run_tasks__in_this_process_distributed_is_not_loaded():
+    code = (
+        "import os, sys\n"
+        "from dglzarr.storage.tasks import run_tasks\n"
+        "print(set(run_tasks(os.getpid, [(), ()], what='asking')) == {os.getpid()})\n"
+        "print('distributed' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert said.stdout.split() == ["True", "False"]
