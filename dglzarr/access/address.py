@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from dglzarr.access.cache import check_name
 from dglzarr.access.fetch import entry_of
-from dglzarr.access.http import RefusedError, check_address
+from dglzarr.access.http import RefusedError, check_address, split_address
 
 if TYPE_CHECKING:
     from dglzarr.access.fetch import Fetcher
@@ -29,7 +29,7 @@ def public_address(uri: str) -> str:
     >>> public_address("s3://recount-opendata/a/b.gz")
     'https://recount-opendata.s3.amazonaws.com/a/b.gz'
     """
-    parts = urlsplit(uri)
+    parts = split_address(uri)
     path = quote(unquote(parts.path))
     if parts.scheme in ("gs", "s3") and ("@" in parts.netloc or parts.query):
         raise RefusedError(
@@ -55,7 +55,12 @@ def address_name(address: str) -> str:
     RefusedError
         When that is no plain name.
     """
-    return check_name(unquote(urlsplit(address).path).rpartition("/")[2])
+    name = unquote(urlsplit(address).path).rpartition("/")[2]
+    if not name:
+        raise RefusedError(
+            "expected an address that ends in a file's name, got a folder. Correct it"
+        )
+    return check_name(name)
 
 
 def fetch_address(fetcher: Fetcher, uri: str) -> list[Entry]:

@@ -31,7 +31,10 @@ def check_name(name: str) -> str:
         When it has other characters than letters, digits and ``._+-``.
     """
     if not _NAME.fullmatch(name):
-        raise RefusedError(f"expected a plain file name, got {name[:60]!r}")
+        raise RefusedError(
+            f"expected a file's name of letters, digits and ._+-, got {name[:60]!r}. Download it "
+            "under another name, and name that file"
+        )
     return name
 
 

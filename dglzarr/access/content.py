@@ -24,7 +24,10 @@ _MOST_HEAD, _TAIL, _OUT = 1 << 26, 4096, 1 << 22
 _AHEAD = 4
 """Pieces that may wait to be unpacked."""
 
-_HTML = re.compile(rb"\s*(<!doctype html|<html)", re.IGNORECASE)
+_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*(<[!?a-z]|\{\s*\")", re.IGNORECASE)
+"""How HTML, XML and JSON begin, in which servers say what is wrong; no table does."""
+
+_IS_PAGE = "expected data, got a web page or a message. Look at the address in a browser"
 
 
 class UnfitError(RefusedError):
@@ -101,8 +104,8 @@ class Checked:
         self._digest.update(piece)
 
     def _begin(self, piece: bytes) -> None:
-        if _HTML.match(piece):
-            raise ContentError("expected data, got a web page. Look at the address in a browser")
+        if _PAGE.match(piece):
+            raise ContentError(_IS_PAGE)
         if piece[:2] == GZIP:
             self._gzip = _Gzip(self._text)
         elif self._must_be_gzip:
@@ -184,10 +187,8 @@ class _Text:
     def take(self, out: bytes) -> None:
         if not self._is_looked_at and out:
             self._is_looked_at = True
-            if _HTML.match(out):
-                raise ContentError(
-                    "expected data, got a web page. Look at the address in a browser"
-                )
+            if _PAGE.match(out):
+                raise ContentError(_IS_PAGE)
         if not self._is_matrix:
             return
         self._tail = (self._tail + out[-_TAIL:])[-_TAIL:]

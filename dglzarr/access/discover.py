@@ -14,7 +14,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from dglzarr.access.geo import ACCESSION, PLATFORM
-from dglzarr.access.http import RefusedError
+from dglzarr.access.http import RefusedError, StatusError
 from dglzarr.access.options import API_KEY
 from dglzarr.errors import one_line
 from dglzarr.storage.options import Options, choice
@@ -167,12 +167,17 @@ def discover(
     """
     term = search.term()
     asked = {"db": "gds", "term": term, "usehistory": "y", "retmax": "0"}
-    said = _ask(client, "esearch", asked).get("esearchresult", {})
-    problem = said.get("ERROR") or said.get("errorlist", {}).get("phrasesnotfound")
-    problem = problem or said.get("warninglist", {}).get("quotedphrasesnotfound")
-    if problem or not str(said.get("count", "")).isdecimal() or not said.get("webenv"):
-        raise RefusedError(f"expected NCBI to search for {term}, got {str(problem or said)[:100]}")
-    total = int(said["count"])
+    said = _of(_ask(client, "esearch", asked), "esearchresult")
+    problem = said.get("ERROR") or _of(said, "errorlist").get("phrasesnotfound")
+    problem = problem or _of(said, "warninglist").get("quotedphrasesnotfound")
+    count = str(said.get("count", ""))
+    is_there = count.isdecimal() and (count == "0" or (said.get("webenv") and said.get("querykey")))
+    if problem or not is_there:
+        raise RefusedError(
+            f"expected NCBI to search for {term}, got {one_line(str(problem or said))[:100]}. "
+            "Correct the search, or run again later"
+        )
+    total = int(count)
     found: list[SeriesFound] = []
     for start in range(0, total, PAGE):
         if on_progress is not None:
@@ -193,24 +198,37 @@ def _page(client: Client, said: dict[str, Any], start: int, size: int) -> Iterat
         "retstart": str(start),
         "retmax": str(size),
     }
-    result = _ask(client, "esummary", asked).get("result", {})
-    uids = result.get("uids", [])
-    if len(uids) != size:
-        raise RefusedError(f"expected {size} series from the {start + 1}th, got {len(uids)}. Retry")
-    for uid in uids:
-        one = result.get(uid, {})
-        accession = str(one.get("accession", ""))
-        if not ACCESSION.fullmatch(accession):
-            raise RefusedError(f"expected the accession of a series, got {accession!r} for {uid}")
+    result = _of(_ask(client, "esummary", asked), "result")
+    uids = result.get("uids")
+    n_found = len(uids) if isinstance(uids, list) else 0
+    if not isinstance(uids, list) or n_found != size:
+        raise RefusedError(
+            f"expected series {start + 1} to {start + size} of what was found, got {n_found} of "
+            "them. Run again later"
+        )
+    for uid in map(str, uids):
+        one = _of(result, uid)
+        accession, n_samples = str(one.get("accession", "")), str(one.get("n_samples") or 0)
+        if not ACCESSION.fullmatch(accession) or not n_samples.isdecimal():
+            raise RefusedError(
+                f"expected a series and how many samples it has, got {accession!r} and "
+                f"{n_samples[:20]!r} for {one_line(uid)[:20]}. Run again later"
+            )
         platforms = [f"GPL{number}" for number in str(one.get("gpl", "")).split(";") if number]
         yield SeriesFound(
             accession,
-            int(one.get("n_samples") or 0),
+            int(n_samples),
             one_line(str(one.get("taxon") or "")),
             ",".join(platforms),
             one_line(str(one.get("pdat") or "")).replace("/", "-"),
             one_line(str(one.get("title") or "")),
         )
+
+
+def _of(content: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return an object of an answer; empty where it is none."""
+    found = content.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _ask(client: Client, verb: str, asked: dict[str, str]) -> dict[str, Any]:
@@ -219,7 +237,15 @@ def _ask(client: Client, verb: str, asked: dict[str, str]) -> dict[str, Any]:
     for name, variable in (("api_key", API_KEY), ("email", EMAIL)):
         if value := os.environ.get(variable):
             form[name] = value
-    text = client.text(f"{client.options.address('eutils')}/{verb}.fcgi", form=form)
+    try:
+        text = client.text(f"{client.options.address('eutils')}/{verb}.fcgi", form=form)
+    except StatusError as error:
+        if error.status != 400 or "api_key" not in form:
+            raise
+        raise RefusedError(
+            f"expected {verb} to take the key of {API_KEY}, got status 400. Correct or unset it"
+        ) from error
+    text = text.replace(form.get("api_key", "\0"), "...")  # some answers repeat it
     try:
         found = json.loads(text)
     except ValueError as error:
@@ -228,4 +254,8 @@ def _ask(client: Client, verb: str, asked: dict[str, str]) -> dict[str, Any]:
         ) from error
     if not isinstance(found, dict):
         raise RefusedError(f"expected an object of {verb}, got {text[:60]!r}. Run again later")
+    if said := found.get("error"):
+        raise RefusedError(
+            f"expected an answer of {verb}, got {one_line(str(said))[:100]!r}. Run again later"
+        )
     return found

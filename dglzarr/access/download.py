@@ -144,11 +144,13 @@ class Download:
     def _check_range(self, response: requests.Response, have: int) -> None:
         """Refuse a part of another file than the one that is on its way."""
         found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        told, said = self._told, response.headers
+        known = (("ETag", told.etag), ("Last-Modified", told.modified))
         is_same = (
             found is not None
             and int(found[1]) == have
-            and self._told.size in (None, int(found[2]))
-            and response.headers.get("ETag", self._told.etag) == self._told.etag
+            and told.size in (None, int(found[2]))
+            and all(not as_was or said.get(name, as_was) == as_was for name, as_was in known)
         )
         if not is_same:
             self._discard()

@@ -7,9 +7,10 @@ the release of the genome in the name of a table of counts changes.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import parse_qs, urljoin, urlsplit
+from urllib.parse import parse_qs, unquote, urljoin, urlsplit
 
 from dglzarr.access.fetch import entry_of
 from dglzarr.access.http import AbsentError, RefusedError
@@ -127,7 +128,7 @@ def _listed(fetcher: Fetcher, accession: str) -> dict[str, str]:
             f"expected a public series, got none: it is private, withdrawn or never was. Look at "
             f"{about}, and remove it"
         ) from error
-    names = [link for link in listed if wanted.fullmatch(link)]
+    names = _files(listed, wanted)
     if not names:
         raise AbsentError(
             f"expected a series matrix in {folder}, got none among {len(listed)} links: it may be "
@@ -224,8 +225,10 @@ def _files(listed: Sequence[str], pattern: re.Pattern[str]) -> dict[str, str]:
     """Return links to files whose name is as it should be, by name."""
     found = {}
     for link in listed:
-        parts = urlsplit(link)
-        name = (parse_qs(parts.query).get("file") or [parts.path.rpartition("/")[2]])[0]
-        if pattern.fullmatch(name):
-            found[name] = link
+        with suppress(ValueError):  # of what is no address
+            parts = urlsplit(link)
+            last = unquote(parts.path).rpartition("/")[2]
+            name = (parse_qs(parts.query).get("file") or [last])[0]
+            if pattern.fullmatch(name):
+                found[name] = link
     return found

@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 import threading
 import time
+import zlib
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from importlib.metadata import version
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 import requests
 import tenacity
@@ -45,6 +46,14 @@ class RefusedError(Exception):
     """What was asked for cannot be had; the message says why and what to do."""
 
 
+class StatusError(RefusedError):
+    """A server answers by a status that no other try changes."""
+
+    def __init__(self, reason: str, status: int) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
 class AbsentError(RefusedError):
     """There is no such thing at the address, or not for everyone."""
 
@@ -59,6 +68,27 @@ class AgainError(Exception):
         """The host, where it could not be reached at all."""
 
 
+def split_address(address: str) -> SplitResult:
+    """Return the parts of an address.
+
+    Raises
+    ------
+    RefusedError
+        When it is none; it is not repeated, for what is in it is not known.
+    """
+    try:
+        parts = urlsplit(address)
+        is_whole = bool(parts.hostname) and parts.port != 0 and not re.search(r"\s", address)
+    except ValueError:
+        is_whole = False
+    if not is_whole:
+        raise RefusedError(
+            "expected an address such as https://example.org/file.gz, got one without a host, with "
+            "a blank, or that is none. Correct it"
+        )
+    return parts
+
+
 def check_address(address: str) -> str:
     """Return an address that may be asked: https, http of this machine alone, no credentials.
 
@@ -67,7 +97,7 @@ def check_address(address: str) -> str:
     RefusedError
         Otherwise; what looks like a credential is not repeated.
     """
-    parts = urlsplit(address)
+    parts = split_address(address)
     is_local = parts.hostname in _LOCAL
     if parts.scheme != "https" and not (parts.scheme == "http" and is_local):
         raise RefusedError(f"expected an https address, got {shown_address(address)!r}. Correct it")
@@ -121,6 +151,13 @@ class Limiter:
         """Let nobody ask a host for so long, which wants that; or any host."""
         with self._lock:
             self._paused[host] = max(self._paused.get(host, 0.0), time.monotonic() + seconds)
+
+
+class _Session(requests.Session):
+    """Looks at no redirect, which `Client` checks and follows itself."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        del resp
 
 
 class Client:
@@ -198,7 +235,7 @@ class Client:
         self._limiter.wait(host, self._stopped)
         self.check_stopped()
         timeout = (min(_CONNECT_SECONDS, self.options.time_out), self.options.time_out)
-        with _told(host, self.options.time_out):
+        with _told(address, self.options.time_out):
             response = self._session().request(
                 "GET" if form is None else "POST",
                 address,
@@ -233,7 +270,7 @@ class Client:
                             f"{shown_address(address)}. Correct the address"
                         )
                 check_length(response, len(found))
-                return found.decode("utf-8", errors="replace")
+                return _unpacked(response, bytes(found)).decode("utf-8", errors="replace")
 
         return self.patiently(read)
 
@@ -305,8 +342,15 @@ class Client:
             raise AbsentError(f"expected a file at {address}, got none (status {status})")
         if status in (401, 403):
             raise AbsentError(f"expected a public file at {address}, got status {status}")
+        if status == 407:
+            raise RefusedError(
+                f"expected an answer of {urlsplit(address).netloc}{_through(response.url)}, got "
+                "status 407: it wants a user and a password. Set these in the environment"
+            )
         if status not in (200, 206, 416):
-            raise RefusedError(f"expected a file at {address}, got status {status}. Correct it")
+            raise StatusError(
+                f"expected a file at {address}, got status {status}. Correct it", status
+            )
 
     def led_to(self, first: str, address: str, location: str) -> str:
         """Return where a server sends or links to, where that is allowed.
@@ -316,8 +360,14 @@ class Client:
         RefusedError
             When it is another host than the first one and those that are known.
         """
-        to = urljoin(address, location)
-        host = urlsplit(to).hostname or ""
+        try:
+            to = urljoin(address, location)
+            host = urlsplit(to).hostname or ""
+        except ValueError as error:
+            raise RefusedError(
+                f"expected {urlsplit(first).hostname} to send to an address, got none. Try again "
+                "later, or download it and name the file"
+            ) from error
         known = (urlsplit(first).hostname or "", *HOSTS, *self.options.hosts)
         is_lowered = urlsplit(first).scheme == "https" and urlsplit(to).scheme != "https"
         if is_lowered or not any(fnmatch(host, pattern) for pattern in known):
@@ -330,7 +380,7 @@ class Client:
     def _session(self) -> requests.Session:
         """Return this thread's session."""
         if not hasattr(self._threads, "session"):
-            session = requests.Session()
+            session = _Session()
             session.auth = lambda request: request  # else what ~/.netrc has is sent
             session.headers.update(
                 {"User-Agent": f"dglzarr/{version('dglzarr')}", "Accept-Encoding": "identity"}
@@ -354,7 +404,7 @@ def pieces(
     """
     kept = bytearray()
     try:
-        with _told(urlsplit(response.url).netloc, time_out):
+        with _told(response.url, time_out):
             for piece in _steady(response, time_out):
                 kept += piece
                 check_stopped()
@@ -397,9 +447,28 @@ def check_length(response: requests.Response, n_bytes: int) -> None:
         raise AgainError(f"expected {said} bytes, got {n_bytes} from {host}")
 
 
+def _unpacked(response: requests.Response, body: bytes) -> bytes:
+    """Return a page, unpacked where a server packs it although nobody asked for that."""
+    if response.headers.get("Content-Encoding", "") not in ("gzip", "x-gzip"):
+        return body
+    try:
+        return zlib.decompressobj(31).decompress(body, MOST_TEXT_NBYTES)
+    except zlib.error as error:
+        host = urlsplit(response.url).netloc
+        raise AgainError(f"expected a page of {host}, got damaged gzip") from error
+
+
+def _through(address: str) -> str:
+    """Return which proxy is asked for an address, in words, without its password; "" for none."""
+    proxies = requests.utils.get_environ_proxies(address)
+    proxy = requests.utils.select_proxy(address, proxies)
+    return f" through the proxy {proxy.rpartition('@')[2]} of the environment" if proxy else ""
+
+
 @contextmanager
-def _told(host: str, time_out: float) -> Iterator[None]:
+def _told(address: str, time_out: float) -> Iterator[None]:
     """Turn what goes wrong on the way into `AgainError`, or `RefusedError` where it is for good."""
+    host = urlsplit(address).netloc
     try:
         yield
     except requests.exceptions.SSLError as error:
@@ -410,7 +479,13 @@ def _told(host: str, time_out: float) -> Iterator[None]:
     except requests.exceptions.Timeout as error:
         raise AgainError(f"expected an answer of {host}, got none in {time_out:g} s") from error
     except (requests.exceptions.ConnectionError, requests.exceptions.ProxyError) as error:
-        raise AgainError(f"expected an answer of {host}, got {_cause(error)}", host=host) from error
+        told = f"expected an answer of {host}{_through(address)}, got {_cause(error)}"
+        raise AgainError(told, host=host) from error
+    except ValueError as error:  # what cannot be asked, or an answer that is none
+        raise RefusedError(
+            f"expected an answer of {host}{_through(address)}, got {_cause(error)}. Correct the "
+            "address or the proxy, or download it and name the file"
+        ) from error
     except (requests.exceptions.RequestException, HTTPError, TimeoutError) as error:
         raise AgainError(f"expected a whole file of {host}, got {_cause(error)}") from error
 
@@ -418,8 +493,9 @@ def _told(host: str, time_out: float) -> Iterator[None]:
 def _cause(error: BaseException) -> str:
     """Return what lies behind an error of the network, in a few words."""
     text = str(error.args[0] if error.args else error)
-    found = re.findall(r"\[Errno -?\d+\] ([\w ]+)|(\w[\w ]*): '", text)
-    named = next((one or other for one, other in reversed(found) if one or other), "")
+    found = re.findall(r"\[Errno -?\d+\] ([\w ]+)|(\w[\w ]*): '|(Tunnel [\w ]+: \d+)", text)
+    named = next((word for words in reversed(found) for word in words if word), "")
+    named = named or (m[0] if (m := re.match(r"[A-Z]\w+( \w+)+", text)) else "")
     return named.lower() or type(error).__name__
 
 
@@ -430,5 +506,5 @@ def _retry_after(response: requests.Response) -> float | None:
         return None
     try:
         return float(Retry().parse_retry_after(asked))
-    except HTTPError:
+    except (HTTPError, ValueError, OverflowError):
         return None

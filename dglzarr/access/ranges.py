@@ -146,6 +146,7 @@ class Ranged(io.RawIOBase):
             and int(bounds[1]) == start
             and int(bounds[3]) == self.size
             and (not self.etag or etag == self.etag)
+            and said.get("Last-Modified", self.modified) == self.modified
         )
         if not is_same:
             raise RefusedError(

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dglzarr.access.address import fetch_address, public_address
+from dglzarr.access.address import address_name, fetch_address, public_address
 from dglzarr.access.fetch import ChangedUpstreamError, Fetcher
 from dglzarr.access.geo import ACCESSION, fetch_series
 from dglzarr.access.gtex import fetch_gtex, gtex_source, unit_of
@@ -24,16 +23,17 @@ from dglzarr.access.http import AgainError, RefusedError
 from dglzarr.access.lock import Entry, read_lock, record
 from dglzarr.errors import ConfigError, DglzarrError, SourceError
 from dglzarr.settings import build_settings
-from dglzarr.sources.geo import read_series_labels
-from dglzarr.sources.text import TextStream
 from dglzarr.storage.files import file_sha256, tag, told, whole
 from dglzarr.studies.part import fetch_part
+from dglzarr.studies.sheet import compare_counts, series_sheet
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from dglzarr.settings import Settings, SourceSettings
     from dglzarr.storage.options import Progress
+
+logger = logging.getLogger(__name__)
 
 State = Literal["fetched", "kept", "changed", "refused"]
 
@@ -128,7 +128,7 @@ def _wanted_of(place: str, source: SourceSettings) -> Iterator[Wanted]:
         yield Wanted(f"{place}.gtex", key, key.replace("gtex:", "GTEx "), source)
     if source.uri is not None and is_remote(source):
         try:
-            public_address(source.uri)
+            address_name(public_address(source.uri))
         except RefusedError as error:
             raise ConfigError(f"{place}.uri: {error}.") from error
         key = f"uri:{source.uri}"
@@ -485,8 +485,9 @@ class _Work:
         asked = one.settings
         if one.source.startswith("geo:"):
             entries = fetch_series(self.fetcher, one.name, platforms=asked.platforms)
-            if any(entry.kind == "counts" for entry in entries):
+            if counts := [entry for entry in entries if entry.kind == "counts"]:
                 entries.append(self._make_sheet(one.name, entries))
+                self._compare(one, *self.paths([*counts, entries[-1]]).values())
         elif asked.gtex is not None:
             entries = fetch_gtex(self.fetcher, asked.gtex, asked.gtex_values, asked.tissue)
         elif asked.by_ranges:
@@ -494,6 +495,12 @@ class _Work:
         else:
             entries = fetch_address(self.fetcher, str(asked.uri))
         return [replace(entry, source=one.source) for entry in entries]
+
+    def _compare(self, one: Wanted, counts: str, sheet: str) -> None:
+        """Note samples without counts; refuse counts of other samples."""
+        self.notes[one.source] = compare_counts(Path(counts), Path(sheet).read_bytes())
+        if self.notes[one.source]:
+            logger.info("%s: %s", one.name, self.notes[one.source])
 
     def _part(self, one: Wanted) -> Entry:
         """Return some samples of a remote file, as a file in the cache; note what it took."""
@@ -568,30 +575,12 @@ class _Work:
         is_told = any(e.kind == "labels" for e in entries)
         kind = "labels" if is_told else "matrix"  # as older locks call them
         matrices = [cache.place(e.sha256, e.name) for e in entries if e.kind == kind]
-        content = _sheet(matrices)
+        content = series_sheet(matrices)
         name, sha256 = f"{accession}_samples.tsv", tag(content)
         with whole(cache.place(sha256, name)) as partial:
             partial.write_bytes(content)
         source = entries[0].source
         return Entry(source, "samples", f"{_MADE}{accession}", name, len(content), sha256)
-
-
-def _sheet(matrices: Sequence[Path]) -> bytes:
-    """Return a table of samples, a row each, with platforms and labels."""
-    rows: list[dict[str, str]] = []
-    for path in matrices:
-        with TextStream(path) as stream:
-            samples, platforms, labels = read_series_labels(stream)
-        for place, sample in enumerate(samples):
-            own = {f"{name}": values[place] for name, values in labels.items()}
-            own = {name: value for name, value in own.items() if name not in ("Sample", "platform")}
-            rows.append({"Sample": sample, "platform": platforms[place], **own})
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    table = csv.DictWriter(text, columns, delimiter="\t", restval="", lineterminator="\n")
-    table.writeheader()
-    table.writerows({k: " ".join(v.split()) for k, v in row.items()} for row in rows)
-    return text.getvalue().encode()
 
 
 def _outcome(one: Wanted, state: State, entries: Sequence[Entry]) -> Outcome:
@@ -601,25 +590,39 @@ def _outcome(one: Wanted, state: State, entries: Sequence[Entry]) -> Outcome:
 def _one_species(
     outcomes: Sequence[tuple[Wanted, Outcome]], lock: dict[str, list[Entry]]
 ) -> list[Outcome]:
-    """Return the outcomes; a series of another species than most is refused."""
-    of = {
-        one.source: {entry.organism for entry in lock.get(one.source, []) if entry.organism}
-        for one, _ in outcomes
-    }
+    """Return the outcomes; a series of another species than most, or of several, is refused."""
+    of = {one.source: _species(one, lock.get(one.source, [])) for one, _ in outcomes}
     counted = Counter(name for names in of.values() for name in names)
-    if len(counted) < 2:
-        return [outcome for _, outcome in outcomes]
-    common = counted.most_common(1)[0][0]
+    common = counted.most_common(1)[0][0] if counted else ""
     found = []
     for one, outcome in outcomes:
-        others = of[one.source] - {common}
-        if others and not outcome.is_wrong:
-            got = " and ".join(sorted(others))
-            text = (
-                f"{one.name}: expected {common} as of the other series, got {got}. Remove it, or "
-                "make it a study of its own."
-            )
-            found.append(Outcome(one.name, "refused", told=text))
-        else:
-            found.append(outcome)
+        text = "" if outcome.is_wrong else _other_species(of[one.source], common)
+        refused = Outcome(one.name, "refused", told=f"{one.name}: {text}")
+        found.append(refused if text else outcome)
     return found
+
+
+def _species(one: Wanted, entries: Sequence[Entry]) -> set[str]:
+    """Return the species of a source, several of one file as one; none where samples are chosen."""
+    found = {entry.organism for entry in entries if entry.organism}
+    if one.settings.only_matching or one.settings.only_samples:
+        return {name for name in found if "," not in name}
+    return found
+
+
+def _other_species(of: Collection[str], common: str) -> str:
+    """Return why a source of some species is refused; "" where it is not."""
+    mixed = sorted(name for name in of if "," in name)
+    if mixed:
+        got = mixed[0].replace(",", " and ")
+        return (
+            f"expected samples of one species, got {got}. Choose by only_matching or only_samples "
+            "at its source, or remove it."
+        )
+    others = " and ".join(sorted(set(of) - {common}))
+    if not others:
+        return ""
+    return (
+        f"expected {common} as of the other series, got {others}. Remove it, or make it a study of "
+        "its own."
+    )

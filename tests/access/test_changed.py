@@ -63,7 +63,8 @@ def test_fetch__a_sheet_that_is_made_otherwise_now_is_told_and_updated(place, as
     asked("GSE60")
     (sheet,) = (place / "cache").rglob("GSE60_samples.tsv")
     sheet.unlink()
-    monkeypatch.setattr("dglzarr.studies.fetch._sheet", lambda _: b"Sample\tnew\nGSM1\t1\n")
+    new = b"Sample\tnew\nGSM1\t1\nGSM2\t2\n"
+    monkeypatch.setattr("dglzarr.studies.fetch.series_sheet", lambda _: new)
     port = address_of(place)
     for _ in range(2):
         done = at(place, port, fetch)

@@ -150,6 +150,33 @@ def test_fetch__rna_seq_without_counts_is_refused(place, asked):
     assert read_lock(place / "sources.lock") == []
 
 
+def test_fetch__rna_seq_without_counts_of_some_samples_or_of_others(place, asked):
+    empty_matrix(place / "served", "GSE1", ["GSM1", "GSM2", "GSM3"])
+    ncbi_counts(place / "served", "GSE1", ["GSM3", "GSM1"])
+    empty_matrix(place / "served", "GSE2", ["GSM4"])
+    ncbi_counts(place / "served", "GSE2", ["GSM4", "GSM5"])
+    done = asked(["GSE1", "GSE2"])
+    assert done["GSE1"].told == "2 of 3 samples: NCBI has no counts of GSM2"
+    assert done["GSE1"].state == "fetched"
+    assert re.match(
+        r"GSE2: .*samples that its series matrix describes, got GSM5\.", done["GSE2"].told
+    )
+    assert {entry.source for entry in read_lock(place / "sources.lock")} == {"geo:GSE1"}
+
+
+def test_fetch__one_series_of_two_species(place, asked):
+    path = matrix(place / "served", "GSE1")
+    lines = gzip.decompress(path.read_bytes()).decode().splitlines(keepends=True)
+    text = "".join(
+        line.replace("Homo sapiens", "Mus musculus", 3) if "organism" in line else line
+        for line in lines
+    )
+    path.write_bytes(gzip.compress(text.encode()))
+    told = asked("GSE1")["GSE1"].told
+    assert re.match(r"GSE1: expected samples of one species, got Mus musculus and Homo sap", told)
+    assert asked("GSE1", extra='only_matching = "lung"')["GSE1"].state == "kept"
+
+
 def test_fetch__a_page_that_links_to_an_unknown_host_is_not_followed(place, asked, monkeypatch):
     empty_matrix(place / "served", "GSE60", ["GSM1"])
     listed = Fetcher.text
@@ -214,7 +241,7 @@ def test_fetch__what_passes_is_overcome(place, asked, faults):
     [
         ("cut", r"expected whole gzip, got one that is cut off"),
         ("long", None),  # nobody reads on behind what was said: the file is whole
-        ("html", r"expected data, got a web page\. Look at the address"),
+        ("html", r"expected data, got a web page or a message\. Look at the address"),
         ("broken", r"got status 500 from 127.*3 times in a row\. Run again later"),
         ("busy", r"got status 429 from 127.*3 times in a row"),
         ("gone", r"expected a file at http.*, got none \(status 404\)"),

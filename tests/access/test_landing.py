@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -95,18 +96,25 @@ def test_mine__reads_what_has_come_while_the_rest_is_fetched(place, mirror, monk
     check_as_read_later(place)
 
 
-def test_mine__killed_while_it_fetches_and_reads(place, mirror):
-    mirror.rate = 2000.0  # bytes a second
+def test_mine__killed_while_it_fetches_and_reads(place, mirror, monkeypatch):
+    killed, answer = threading.Event(), mirror.fault
+
+    def fault(path, asked_range):
+        if NAMES[-1] in path:
+            killed.wait()
+        return answer(path, asked_range)
+
+    monkeypatch.setattr(mirror, "fault", fault)
     write(place)
     command = [PROGRAM, "ingest", "study.toml"]
     run = subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_for(lambda: any((place / "study" / "raw").glob("*.zarr")))
     run.send_signal(signal.SIGKILL)
     run.communicate(timeout=60)
+    killed.set()
     assert run.returncode == -signal.SIGKILL
     n_recorded = len(read_lock(place / "sources.lock"))
     assert 0 < n_recorded < len(NAMES)
-    mirror.rate = None
     mine(write(place), only=("ingest",))
     check_as_read_later(place)
 
