@@ -5,12 +5,12 @@ import re
 
 import pytest
 
+from benchmarks.mirror import series_folder
 from dglzarr.access.discover import Search, discover
 from dglzarr.access.http import Client, RefusedError
 from dglzarr.access.options import FetchOptions
 from dglzarr.settings import load_settings
 from dglzarr.studies.fetch import fetch
-from dglzarr.testing.mirror import series_folder
 from tests.access.scripted import scripted
 from tests.access.series import matrix
 from tests.access.served import in_cache
