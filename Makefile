@@ -23,7 +23,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo explore parts test check lint measure mutants kills chaos week damage fuzz owners release-check real grow fetch-demo compare leaderboard docs docs-site pictures bench bench-full
+.PHONY: help demo explore parts test check lint measure mutants kills chaos week everywhere damage fuzz owners release-check real grow fetch-demo compare leaderboard docs docs-site pictures bench bench-full
 
 help:  ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -66,6 +66,9 @@ chaos: $(READY)  ## 300 kills and other faults in every stage, on disk, cluster 
 
 week: $(READY)  ## a week of the nightly job in fast motion: files, faults, an upgrade
 	$(RUN) tests/week.py
+
+everywhere: $(READY)  ## the demo on SLURM, TLS workers, an S3 server, by the wheel, from a clone: same bytes
+	$(RUN) tests/everywhere.py
 
 damage: $(READY)  ## damage every object of a small study in five ways; verify must find all
 	$(RUN) tests/damage.py

@@ -1,0 +1,85 @@
+"""What docs/operate.md tells an operator to type on a study works as it stands.
+
+Its blocks for Prefect are typed in tests/flows, with a server and a worker; those that install, and
+PostgreSQL's, by hand (docs/reproduce.md).
+"""
+
+import fcntl
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dglzarr.testing import write_study
+
+REPO = Path(__file__).resolve().parents[1]
+PAGE = (REPO / "docs" / "operate.md").read_text(encoding="utf-8")
+SMALL = """
+[train]
+epochs = 1
+n_latent = 3
+[select]
+n_landmarks = 5
+n_random = 2
+[cluster]
+kind = "none"
+"""
+
+
+def commands(heading):
+    """The dglzarr commands, and those of Unix, of the blocks of a section, in order."""
+    section = re.search(rf"^## {heading}\n(.*?)^## ", PAGE, re.DOTALL | re.MULTILINE)[1]
+    blocks = re.findall(r"^```sh\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    lines = [line.replace("$(date +%F)", "DATE") for b in blocks for line in b.splitlines()]
+    assert lines, heading
+    return [line for line in lines if not re.match(r"\S*(pip|prefect|su)\b", line)]
+
+
+class Operator:
+    """A folder as the page has it, with the files of a study, and a shell."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        write_study(folder / "demo", n_samples=120, n_genes=60)
+        (folder / "demo" / "data").rename(folder / "all")
+        (folder / "geo").mkdir()
+        for file in (folder / "all").glob("*_series_matrix.txt.gz"):
+            file.rename(folder / "geo" / file.name)
+
+    def types(self, line):
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        done = subprocess.run(
+            ["/bin/bash", "-c", line], cwd=self.folder, env={**os.environ, "PATH": path},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_operate__a_study_from_its_draft_to_an_upgrade(tmp_path):
+    operator = Operator(tmp_path)
+    draft, *first = commands("The first study, by hand")
+    assert operator.types(draft)[0] == 0
+    settings = tmp_path / "study.toml"
+    text = settings.read_text("utf-8").partition("\n[ingest]")[0]
+    settings.write_text(text + SMALL, encoding="utf-8")
+    said = {line: operator.types(line) for line in first}
+
+    backup = commands("Backup and restore")
+    copied = next(line for line in backup if line.startswith("flock"))
+    with (tmp_path / "study" / "study.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert operator.types(copied)[0] == 1  # while a run changes the study
+    later = [*commands("Disk"), *backup, *commands("Upgrades")]
+    said |= {line: operator.types(line) for line in later}
+    assert {line: told for line, (status, told) in said.items() if status} == {}
+    assert "Nothing to merge" in said["dglzarr compact study"][1]
+    assert " to do " not in said["dglzarr mine study.toml --dry-run"][1]  # after all that
+    table = said["dglzarr mine study.toml"][1]
+    states = re.findall(r"^\w+ +(\w+) +[\d.]+ .*\.zarr$", table, re.MULTILINE)
+    assert len(states) > 8
+    assert set(states) == {"unchanged"}  # of the study that was restored
