@@ -85,7 +85,7 @@ def test_a_machine_that_slept_writes_nothing(root, monkeypatch):
     with locked(root):
         put(f"{root}/x", b"before")
         asleep = 3600.0
-        with pytest.raises(StoreError, match="not renewed for 3600 s"):
+        with pytest.raises(StoreError, match=r"not renewed for 36\d\d s"):
             put(f"{root}/x", b"after")
 
 
@@ -112,7 +112,7 @@ HOLDER = """
 import sys, time
 from datetime import UTC, datetime
 from dglzarr.storage import lease
-lease.SECONDS = 6.0
+lease.SECONDS = 20.0
 lease._process = lambda _: ""
 with lease.held(sys.argv[1]):
     print(time.time(), datetime.now(UTC).isoformat(), flush=True)
@@ -141,10 +141,10 @@ def test_a_holder_whose_clock_is_an_hour_off(root, shift):
         clock = float(holder.stdout.readline().split()[0])
         assert abs(clock - time.time() - float(shift)) < 600
         tags, deadline = set(), time.monotonic() + 120
-        while len(tags) < 4:  # each renewal is another object
+        while len(tags) < 3:  # each renewal is another object
             assert time.monotonic() < deadline
             tags.add(place.bucket.info(place.key)["e_tag"])
-            with pytest.raises(StoreError, match=r"heard of \d s ago"), locked(root):
+            with pytest.raises(StoreError, match=r"heard of \d+ s ago"), locked(root):
                 pass
         holder.kill()
     began = time.monotonic()
