@@ -124,7 +124,7 @@ class Chart {
       y: { grid: true, label: this.told.ylabel, labelArrow: "none", ...drawn.y },
       marks: [...drawn.marks, ...this.pointed(drawn)].filter(Boolean),
     });
-    this.plot.setAttribute("role", "img");
+    this.plot.setAttribute("aria-hidden", "true"); // keys and .said tell what is in it
     this.live.replaceChildren(this.plot);
     this.live.dataset.n = this.points.length;
     if (!this.domain) this.live.dataset.all = (this.told.kind === "histogram" ? this.rows : this.points).length.toLocaleString("en");
@@ -454,6 +454,8 @@ class Chart {
   // the SVG with the colours of the page written into it
   svg() {
     const copy = this.plot.cloneNode(true), from = [this.plot, ...this.plot.querySelectorAll("*")], to = [copy, ...copy.querySelectorAll("*")];
+    copy.removeAttribute("aria-hidden");
+    copy.setAttribute("role", "img");
     from.forEach((node, i) => {
       const style = getComputedStyle(node);
       for (const name of ["fill", "stroke"]) if (node.getAttribute(name) || node === this.plot) to[i].setAttribute(name, style[name]);

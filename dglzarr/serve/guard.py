@@ -91,6 +91,11 @@ class Guard:
         """Return the answer to who may not ask, None to who may."""
         if request.method not in ("GET", "HEAD"):
             return PlainTextResponse("Only GET and HEAD: nothing can be changed here.\n", 405)
+        has_body = request.headers.get("content-length", "0") != "0"
+        if has_body or "transfer-encoding" in request.headers:
+            answer = _told(request, 413, "A question has no body.")
+            answer.headers["connection"] = "close"  # nothing in it is taken for another question
+            return answer
         if len(request.scope["query_string"]) > LONGEST_QUERY:
             return _told(request, 414, f"The question is longer than {LONGEST_QUERY} bytes.")
         host = request.headers.get("host", "")

@@ -44,6 +44,8 @@ of("img", image => image.alt.length > 20);
 of(".live", chart => chart.getAttribute("aria-label"));
 of("input, select", input => input.labels.length || input.getAttribute("aria-label"));
 of("button", button => button.textContent.trim() || button.getAttribute("aria-label"));
+of("dl > *, dl > div > *", node => node.matches("div, dt, dd"));
+of("g[aria-label]", node => node.closest("[aria-hidden=true]"));
 of("main > section", one => document.getElementById(one.getAttribute("aria-labelledby")));
 const ids = [...document.querySelectorAll("main [id], .side [id]")].map(node => node.id);
 bad.push(...ids.filter((id, i) => ids.indexOf(id) !== i));

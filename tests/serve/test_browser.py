@@ -45,6 +45,12 @@ of("input:not([type=hidden]), select, textarea", node => node.labels.length);
 of("button, a", node => node.textContent.trim());
 of("table", node => node.caption && node.caption.textContent.trim());
 of("svg", node => node.getAttribute("aria-label") || node.getAttribute("aria-hidden"));
+of("dl > *, dl > div > *", node => node.matches("div, dt, dd"));
+of("thead th", node => node.textContent.trim());
+const regions = [...document.querySelectorAll("[role=region]")].map(node => node.ariaLabel);
+bad.push(...regions.filter((name, i) => !name || regions.indexOf(name) !== i));
+of("main *", node => node.scrollWidth <= node.clientWidth || node.tabIndex >= 0
+  || !["auto", "scroll"].includes(getComputedStyle(node).overflowX));
 if (document.querySelectorAll("h1").length !== 1) bad.push("h1");
 return bad;
 """
@@ -115,6 +121,33 @@ def test_names__that_hold_code_are_shown(page):
     browser = page("gene?name=003_at&by=tissue")
     heading(browser, EVIL)
     assert 'a "b" <i>c</i>' in texts(browser, "#expression tbody th")
+
+
+STOPS = """
+return [...document.querySelectorAll("a[href], button, input, select, textarea, [tabindex='0']")]
+  .filter(node => node.checkVisibility() && node.tabIndex >= 0 && !node.disabled).length;
+"""
+FOCUSED = """
+const {outlineStyle, outlineWidth} = getComputedStyle(document.activeElement);
+return [document.activeElement.tagName, outlineStyle !== "none" && outlineWidth !== "0px",
+  document.activeElement.textContent.trim()];
+"""
+
+
+@pytest.mark.parametrize("path", ["", "gene?name=TP53", "compare", "order?size=4", "data"])
+def test_keyboard__tab_goes_through_all_of_a_page_and_is_seen(page, path):
+    """From the skip link to the end, nothing left out, no trap, always with an outline."""
+    browser = page(path)
+    n_stops, seen = browser.execute_script(STOPS), []
+    for _ in range(n_stops + 2):
+        browser.switch_to.active_element.send_keys(Keys.TAB)
+        tag, is_seen, text = browser.execute_script(FOCUSED)
+        if tag == "BODY":
+            break
+        seen.append(text)
+        assert is_seen, (tag, text)
+    assert len(seen) == n_stops
+    assert seen[0] == "Skip to content"
 
 
 def test_tables__sorted_by_click_and_by_key(page):

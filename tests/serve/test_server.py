@@ -1,6 +1,7 @@
 """The server as a process of its own: real clients, real signals."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from tests.serve.studies import GENES, free_port, get_json, grow, serving
 
 pytestmark = pytest.mark.slow
 TOO_SHORT = "short"
+WAIT_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
@@ -169,13 +171,30 @@ def test_clients_that_hang_up_and_nonsense(server):
     assert process.poll() is None
 
 
+def test_a_body__is_refused_and_nothing_in_it_is_a_question(server):
+    """What a proxy takes for a body must not be taken for the next question here."""
+    address, _ = server
+    place = ("127.0.0.1", int(address.split(":")[2].strip("/")))
+    hidden = b"GET /api HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for told in (
+        b"Content-Length: 99999999999\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+    ):
+        with socket.create_connection(place, timeout=WAIT_SECONDS) as client:
+            client.sendall(b"GET /api HTTP/1.1\r\nHost: localhost\r\n" + told + hidden)
+            answers = b"".join(iter(lambda: client.recv(4096), b""))
+        assert answers.startswith(b"HTTP/1.1 413 ")
+        assert answers.count(b"HTTP/1.1 ") == 1
+
+
 def test_many_connections__are_answered_or_sent_away(server):
     """More connections than are taken; when they are gone, all is as before."""
     address, process = server
     place = ("127.0.0.1", int(address.split(":")[2].strip("/")))
     opened = []
     try:
-        for _ in range(700):
+        may_open, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for _ in range(min(3000, may_open - 200)):
             client = socket.create_connection(place, timeout=10)
             opened.append(client)
         request = b"GET /api HTTP/1.1\r\nHost: localhost\r\n\r\n"
