@@ -16,6 +16,7 @@ from dglzarr.kernels.metrics import mae_within_series, null_fraction
 from dglzarr.kernels.quantile import apply_quantile
 from dglzarr.stages import evaluate as stage
 from dglzarr.stages.evaluate import EvaluateOptions, evaluate
+from dglzarr.storage import store
 from dglzarr.storage.options import Run
 from dglzarr.storage.rows import read_array
 from dglzarr.storage.schemas import NORMALIZED, RAW
@@ -454,9 +455,9 @@ def test_evaluate__dropped_samples_take_no_part(tmp_path, values):
 def test_evaluate__fails_half_way_and_goes_on(tmp_path, study, monkeypatch):
     whole = study.evaluated_at(tmp_path / "whole")
     whole.evaluate()
-    for name, after in (("_evaluate_panel", 2), ("finish", 0)):
+    for module, name, after in ((stage, "_evaluate_panel", 2), (store, "finish", 0)):
         with monkeypatch.context() as broken:
-            broken.setattr(stage, name, Breaks(getattr(stage, name), after))
+            broken.setattr(module, name, Breaks(getattr(module, name), after))
             with pytest.raises(BrokenError):
                 study.evaluate()
         assert not is_complete(study.target)
