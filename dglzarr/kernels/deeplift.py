@@ -14,7 +14,7 @@ Shrikumar et al. (2017), arXiv 1704.02685: DeepLIFT.
 Chen et al. (2022), doi 10.1038/s41467-022-31384-3: the mean over several references.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -162,7 +162,7 @@ def deeplift_contributions(
     """
     checked, x, references = _check(layers, samples, reference, layer)
     values = forward(checked, x)
-    backs = [_back(checked, values, forward(checked, one)) for one in references]
+    backs = (_back(checked, values, forward(checked, one)) for one in references)
     phi = _explain(checked[0][0], backs, x, references)
     return np.ascontiguousarray(phi.transpose(0, 2, 1))
 
@@ -349,22 +349,26 @@ def _back(
 
 
 def _explain(
-    kernel: Floats, backs: Sequence[Floats], samples: Floats, references: Sequence[Floats]
+    kernel: Floats, backs: Iterable[Floats], samples: Floats, references: Sequence[Floats]
 ) -> Floats:
     """Return contributions (sample, latent, gene), the mean over references.
 
     The small later kernels are in ``backs`` already, scaled by the slopes of each sample; the large
     first kernel (gene, unit) enters one matrix product for all samples of a reference.
     """
-    xp, (n_samples, n_latent, n_units) = _library(kernel), backs[0].shape
+    xp = _library(kernel)
     total: Floats = None
     for back, reference in zip(backs, references, strict=True):
+        n_samples, n_latent, n_units = back.shape
         flat = xp.reshape(back, (n_samples * n_latent, n_units)) @ kernel.T
         phi = xp.reshape(flat, (n_samples, n_latent, kernel.shape[0]))
         phi *= (samples - reference)[:, None, :]
-        total = phi if total is None else total + phi
-    if len(backs) > 1:
-        total /= len(backs)
+        if total is None:
+            total = phi
+        else:
+            total += phi
+    if len(references) > 1:
+        total /= len(references)
     return total
 
 

@@ -35,6 +35,7 @@ SECONDS = 60.0
 
 _RENEWALS = 4  # within that time
 _SECONDS_OF_RESOLUTION = 2.0  # of a server's clock, in whole seconds
+_PROBES = 5  # of that clock, where another run sweeps them
 
 _held: dict[str, Lease] = {}
 
@@ -130,19 +131,23 @@ def _taken(place: BucketPath) -> Lease:
         return lease
     found = place.bucket.get(place.key)
     known = _parsed(found.content)
-    age = _seconds_since(place)
+    age = _seconds_since(place)  # after, so that the tag is no younger: who came since has another
     if not (known.get("is_free") or _has_died(known) or age > float(known["seconds"])):
-        raise _is_held(place, known, age)
+        raise _is_held(place, age)
     try:
         lease.put(if_match=found.e_tag)
     except ChangedError as error:
-        raise _is_held(place, _parsed(place.read_bytes()), 0.0) from error
+        raise _is_held(place, 0.0) from error
     if not known.get("is_free"):
         logger.warning("%s: taken over from %s, which has died", place, known["holder"])
     return lease
 
 
-def _is_held(place: BucketPath, known: dict[str, Any], age: float) -> StoreError:
+def _is_held(place: BucketPath, age: float) -> StoreError:
+    written = b""
+    with suppress(FileNotFoundError):
+        written = place.read_bytes()  # anew: another may have it by now
+    known = _parsed(written)
     rest = max(0.0, float(known["seconds"]) - age) + _SECONDS_OF_RESOLUTION
     return StoreError(
         f"{place.parent}: another run is changing this study: {known['holder']}, since "
@@ -163,19 +168,20 @@ def _parsed(written: bytes) -> dict[str, Any]:
 def _seconds_since(place: BucketPath) -> float:
     """Return how long ago an object was put, at least; by the server's clock."""
     probe = place.with_name(f".clock-{uuid.uuid4().hex}.partial")
+    put = place.modified()
     try:
-        while True:
+        for _ in range(_PROBES):
             probe.bucket.put(probe.key, b"")
             with suppress(FileNotFoundError):  # who takes the lease now sweeps what is partial
-                return probe.modified() - place.modified() - _SECONDS_OF_RESOLUTION
+                return probe.modified() - put - _SECONDS_OF_RESOLUTION
     finally:
         probe.unlink(missing_ok=True)
+    raise BucketError(f"{probe}: was put {_PROBES} times, and is not there. Run again.")
 
 
 def _now() -> float:
     """Return seconds that no one sets, and that a machine that sleeps counts too where it can."""
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if clock is None else time.clock_gettime(clock)
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 # ---------------------------------------------------------------- a process of this machine

@@ -18,7 +18,7 @@ from dglzarr.storage.shards import ABSENT, CRC_NBYTES, Matrix, Shard, damaged, l
 from dglzarr.storage.shards import open_matrix as open_local
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -54,6 +54,17 @@ class BucketMatrix(Matrix):
             except FileNotFoundError as error:
                 raise self._missing(number) from error
         yield Shard(number, path, number, self._known[number])
+
+    def write(
+        self,
+        shard: int,
+        blocks: Iterable[NDArray[Any]],
+        *,
+        before: Callable[[int, int], object] = lambda *_: None,
+    ) -> None:
+        """Write a whole shard, whose chunks may stand elsewhere then."""
+        super().write(shard, blocks, before=before)
+        self._known.pop(shard, None)
 
     def _read(
         self,

@@ -658,6 +658,7 @@ def write_store(
         As `create_store` and `finish` do.
     """
     of = {name: claim.spec[name].written for name in arrays}
+    assert "region" not in of.values(), of
     if claim.state == "new":
         create_store(claim, {n: values for n, values in arrays.items() if of[n] == "create"})
     results = {n: values for n, values in arrays.items() if of[n] == "finish"}

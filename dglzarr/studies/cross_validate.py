@@ -7,6 +7,7 @@ all folds share. ``ROOT/comparison.zarr`` holds what they find together.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -46,10 +47,11 @@ def cross_validate(settings: Settings, *, run: Run = Run()) -> StoreSummary:
         Whatever a stage raises; the next call goes on where this one stopped.
     """
     n_folds, root = settings.compare.n_folds, settings.root
-    study = Plan.of(settings, study=Study(root, FIRST_SEGMENTS))
-    folds = [fold_plan(study, k) for k in range(n_folds)]
-    steps = [step for fold in folds for step in fold_steps(fold)]
-    with locked(root, is_new=True), on_cluster(settings, steps):
+    with locked(root, is_new=True), ExitStack() as stack:
+        study = Plan.of(settings, study=Study(root, FIRST_SEGMENTS))
+        folds = [fold_plan(study, k) for k in range(n_folds)]
+        steps = [step for fold in folds for step in fold_steps(fold)]
+        stack.enter_context(on_cluster(settings, steps))
         create_study(root)
         for k, fold in enumerate(folds):
             create_study(fold.study.root)

@@ -563,13 +563,7 @@ def mine(
     if left_out:
         logger.warning("%s: %d sources stay left out (%s)", settings.root, len(left_out), REFUSED)
     _get_sources(settings, left_out, run, is_read="ingest" in only and not run.overwrite)
-    steps = [step for step in Plan.of(settings) if step.name in only]
-    if not steps:
-        raise ConfigError(f"{only[0]}: expected settings, got none. Add a section [{only[0]}].")
-    if not run.overwrite:
-        check_extras(settings, {step.name: step.writes for step in steps})
-    else:
-        check_extras(settings, {step.name: "" for step in steps})
+    _asked_steps(settings, only, run, planned_study(settings.root))
     with locked(settings.root, is_new=True):
         study = create_study(settings.root)
         if run.overwrite and len(study.segments) > 1:
@@ -578,8 +572,23 @@ def mine(
                 f"{len(study.segments)}: it has grown. Run 'dglzarr refit' instead."
             )
         # anew: another run may have ended since, and the study have grown
-        steps = [step for step in Plan.of(settings, study=study) if step.name in only]
-        return run_steps(settings, steps, run, execute)
+        return run_steps(settings, _asked_steps(settings, only, run, study), run, execute)
+
+
+def _asked_steps(settings: Settings, only: Collection[str], run: Run, study: Study) -> list[Step]:
+    """Return the steps of these names, whose packages are there.
+
+    Raises
+    ------
+    ConfigError
+        When there are none, or what one that is to run needs is not installed.
+    """
+    steps = [step for step in Plan.of(settings, study=study) if step.name in only]
+    if not steps:
+        first = next(iter(only))
+        raise ConfigError(f"{first}: expected settings, got none. Add a section [{first}].")
+    check_extras(settings, {step.name: "" if run.overwrite else step.writes for step in steps})
+    return steps
 
 
 def _get_sources(settings: Settings, left_out: Collection[str], run: Run, *, is_read: bool) -> None:

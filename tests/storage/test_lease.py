@@ -220,9 +220,9 @@ class Runner:
         return self.process.stdout.readline().strip()
 
 
-@pytest.mark.timeout(3600)  # of a busy machine
+@pytest.mark.timeout(1200)  # of a busy machine
 def test_two_runs_at_the_same_moment__exactly_one_writes(endpoint, root, tmp_path):
-    """Twenty times: on a root that is new, and on one whose last run has died."""
+    """Four times, or as the environment says: on a root that is new, and where a run has died."""
     write_files(tmp_path, simulate(16, 12, n_series=1, n_hubs=3, n_duplicates=2))
     settings = tmp_path / "study.toml"
     settings.write_text('root = "study"\n[[sources]]\nuri = "GSE*"\n')
@@ -230,7 +230,7 @@ def test_two_runs_at_the_same_moment__exactly_one_writes(endpoint, root, tmp_pat
         dead = {"holder": "one that died", "process": lease._process(one.pid), "seconds": 60.0}
     with ExitStack() as stack:
         runners = [Runner(stack, endpoint, settings) for _ in range(2)]
-        for number in range(20):
+        for number in range(int(os.environ.get("DGLZARR_RACES", "4"))):
             place = f"{root}-{number}"
             if number % 2:
                 put(f"{place}/{lease.LEASE}", json.dumps(dead).encode())
