@@ -265,10 +265,7 @@ class Client:
                 for piece in pieces(response, self.options.time_out, self.check_stopped):
                     found += piece
                     if len(found) > MOST_TEXT_NBYTES:
-                        raise RefusedError(
-                            f"expected a page, got over {MOST_TEXT_NBYTES >> 20} MiB from "
-                            f"{shown_address(address)}. Correct the address"
-                        )
+                        raise _too_long(address)
                 check_length(response, len(found))
                 return _unpacked(response, bytes(found)).decode("utf-8", errors="replace")
 
@@ -451,11 +448,23 @@ def _unpacked(response: requests.Response, body: bytes) -> bytes:
     """Return a page, unpacked where a server packs it although nobody asked for that."""
     if response.headers.get("Content-Encoding", "") not in ("gzip", "x-gzip"):
         return body
+    packed, host = zlib.decompressobj(31), urlsplit(response.url).netloc
     try:
-        return zlib.decompressobj(31).decompress(body, MOST_TEXT_NBYTES)
+        found = packed.decompress(body, MOST_TEXT_NBYTES + 1)
     except zlib.error as error:
-        host = urlsplit(response.url).netloc
         raise AgainError(f"expected a page of {host}, got damaged gzip") from error
+    if len(found) > MOST_TEXT_NBYTES:
+        raise _too_long(response.url)
+    if not packed.eof:
+        raise AgainError(f"expected a page of {host}, got gzip that ends too soon")
+    return found
+
+
+def _too_long(address: str) -> RefusedError:
+    return RefusedError(
+        f"expected a page, got over {MOST_TEXT_NBYTES >> 20} MiB from {shown_address(address)}. "
+        "Correct the address"
+    )
 
 
 def _through(address: str) -> str:

@@ -139,14 +139,14 @@ class Ranged(io.RawIOBase):
         said, etag = response.headers, response.headers.get("ETag", "")
         if not self.size:
             self._begin(response)
+        modified = said.get("Last-Modified", self.modified)
         bounds = _RANGE.fullmatch(said.get("Content-Range", ""))
         is_same = (
             response.status_code == 206
             and bounds is not None
             and int(bounds[1]) == start
             and int(bounds[3]) == self.size
-            and (not self.etag or etag == self.etag)
-            and said.get("Last-Modified", self.modified) == self.modified
+            and (etag == self.etag if self.etag else modified == self.modified)
         )
         if not is_same:
             raise RefusedError(

@@ -136,7 +136,7 @@ def _series(labels: Mapping[str, list[str]]) -> list[str] | None:
 def _read_file(path: Path, scratch: Path | None, reading: Reading) -> Source:
     """Return a file by the reader that its first bytes ask for."""
     if h5py.is_hdf5(path):
-        return _HDF5[hdf5_format(path)](path, reading)
+        return _HDF5[hdf5_format(path, is_checked=reading.is_bare)](path, reading)
     if (kind := arrow_format(path)) is not None:
         return read_arrow(path, kind, reading)
     refuse_cel(path)

@@ -48,15 +48,23 @@ _VALUES_AT_ONCE = 2**22
 _MOST_LABELS = 200
 
 
-def hdf5_format(path: Path) -> Literal["archs4", "h5ad", "gctx"]:
+def hdf5_format(path: Path, *, is_checked: bool = False) -> Literal["archs4", "h5ad", "gctx"]:
     """Return which format an HDF5 file is of, by its parts: GCTX where it is of no other.
+
+    Parameters
+    ----------
+    path
+        The file.
+    is_checked
+        Whether its heaps were looked at before, as ingest does of what is linked.
 
     Raises
     ------
     SourceError
         If the file is damaged.
     """
-    check_heaps(path)
+    if not is_checked:
+        check_heaps(path)
     with told(path, "a complete HDF5 file"), h5py.File(path) as file:
         return "archs4" if is_archs4(file) else "h5ad" if is_h5ad(file) else "gctx"
 
@@ -368,7 +376,7 @@ def _anndata_values(path: Path, found: h5py.Dataset | h5py.Group, shape: tuple[i
             raise SourceError(
                 f"{path.name}: expected '{found.name}' to be dense, csr or csc, got {kind!r}."
             )
-        for part, kinds in (("indptr", "iu"), ("indices", "iu"), ("data", "fiub")):
+        for part, kinds in (("indptr", "iuf"), ("indices", "iuf"), ("data", "fiub")):
             if found[part].dtype.kind not in kinds:
                 raise ValueError(f"{found.name}/{part} of {found[part].dtype}")
             check_chunk(found[part])
@@ -408,7 +416,7 @@ class Sparse:
         out = np.zeros((max(0, stop - start), self.shape[1]), np.float32)
         with told(self.path, "a readable sparse matrix"), h5py.File(self.path) as file:
             group = file[self.name]
-            pointers = np.asarray(group["indptr"][()], np.int64)
+            pointers = _whole(self.path, group["indptr"], slice(None))
             n_major = self.shape[1] if self.is_by_gene else self.shape[0]
             most = min(group["data"].size, math.prod(self.shape))
             if pointers[0] or (np.diff(pointers) < 0).any() or pointers[-1] > most:
@@ -435,7 +443,7 @@ class Sparse:
         begin, end = int(pointers[major[0]]), int(pointers[major[1]])
         for lo in range(begin, end, _VALUES_AT_ONCE):
             hi = min(lo + _VALUES_AT_ONCE, end)
-            minor = np.asarray(group["indices"][lo:hi], np.int64)
+            minor = _whole(self.path, group["indices"], slice(lo, hi))
             values = np.asarray(group["data"][lo:hi], np.float32)
             if minor.size != hi - lo or values.size != hi - lo:
                 raise ValueError("fewer values than indptr says")
@@ -448,3 +456,16 @@ class Sparse:
                 np.add.at(out, (minor[is_wanted] - start, majors[is_wanted]), values[is_wanted])
             else:
                 np.add.at(out, (majors - start, minor), values)
+
+
+def _whole(path: Path, found: h5py.Dataset, where: slice) -> NDArray[np.int64]:
+    """Return places as integers; R writes them as floats."""
+    values = found[where]
+    with np.errstate(invalid="ignore"):
+        whole = np.asarray(values, np.int64)
+    if (whole != values).any():
+        raise SourceError(
+            f"{path.name}: expected whole numbers in '{found.name}', got fractions. Write it again "
+            "with integers."
+        )
+    return whole

@@ -4,11 +4,11 @@ Knows no format: GCTX, ARCHS4 and h5ad are read by their own modules.
 """
 
 import math
-import mmap
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import h5py
@@ -19,7 +19,11 @@ from dglzarr.sources.text import MAX_EXPANSION, MIN_EXPANDED_NBYTES, decode
 
 _HEAP = b"GCOL\x01\0\0\0"
 _HEAP_NBYTES = 1 << 30
-"""How much of a file is looked through for its heaps: a second's work."""
+"""How much of a file is looked through for its heaps."""
+_PIECE_NBYTES = 1 << 23
+"""How much of it in one go, with as much behind it, where a heap may go on."""
+_LENGTHS = {2: "H", 4: "I", 8: "Q"}
+"""How a length is packed, by the bytes that a file gives it; in a heap 8 are kept for it."""
 _UNPACKED = {
     *(h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32),
 }
@@ -47,29 +51,51 @@ def check_heaps(path: Path) -> None:
     """Refuse a file in which HDF5 would look for a text for ever: its heap holds zeros.
 
     A heap of texts is a run of objects, each told by its length; HDF5 1.14 does not go on behind
-    one of no length. The first GiB of a file is looked at.
+    one of no length. The first GiB of a file is looked at, once as long as it stays the same.
 
     Raises
     ------
     SourceError
         If there is such a heap.
     """
-    with told(path, "a complete HDF5 file"), path.open("rb") as file:
-        size = path.stat().st_size
-        with mmap.mmap(file.fileno(), min(size, _HEAP_NBYTES), access=mmap.ACCESS_READ) as raw:
-            at = raw.find(_HEAP)
+    with told(path, "a complete HDF5 file"):
+        found = path.stat()
+        at = _stuck_heap(path, found.st_size, found.st_mtime_ns)
+    if at is not None:
+        raise SourceError(
+            f"{path.name}: expected a complete HDF5 file, got a damaged one (zeros in the texts at "
+            f"byte {at}). Download it again; one that opens elsewhere can be written anew with "
+            "h5repack."
+        )
+
+
+@lru_cache(maxsize=1024)
+def _stuck_heap(path: Path, _size: int, _mtime_ns: int) -> int | None:
+    """Return where the first heap with an object of no length begins."""
+    with h5py.File(path) as opened:
+        kind = _LENGTHS.get(opened.id.get_create_plist().get_sizes()[1])
+    if kind is None:
+        return None
+    start, raw = 0, b""
+    with path.open("rb") as file:
+        while start < _HEAP_NBYTES and (raw or not start):
+            raw += file.read(2 * _PIECE_NBYTES - len(raw))
+            at = raw.find(_HEAP, 0, _PIECE_NBYTES + len(_HEAP) - 1)
             while at >= 0:
-                if _is_stuck(raw, at):
-                    raise ValueError(f"zeros in the texts at byte {at}")
-                at = raw.find(_HEAP, at + 1)
+                if _is_stuck(raw, at, kind):
+                    return start + at
+                at = raw.find(_HEAP, at + 1, _PIECE_NBYTES + len(_HEAP) - 1)
+            start, raw = start + _PIECE_NBYTES, raw[_PIECE_NBYTES:]
+    return None
 
 
-def _is_stuck(raw: mmap.mmap, at: int) -> bool:
+def _is_stuck(raw: bytes, at: int, kind: str) -> bool:
     """Return whether an object of a heap has no length."""
-    (size,) = struct.unpack_from("<Q", raw, at + 8) if at + 16 <= len(raw) else (0,)
+    (size,) = struct.unpack_from(f"<{kind}", raw, at + 8) if at + 16 <= len(raw) else (0,)
+    read = struct.Struct(f"<H6x{kind}").unpack_from
     place, stop = at + 16, min(at + size, len(raw))
     while place + 16 <= stop:
-        number, length = struct.unpack_from("<H6xQ", raw, place)
+        number, length = read(raw, place)
         step = (16 + (length + 7) // 8 * 8 if number else length) % 2**64
         if not step:
             return True

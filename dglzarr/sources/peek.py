@@ -33,7 +33,8 @@ def open_compendium(path: Path, reading: Reading) -> Source:
     SourceError
         As `read_source` does.
     """
-    read = read_archs4 if hdf5_format(path) == "archs4" else read_h5ad
+    kind = hdf5_format(path, is_checked=reading.is_bare)
+    read = read_archs4 if kind == "archs4" else read_h5ad
     return choose_samples(read(path, reading), reading)
 
 

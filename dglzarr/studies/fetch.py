@@ -39,6 +39,8 @@ State = Literal["fetched", "kept", "changed", "refused"]
 
 _MADE = "made:"
 """Begins the address of a file that was made from fetched ones."""
+_SPECIES = {"_GRCh": "Homo sapiens", "_GRCm": "Mus musculus"}
+"""Whose counts a table of NCBI's holds, by the release of the genome in its name."""
 
 
 @dataclass(frozen=True)
@@ -592,7 +594,7 @@ def _one_species(
 ) -> list[Outcome]:
     """Return the outcomes; a series of another species than most, or of several, is refused."""
     of = {one.source: _species(one, lock.get(one.source, [])) for one, _ in outcomes}
-    counted = Counter(name for names in of.values() for name in names)
+    counted = Counter(name for names in of.values() for name in names if "," not in name)
     common = counted.most_common(1)[0][0] if counted else ""
     found = []
     for one, outcome in outcomes:
@@ -603,8 +605,16 @@ def _one_species(
 
 
 def _species(one: Wanted, entries: Sequence[Entry]) -> set[str]:
-    """Return the species of a source, several of one file as one; none where samples are chosen."""
-    found = {entry.organism for entry in entries if entry.organism}
+    """Return the species of a source's values, several of one file as one, joined by commas.
+
+    Of samples that are chosen of such a file nothing is known. A matrix beside counts describes
+    more samples than have counts, which are of one species.
+    """
+    counts = [entry for entry in entries if entry.kind == "counts"]
+    is_told = any(entry.kind == "labels" for entry in entries)
+    beside = "labels" if is_told else "matrix"  # as older locks call them
+    found = {e.organism for e in entries if e.organism and not (counts and e.kind == beside)}
+    found |= {name for e in counts for key, name in _SPECIES.items() if key in e.name}
     if one.settings.only_matching or one.settings.only_samples:
         return {name for name in found if "," not in name}
     return found
@@ -616,8 +626,8 @@ def _other_species(of: Collection[str], common: str) -> str:
     if mixed:
         got = mixed[0].replace(",", " and ")
         return (
-            f"expected samples of one species, got {got}. Choose by only_matching or only_samples "
-            "at its source, or remove it."
+            f"expected samples of one species, got {got}. Choose at its source by only_samples, "
+            "only_matching (of a title or characteristic) or platform, or remove it."
         )
     others = " and ".join(sorted(set(of) - {common}))
     if not others:

@@ -47,16 +47,17 @@ def compare_counts(counts: Path, sheet: bytes) -> str:
         When there are counts of none, or of samples that the sheet does not have.
     """
     table = csv.DictReader(io.StringIO(sheet.decode()), delimiter="\t", quoting=csv.QUOTE_MINIMAL)
-    described = [row[_SAMPLE] for row in table]
+    described = dict.fromkeys(row[_SAMPLE] for row in table)
     with TextStream(counts) as stream:
         counted = [cell.strip().strip('"') for cell in (stream.readline() or "").split("\t")[1:]]
-    unknown = [sample for sample in counted if sample not in set(described)]
+    unknown = [sample for sample in counted if sample not in described]
     if unknown or not counted:
         raise RefusedError(
             f"expected NCBI's counts of samples that its series matrix describes, got "
             f"{_listed(unknown) or 'none'}. Remove it, or download the counts, and name the file"
         )
-    missing = [sample for sample in described if sample not in set(counted)]
+    has_counts = set(counted)
+    missing = [sample for sample in described if sample not in has_counts]
     if not missing:
         return ""
     return f"{len(counted)} of {len(described)} samples: NCBI has no counts of {_listed(missing)}"

@@ -174,7 +174,29 @@ def test_fetch__one_series_of_two_species(place, asked):
     path.write_bytes(gzip.compress(text.encode()))
     told = asked("GSE1")["GSE1"].told
     assert re.match(r"GSE1: expected samples of one species, got Mus musculus and Homo sap", told)
+    assert "Choose at its source by only_samples, only_matching (of a title" in told
     assert asked("GSE1", extra='only_matching = "lung"')["GSE1"].state == "kept"
+
+
+def test_fetch__series_of_two_species_do_not_say_which_the_others_are(place, asked):
+    for accession in ("GSE1", "GSE2"):
+        matrix(place / "served", accession, organism='Homo sapiens"\t"Mus musculus')
+    matrix(place / "served", "GSE3")
+    done = asked(["GSE1", "GSE2", "GSE3"])
+    assert [one.state for one in done.values()] == ["refused", "refused", "fetched"]
+    assert "GSE2: expected samples of one species" in done["GSE2"].told
+
+
+def test_fetch__counts_of_one_species_of_a_series_of_two(place, asked):
+    path = empty_matrix(place / "served", "GSE1", ["GSM1", "GSM2"])
+    text = gzip.decompress(path.read_bytes()).decode()
+    path.write_bytes(gzip.compress(text.replace("Homo sapiens", "Mus musculus", 1).encode()))
+    ncbi_counts(place / "served", "GSE1", ["GSM2"])
+    matrix(place / "served", "GSE2")
+    matrix(place / "served", "GSE3", organism="Mus musculus")
+    done = asked(["GSE1", "GSE2", "GSE3"])
+    assert done["GSE1"].told == "1 of 2 samples: NCBI has no counts of GSM1"
+    assert [one.state for one in done.values()] == ["fetched", "fetched", "refused"]
 
 
 def test_fetch__a_page_that_links_to_an_unknown_host_is_not_followed(place, asked, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.mirror import series_folder
 from dglzarr.access.discover import Search, discover
-from dglzarr.access.http import Client, RefusedError
+from dglzarr.access.http import MOST_TEXT_NBYTES, Client, RefusedError
 from dglzarr.access.options import FetchOptions
 from dglzarr.settings import load_settings
 from dglzarr.studies.fetch import fetch
@@ -65,6 +65,20 @@ def test_fetch__the_rest_of_another_file_is_never_taken(place, said, rest):
     assert len(asked) >= 2
     (path,) = (place / "cache" / "files").rglob("*.tsv")
     assert path.read_bytes() == NEW
+
+
+def test_fetch__the_rest_comes_from_a_mirror_with_other_times(place):
+    said = {"ETag": '"a"', "Last-Modified": MONDAY}
+
+    def rest(at):
+        bounds = f"bytes {at}-{len(OLD) - 1}/{len(OLD)}"
+        return 206, {**said, "Content-Range": bounds, "Last-Modified": TUESDAY}, OLD[at:]
+
+    with scripted({"/a_expr.tsv": resumed(rest, **said)}) as (server, asked):
+        assert outcome(place, f"{server}/a_expr.tsv").state == "fetched"
+    assert len(asked) == 2
+    (path,) = (place / "cache" / "files").rglob("*.tsv")
+    assert path.read_bytes() == OLD
 
 
 @pytest.mark.parametrize(
@@ -148,6 +162,15 @@ def test_fetch__listings_of_every_shape(place, monkeypatch, page, said, sent):
     assert in_cache(place) == [file.name]
 
 
+@pytest.fixture
+def without_proxies(monkeypatch):
+    """An environment that names no proxy, nor who is asked without one."""
+    for name in ("no_proxy", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.mark.usefixtures("place", "without_proxies")
 @pytest.mark.parametrize(
     ("proxy", "told"),
     [
@@ -159,15 +182,14 @@ def test_fetch__listings_of_every_shape(place, monkeypatch, page, said, sent):
 def test_fetch__a_proxy_of_the_environment_is_named_without_its_password(
     place, monkeypatch, proxy, told
 ):
-    monkeypatch.delenv("no_proxy")
     monkeypatch.setenv("https_proxy", proxy)
     found = outcome(place, "https://example.org/a_expr.tsv")
     assert re.search(told, found.told), found.told
     assert "hunter2" not in found.told
 
 
+@pytest.mark.usefixtures("place", "without_proxies")
 def test_fetch__a_proxy_that_refuses(place, monkeypatch):
-    monkeypatch.delenv("no_proxy")
     refusals = {"example.org:443": (403, {}, b""), "http://127.0.0.1:1/a_expr.tsv": (407, {}, b"")}
     with scripted(refusals) as (server, asked):
         monkeypatch.setenv("https_proxy", server)
@@ -177,6 +199,24 @@ def test_fetch__a_proxy_that_refuses(place, monkeypatch):
         told = outcome(place, "http://127.0.0.1:1/a_expr.tsv").told
         assert re.search(r"through the proxy .*got status 407: it wants a user and a pass", told)
     assert ("CONNECT", "example.org:443") in asked
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "stop", "told"),
+    [
+        (9999, -9, "expected a page of .*, got gzip that ends too soon"),
+        (MOST_TEXT_NBYTES + 1, None, "expected a page, got over 64 MiB from"),
+    ],
+)
+def test_text__a_packed_page_that_is_not_whole(monkeypatch, n_bytes, stop, told):
+    monkeypatch.setenv("no_proxy", "*")
+    body = gzip.compress(bytes(n_bytes))[:stop]
+    client = Client(FetchOptions(requests_per_second=10.0, first_wait=0.05, attempts=2))
+    with (
+        scripted({"/a": (200, {"Content-Encoding": "gzip"}, body)}) as (server, _),
+        pytest.raises(RefusedError, match=told),
+    ):
+        client.text(f"{server}/a")
 
 
 KEY = "S3CRET0123456789"

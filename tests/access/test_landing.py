@@ -101,7 +101,7 @@ def test_mine__killed_while_it_fetches_and_reads(place, mirror, monkeypatch):
 
     def fault(path, asked_range):
         if NAMES[-1] in path:
-            killed.wait()
+            killed.wait(60)
         return answer(path, asked_range)
 
     monkeypatch.setattr(mirror, "fault", fault)

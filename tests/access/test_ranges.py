@@ -3,6 +3,7 @@
 import io
 import os
 import re
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 
@@ -13,13 +14,16 @@ from typer.testing import CliRunner
 
 from benchmarks.mirror import serving
 from dglzarr.access import ranges
+from dglzarr.access.http import Client, RefusedError
 from dglzarr.access.lock import read_lock
+from dglzarr.access.options import FetchOptions
 from dglzarr.cli import app
 from dglzarr.errors import ConfigError
 from dglzarr.settings import load_settings
 from dglzarr.sources import read_source
 from dglzarr.studies.fetch import fetch
 from dglzarr.studies.plan import Plan
+from tests.access.scripted import scripted
 
 N, G = 900, 1600
 NAME = "human_gene_v2.5.h5"
@@ -286,3 +290,21 @@ def test_settings__by_ranges_of_what(tmp_path, lines, told):
     (tmp_path / "study.toml").write_text(f'root = "s"\n[[sources]]\nby_ranges = true\n{lines}\n')
     with pytest.raises(ConfigError, match=told):
         load_settings(tmp_path / "study.toml")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(("etag", "is_read"), [('"a"', True), ('W/"a"', False)])
+def test_by_ranges__times_are_compared_where_there_is_no_strong_tag(etag, is_read):
+    days = iter(range(10, 20))
+
+    def answer(handler):
+        at, stop = map(int, handler.headers["Range"][6:].split("-"))
+        said = {"Content-Range": f"bytes {at}-{stop}/{1 << 24}", "ETag": etag}
+        return 206, {**said, "Last-Modified": f"{next(days)}"}, bytes(stop + 1 - at)
+
+    with scripted({"/a": answer}) as (server, _):
+        file = ranges.Ranged(Client(FetchOptions(requests_per_second=10.0)), f"{server}/a")
+        file.seek(1 << 23)
+        with nullcontext() if is_read else pytest.raises(RefusedError, match="it changed"):
+            assert file.read(4) == bytes(4)

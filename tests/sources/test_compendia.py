@@ -333,6 +333,16 @@ def test_read_h5ad__text_in_packed_chunks(tmp_path, counts):
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", [scipy.sparse.csr_matrix, scipy.sparse.csc_matrix])
+def test_read_h5ad__places_as_r_writes_them(tmp_path, counts, kind):
+    path = write_h5ad(tmp_path / "a.h5ad", kind(counts.astype(np.float32)))
+    with h5py.File(path, "r+") as file:
+        for name in ("X/indices", "X/indptr"):
+            replace_data(file, name, file[name][()].astype(np.float64))
+    assert np.array_equal(read_source(path).read(0, N), counts)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_read_h5ad__categories_as_anndata_0_7_writes_them(tmp_path, counts):
     path = write_h5ad(tmp_path / "a.h5ad", counts.astype(np.float32))
     expected = read_source(path).labels
@@ -354,7 +364,8 @@ def test_read_h5ad__categories_as_anndata_0_7_writes_them(tmp_path, counts):
         (lambda f: f["X/indptr"].__setitem__(0, 2), "indptr that does not rise from 0"),
         (lambda f: f["X/indptr"].__setitem__(-1, 10**6), "indptr that does not rise from 0"),
         (lambda f: replace_data(f, "X/indptr", np.zeros(9, np.int32)), "indptr of shape"),
-        (lambda f: replace_data(f, "X/indices", f["X/indices"][()] + 0.5), "indices of float64"),
+        (lambda f: replace_data(f, "X/indices", f["X/indices"][()] + 0.5), "indices', got frac"),
+        (lambda f: replace_data(f, "X/indptr", f["X/indptr"][()] + np.inf), "indptr', got fract"),
         (lambda f: replace_data(f, "X/data", f["X/data"][()] * 1j), "data of complex"),
         (lambda f: f["X/data"].__setitem__(5, np.inf), "expected finite values, got an infinite"),
         (lambda f: f["X"].attrs.__setitem__("encoding-type", "coo"), "csr or csc, got 'coo'"),
