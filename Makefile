@@ -37,7 +37,7 @@ explore: $(READY)  ## serve the demo to a browser; it is made where it is absent
 	test -f demo/study/report.html || $(MAKE) demo
 	$(VENV)/bin/dglzarr serve demo/study
 
-parts:  ## install what Debian has of SLURM, browsers, R and the like; tests are skipped by name without
+parts:  ## install Debian's SLURM, PostgreSQL, R, Chromium, faketime; tests skip what is not there
 	@sh tests/parts.sh
 
 test: $(READY)  ## run every test, also those with real Dask, Prefect and TensorFlow
@@ -73,7 +73,7 @@ everywhere: $(READY)  ## the demo on SLURM, TLS workers, an S3 server, by the wh
 damage: $(READY)  ## damage every object of a small study in five ways; verify must find all
 	$(RUN) tests/damage.py
 
-fuzz: $(READY)  ## read 100,000 mutated files; each is clean or refused in one line, and values are right
+fuzz: $(READY)  ## read 100,000 mutated files; each must be clean or refused in one line, and values right
 	$(RUN) tests/fuzz.py
 
 owners: $(READY)  ## open every export in scanpy, cmapPy, R, polars and zarrita; OWNERS=FOLDER keeps them

@@ -7,8 +7,8 @@ Every place starts real programs: Debian's SLURM, a Dask scheduler and workers o
 server, the wheel in an environment of its own and far from the sources, and ``make demo`` in what
 ``git clone`` gives of the last commit. The objects of each study are compared byte for byte with
 those of the demo mined here, and a table says what was equal. Metadata name folders and times,
-and are not compared. A place whose programs are not installed is named. Exit status 1 when
-a panel or a score differs.
+and are not compared. A place whose programs are not installed is named, as is one that fails. Exit
+status 1 when a place fails, or anything that is compared differs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from dglzarr.testing import write_study
 from tests import bucket
 from tests.builders import digests
 from tests.kills import say
-from tests.release import REPO, Release
+from tests.release import REPO, FailedError, Release
 from tests.slurm import absent, slurm
 from tests.tls import secured
 
@@ -41,13 +41,11 @@ HERE = Path(sys.executable).with_name("dglzarr")
 SMALL = ("train.epochs=2", "train.hidden=16", "train.n_latent=4", "select.n_random=3")
 WORDED = {".html", ".tsv", ".csv", ".json", ".jsonl", ".err", ".out", ".log", ".lock"}
 """Files that name folders, processes and times (history.csv), or are made of what stores hold."""
+OF_MAKE = {"MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "VENV", "PYTHON", "VIRTUAL_ENV"}
+"""What ``make everywhere VENV=...`` would hand on to the clone's own ``make demo``."""
 HEADER = """\
 | place | panel | scores | weights | other objects | seconds |
 | --- | --- | --- | --- | --- | --- |"""
-
-
-class FailedError(Exception):
-    """A place did not mine; its text is the end of what it said."""
 
 
 class AbsentError(Exception):
@@ -76,7 +74,11 @@ class Demo:
         FailedError
             With the end of what it said.
         """
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("DGLZARR", "PREFECT_"))}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in OF_MAKE and not name.startswith(("DGLZARR", "PREFECT_"))
+        }
         kept |= {"PREFECT_HOME": str(self.folder / "prefect"), **environment}
         started = time.monotonic()
         done = subprocess.run(
@@ -140,7 +142,7 @@ class Demo:
         return place / "clone" / "demo" / "study"
 
     def row(self, name: str, known: Path) -> tuple[str, bool]:
-        """Return the line of a place, and whether panel and scores are those known."""
+        """Return the line of a place, and whether all that is compared is as known."""
         place = self.folder / name.replace(" ", "-")
         place.mkdir()
         self.seconds = 0.0
@@ -148,22 +150,23 @@ class Demo:
             root = self.places[name](place)
         except AbsentError as error:
             return f"| {name} | not tried: {error} | | | | |", True
-        except FailedError as error:
-            return f"| {name} | failed: {error} | | | | |", False
+        except (FailedError, AssertionError, OSError, subprocess.SubprocessError) as error:
+            said = " / ".join(str(error).strip().splitlines()[-3:]).replace("|", "/")
+            return f"| {name} | failed: {said} | | | | |", False
         told, is_same = compared(root, known)
         return f"| {name} | {' | '.join(told)} | {self.seconds:.0f} |", is_same
 
 
 def compared(root: Path, known: Path) -> tuple[list[str], bool]:
-    """Return what to say of panel, scores, weights and the rest, and if the first two are equal."""
+    """Return what to say of panel, scores, weights and the rest, and if all of them are equal."""
     found, wanted = digests(root), digests(known)
     told, rest = [], {n for n in {*found, *wanted} if Path(n).suffix not in WORDED}
     for part in ("landmarks.zarr/", "scores.zarr/", "models/"):
         names = {name for name in rest if name.startswith(part)}
         rest -= names
         told.append(_said(names, found, wanted))
-    is_same = all(word.startswith("equal") for word in told[:2])
-    return [*told, _said(rest, found, wanted)], is_same
+    told.append(_said(rest, found, wanted))
+    return told, all(word.startswith("equal") for word in told)
 
 
 def _said(names: set[str], found: dict[str, str], wanted: dict[str, str]) -> str:

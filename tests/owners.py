@@ -193,6 +193,10 @@ TOOLS = (
     Tool("polars", "pip", ("polars", "numpy"), ("parquet",), TOLD + POLARS, knows_genes=False),
     Tool("zarrita", "npm", ("zarrita", "@zarrita/storage"), ("zarr", "by-gene.zarr"), ZARRITA),
 )
+FAULTS = (
+    AssertionError, RuntimeError, subprocess.CalledProcessError, StopIteration, ValueError, OSError,
+)  # fmt: skip
+"""What a tool that cannot be installed, or reads or writes anything else, ends with."""
 _ENDS = {"pip": ".py", "R": ".R", "npm": ".mjs"}
 
 
@@ -254,17 +258,20 @@ def ready(tool: Tool, folder: Path) -> tuple[list[str], Path]:
     """
     place = folder / tool.name.partition(" ")[0]
     place.mkdir(parents=True, exist_ok=True)
+    mark = place / ".ready"  # what was installed in part is installed anew
     if tool.kind == "R":
         return [_there("Rscript", "r-base-core"), "--vanilla"], place
     if tool.kind == "npm":
         node, npm = _there("node", "nodejs"), _there("npm", "npm")
-        if not (place / "node_modules").exists():
+        if not mark.exists():
             _call([npm, "install", "--silent", "--prefix", str(place), *tool.needs], place)
+            mark.touch()
         return [node], place
     python = place / "bin" / "python"
-    if not python.exists():
-        venv.create(place, with_pip=True)
+    if not mark.exists():
+        venv.create(place, with_pip=True, clear=True)
         _call([str(python), "-m", "pip", "install", "--quiet", *tool.needs], place)
+        mark.touch()
     return [str(python), "-W", "ignore"], place
 
 
@@ -403,9 +410,9 @@ def main() -> int:
                 rows = opened(tool, studies, folder, (asked.keep or folder / "tools").resolve())
             except AbsentError as reason:
                 rows = [f"| {', '.join(tool.opens)} | {tool.name} | NOT DONE: {reason} |"]
-            except (AssertionError, RuntimeError) as error:
+            except FAULTS as error:
                 status = 1
-                said = " ".join(str(error).split())[:300]
+                said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
                 rows = [f"| {', '.join(tool.opens)} | {tool.name} | FAILED: {said} |"]
             sys.stdout.write("\n".join(rows) + "\n")
             sys.stdout.flush()

@@ -59,7 +59,7 @@ class Operator:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(900)
 def test_operate__a_study_from_its_draft_to_an_upgrade(tmp_path):
     operator = Operator(tmp_path)
     draft, *first = commands("The first study, by hand")
