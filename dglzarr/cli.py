@@ -70,6 +70,16 @@ STAGES = {
 }
 """Verbs that run a part of a study, and what they do."""
 
+GROUPS = {
+    "From files to a panel": "init mine panel bundle predict",
+    "Data": "fetch discover genes simulate",
+    "Ask, show, hand on": "query serve export info",
+    "How far to trust it": "compare stability contrast",
+    "A study over years": "grow refit compact verify repair copy",
+    "One stage of 'mine'": " ".join(STAGES),
+}
+"""Verbs by what people want, in the order of the help."""
+
 
 class SettingsCommand(TyperCommand):
     """A verb whose help ends with the settings of its section, as the stage declares them."""
@@ -753,8 +763,8 @@ def _add_stage(name: str, text: str) -> None:
         loaded = _load(settings, set_, folder)
         _run(loaded, VERBS.get(name, (name,)), overwrite=overwrite, as_json=as_json)
 
-    before = "" if name == next(iter(STAGES)) else " The stages before it must have been run."
-    command.__doc__ = text + before
+    is_first = name == next(iter(STAGES))
+    command.__doc__ = text if is_first else f"{text}\n\nThe stages before it must have been run."
     app.command(name, cls=SettingsCommand)(command)
 
 
@@ -1273,6 +1283,18 @@ def _complain(error: Exception, status: int) -> int:
         err.print_exception()
     sys.stderr.write(f"{error}\n")
     return status
+
+
+def _group_verbs() -> None:
+    """Give each verb its place in the help."""
+    places = {verb: (i, group) for i, group in enumerate(GROUPS) for verb in GROUPS[group].split()}
+    verbs = {v.name or v.callback.__name__: v for v in app.registered_commands if v.callback}
+    for name, verb in verbs.items():
+        verb.rich_help_panel = places[name][1]
+    app.registered_commands.sort(key=[verbs[name] for name in places].index)
+
+
+_group_verbs()
 
 
 def check_given(arguments: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from importlib.metadata import version
 import pytest
 import typer.main
 
-from dglzarr.cli import STAGES, app, guarded
+from dglzarr.cli import GROUPS, STAGES, app, guarded
 from dglzarr.errors import NO_MEMORY, ConfigError, SourceError, StoreError
 from dglzarr.storage.files import told
 from dglzarr.testing import write_study
@@ -30,6 +30,15 @@ def test_help__without_arguments_lists_the_commands(run):
     text = result.out + result.err
     assert all(re.search(rf"^\W*{name} ", text, re.MULTILINE) for name in COMMANDS)
     assert all(p.help for p in typer.main.get_command(app).params)
+
+
+def test_help__each_command_stands_once_in_the_group_it_is_for(run):
+    grouped = [name for names in GROUPS.values() for name in names.split()]
+    assert sorted(grouped) == sorted(COMMANDS)
+    text = run("--help").out
+    places = [text.index(f" {group} ") for group in GROUPS]
+    assert places == sorted(places)
+    assert text.index(" init ") < text.index(" mine ") < places[1]
 
 
 def test_help__every_stage_has_a_command():
