@@ -30,6 +30,9 @@ Layer = tuple[NDArray[np.float32], NDArray[np.float32], str]
 WEIGHTS = "weights.npz"
 MODEL = schemas.MODEL_FILE
 CHECKPOINT = "checkpoint"
+HISTORY = "history.csv"
+BESIDE = (HISTORY, schemas.BEGUN_FILE)
+"""What training wrote beside a model: ``model.json`` names their digests too."""
 FORMAT_VERSION = schemas.MODEL.version
 
 _DENSE = {"InputLayer", "Dense", "Dropout"}
@@ -217,6 +220,9 @@ def _write_model(
         "format_version": FORMAT_VERSION,
         "model_id": model_id,
         "weights_sha256": digest,
+        "files_sha256": {
+            name: file_sha256(str(path / name)) for name in BESIDE if (path / name).is_file()
+        },
         **described,
     }
     description["sha256"] = description_sha256(description)
@@ -271,6 +277,23 @@ def load_model(path: Place, *, genes: Sequence[str] | None = None) -> SavedModel
         keras=description.get("keras", ""),
         weights=keras_weights,
     )
+
+
+def compared_files(path: Place) -> dict[str, bool]:
+    """Return whether each file that ``model.json`` names beside the weights is as it was.
+
+    An older model names none.
+
+    Raises
+    ------
+    StoreError
+        When the folder holds no complete model.
+    """
+    named = _read_description(path).get("files_sha256", {})
+    return {
+        name: (path / name).is_file() and file_sha256(str(path / name)) == digest
+        for name, digest in named.items()
+    }
 
 
 @lru_cache(maxsize=2)

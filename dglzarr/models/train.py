@@ -25,7 +25,7 @@ from dglzarr.errors import ConfigError, DglzarrError, StoreError
 from dglzarr.models import Device
 from dglzarr.models.adam import Adam
 from dglzarr.models.batches import Batches
-from dglzarr.models.files import History, write_history, write_npz
+from dglzarr.models.files import HISTORY, History, write_history, write_npz
 from dglzarr.storage.buckets import BucketPath
 from dglzarr.storage.files import Place, open_filesystem, sweep_partial_files, whole
 
@@ -283,7 +283,7 @@ def _save(model: keras.Model, checkpoint: Place, history: History, fingerprint: 
     """Write the learning curve and ``last.npz``, and keep it where it is best."""
     curve = [(f"history_{field.name}", getattr(history, field.name)) for field in fields(History)]
     arrays = [("fingerprint", np.array(fingerprint)), *curve, *_state(model)]
-    write_history(checkpoint.with_name("history.csv"), history)
+    write_history(checkpoint.with_name(HISTORY), history)
     write_npz(checkpoint / "last.npz", arrays)
     _keep_best(checkpoint, history)
 

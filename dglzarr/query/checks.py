@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dglzarr.errors import DglzarrError, StoreError
-from dglzarr.models.files import MODEL, WEIGHTS, load_model
+from dglzarr.models.files import MODEL, WEIGHTS, compared_files, load_model
 from dglzarr.query.lazy import readable
 from dglzarr.query.stores import stores
 from dglzarr.storage.files import Place, open_filesystem, place_of, store_nbytes
@@ -200,16 +200,24 @@ def _unread(uri: str, problems: list[str]) -> dict[str, Any]:
 
 
 def _verify_model(folder: Place) -> dict[str, Any]:
-    """Return what `verify` does, of a model: it is as it was saved, and its weights are finite."""
+    """Return what `verify` does, of a model: its files are as saved, its weights finite."""
     found: dict[str, Any] = {"uri": str(folder), "schema": "model", "n_missing": 0, "problems": []}
     found["objects"] = "2 compared"
     try:
+        beside = compared_files(folder)
+        found["objects"] = f"{2 + len(beside)} compared"
         saved = load_model(folder)
     except DglzarrError as error:
         return {**found, "problems": [str(error)]}
     arrays = [part for layer in saved.layers for part in layer[:2]] + [*saved.weights]
     if not all(np.isfinite(part).all() for part in arrays):
         found["problems"] = ["weights that are not finite"]
+    found["problems"] += [
+        f"{name}: expected it as training left it, got a missing or changed file. "
+        "Train the model again"
+        for name, is_same in beside.items()
+        if not is_same
+    ]
     return found
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from dglzarr.errors import StoreError
 from dglzarr.kernels.split import SPLITS
-from dglzarr.models.files import read_history
+from dglzarr.models.files import HISTORY, read_history
 from dglzarr.report import pictures, samples
 from dglzarr.report.comparison import COLUMNS, by_size, cells, comparison_rows, comparison_verdict
 from dglzarr.report.genes import gene_table, ranked
@@ -214,7 +214,7 @@ def history_of(model: str) -> History:
     StoreError
         When it cannot be read.
     """
-    path = place_of(model, "history.csv")
+    path = place_of(model, HISTORY)
     try:
         return read_history(path)
     except (OSError, ValueError) as error:

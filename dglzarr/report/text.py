@@ -10,7 +10,7 @@ import numpy as np
 
 from dglzarr.evaluation.panels import excluded_lines, listed_line
 from dglzarr.kernels.metrics import SIGNIFICANT
-from dglzarr.models.files import read_history
+from dglzarr.models.files import HISTORY, read_history
 from dglzarr.report.cautions import cautions
 from dglzarr.report.genes import ranked
 from dglzarr.report.panels import CHANCE, as_shown, measure, panel_rows
@@ -213,7 +213,7 @@ def _history(study: Study, reconstruction: xr.Dataset) -> History | None:
     inputs = as_now(reconstruction.attrs)["inputs"]
     place = next((Path(entry["uri"]).name for entry in inputs if entry["role"] == "model"), "")
     try:
-        return read_history(place_of(study.root, "models", place, "history.csv"))
+        return read_history(place_of(study.root, "models", place, HISTORY))
     except (OSError, ValueError):
         return None
 

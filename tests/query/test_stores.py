@@ -279,6 +279,22 @@ def test_verify__a_changed_model_of_a_study(study, segment):
     assert "model.json: expected it as it was saved, got a changed file" in problem
 
 
+@pytest.mark.parametrize("name", ["history.csv", "training.json"])
+def test_verify__a_changed_file_beside_a_model(study, segment, name):
+    folder = study / "models" / "seed-0"
+    folder.mkdir(parents=True)
+    for each in ("history.csv", "training.json"):
+        (folder / each).write_bytes(b"1,0.5,0.4,2.0")
+    write_model(folder, str(segment / "normalized.zarr"), str(segment / "samples.zarr"))
+    sound = query.verify_study(str(study))[-1]
+    assert (sound["objects"], sound["problems"]) == ("4 compared", [])
+    (folder / name).write_bytes(b"1,0.5,0.4,2.1")
+    (problem,) = query.verify_study(str(study))[-1]["problems"]
+    assert problem.startswith(f"{name}: expected it as training left it")
+    (folder / name).unlink()
+    assert query.verify_study(str(study))[-1]["problems"] == [problem]
+
+
 def test_verify__weights_that_are_not_finite(study):
     layers = [(np.full((2, 1), np.inf, np.float32), np.zeros(1, np.float32), "linear")]
     moments = {"gene_mean": np.zeros(2), "gene_std": np.ones(2)}
