@@ -185,13 +185,20 @@ def _of_chance(evaluation: xr.Dataset, rows: Sequence[PanelRow]) -> Iterator[Cau
     why = (
         f"{n_below} of {of_all} have a lower error"
         if n_below
-        else f"none of {of_all} has a lower error, but series differ too much to tell"
+        else f"none of {of_all} has a lower error, but {_undecided(chance)}"
     )
     yield Caution(
         f"The mined panel is not shown to be better than chance: {why}.",
         "Use it only beside a random panel. Compare sizes with 'dglzarr compare', lower "
         "select.n_landmarks, or add series.",
     )
+
+
+def _undecided(row: PanelRow) -> str:
+    """Return which of the two tests, over series and over target genes, does not tell a row."""
+    if row.versus_low <= 0 <= row.versus_high:
+        return "series differ too much to tell"
+    return f"target genes differ too much to tell (p = {row.versus_pvalue:.2g})"
 
 
 def _of_probes(landmarks: xr.Dataset) -> Iterator[Caution]:
