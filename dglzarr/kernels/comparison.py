@@ -56,6 +56,25 @@ class Paired(NamedTuple):
             return 0
         return -1 if self.high < 0 else int(self.low > 0)
 
+    def word(self, better: str, worse: str, *, over: str) -> str:
+        """Return what the difference says: better, worse, neither, or that it cannot be told.
+
+        Parameters
+        ----------
+        better, worse
+            What a lower and a higher error are called.
+        over
+            The series that it is over, in words.
+
+        Examples
+        --------
+        >>> Paired(-0.1, np.nan, np.nan, 0.001).word("better", "worse", over="2 held-out series")
+        'cannot be told: 2 held-out series'
+        """
+        if np.isnan(self.low):
+            return f"cannot be told: {over}"
+        return {-1: better, 0: "no detectable difference", 1: worse}[self.sign]
+
 
 def paired_difference(
     errors: NDArray[np.floating],

@@ -49,6 +49,8 @@ class ComparisonRow:
         Share of targets that fail the permutation test; NaN for random panels.
     versus_twice
         How it differs from random panels of twice its size; None where there are none.
+    n_series
+        Series that were held out.
     """
 
     kind: str
@@ -72,6 +74,7 @@ class ComparisonRow:
     mae_within: float
     share_failed: float
     versus_twice: Paired | None = None
+    n_series: int = 0
 
     @property
     def paired(self) -> Paired:
@@ -121,6 +124,7 @@ def _row(here: xr.Dataset, i: int) -> ComparisonRow:
         mae_within=float(here["mae_within"].values[own].mean()),
         share_failed=float(here["share_failed"].values[own].mean()),
         versus_twice=_versus_twice(here, own, size),
+        n_series=len(set(here["series"].values)),
     )
 
 
@@ -204,17 +208,14 @@ def _by_size(rows: Sequence[ComparisonRow]) -> Iterator[str]:
             f"{best.size} genes, {best.predictor}: {best.family} has the lowest error of "
             f"{len(rivals)}, {best.mae:.4f}; random panels have {random.mae:.4f} "
             f"({random.best:.4f} the lowest of {random.n_panels}). The difference is "
-            f"{formatted(best.versus_random, '+.4f')} ({shown} over series): {_word(best.paired)}."
+            f"{formatted(best.versus_random, '+.4f')} ({shown} over series): {_word(best)}."
         )
 
 
-def _word(paired: Paired) -> str:
-    """Return what a paired difference to random panels says."""
-    return {
-        -1: "better than random panels",
-        0: "no detectable difference",
-        1: "worse than random panels",
-    }[paired.sign]
+def _word(row: ComparisonRow) -> str:
+    """Return what the paired difference to random panels says."""
+    better, worse = "better than random panels", "worse than random panels"
+    return row.paired.word(better, worse, over=f"{row.n_series} held-out series")
 
 
 def _half_size(rows: Sequence[ComparisonRow]) -> Iterator[str]:
@@ -223,6 +224,8 @@ def _half_size(rows: Sequence[ComparisonRow]) -> Iterator[str]:
     for size in (size for size in random if 2 * size in random):
         if own := _chosen(rows, size):
             best = min(own, key=lambda row: row.mae)
+            if best.versus_twice and np.isnan(best.versus_twice.low):
+                continue  # what `_by_size` says
             word = {-1: "better than", 1: "worse than"}.get(
                 best.versus_twice.sign if best.versus_twice else 0,
                 "without detectable difference to",

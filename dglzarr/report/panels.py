@@ -69,6 +69,8 @@ class PanelRow:
         The error less that of the mined panel, paired by sample, and its 95 % interval over series.
     versus_pvalue
         Wilcoxon's signed rank test of the same, over target genes.
+    n_series
+        Series that the judged samples are of.
     """
 
     cohort: str
@@ -89,6 +91,7 @@ class PanelRow:
     versus_low: float = np.nan
     versus_high: float = np.nan
     versus_pvalue: float = np.nan
+    n_series: int = 0
 
     @property
     def paired(self) -> Paired:
@@ -100,7 +103,8 @@ class PanelRow:
         """What the paired difference says of the panel beside the mined one, "" of that itself."""
         if self.kind == "mined" or not np.isfinite(self.versus_mined):
             return ""
-        return {-1: "better", 0: "no detectable difference", 1: "worse"}[self.paired.sign]
+        kind = "held-out series" if self.cohort == HELD_OUT else "series"
+        return self.paired.word("better", "worse", over=f"{self.n_series} {kind}")
 
 
 _NOTHING = PanelRow("", CHANCE, "random", np.nan, np.nan, np.nan, np.nan, None, None)
@@ -155,10 +159,11 @@ def _beside_mined(
         return row
     mined = kind.index("mined")
     error, mae = here["sample_error"].values, here["mae"].values
+    series = here["judged_series"].values.astype(object)
     found = paired_difference(
         error[others].mean(axis=0, dtype=np.float64),
         error[mined],
-        here["judged_series"].values.astype(object),
+        series,
         (mae[others].mean(axis=0, dtype=np.float64), mae[mined]),
         seed=here.attrs.get("parameters", {}).get("seed", 0),
     )
@@ -168,6 +173,7 @@ def _beside_mined(
         versus_low=found.low,
         versus_high=found.high,
         versus_pvalue=found.pvalue,
+        n_series=len(set(series)),
     )
 
 
@@ -293,10 +299,13 @@ def _against_random(mined: float, rows: Sequence[PanelRow]) -> list[str]:
         return ["There is no random panel to compare the mined panel with.", error]
     chance = next((row for row in rows if row.panel == CHANCE), None)
     word = chance.word if chance else ""
-    said = {
-        "worse": "The mined panel predicts better than panels drawn at random",
-        "better": "The mined panel predicts worse than panels drawn at random",
-    }.get(word, "No detectable difference between the mined panel and panels drawn at random")
+    if chance and word and np.isnan(chance.versus_low):
+        said = f"Whether the mined panel predicts better than panels drawn at random {word}"
+    else:
+        said = {
+            "worse": "The mined panel predicts better than panels drawn at random",
+            "better": "The mined panel predicts worse than panels drawn at random",
+        }.get(word, "No detectable difference between the mined panel and panels drawn at random")
     noun = "random panel" if n == 1 else "random panels"
     shown = [as_shown(error) for error in random]
     n_above = sum(error > as_shown(mined) for error in shown)
@@ -326,6 +335,8 @@ def _against(who: str, row: PanelRow) -> str:
         return f"{who} could not be judged here."
     if row.word in ("better", "worse"):
         return f"{who} has {row.mean_mae:.4f}, which is {row.word} than the mined panel."
+    if np.isnan(row.versus_low) and row.word:
+        return f"{who} has {row.mean_mae:.4f}: beside the mined panel {row.word}."
     return f"{who} has {row.mean_mae:.4f}: no detectable difference to the mined panel."
 
 

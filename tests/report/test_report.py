@@ -81,14 +81,14 @@ def beside_mined(name, cohort):
         return ["-", "-"]
     difference = ERRORS[[*PANELS, "mean"].index(name)] - ERRORS[0]
     words = {"l1000": "better", "random-0": "better"}.get(name, "worse")
-    return [f"{difference:.4f}", words if cohort else "no detectable difference"]
+    return [f"{difference:.4f}", words if cohort else "cannot be told: 1 held-out series"]
 
 
 def test_write_report__verdict(written):
     words = re.sub(r"<[^>]*>", "", written.read_text())
-    assert "No detectable difference between the mined panel and panels drawn at random." in words
+    assert "panels drawn at random cannot be told: 1 held-out series." in words
     assert "lower than that of 3 of 4 random panels: place 2 of 5." in words
-    assert re.search(r"list l1000 has 0\.\d{4}: no detectable difference to the mined", words)
+    assert re.search(r"list l1000 has 0\.\d{4}: beside the mined panel cannot be told: 1", words)
     assert re.search(r"list l1000 has 0\.\d{4}, which is better than the mined", words)
     assert "of fewer than 3 series, too few to tell better from worse" in words
 

@@ -12,6 +12,7 @@ from dglzarr.storage.store import (
 
 def row(panel, mae, kind, *, versus=math.nan, low=math.nan, high=math.nan, pvalue=0.01):
     more = {"versus_low": low, "versus_high": high, "versus_pvalue": pvalue}
+    more["n_series"] = 2
     nothing = [math.nan] * 3
     return PanelRow("test", panel, kind, mae, *nothing, None, None, versus_mined=versus, **more)
 
@@ -42,7 +43,7 @@ def test_verdict__place_among_random(random, words):
         ({"versus": 0.1, "low": -0.01, "high": 0.2}, "0.4000: no detectable difference"),
         ({"versus": 0.1, "low": 0.01, "high": 0.2, "pvalue": 0.2}, ": no detectable difference"),
         ({"versus": 0.0, "low": 0.0, "high": 0.0, "pvalue": math.nan}, ": no detectable"),
-        ({"versus": 0.1}, ": no detectable difference"),
+        ({"versus": 0.1}, ": beside the mined panel cannot be told: 2 held-out series."),
     ],
     ids=["better", "worse", "series-differ", "genes-differ", "same", "two-series"],
 )
@@ -71,6 +72,12 @@ def test_verdict__against_random_panels_together(sign, words):
     chance = row(CHANCE, math.nan, "random", versus=0.05 * sign, low=low, high=high)
     rows = [row("mined", 0.5, "mined"), row("random-0", 0.6, "random"), chance]
     assert verdict(rows)[0].startswith(words)
+
+
+def test_verdict__of_two_series_nothing_is_told_of_random_panels():
+    chance = row(CHANCE, math.nan, "random", versus=0.05)
+    said = verdict([row("mined", 0.5, "mined"), row("random-0", 0.6, "random"), chance])
+    assert said[0].endswith("better than panels drawn at random cannot be told: 2 held-out series.")
 
 
 def test_verdict__a_panel_that_is_not_judged():

@@ -365,6 +365,8 @@ def test_comparison_verdict__differences_and_half_sizes():
         ),
         row("random of l1000", 50, 0.1),
     ]
+    (untold,) = comparison_verdict([rows[0], row("medoids", 50, 0.64, n_series=2)])
+    assert untold.endswith("over series): cannot be told: 2 held-out series.")
     said = comparison_verdict(rows)
     assert len(said) == 3
     assert "50 genes, ridge: medoids has the lowest error of 2" in said[0]
