@@ -19,6 +19,7 @@ from dglzarr.query.answers import Groups, LatentUnit, Likeness, likeness_of, nea
 from dglzarr.query.genes import GeneNames, names_of
 from dglzarr.query.labels import SampleLabels
 from dglzarr.query.lazy import genes_of
+from dglzarr.storage.rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -262,7 +263,7 @@ class StudyQuestions(_Questions):
     @cached_property
     def likeness(self) -> Likeness:
         """How alike the genes are."""
-        ds, found = self._store("normalized"), self._store("samples")
+        ds, found = self._whole("neighbours"), self._store("samples")
         first = json.loads(ds.attrs["segments"])[0]["uri"]
         return likeness_of(first, (ds["split"].values == 0) & found["keep"].values)
 
@@ -334,6 +335,7 @@ class StudyQuestions(_Questions):
         """
         from dglzarr.query.why import why  # noqa: PLC0415  (as for `_maker`)
 
+        self._whole("why")
         places = self.names.find_all(names)
         every = self.facts(np.arange(len(self.names.labels)))
         return why(every, places, self._maker, root=self.root)
@@ -377,6 +379,17 @@ class StudyQuestions(_Questions):
                 f"{self.root}: expected a study with {name!r}, got one without. Run its stage."
             )
         return found
+
+    def _whole(self, question: str) -> xr.Dataset:
+        """Return the normalized expression where it is all of it: its store is read by place."""
+        ds = self._store("normalized")
+        shape = Rows([one["uri"] for one in json.loads(ds.attrs["segments"])]).shape
+        if (got := (ds.sizes["sample"], ds.sizes["gene"])) != shape:
+            raise ConfigError(
+                f"{question}: expected the whole study, {shape[0]} samples x {shape[1]} genes, got "
+                f"{got[0]} x {got[1]}. Ask what dglzarr.open_study returns, and choose afterwards."
+            )
+        return ds
 
     def _labelled(self) -> xr.Dataset:
         """Return a store with the names of all genes: the first that there is."""
