@@ -16,7 +16,7 @@ import xarray as xr
 
 from dglzarr.errors import ConfigError, StoreError
 from dglzarr.query.answers import Groups, LatentUnit, Likeness, likeness_of, nearest
-from dglzarr.query.genes import GeneNames, names_of
+from dglzarr.query.genes import GeneNames, a_name, a_number, names_of
 from dglzarr.query.labels import SampleLabels
 from dglzarr.query.lazy import genes_of
 from dglzarr.storage.rows import Rows
@@ -77,7 +77,7 @@ class _Questions(ABC):
         >>> int(tissues.sizes().sum()), list(tissues.gene("SIM1").dims)
         (120, ['group', 'gene'])
         """
-        self.labels.column(label)
+        self.labels.column(a_name(label, "by"))
         return Groups(label, self._matrix, self.labels, self.names)
 
     def expression(self, *genes: str) -> xr.DataArray:
@@ -175,6 +175,7 @@ class StudyQuestions(_Questions):
         >>> open_study(study).dgl.top(3)["rank"].values.tolist()
         [1, 2, 3]
         """
+        n = a_number(n, "top")
         ranked, scored = self._get("landmarks"), self._get("scores")
         if ranked is not None:
             order = np.argsort(ranked["rank"].values, kind="stable")
@@ -229,8 +230,7 @@ class StudyQuestions(_Questions):
         """
         scores, latent = self._store("scores"), self._get("latent")
         n_units = scores.sizes["latent"]
-        if not 0 <= unit < n_units:
-            raise ConfigError(f"latent: expected a unit from 0 to {n_units - 1}, got {unit}.")
+        a_number(unit, "latent", most=n_units - 1)
         genes = scores[["latent_score"]].isel(latent=unit)
         activation = None if latent is None else latent["latent"].isel(latent_unit=unit)
         return LatentUnit(unit, genes, activation)
@@ -240,12 +240,13 @@ class StudyQuestions(_Questions):
 
         Over kept training samples of the first segment, at most 2048 of them, evenly taken; they
         are read once and stay in memory (8 kB a gene). Of a name of several features it is the
-        first; other features of the same gene are told as any other. None where it does not vary.
+        best ranked, as in ``attrs["of"]``; ``attrs["note"]`` tells of the others, which are told as
+        any other gene. None where it does not vary.
 
         Raises
         ------
         ConfigError
-            When the gene is not known.
+            When the gene is not known, or the name is an alias of several.
 
         Examples
         --------
@@ -253,12 +254,26 @@ class StudyQuestions(_Questions):
         >>> near.r.shape, bool((np.diff(np.abs(near.r)) <= 0).all()), near.attrs["of"]
         ((3,), True, '200001_at')
         """
-        place = int(self.names.find(gene)[0])
+        n = a_number(n, "neighbours")
+        found = self._best_first(self.names.find(self.names.official(a_name(gene, "neighbours"))))
+        place = int(found[0])
         r = self.likeness.correlations(place)
         order = nearest(r, place, n)
-        attributes = {"of": self.names.labels[place], "n_samples": self.likeness.n_samples}
+        of, *others = (self.names.labels[place] for place in found)
+        attributes = {
+            "of": of,
+            "n_samples": self.likeness.n_samples,
+            "note": _told(gene, of, others),
+        }
         facts = self.facts(order).assign(r=("gene", r[order]))
         return facts.assign_attrs(attributes)
+
+    def _best_first(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return features by their score, as pages do; as they stand in a study without."""
+        if "score" not in self._known:
+            return places
+        score = self._known["score"].values[places]
+        return places[np.argsort(-np.nan_to_num(score, nan=-np.inf), kind="stable")]
 
     @cached_property
     def likeness(self) -> Likeness:
@@ -441,6 +456,15 @@ class StudyQuestions(_Questions):
         )
 
 
+def _told(gene: str, of: str, others: Sequence[str]) -> str:
+    """Return a line that names the feature which a name of several was taken for, else ''."""
+    if not others:
+        return ""
+    some = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+    count = len(others) + 1
+    return f"{gene[:60]!r} has {count} features: these are of {of}, best ranked; also {some}."
+
+
 @xr.register_dataset_accessor("dgl")  # type: ignore[no-untyped-call]
 class StoreQuestions(_Questions):
     """Questions to one store: ``dglzarr.open(uri).dgl``.
@@ -480,6 +504,7 @@ class StoreQuestions(_Questions):
         >>> dglzarr.open(f"{study}#scores").dgl.top(2).sizes["gene"]
         2
         """
+        n = a_number(n, "top")
         for name, sign in (("rank", 1), ("score", -1)):
             if name in self._ds and self._ds[name].dims == ("gene",):
                 return self._ds.isel(gene=np.argsort(sign * self._ds[name].values)[:n])
