@@ -6,6 +6,7 @@ Everything is read when it is asked for, and a matrix only when its values are.
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from dglzarr.errors import ConfigError, StoreError
+from dglzarr.errors import ConfigError, SourceError, StoreError
 from dglzarr.query.answers import Groups, LatentUnit, Likeness, likeness_of, nearest
 from dglzarr.query.genes import GeneNames, a_name, a_number, names_of
 from dglzarr.query.labels import SampleLabels
@@ -322,7 +323,10 @@ class StudyQuestions(_Questions):
             asked = Conditions(size, self._listed(include), self._listed(exclude), **conditions)
         except TypeError as error:
             raise ConfigError(f"panel: {error}.") from error
-        made = self._maker.order(asked)
+        try:
+            made = self._maker.order(asked)
+        except (ConfigError, SourceError) as error:
+            raise type(error)(_in_python(str(error))) from None
         price = made.price["all"]
         found = xr.Dataset.from_dataframe(made.table.set_index("position"))
         return found.assign_attrs(
@@ -330,7 +334,7 @@ class StudyQuestions(_Questions):
             error_without_conditions=price.free,
             difference=price.difference,
             interval=[price.low, price.high],
-            notes="\n".join(made.notes),
+            notes="\n".join(map(_in_python, made.notes)),
         )
 
     def why(self, *names: str) -> list[str]:
@@ -454,6 +458,17 @@ class StudyQuestions(_Questions):
         return found.assign(on_panel=(("panel", "gene"), on)).assign_coords(
             panel=ranked["panel"].variable
         )
+
+
+def _in_python(text: str) -> str:
+    """Return a line about options as Python calls them.
+
+    Examples
+    --------
+    >>> _in_python("--min-mean, --size: expected 1 - 5.")
+    'min_mean, size: expected 1 - 5.'
+    """
+    return re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda found: found[1].replace("-", "_"), text)
 
 
 def _told(gene: str, of: str, others: Sequence[str]) -> str:

@@ -60,6 +60,8 @@ def test_find__offers_no_alias_of_genes_that_are_not_there():
         (lambda ask: ask.latent("0"), "latent: expected a unit from 0 to 3, got '0'"),
         (lambda ask: ask.gene(["SIM7"]), "gene: expected a name, got .* no text"),
         (lambda ask: ask.gene(5), "gene: expected a name, got 5"),
+        (lambda ask: ask.panel(0), "^size: expected 1 to"),
+        (lambda ask: ask.panel(3, include="NOPE"), "^include: expected genes of the study"),
         (lambda ask: ask.by(None), "by: expected a name, got None"),
     ],
 )
