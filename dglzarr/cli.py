@@ -538,7 +538,9 @@ def panel_command(  # noqa: PLR0913  (every option is an argument)
     start: Start = "",
     each: Annotated[bool, typer.Option("--each", help="Price each condition alone, too.")] = False,
     why: Why = None,
-    output: Annotated[Path | None, typer.Option(help="Write the order sheet, a TSV.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write the order sheet: .tsv or .csv.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Choose a panel within conditions from a finished study, and tell what they cost in error.
@@ -547,9 +549,11 @@ def panel_command(  # noqa: PLR0913  (every option is an argument)
     its share of what the panel explains, the genes it serves, and what can be had instead, with
     what is gained or lost by the exchange.
     """
-    from dglzarr.evaluation.order import Conditions, PanelMaker, write_sheet
+    from dglzarr.evaluation.order import Conditions, PanelMaker, check_sheet, write_sheet
     from dglzarr.report.text import order_lines
 
+    if output is not None:
+        check_sheet(output)
     asked = Conditions(
         size=size,
         include=_genes(include),
@@ -948,7 +952,7 @@ def query_command(  # noqa: PLR0913  (every option is an argument)
     """
     from dglzarr.query.asked import Asked
 
-    chosen = _format(form, output, draws=True)
+    chosen = "" if why else _format(form, output, draws=True)
     with _arguments_checked():
         asked = Asked(
             genes=gene or (),
@@ -962,7 +966,9 @@ def query_command(  # noqa: PLR0913  (every option is an argument)
             aliases=aliases,
         )
         if why:
-            _why(store, why, asked, output)
+            if form or columns or output is not None:
+                raise ConfigError("--why: expected no --format, --columns or --output: it is text.")
+            _why(store, why, asked)
         else:
             _answer(store, asked, chosen, output, _parts(columns))
 
@@ -981,13 +987,13 @@ def _answer(store: str, asked: Any, form: Any, output: Path | None, columns: Seq
         sys.stderr.write(f"{note}\n")
 
 
-def _why(store: str, genes: Sequence[str], asked: Any, output: Path | None) -> None:  # noqa: ANN401
+def _why(store: str, genes: Sequence[str], asked: Any) -> None:  # noqa: ANN401
     """Print in words where genes of a study stand, and why."""
     from dglzarr.query import is_study, open_study
     from dglzarr.query.asked import Asked
 
-    if asked != Asked(labels={}, aliases=asked.aliases) or output is not None:
-        raise ConfigError("--why: expected no other question and no --output. Ask twice.")
+    if asked != Asked(labels={}, aliases=asked.aliases):
+        raise ConfigError("--why: expected no other question. Ask twice.")
     if not is_study(store):
         raise ConfigError(f"{store}: expected the folder of a study for --why.")
     typer.echo("\n".join(open_study(store, aliases=asked.aliases).dgl.why(*genes)))
@@ -1030,6 +1036,11 @@ def _format(form: str, output: Path | None, *, draws: bool = False) -> Any:  # n
     known = (*FORMATS, *_PICTURES) if draws else FORMATS
     if form and form not in known:
         raise ConfigError(f"--format: expected one of {', '.join(known)}, got {form!r}.")
+    if told and told not in known:
+        raise ConfigError(
+            f"--output: expected a file of {', '.join(known)}, got '.{told}'. Name it so, or tell "
+            "--format."
+        )
     if draws and told in _PICTURES:
         if output is None:
             raise ConfigError(f"--format: {told} is no text. Give --output FILE.")

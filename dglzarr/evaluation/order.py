@@ -630,10 +630,32 @@ def _fit(rows: NDArray[np.float32], panel: Index, targets: Index) -> RidgePath:
     return ridge_path(ridge_partial(rows[:, panel], rows[:, targets]))
 
 
+def check_sheet(path: Path) -> None:
+    """Refuse an order sheet that is called as another kind of file.
+
+    Raises
+    ------
+    ConfigError
+        Saying how it may be called.
+    """
+    if path.suffix not in ("", ".tsv", ".csv"):
+        raise ConfigError(
+            f"--output: expected a file of .tsv or .csv, got {path.suffix!r}. Name it so."
+        )
+
+
 def write_sheet(ordered: Ordered, path: Path) -> None:
-    """Write the order sheet: a row a gene, tab-separated."""
+    """Write the order sheet, a row a gene: tab-separated, or by commas as .csv.
+
+    Raises
+    ------
+    ConfigError
+        When the file is called otherwise.
+    """
+    check_sheet(path)
     table = ordered.table.map(no_formula)
-    text = table.to_csv(sep="\t", index=False, float_format="%.4g", lineterminator="\n")
+    separator = "," if path.suffix == ".csv" else "\t"
+    text = table.to_csv(sep=separator, index=False, float_format="%.4g", lineterminator="\n")
     put(str(path), text.encode("utf-8"))
 
 

@@ -5,6 +5,7 @@ Reads the study's ``normalized.zarr``, ``samples.zarr`` and ``landmarks.zarr``; 
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -172,11 +173,12 @@ def _listed(ds: xr.Dataset, file: str) -> Index:
 
 def _sheet(file: str) -> list[str]:
     """Return the genes of an order sheet, none where the file is a list."""
+    separator = "," if Path(file).suffix == ".csv" else "\t"
     with Path(file).open(encoding="utf-8", errors="replace") as lines:
-        header = lines.readline().rstrip("\n").split("\t")
+        header = lines.readline().rstrip("\n").split(separator)
         if tuple(header[: len(_SHEET)]) != _SHEET:
             return []
-        return [line.split("\t")[1].strip() for line in lines if line.count("\t")]
+        return [row[1].strip() for row in csv.reader(lines, delimiter=separator) if len(row) > 1]
 
 
 # ---------------------------------------------------------------- what is written

@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from dglzarr.errors import ConfigError
+from dglzarr.query.genes import a_number
 from dglzarr.query.lazy import genes_of
 from dglzarr.storage.rows import Rows
 
@@ -168,6 +169,7 @@ class LatentUnit:
 
     def top(self, n: int = 20) -> xr.Dataset:
         """Return the genes that move the unit most, best first."""
+        n = a_number(n, "top")
         score = np.abs(self.genes["latent_score"].values)
         return self.genes.isel(gene=np.argsort(-score, kind="stable")[:n])
 

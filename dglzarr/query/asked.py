@@ -111,7 +111,9 @@ def _of_study(ask: StudyQuestions, asked: Asked) -> pd.DataFrame:
                 f"--neighbours: expected a gene that varies over the kept training samples, got "
                 f"{asked.neighbours[:60]!r}, which no gene is like. Ask for another."
             )
-        return gene_table(near)
+        frame = gene_table(near).assign(of=near.attrs["of"])
+        frame.attrs["note"] = near.attrs["note"]
+        return frame
     if asked.by or asked.lists_samples or asked.labels or asked.samples:
         return _of_samples(ask, asked)
     if asked.genes:

@@ -74,7 +74,7 @@ class GeneNames:
         ConfigError
             When there is no such gene; with the names most like it.
         """
-        key = lookup_key(name.strip())
+        key = lookup_key(a_name(name, place).strip())
         found = set(self.places(name))
         if not found:
             for symbol in self._aliases.get(key, ()):
@@ -98,10 +98,26 @@ class GeneNames:
         return np.array(list(dict.fromkeys(places)), dtype=np.int64)
 
     def official(self, name: str) -> str:
-        """Return a name as the study knows it: of an alias its symbol, else the name itself."""
+        """Return a name as the study knows it: of an alias its symbol, else the name itself.
+
+        Raises
+        ------
+        ConfigError
+            When it is an alias of several genes.
+        """
         key = lookup_key(name.strip())
-        known = (s for s in self._aliases.get(key, ()) if lookup_key(s) in self._places)
-        return name if key in self._places else next(known, name)
+        if key in self._places or not (known := self._known(self._aliases.get(key, ()))):
+            return name
+        if len(known) > 1:
+            raise ConfigError(
+                f"gene: expected one gene, got {name[:60]!r}, an alias of {' and '.join(known)}. "
+                "Ask for one of them."
+            )
+        return known[0]
+
+    def _known(self, symbols: Iterable[str]) -> list[str]:
+        """Return the symbols of an alias that the study has."""
+        return [symbol for symbol in symbols if lookup_key(symbol) in self._places]
 
     def spelled(self, keys: Iterable[str]) -> list[str]:
         """Return names as the study writes them."""
@@ -113,9 +129,39 @@ class GeneNames:
         return found
 
     def _near(self, key: str) -> str:
-        alike = [k for k in (*self._places, *self._aliases) if abs(len(k) - len(key)) <= 2]
+        known = (k for k, names in self._aliases.items() if self._known(names))
+        alike = [k for k in (*self._places, *known) if abs(len(k) - len(key)) <= 2]
         names = self.spelled(get_close_matches(key, alike, n=NEAR, cutoff=0.65))
         return f" (did you mean {' or '.join(map(repr, names))}?)" if names else ""
+
+
+def a_name(given: object, place: str) -> str:
+    """Return a name that is text.
+
+    Raises
+    ------
+    ConfigError
+        When it is something else.
+    """
+    if not isinstance(given, str):
+        raise ConfigError(f"{place}: expected a name, got {repr(given)[:60]}, no text. Quote one.")
+    return given
+
+
+def a_number(given: object, place: str, most: int | None = None) -> int:
+    """Return a whole number from 0, to the most there is.
+
+    Raises
+    ------
+    ConfigError
+        When it is something else.
+    """
+    if isinstance(given, int | np.integer) and not isinstance(given, bool):
+        number = int(given)
+        if number >= 0 and (most is None or number <= most):
+            return number
+    what = "whole number from 0" if most is None else f"unit from 0 to {most}"
+    raise ConfigError(f"{place}: expected a {what}, got {repr(given)[:60]}.")
 
 
 def _by_key(names: Iterable[str]) -> dict[str, list[int]]:

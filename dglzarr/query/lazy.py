@@ -47,16 +47,25 @@ def genes_of(matrix: xr.DataArray, places: NDArray[np.integer[Any]] | slice) -> 
     """Return some genes of a matrix (sample, gene), of which no others are read where it is lazy.
 
     Dask reads whole rows of what is chosen by a list, or by several slices of one array; of one
-    slice of an array it reads that slice alone.
+    slice of an array it reads that slice alone. Of a part, or of what was made of a store, it is
+    left to Dask: a graph of several steps is not to be had twice.
     """
     found = matrix.isel(gene=places)
-    if matrix.chunks is None or isinstance(places, slice) or not 0 < places.size <= FEW_GENES:
+    if isinstance(places, slice) or not 0 < places.size <= FEW_GENES or not _is_whole(matrix):
         return found
     from dask.array import concatenate  # noqa: PLC0415  (takes a second, with scipy)
     from dask.graph_manipulation import clone  # noqa: PLC0415
 
     parts = [clone(matrix.data)[:, place : place + 1] for place in places.tolist()]
     return found.copy(data=concatenate(parts, axis=1))
+
+
+def _is_whole(matrix: xr.DataArray) -> bool:
+    """Return whether a lazy matrix is an array of a store, of which nothing was made yet."""
+    if matrix.chunks is None:
+        return False
+    name = matrix.data.name
+    return set(getattr(matrix.data.dask, "layers", ())) == {name, f"original-{name}"}
 
 
 def plain_attributes(attributes: Mapping[str, Any], uri: str) -> dict[str, str | float]:

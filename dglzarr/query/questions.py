@@ -6,6 +6,7 @@ Everything is read when it is asked for, and a matrix only when its values are.
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from dglzarr.errors import ConfigError, StoreError
+from dglzarr.errors import ConfigError, SourceError, StoreError
 from dglzarr.query.answers import Groups, LatentUnit, Likeness, likeness_of, nearest
-from dglzarr.query.genes import GeneNames, names_of
+from dglzarr.query.genes import GeneNames, a_name, a_number, names_of
 from dglzarr.query.labels import SampleLabels
 from dglzarr.query.lazy import genes_of
+from dglzarr.storage.rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -76,7 +78,7 @@ class _Questions(ABC):
         >>> int(tissues.sizes().sum()), list(tissues.gene("SIM1").dims)
         (120, ['group', 'gene'])
         """
-        self.labels.column(label)
+        self.labels.column(a_name(label, "by"))
         return Groups(label, self._matrix, self.labels, self.names)
 
     def expression(self, *genes: str) -> xr.DataArray:
@@ -174,6 +176,7 @@ class StudyQuestions(_Questions):
         >>> open_study(study).dgl.top(3)["rank"].values.tolist()
         [1, 2, 3]
         """
+        n = a_number(n, "top")
         ranked, scored = self._get("landmarks"), self._get("scores")
         if ranked is not None:
             order = np.argsort(ranked["rank"].values, kind="stable")
@@ -228,8 +231,7 @@ class StudyQuestions(_Questions):
         """
         scores, latent = self._store("scores"), self._get("latent")
         n_units = scores.sizes["latent"]
-        if not 0 <= unit < n_units:
-            raise ConfigError(f"latent: expected a unit from 0 to {n_units - 1}, got {unit}.")
+        a_number(unit, "latent", most=n_units - 1)
         genes = scores[["latent_score"]].isel(latent=unit)
         activation = None if latent is None else latent["latent"].isel(latent_unit=unit)
         return LatentUnit(unit, genes, activation)
@@ -239,12 +241,13 @@ class StudyQuestions(_Questions):
 
         Over kept training samples of the first segment, at most 2048 of them, evenly taken; they
         are read once and stay in memory (8 kB a gene). Of a name of several features it is the
-        first; other features of the same gene are told as any other. None where it does not vary.
+        best ranked, as in ``attrs["of"]``; ``attrs["note"]`` tells of the others, which are told as
+        any other gene. None where it does not vary.
 
         Raises
         ------
         ConfigError
-            When the gene is not known.
+            When the gene is not known, or the name is an alias of several.
 
         Examples
         --------
@@ -252,17 +255,31 @@ class StudyQuestions(_Questions):
         >>> near.r.shape, bool((np.diff(np.abs(near.r)) <= 0).all()), near.attrs["of"]
         ((3,), True, '200001_at')
         """
-        place = int(self.names.find(gene)[0])
+        n = a_number(n, "neighbours")
+        found = self._best_first(self.names.find(self.names.official(a_name(gene, "neighbours"))))
+        place = int(found[0])
         r = self.likeness.correlations(place)
         order = nearest(r, place, n)
-        attributes = {"of": self.names.labels[place], "n_samples": self.likeness.n_samples}
+        of, *others = (self.names.labels[place] for place in found)
+        attributes = {
+            "of": of,
+            "n_samples": self.likeness.n_samples,
+            "note": _told(gene, of, others),
+        }
         facts = self.facts(order).assign(r=("gene", r[order]))
         return facts.assign_attrs(attributes)
+
+    def _best_first(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return features by their score, as pages do; as they stand in a study without."""
+        if "score" not in self._known:
+            return places
+        score = self._known["score"].values[places]
+        return places[np.argsort(-np.nan_to_num(score, nan=-np.inf), kind="stable")]
 
     @cached_property
     def likeness(self) -> Likeness:
         """How alike the genes are."""
-        ds, found = self._store("normalized"), self._store("samples")
+        ds, found = self._whole("neighbours"), self._store("samples")
         first = json.loads(ds.attrs["segments"])[0]["uri"]
         return likeness_of(first, (ds["split"].values == 0) & found["keep"].values)
 
@@ -306,7 +323,10 @@ class StudyQuestions(_Questions):
             asked = Conditions(size, self._listed(include), self._listed(exclude), **conditions)
         except TypeError as error:
             raise ConfigError(f"panel: {error}.") from error
-        made = self._maker.order(asked)
+        try:
+            made = self._maker.order(asked)
+        except (ConfigError, SourceError) as error:
+            raise type(error)(_in_python(str(error))) from None
         price = made.price["all"]
         found = xr.Dataset.from_dataframe(made.table.set_index("position"))
         return found.assign_attrs(
@@ -314,7 +334,7 @@ class StudyQuestions(_Questions):
             error_without_conditions=price.free,
             difference=price.difference,
             interval=[price.low, price.high],
-            notes="\n".join(made.notes),
+            notes="\n".join(map(_in_python, made.notes)),
         )
 
     def why(self, *names: str) -> list[str]:
@@ -334,6 +354,7 @@ class StudyQuestions(_Questions):
         """
         from dglzarr.query.why import why  # noqa: PLC0415  (as for `_maker`)
 
+        self._whole("why")
         places = self.names.find_all(names)
         every = self.facts(np.arange(len(self.names.labels)))
         return why(every, places, self._maker, root=self.root)
@@ -377,6 +398,17 @@ class StudyQuestions(_Questions):
                 f"{self.root}: expected a study with {name!r}, got one without. Run its stage."
             )
         return found
+
+    def _whole(self, question: str) -> xr.Dataset:
+        """Return the normalized expression where it is all of it: its store is read by place."""
+        ds = self._store("normalized")
+        shape = Rows([one["uri"] for one in json.loads(ds.attrs["segments"])]).shape
+        if (got := (ds.sizes["sample"], ds.sizes["gene"])) != shape:
+            raise ConfigError(
+                f"{question}: expected the whole study, {shape[0]} samples x {shape[1]} genes, got "
+                f"{got[0]} x {got[1]}. Ask what dglzarr.open_study returns, and choose afterwards."
+            )
+        return ds
 
     def _labelled(self) -> xr.Dataset:
         """Return a store with the names of all genes: the first that there is."""
@@ -428,6 +460,26 @@ class StudyQuestions(_Questions):
         )
 
 
+def _in_python(text: str) -> str:
+    """Return a line about options as Python calls them.
+
+    Examples
+    --------
+    >>> _in_python("--min-mean, --size: expected 1 - 5.")
+    'min_mean, size: expected 1 - 5.'
+    """
+    return re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda found: found[1].replace("-", "_"), text)
+
+
+def _told(gene: str, of: str, others: Sequence[str]) -> str:
+    """Return a line that names the feature which a name of several was taken for, else ''."""
+    if not others:
+        return ""
+    some = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+    count = len(others) + 1
+    return f"{gene[:60]!r} has {count} features: these are of {of}, best ranked; also {some}."
+
+
 @xr.register_dataset_accessor("dgl")  # type: ignore[no-untyped-call]
 class StoreQuestions(_Questions):
     """Questions to one store: ``dglzarr.open(uri).dgl``.
@@ -467,6 +519,7 @@ class StoreQuestions(_Questions):
         >>> dglzarr.open(f"{study}#scores").dgl.top(2).sizes["gene"]
         2
         """
+        n = a_number(n, "top")
         for name, sign in (("rank", 1), ("score", -1)):
             if name in self._ds and self._ds[name].dims == ("gene",):
                 return self._ds.isel(gene=np.argsort(sign * self._ds[name].values)[:n])

@@ -36,8 +36,8 @@ def table(
     samples
         Sample labels; all samples when none is given.
     top
-        Without genes: how many of the best-ranked (or first) genes; of enrichment, of the mined
-        panel's terms of lowest p; of groups, of the representations.
+        Without genes: how many of the genes, best rank or score first where a store has one; of
+        enrichment, of the mined panel's terms of lowest p; of groups, of the representations.
 
     Raises
     ------
@@ -75,7 +75,9 @@ def _sample_index(ds: xr.Dataset, name: str, samples: Sequence[str]) -> Any:  # 
 
 def _gene_index(ds: xr.Dataset, name: str, genes: Sequence[str], top: int) -> NDArray[np.int64]:
     if not genes:
-        is_ranked = "rank" in ds and ds["rank"].dims == ("gene",)
-        order = np.argsort(ds["rank"].values) if is_ranked else np.arange(ds.sizes["gene"])
-        return order[:top].astype(np.int64)
+        for ranks, sign in (("rank", 1), ("score", -1)):
+            if ranks in ds and ds[ranks].dims == ("gene",):
+                order = np.argsort(sign * ds[ranks].values, kind="stable")
+                return order[:top].astype(np.int64)
+        return np.arange(ds.sizes["gene"])[:top]
     return names_of(ds).find_all(genes, place=name)

@@ -225,6 +225,14 @@ def test_sheet__has_ids_and_reads_back(maker, tmp_path):
     assert any(line.startswith("The conditions cost ") for line in lines)
 
 
+def test_sheet__is_of_the_kind_that_its_name_says(maker, tmp_path):
+    made = maker.order(FREE)
+    write_sheet(made, tmp_path / "order.csv")
+    assert pd.read_csv(tmp_path / "order.csv")["gene"].tolist() == genes_of(made)
+    with pytest.raises(ConfigError, match=r"--output: expected a file of \.tsv or \.csv, got"):
+        write_sheet(made, tmp_path / "order.xlsx")
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

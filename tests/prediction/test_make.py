@@ -96,8 +96,9 @@ def test_make_bundle__size_is_a_greedy_panel(root, tmp_path):
     assert made.details["n_landmarks"] == 6
 
 
-def test_make_bundle__order_sheet(root, tmp_path, capsys):
-    sheet = str(tmp_path / "order.tsv")
+@pytest.mark.parametrize("called", ["order.tsv", "order.csv"])
+def test_make_bundle__order_sheet(called, root, tmp_path, capsys):
+    sheet = str(tmp_path / called)
     with pytest.raises(SystemExit) as left:
         app(["panel", root, "--size", "5", "--include", "G7", "--output", sheet])
     assert left.value.code == 0

@@ -150,7 +150,8 @@ def rank_of(ask):
     [
         (["--why", "nosuch"], "got 'nosuch'"),
         (["--why", "sim5", "--by", "tissue"], "--why: expected no other question"),
-        (["--why", "sim5", "--output", "a.txt"], "--why: expected no other question"),
+        (["--why", "sim5", "--output", "a.txt"], "--why: expected no --format, --columns or"),
+        (["--why", "sim5", "--format", "json"], "--why: expected no --format"),
     ],
 )
 def test_why__what_cannot_be_asked_is_refused(words, told, query):
@@ -236,6 +237,7 @@ def test_store__is_asked_as_before_and_for_samples(query, example_study):
         (("--sample", "nobody"), r"sample: expected samples of the store, got \['nobody'\]"),
         (("--columns", "gene,scor"), r"--columns: .* got 'scor' \(did you mean 'score'\?\)"),
         (("--format", "xls"), r"--format: expected one of table, tsv, .* got 'xls'"),
+        (("--output", "t.xlsx"), r"--output: expected a file of table, .* pdf, got '\.xlsx'"),
         (("--aliases", "nosuch.txt"), r"nosuch\.txt"),
         (("--gene", "'\"<b>\n\x1b[2J"), r"gene: .*<b>\\n\\x1b"),
     ],
