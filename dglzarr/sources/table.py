@@ -24,7 +24,14 @@ from dglzarr.sources.columns import (
     find_ids,
     sort_columns,
 )
-from dglzarr.sources.matrix import Layout, TextMatrix, check_samples, read_matrix, require_rows
+from dglzarr.sources.matrix import (
+    NA_TOKENS,
+    Layout,
+    TextMatrix,
+    check_samples,
+    read_matrix,
+    require_rows,
+)
 from dglzarr.sources.text import TextStream, header_cells, read_rows, split_cells
 from dglzarr.sources.turned import refuse_gene_ids, refuse_turned
 from dglzarr.sources.wide import Picked, gene_columns, has_samples_in_rows, pair_symbols, sort_rows
@@ -36,6 +43,7 @@ SERIES_COLUMNS = ("series_id", "series", "gse")
 """Columns of a sample sheet, and labels of a file without a series, that name the study."""
 
 _N_LOOKED_AT = 2000
+_MANY_IDS = 1000
 
 
 def read_table(
@@ -72,7 +80,7 @@ def read_table(
     if has_samples_in_rows(columns[1:], reading):
         return _read_turned(stream, columns, separator, scratch, reading)
     value_columns = reading.value_columns
-    found = sort_columns(place, columns, value_columns)
+    found, ids = _sort_columns(place, columns, value_columns)
     samples = [columns[at] for at in found.samples]
     is_doubted = not value_columns and reading.samples_in is None
     if not value_columns:
@@ -84,10 +92,11 @@ def read_table(
         told = "; ".join(map(str, found.left_out))
         raise stream.error(f"expected at least one sample column, got none: {told}.", line=line)
     check_samples(stream, samples, line=line)
-    ids = find_ids(columns)
     text = tuple(dict.fromkeys(p for p in (0, found.symbols, ids) if p is not None))
     matrix = read_matrix(stream, Layout(columns, separator, text, found.samples), scratch=scratch)
     require_rows(stream, matrix)
+    is_added = len(columns) > len(header_cells(header, separator))
+    _refuse_shifted(place, columns, matrix, text.index(1) if is_added and 1 in text else None)
     if counts_rows(columns[0], matrix.text[0]):
         matrix, found = _without_numbers(stream, matrix, found, columns, ids)
     if is_doubted:
@@ -96,6 +105,44 @@ def read_table(
         check_first_column(stream.name, columns, matrix.text[0])
         _refuse_probabilities(stream.name, matrix, samples)
     return _as_source(stream.path, matrix, found, samples)
+
+
+def _sort_columns(
+    place: str, columns: list[str], chosen: Sequence[str]
+) -> tuple[Columns, int | None]:
+    """Return what columns hold, and which has ids where the first may count rows: no sample."""
+    found, ids = sort_columns(place, columns, chosen), find_ids(columns)
+    if ids not in found.samples:
+        return found, ids
+    if chosen:
+        return found, None
+    samples = tuple(at for at in found.samples if at != ids)
+    other = LeftOut("columns", "other identifiers", (columns[ids],))
+    return found._replace(samples=samples, left_out=(*found.left_out, other)), ids
+
+
+def _refuse_shifted(place: str, columns: list[str], matrix: TextMatrix, second: int | None) -> None:
+    """Refuse a header one name short whose first name is that of the ids, over numbers.
+
+    R leaves out the name of the ids alone; what it names next are symbols or whole ids.
+    """
+    cells = matrix.text[second] if second is not None else []
+    known = [cell for cell in cells if cell not in NA_TOKENS]
+    try:
+        numbers = np.array(known, np.float64)
+    except ValueError:
+        return
+    are_ids = len(set(known)) == len(known) and (numbers == np.rint(numbers)).all()
+    if are_ids and (len(known) >= _MANY_IDS or counts_rows("", matrix.text[0])):
+        return
+    values = matrix.values
+    if not known or (are_ids and not np.array_equal(values, np.rint(values), equal_nan=True)):
+        return
+    raise SourceError(
+        f"{place}: expected a name for each column, got {len(columns) - 1} over rows of "
+        f"{len(columns)} cells, with numbers such as {known[0]!r} under {columns[1]!r}. Add the "
+        "name that is missing; write decimals with points."
+    )
 
 
 def _without_numbers(
