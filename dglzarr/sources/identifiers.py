@@ -62,7 +62,12 @@ ASSIGNMENT_COLUMN = "geneassignment"
 """Header of Affymetrix' column of `accession // symbol // title // band // Entrez id`."""
 
 NO_NAME = frozenset(
-    ("", "-", "--", "---", "?", ".", "na", "n/a", "#n/a", "nan", "null", "none", "-666", "-666.0")
+    (
+        *("", "-", "--", "---", "?", ".", "na", "n/a", "nan", "null", "none", "-666", "-666.0"),
+        *("#n/a", "#name?", "#ref!", "#value!", "#div/0!", "#num!", "#null!"),
+        *("unknown", "not available", "not applicable", "unnamed", "no symbol", "no match"),
+        *("not found", "not assigned", "unassigned", "unannotated", "undefined"),
+    )
 )
 """Words, in lower case, that mean a feature has no symbol or id."""
 

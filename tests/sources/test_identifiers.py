@@ -317,3 +317,8 @@ def test_read_panel__a_gct_is_no_list(tmp_path):
     path.write_text("#1.2\n1\t1\nName\tDescription\ts0\n200814_at\tPSME1\t1.5\n")
     with pytest.raises(SourceError, match="expected a list of genes, got a GCT"):
         read_panel(path, genes=["200814_at"])
+
+
+@pytest.mark.parametrize("word", ["#NAME?", "#REF!", "#N/A", "#VALUE!", "Unknown", "not available"])
+def test_first_symbol__words_for_no_symbol(word):
+    assert first_symbol(word) == first_symbol(f"{word} /// TP53") == ""
