@@ -54,13 +54,15 @@ class Layout:
     """Which columns of a text table hold what.
 
     `text` names the columns kept as text, the id first; `values` those kept as numbers; the
-    others are counted and left out.
+    others are counted and left out. `n_cells` bounds the cells of a row with those that pad its
+    end, None where any number may.
     """
 
     columns: list[str]
     separator: str
     text: tuple[int, ...]
     values: Sequence[int]
+    n_cells: tuple[int, int] | None = None
 
     @property
     def is_wide(self) -> bool:
@@ -378,6 +380,14 @@ def _row_cells(stream: TextStream, layout: Layout, row: str, line: int) -> list[
     """Return the cells of a row, which are as many as the table has columns."""
     n_columns = len(layout.columns)
     cells = split_cells(row, layout.separator)
+    least, most = layout.n_cells or (0, len(cells))
+    if not least <= len(cells) <= most and not any(cells[n_columns:]):
+        n_expected = max(least, min(most, n_columns))
+        raise stream.error(
+            f"expected {n_expected} columns, got {len(cells)}. Quote cells that hold "
+            f"{layout.separator!r}, or pad every row alike.",
+            line=line,
+        )
     while len(cells) > n_columns and not cells[-1]:
         cells.pop()
     if len(cells) != n_columns:

@@ -32,7 +32,14 @@ from dglzarr.sources.matrix import (
     read_matrix,
     require_rows,
 )
-from dglzarr.sources.text import TextStream, header_cells, read_rows, split_cells
+from dglzarr.sources.text import (
+    TextStream,
+    find_separator,
+    header_cells,
+    read_rows,
+    refuse_surplus,
+    split_cells,
+)
 from dglzarr.sources.turned import refuse_gene_ids, refuse_turned
 from dglzarr.sources.wide import Picked, gene_columns, has_samples_in_rows, pair_symbols, sort_rows
 
@@ -71,6 +78,7 @@ def read_table(
     header = stream.readline() or ""
     separator = "\t" if "\t" in header else ","
     columns = _columns(stream, header, separator, line=line)
+    n_cells = _count_cells(stream, header, separator)
     if len(columns) < 2:
         raise stream.error(
             "expected a series matrix, SOFT, GCT, GCTX or a tab- or comma-separated table with "
@@ -78,7 +86,7 @@ def read_table(
             line=line,
         )
     if has_samples_in_rows(columns[1:], reading):
-        return _read_turned(stream, columns, separator, scratch, reading)
+        return _read_turned(stream, columns, separator, n_cells, scratch, reading)
     value_columns = reading.value_columns
     found, ids = _sort_columns(place, columns, value_columns)
     samples = [columns[at] for at in found.samples]
@@ -93,7 +101,9 @@ def read_table(
         raise stream.error(f"expected at least one sample column, got none: {told}.", line=line)
     check_samples(stream, samples, line=line)
     text = tuple(dict.fromkeys(p for p in (0, found.symbols, ids) if p is not None))
-    matrix = read_matrix(stream, Layout(columns, separator, text, found.samples), scratch=scratch)
+    matrix = read_matrix(
+        stream, Layout(columns, separator, text, found.samples, n_cells), scratch=scratch
+    )
     require_rows(stream, matrix)
     is_added = len(columns) > len(header_cells(header, separator))
     _refuse_shifted(place, columns, matrix, text.index(1) if is_added and 1 in text else None)
@@ -169,7 +179,12 @@ def _without_numbers(
 
 
 def _read_turned(
-    stream: TextStream, columns: list[str], separator: str, scratch: Path | None, reading: Reading
+    stream: TextStream,
+    columns: list[str],
+    separator: str,
+    n_cells: tuple[int, int] | None,
+    scratch: Path | None,
+    reading: Reading,
 ) -> Source:
     """Return a table with samples in rows, whose columns of text are labels."""
     stream.skip_blank()
@@ -178,7 +193,7 @@ def _read_turned(
     text = tuple(sorted({*range(len(columns))}.difference(values)))
     genes = [columns[place] for place in values]
     check_unique(stream.path, "gene", genes)
-    matrix = read_matrix(stream, Layout(columns, separator, text, values), scratch=scratch)
+    matrix = read_matrix(stream, Layout(columns, separator, text, values, n_cells), scratch=scratch)
     require_rows(stream, matrix)
     named = ([columns[place] for place in text], matrix.text)
     return turned_source(stream.path, "table", genes, named, matrix.values.T)
@@ -249,6 +264,19 @@ def _columns(stream: TextStream, header: str, separator: str, *, line: int) -> l
     return named
 
 
+def _count_cells(stream: TextStream, header: str, separator: str) -> tuple[int, int] | None:
+    """Return how few and how many cells a row may have, those that pad its end included.
+
+    As many as the header at most; where the first row has more, each row has as many. None, any
+    number, between tabs, which are seldom part of a cell as commas are.
+    """
+    if separator == "\t":
+        return None
+    n_header = len(split_cells(header, separator))
+    n_row = len(split_cells(stream.peek() or "", separator))
+    return (n_row, n_row) if n_row > n_header else (0, n_header)
+
+
 def _refuse_probabilities(name: str, matrix: TextMatrix, samples: Sequence[str]) -> None:
     """Refuse columns of probabilities among others of expression."""
     step = max(1, len(matrix.text[0]) // _N_LOOKED_AT)
@@ -307,14 +335,17 @@ def read_sample_sheet(
 
 def _sheet_rows(stream: TextStream) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of a sheet, cut or padded to the header."""
-    lines = read_rows(stream.name, stream.lines())
-    line, header = next(lines, (1, []))
+    stream.skip_blank()
+    separator = find_separator(stream.peek() or "")
+    lines = list(read_rows(stream.name, stream.lines(), separator=separator))
+    refuse_surplus(stream.name, lines, separator)
+    line, header = lines[0] if lines else (1, [])
     if not (header := _cut(header)):
         raise stream.error("expected a header, got blank lines.", line=line)
     if len(set(header)) < len(header):
         raise stream.error("expected each column once, got a repeated one.", line=line)
     rows = []
-    for line, row in lines:
+    for line, row in lines[1:]:
         cells = _cut(row)
         if len(cells) > len(header):
             raise stream.error(f"expected {len(header)} columns, got {len(cells)}.", line=line)

@@ -322,3 +322,10 @@ def test_read_panel__a_gct_is_no_list(tmp_path):
 @pytest.mark.parametrize("word", ["#NAME?", "#REF!", "#N/A", "#VALUE!", "Unknown", "not available"])
 def test_first_symbol__words_for_no_symbol(word):
     assert first_symbol(word) == first_symbol(f"{word} /// TP53") == ""
+
+
+def test_read_annotation_table__comma_in_a_cell(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("ID,Title,Gene Symbol,Note\n1_at,a,DDR1,\n2_at,a, b,RFC2,\n")
+    with pytest.raises(SourceError, match=r"line 3: expected 4 cells .*, got 5\. Quote cells"):
+        read_annotation_table(path)
