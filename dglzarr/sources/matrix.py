@@ -44,6 +44,7 @@ NA_TOKENS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")
 
 _BOOLEANS = (b"True", b"TRUE", b"true", b"False", b"FALSE", b"false")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_COMMA = re.compile(r"[+-]?\d+,\d+")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 Values = NDArray[np.float32]
@@ -391,7 +392,8 @@ def _row_cells(stream: TextStream, layout: Layout, row: str, line: int) -> list[
     while len(cells) > n_columns and not cells[-1]:
         cells.pop()
     if len(cells) != n_columns:
-        raise stream.error(f"expected {n_columns} columns, got {len(cells)}.", line=line)
+        remedy = " Its quotes do not close in this line." if row.count('"') % 2 else ""
+        raise stream.error(f"expected {n_columns} columns, got {len(cells)}.{remedy}", line=line)
     return cells
 
 
@@ -406,6 +408,7 @@ def _number(stream: TextStream, layout: Layout, cells: list[str], column: int, l
         return float(cell)
     is_infinite = is_number or cell.lstrip("+-").lower() in ("inf", "infinity")
     kind = "a finite number" if is_infinite else "a number"
+    kind += " with a decimal point" if _COMMA.fullmatch(cell) else ""
     raise stream.error(f"expected {kind}, got {cell!r} in column {name!r}.", line=line)
 
 

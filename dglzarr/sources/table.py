@@ -76,7 +76,7 @@ def read_table(
         stream.readline()
     line, place = stream.line, f"{stream.name}, line {stream.line}"
     header = stream.readline() or ""
-    separator = "\t" if "\t" in header else ","
+    separator = "\t" if "\t" in header else find_separator(header)
     columns = _columns(stream, header, separator, line=line)
     n_cells = _count_cells(stream, header, separator)
     if len(columns) < 2:
@@ -101,12 +101,8 @@ def read_table(
         raise stream.error(f"expected at least one sample column, got none: {told}.", line=line)
     check_samples(stream, samples, line=line)
     text = tuple(dict.fromkeys(p for p in (0, found.symbols, ids) if p is not None))
-    matrix = read_matrix(
-        stream, Layout(columns, separator, text, found.samples, n_cells), scratch=scratch
-    )
-    require_rows(stream, matrix)
-    is_added = len(columns) > len(header_cells(header, separator))
-    _refuse_shifted(place, columns, matrix, text.index(1) if is_added and 1 in text else None)
+    layout = Layout(columns, separator, text, found.samples, n_cells)
+    matrix = _read_values(stream, place, header, layout, scratch)
     if counts_rows(columns[0], matrix.text[0]):
         matrix, found = _without_numbers(stream, matrix, found, columns, ids)
     if is_doubted:
@@ -131,12 +127,25 @@ def _sort_columns(
     return found._replace(samples=samples, left_out=(*found.left_out, other)), ids
 
 
-def _refuse_shifted(place: str, columns: list[str], matrix: TextMatrix, second: int | None) -> None:
+def _read_values(
+    stream: TextStream, place: str, header: str, layout: Layout, scratch: Path | None
+) -> TextMatrix:
+    """Return the rows of a table with genes in rows."""
+    matrix = read_matrix(stream, layout, scratch=scratch)
+    require_rows(stream, matrix)
+    is_added = len(layout.columns) > len(header_cells(header, layout.separator))
+    if is_added and 1 in layout.text:
+        _refuse_shifted(place, layout.columns, matrix, matrix.text[layout.text.index(1)])
+    return matrix
+
+
+def _refuse_shifted(
+    place: str, columns: list[str], matrix: TextMatrix, cells: Sequence[str]
+) -> None:
     """Refuse a header one name short whose first name is that of the ids, over numbers.
 
     R leaves out the name of the ids alone; what it names next are symbols or whole ids.
     """
-    cells = matrix.text[second] if second is not None else []
     known = [cell for cell in cells if cell not in NA_TOKENS]
     try:
         numbers = np.array(known, np.float64)

@@ -352,3 +352,17 @@ def test_read_sample_sheet__comma_in_a_cell(tmp_path):
         read_sample_sheet(path, ["S1", "S2"])
     path.write_text("sample,group\nS1,ctl,\nS2,ill,\n")
     assert read_sample_sheet(path, ["S1", "S2"]) == {"group": ["ctl", "ill"]}
+
+
+def test_read_table__semicolons(tmp_path):
+    path = write(tmp_path, TABLE.replace("\t", ";"), "a.csv")
+    np.testing.assert_array_equal(read_source(path).read(0, 2), EXPECTED)
+    path = write(tmp_path, "ID;S1;S2\np1;1,5;2\n", "a.csv")
+    with pytest.raises(SourceError, match=r"line 2: expected a number with a decimal point, got"):
+        read_source(path)
+
+
+def test_read_table__quoted_line_end(tmp_path):
+    path = write(tmp_path, 'ID,description,S1\np1,"one\ntwo",1\n', "a.csv")
+    with pytest.raises(SourceError, match=r"line 2: .* Its quotes do not close in this line"):
+        read_source(path)
