@@ -72,7 +72,7 @@ def detect_scale(quantiles: Sequence[float] | NDArray[np.float64]) -> Scale:
     if lower > 1 and top <= 32 and highest - lowest > 50:
         raise ValueError(
             f"expression values: expected one scale, got log2 (99 % of the values up to {top:.3g}) "
-            f"and others from {lowest:.3g} to {highest:.3g}. Take the outliers out of the file."
+            f"and others from {lowest:.4g} to {highest:.3g}. Take the outliers out of the file."
         )
     if lowest >= 0 and highest <= 1:
         raise ValueError(

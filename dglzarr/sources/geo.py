@@ -26,6 +26,7 @@ RNA_SEQ_REMEDY = (
 )
 _BEGIN = "!series_matrix_table_begin"
 _END = "!series_matrix_table_end"
+_ACCESSION = "!Sample_geo_accession"
 _ENTITY = (b"!", b"^")
 _SAMPLE = re.compile(r"GSM\d+")
 _MOST = 0.9
@@ -46,6 +47,7 @@ def read_series_matrix(stream: TextStream, *, scratch: Path | None = None) -> So
         raise stream.error(f"expected the header 'ID_REF', got {columns[:1]}.", line=line)
     samples = columns[1:]
     check_samples(stream, samples, line=line)
+    fields = fields.in_order(stream, samples)
     layout = Layout(columns, "\t", (0,), range(1, len(columns)))
     matrix = read_matrix(stream, layout, stop=(b"!",), scratch=scratch)
     _expect_end(stream, (_END,))
@@ -75,9 +77,9 @@ def read_series_labels(stream: TextStream) -> tuple[list[str], list[str], dict[s
         If the head is not whole, or names no samples.
     """
     fields = _series_fields(stream)
-    samples = next((cells for _, cells in fields.records.get("!Sample_geo_accession", [])), [])
+    samples = next((cells for _, cells in fields.records.get(_ACCESSION, [])), [])
     if not samples:
-        raise stream.error("expected samples in '!Sample_geo_accession', got none.")
+        raise stream.error(f"expected samples in {_ACCESSION!r}, got none.")
     return samples, _platforms(stream, fields, samples), _series_labels(stream, fields, samples)
 
 
@@ -99,6 +101,38 @@ class _Fields:
                     f"expected {len(samples)} cells of {name}, got {len(cells)}.", line=line
                 )
             yield cells
+
+    def in_order(self, stream: TextStream, samples: Sequence[str]) -> "_Fields":
+        """Return the records with the cells of samples in the order of a table's columns.
+
+        Raises
+        ------
+        SourceError
+            If the table and the record of accessions name other samples.
+        """
+        for line, named in self.records.get(_ACCESSION, [])[:1]:
+            if named == samples or len(named) != len(samples):
+                break  # another number is refused with the record that has it
+            if {*named} != {*samples}:
+                other = next(name for name in samples if name not in named)
+                raise stream.error(
+                    f"expected the samples of the table, got {_ACCESSION} without {other!r}. "
+                    "Download it again.",
+                    line=line,
+                )
+            places = [named.index(name) for name in samples]
+            return _Fields(
+                {
+                    name: [
+                        (at, [cells[p] for p in places] if len(cells) == len(places) else cells)
+                        for at, cells in rows
+                    ]
+                    if name.startswith("!Sample_")
+                    else rows
+                    for name, rows in self.records.items()
+                }
+            )
+        return self
 
 
 def _series_fields(stream: TextStream) -> _Fields:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dglzarr.errors import SourceError
 from dglzarr.sources.dates import excel_dates, genes_of_date
-from dglzarr.sources.text import TextStream, read_rows
+from dglzarr.sources.text import TextStream, find_separator, read_rows, refuse_surplus
 
 FeatureKind = Literal["probe", "gene"]
 """What a study's genes are: features by label, or gene symbols, by which platforms are joined."""
@@ -62,7 +62,12 @@ ASSIGNMENT_COLUMN = "geneassignment"
 """Header of Affymetrix' column of `accession // symbol // title // band // Entrez id`."""
 
 NO_NAME = frozenset(
-    ("", "-", "--", "---", "?", ".", "na", "n/a", "#n/a", "nan", "null", "none", "-666", "-666.0")
+    (
+        *("", "-", "--", "---", "?", ".", "na", "n/a", "nan", "null", "none", "-666", "-666.0"),
+        *("#n/a", "#name?", "#ref!", "#value!", "#div/0!", "#num!", "#null!"),
+        *("unknown", "not available", "not applicable", "unnamed", "no symbol", "no match"),
+        *("not found", "not assigned", "unassigned", "unannotated", "undefined"),
+    )
 )
 """Words, in lower case, that mean a feature has no symbol or id."""
 
@@ -836,7 +841,10 @@ def _platform_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         if is_open and not bare.startswith(("#", "!", "^")):
             kept.append((line, text))
         is_open = is_open or bare.lower().startswith("!platform_table_begin")
-    yield from read_rows(path.name, kept)
+    separator = find_separator(next((text for _, text in kept if text.strip()), ""))
+    rows = list(read_rows(path.name, kept, separator=separator))
+    refuse_surplus(path.name, rows, separator)
+    yield from rows
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

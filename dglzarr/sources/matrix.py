@@ -44,6 +44,7 @@ NA_TOKENS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")
 
 _BOOLEANS = (b"True", b"TRUE", b"true", b"False", b"FALSE", b"false")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_COMMA = re.compile(r"[+-]?\d+,\d+")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 Values = NDArray[np.float32]
@@ -54,13 +55,15 @@ class Layout:
     """Which columns of a text table hold what.
 
     `text` names the columns kept as text, the id first; `values` those kept as numbers; the
-    others are counted and left out.
+    others are counted and left out. `n_cells` bounds the cells of a row with those that pad its
+    end, None where any number may.
     """
 
     columns: list[str]
     separator: str
     text: tuple[int, ...]
     values: Sequence[int]
+    n_cells: tuple[int, int] | None = None
 
     @property
     def is_wide(self) -> bool:
@@ -378,10 +381,19 @@ def _row_cells(stream: TextStream, layout: Layout, row: str, line: int) -> list[
     """Return the cells of a row, which are as many as the table has columns."""
     n_columns = len(layout.columns)
     cells = split_cells(row, layout.separator)
+    least, most = layout.n_cells or (0, len(cells))
+    if not least <= len(cells) <= most and not any(cells[n_columns:]):
+        n_expected = max(least, min(most, n_columns))
+        raise stream.error(
+            f"expected {n_expected} columns, got {len(cells)}. Quote cells that hold "
+            f"{layout.separator!r}, or pad every row alike.",
+            line=line,
+        )
     while len(cells) > n_columns and not cells[-1]:
         cells.pop()
     if len(cells) != n_columns:
-        raise stream.error(f"expected {n_columns} columns, got {len(cells)}.", line=line)
+        remedy = " Its quotes do not close in this line." if row.count('"') % 2 else ""
+        raise stream.error(f"expected {n_columns} columns, got {len(cells)}.{remedy}", line=line)
     return cells
 
 
@@ -396,6 +408,7 @@ def _number(stream: TextStream, layout: Layout, cells: list[str], column: int, l
         return float(cell)
     is_infinite = is_number or cell.lstrip("+-").lower() in ("inf", "infinity")
     kind = "a finite number" if is_infinite else "a number"
+    kind += " with a decimal point" if _COMMA.fullmatch(cell) else ""
     raise stream.error(f"expected {kind}, got {cell!r} in column {name!r}.", line=line)
 
 

@@ -23,7 +23,8 @@ from dglzarr.sources.chosen import keep_samples
 Stated = Unit | Literal["coverage"]
 """What values may be said to be; coverage becomes counts."""
 
-LARGEST_LOG2 = 50
+LOWEST_LOG2, LARGEST_LOG2 = -100, 50
+_PLACEHOLDERS = (-666, -999, -9999, -99999)
 _SCALE_WINDOWS, _SCALE_WINDOW = 16, 8
 _GENES_LOOKED_AT = 1000
 _LOW_LOG2 = 6
@@ -123,7 +124,7 @@ def find_scale(table: Source, unit: Stated | None) -> Scaled:
     values = np.concatenate([table.read(*window) for window in windows])
     try:
         quantiles = value_quantiles(values)
-        scale = _stated_scale(unit, quantiles) or _seen_scale(table, quantiles)
+        scale = _stated_scale(unit, values, quantiles) or _seen_scale(table, quantiles)
     except ValueError as error:
         raise SourceError(f"{table.path.name}: {error}") from error
     if unit is None and (scale == "log2" or looks_like_counts(values)):
@@ -135,7 +136,7 @@ def find_scale(table: Source, unit: Stated | None) -> Scaled:
         dict(zip(names, (float(q) for q in quantiles), strict=True)),
         scale,
         unit,
-        (*_doubts(samples, values), *_low_values(scale, quantiles)),
+        (*_doubts(samples, values), *_low_values(scale, quantiles), *_placeholders(values)),
     )
 
 
@@ -177,7 +178,17 @@ def _low_values(scale: Scale, quantiles: NDArray[np.float64]) -> tuple[str, ...]
     return (f"the values reach only {quantiles[-1]:.3g}: log10, or log2 taken twice, is not log2",)
 
 
-def _stated_scale(unit: Unit | None, quantiles: NDArray[np.float64]) -> Scale | None:
+def _placeholders(values: NDArray[np.float32]) -> tuple[str, ...]:
+    """Return a note on a number that stands where values are missing."""
+    for number in _PLACEHOLDERS:
+        if (n := np.count_nonzero(values == number)) > 1 and np.nanmin(values) == number:
+            return (f"{n} of the values seen are {number}: make cells without a value empty",)
+    return ()
+
+
+def _stated_scale(
+    unit: Unit | None, values: NDArray[np.float32], quantiles: NDArray[np.float64]
+) -> Scale | None:
     """Return the scale of a stated unit, None where none is.
 
     Raises
@@ -190,6 +201,12 @@ def _stated_scale(unit: Unit | None, quantiles: NDArray[np.float64]) -> Scale | 
     low, high = float(quantiles[0]), float(quantiles[-1])
     if unit == "log2" and high > LARGEST_LOG2:
         raise ValueError(f"unit: expected log2 values, got up to {high:.4g}. Correct the unit.")
+    if unit == "log2" and low < LOWEST_LOG2:
+        n_low = np.count_nonzero(values < LOWEST_LOG2)
+        raise ValueError(
+            f"unit: expected log2 values, got {n_low} of the values seen below {LOWEST_LOG2}, down "
+            f"to {low:.7g}. Make cells that mean a missing value empty."
+        )
     if unit in FROM_ZERO and low < 0:
         raise ValueError(f"unit: expected {unit} from 0, got down to {low:.4g}. Correct the unit.")
     return "log2" if unit == "log2" else "raw"

@@ -24,8 +24,22 @@ from dglzarr.sources.columns import (
     find_ids,
     sort_columns,
 )
-from dglzarr.sources.matrix import Layout, TextMatrix, check_samples, read_matrix, require_rows
-from dglzarr.sources.text import TextStream, header_cells, read_rows, split_cells
+from dglzarr.sources.matrix import (
+    NA_TOKENS,
+    Layout,
+    TextMatrix,
+    check_samples,
+    read_matrix,
+    require_rows,
+)
+from dglzarr.sources.text import (
+    TextStream,
+    find_separator,
+    header_cells,
+    read_rows,
+    refuse_surplus,
+    split_cells,
+)
 from dglzarr.sources.turned import refuse_gene_ids, refuse_turned
 from dglzarr.sources.wide import Picked, gene_columns, has_samples_in_rows, pair_symbols, sort_rows
 
@@ -36,6 +50,7 @@ SERIES_COLUMNS = ("series_id", "series", "gse")
 """Columns of a sample sheet, and labels of a file without a series, that name the study."""
 
 _N_LOOKED_AT = 2000
+_MANY_IDS = 1000
 
 
 def read_table(
@@ -61,8 +76,9 @@ def read_table(
         stream.readline()
     line, place = stream.line, f"{stream.name}, line {stream.line}"
     header = stream.readline() or ""
-    separator = "\t" if "\t" in header else ","
+    separator = "\t" if "\t" in header else find_separator(header)
     columns = _columns(stream, header, separator, line=line)
+    n_cells = _count_cells(stream, header, separator)
     if len(columns) < 2:
         raise stream.error(
             "expected a series matrix, SOFT, GCT, GCTX or a tab- or comma-separated table with "
@@ -70,9 +86,9 @@ def read_table(
             line=line,
         )
     if has_samples_in_rows(columns[1:], reading):
-        return _read_turned(stream, columns, separator, scratch, reading)
+        return _read_turned(stream, columns, separator, n_cells, scratch, reading)
     value_columns = reading.value_columns
-    found = sort_columns(place, columns, value_columns)
+    found, ids = _sort_columns(place, columns, value_columns)
     samples = [columns[at] for at in found.samples]
     is_doubted = not value_columns and reading.samples_in is None
     if not value_columns:
@@ -84,10 +100,9 @@ def read_table(
         told = "; ".join(map(str, found.left_out))
         raise stream.error(f"expected at least one sample column, got none: {told}.", line=line)
     check_samples(stream, samples, line=line)
-    ids = find_ids(columns)
     text = tuple(dict.fromkeys(p for p in (0, found.symbols, ids) if p is not None))
-    matrix = read_matrix(stream, Layout(columns, separator, text, found.samples), scratch=scratch)
-    require_rows(stream, matrix)
+    layout = Layout(columns, separator, text, found.samples, n_cells)
+    matrix = _read_values(stream, place, header, layout, scratch)
     if counts_rows(columns[0], matrix.text[0]):
         matrix, found = _without_numbers(stream, matrix, found, columns, ids)
     if is_doubted:
@@ -96,6 +111,57 @@ def read_table(
         check_first_column(stream.name, columns, matrix.text[0])
         _refuse_probabilities(stream.name, matrix, samples)
     return _as_source(stream.path, matrix, found, samples)
+
+
+def _sort_columns(
+    place: str, columns: list[str], chosen: Sequence[str]
+) -> tuple[Columns, int | None]:
+    """Return what columns hold, and which has ids where the first may count rows: no sample."""
+    found, ids = sort_columns(place, columns, chosen), find_ids(columns)
+    if ids not in found.samples:
+        return found, ids
+    if chosen:
+        return found, None
+    samples = tuple(at for at in found.samples if at != ids)
+    other = LeftOut("columns", "other identifiers", (columns[ids],))
+    return found._replace(samples=samples, left_out=(*found.left_out, other)), ids
+
+
+def _read_values(
+    stream: TextStream, place: str, header: str, layout: Layout, scratch: Path | None
+) -> TextMatrix:
+    """Return the rows of a table with genes in rows."""
+    matrix = read_matrix(stream, layout, scratch=scratch)
+    require_rows(stream, matrix)
+    is_added = len(layout.columns) > len(header_cells(header, layout.separator))
+    if is_added and 1 in layout.text:
+        _refuse_shifted(place, layout.columns, matrix, matrix.text[layout.text.index(1)])
+    return matrix
+
+
+def _refuse_shifted(
+    place: str, columns: list[str], matrix: TextMatrix, cells: Sequence[str]
+) -> None:
+    """Refuse a header one name short whose first name is that of the ids, over numbers.
+
+    R leaves out the name of the ids alone; what it names next are symbols or whole ids.
+    """
+    known = [cell for cell in cells if cell not in NA_TOKENS]
+    try:
+        numbers = np.array(known, np.float64)
+    except ValueError:
+        return
+    are_ids = len(set(known)) == len(known) and (numbers == np.rint(numbers)).all()
+    if are_ids and (len(known) >= _MANY_IDS or counts_rows("", matrix.text[0])):
+        return
+    values = matrix.values
+    if not known or (are_ids and not np.array_equal(values, np.rint(values), equal_nan=True)):
+        return
+    raise SourceError(
+        f"{place}: expected a name for each column, got {len(columns) - 1} over rows of "
+        f"{len(columns)} cells, with numbers such as {known[0]!r} under {columns[1]!r}. Add the "
+        "name that is missing; write decimals with points."
+    )
 
 
 def _without_numbers(
@@ -122,7 +188,12 @@ def _without_numbers(
 
 
 def _read_turned(
-    stream: TextStream, columns: list[str], separator: str, scratch: Path | None, reading: Reading
+    stream: TextStream,
+    columns: list[str],
+    separator: str,
+    n_cells: tuple[int, int] | None,
+    scratch: Path | None,
+    reading: Reading,
 ) -> Source:
     """Return a table with samples in rows, whose columns of text are labels."""
     stream.skip_blank()
@@ -131,7 +202,7 @@ def _read_turned(
     text = tuple(sorted({*range(len(columns))}.difference(values)))
     genes = [columns[place] for place in values]
     check_unique(stream.path, "gene", genes)
-    matrix = read_matrix(stream, Layout(columns, separator, text, values), scratch=scratch)
+    matrix = read_matrix(stream, Layout(columns, separator, text, values, n_cells), scratch=scratch)
     require_rows(stream, matrix)
     named = ([columns[place] for place in text], matrix.text)
     return turned_source(stream.path, "table", genes, named, matrix.values.T)
@@ -202,6 +273,19 @@ def _columns(stream: TextStream, header: str, separator: str, *, line: int) -> l
     return named
 
 
+def _count_cells(stream: TextStream, header: str, separator: str) -> tuple[int, int] | None:
+    """Return how few and how many cells a row may have, those that pad its end included.
+
+    As many as the header at most; where the first row has more, each row has as many. None, any
+    number, between tabs, which are seldom part of a cell as commas are.
+    """
+    if separator == "\t":
+        return None
+    n_header = len(split_cells(header, separator))
+    n_row = len(split_cells(stream.peek() or "", separator))
+    return (n_row, n_row) if n_row > n_header else (0, n_header)
+
+
 def _refuse_probabilities(name: str, matrix: TextMatrix, samples: Sequence[str]) -> None:
     """Refuse columns of probabilities among others of expression."""
     step = max(1, len(matrix.text[0]) // _N_LOOKED_AT)
@@ -260,14 +344,17 @@ def read_sample_sheet(
 
 def _sheet_rows(stream: TextStream) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of a sheet, cut or padded to the header."""
-    lines = read_rows(stream.name, stream.lines())
-    line, header = next(lines, (1, []))
+    stream.skip_blank()
+    separator = find_separator(stream.peek() or "")
+    lines = list(read_rows(stream.name, stream.lines(), separator=separator))
+    refuse_surplus(stream.name, lines, separator)
+    line, header = lines[0] if lines else (1, [])
     if not (header := _cut(header)):
         raise stream.error("expected a header, got blank lines.", line=line)
     if len(set(header)) < len(header):
         raise stream.error("expected each column once, got a repeated one.", line=line)
     rows = []
-    for line, row in lines:
+    for line, row in lines[1:]:
         cells = _cut(row)
         if len(cells) > len(header):
             raise stream.error(f"expected {len(header)} columns, got {len(cells)}.", line=line)

@@ -9,7 +9,7 @@ import gzip
 import os
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -140,6 +140,29 @@ def read_rows(
             ahead.popleft()
         n_cells = n_cells or len(cells)
         yield line, [cell.strip() for cell in cells]
+
+
+def refuse_surplus(name: str, rows: Sequence[tuple[int, list[str]]], separator: str) -> None:
+    """Refuse a row with empty cells behind the header's where not every row is padded so.
+
+    A comma that is not quoted makes a cell more, which an empty last cell would hide. Rows
+    separated by tabs may end with any number of them.
+
+    Raises
+    ------
+    SourceError
+        Naming the line.
+    """
+    n_header = len(rows[0][1]) if rows else 0
+    widths = {len(row) for _, row in rows[1:]}
+    if separator == "\t" or len(widths) < 2 or max(widths) <= n_header:
+        return
+    for line, row in rows[1:]:
+        if len(row) > n_header and not any(row[n_header:]):
+            raise SourceError(
+                f"{name}, line {line}: expected {n_header} cells as in the header, got {len(row)}. "
+                f"Quote cells that hold {separator!r}, or pad every row alike."
+            )
 
 
 def _are_rows(ahead: deque[tuple[int, str]], separator: str, n_cells: int) -> bool:

@@ -70,3 +70,59 @@ def test_read_source__spreads_are_no_samples(tmp_path, columns, left_out):
     found = read_source(path)
     assert found.samples == [name for name in columns if name not in left_out]
     assert [list(one.names) for one in found.left_out] == ([left_out] if left_out else [])
+
+
+@pytest.mark.parametrize("name", ["gene", "gene_id", "ID_REF", "Probe", "name"])
+@pytest.mark.parametrize("row", ["TP53\t8.1\t9.2\t7.3", "TP53\t8\t9\t7", "TP53\tNA\t9\t7"])
+def test_read_table__header_one_name_short(tmp_path, name, row):
+    path = tmp_path / "a.tsv"
+    path.write_text(f"{name}\tS1\tS2\n{row}\nMYC\t8\t10\t11\n")
+    with pytest.raises(SourceError, match=rf"line 1: expected a name for each .* under '{name}'"):
+        read_source(path)
+
+
+def test_read_table__decimal_commas_are_no_columns(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("gene,S1\nTP53,8,125\nMYC,9,5\nEGFR,9,375\n")
+    with pytest.raises(SourceError, match=r"line 1: .* got 2 over rows of 3 cells.* with points"):
+        read_source(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "symbols"),
+    [
+        ("symbol\tS1\tS2", "1007_at\tDDR1\t8.5\t9.25", ["DDR1"]),
+        ("gene_id\tS1\tS2", "TP53\t7157\t8.5\t9.25", None),
+        ("gene_id\tS1\tS2", "1\t7157\t8\t9", None),
+        ("S1\tS2", "TP53\t8\t9", None),
+    ],
+)
+def test_read_table__header_as_r_writes_it(tmp_path, header, row, symbols):
+    path = tmp_path / "a.tsv"
+    path.write_text(f"{header}\n{row}\n")
+    source = read_source(path)
+    assert (source.samples, source.gene_symbol) == (["S1", "S2"], symbols)
+    assert source.read(0, 2)[:, 0].tolist() == [float(cell) for cell in row.split("\t")[-2:]]
+
+
+@pytest.mark.parametrize("name", ["id", "name", "genes", "probes", "feature"])
+@pytest.mark.parametrize("ids", [("5000", "5007"), ("TP53", "MYC")])
+@pytest.mark.parametrize("n_samples", [2, 200])
+def test_read_table__index_before_ids(tmp_path, name, ids, n_samples):
+    path = tmp_path / "a.csv"
+    values = np.arange(2 * n_samples).reshape(2, -1) / 4
+    table = pd.DataFrame(values, columns=[f"S{i}" for i in range(n_samples)])
+    table.insert(0, name, ids)
+    table.to_csv(path)
+    source = read_source(path)
+    assert (source.samples, source.genes) == ([*table.columns[1:]], [*ids])
+    assert [str(one) for one in source.left_out] == ["1 column left out: numbers of rows ('')"]
+    np.testing.assert_array_equal(source.read(0, n_samples), values.T)
+
+
+def test_read_table__ids_beside_ids(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(",id,S1,S2\nTP53,7157,8.1,9.2\n")
+    source = read_source(path)
+    assert (source.samples, source.genes) == (["S1", "S2"], ["TP53"])
+    assert "identifiers ('id')" in str(source.left_out[0])

@@ -441,3 +441,18 @@ def test_read_soft__counters_of_reads_that_are_left_out_are_told(tmp_path):
     assert [str(one) for one in source.left_out] == [
         "1 row left out: counters of STAR ('N_unmapped')"
     ]
+
+
+def test_read_series_matrix__labels_go_by_name(tmp_path):
+    table = TABLE.replace('"GSM1"\t"GSM2"', '"GSM2"\t"GSM1"')
+    source = read_source(write(tmp_path, HEAD + BEGIN + table + END))
+    assert source.samples == ["GSM2", "GSM1"]
+    assert source.labels["title"] == ["second", "first"]
+    assert source.labels["dose"] == ["high; daily", "1:2"]
+    assert source.platform == ["GPL97", "GPL96"]
+
+
+def test_read_series_matrix__table_of_other_samples(tmp_path):
+    path = write(tmp_path, SERIES.replace('\t"GSM2"\n"p1"', '\t"GSM3"\n"p1"'))
+    with pytest.raises(SourceError, match=r"line 8: expected the samples of the .* without 'GSM3'"):
+        read_source(path)

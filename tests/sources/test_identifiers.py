@@ -317,3 +317,15 @@ def test_read_panel__a_gct_is_no_list(tmp_path):
     path.write_text("#1.2\n1\t1\nName\tDescription\ts0\n200814_at\tPSME1\t1.5\n")
     with pytest.raises(SourceError, match="expected a list of genes, got a GCT"):
         read_panel(path, genes=["200814_at"])
+
+
+@pytest.mark.parametrize("word", ["#NAME?", "#REF!", "#N/A", "#VALUE!", "Unknown", "not available"])
+def test_first_symbol__words_for_no_symbol(word):
+    assert first_symbol(word) == first_symbol(f"{word} /// TP53") == ""
+
+
+def test_read_annotation_table__comma_in_a_cell(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("ID,Title,Gene Symbol,Note\n1_at,a,DDR1,\n2_at,a, b,RFC2,\n")
+    with pytest.raises(SourceError, match=r"line 3: expected 4 cells .*, got 5\. Quote cells"):
+        read_annotation_table(path)

@@ -88,7 +88,7 @@ def test_read_matrix__harmless_variants(tmp_path, rows, ids):
         ("p2\t3", r"^GSE1\.txt, line 2: expected 3 columns, got 2\.$"),
         ("p2\t3\t4\t5", r"line 2: expected 3 columns, got 4\."),
         ("p2\t3\tabc", r"line 2: expected a number, got 'abc' in column 'GSM1'\."),
-        ("p2\t1,5\t4", r"expected a number, got '1,5' in column 'GSM0'\."),
+        ("p2\t1,5\t4", r"expected a number with a decimal point, got '1,5' in column 'GSM0'\."),
         ("p2\t1_0\t4", r"expected a number, got '1_0' in column 'GSM0'\."),
         ("p2\t0x1F\t4", r"expected a number, got '0x1F'"),
         ("p2\tTrue\t4", r"expected a number, got 'True'"),

@@ -136,3 +136,18 @@ def test_find_scale__coverage_without_lengths(tmp_path):
         find_scale(read_source(sums), "coverage")
     with pytest.raises(SourceError, match=r"expected samples to keep, got none: 4 samples left"):
         find_scale(read_source(sums, sample_sheet=quality), "coverage")
+
+
+@pytest.mark.parametrize("missing", [-9999, -666])
+def test_find_scale__placeholders_are_no_log2(tmp_path, missing):
+    path = tmp_path / "a.tsv"
+    path.write_text(f"gene\tS1\tS2\nTP53\t8.1\t9.2\nMYC\t{missing}\t7\nEGFR\t6\t{missing}\n")
+    with pytest.raises(SourceError, match=rf"got 2 of .* below -100, down to {missing}\. Make"):
+        find_scale(read_source(path), "log2")
+
+
+def test_find_scale__placeholders_among_raw_values(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text("gene\tS1\tS2\nTP53\t810\t920\nMYC\t-9999\t70\nEGFR\t60\t-9999\n")
+    notes = find_scale(read_source(path), "intensity").notes
+    assert notes == ("2 of the values seen are -9999: make cells without a value empty",)

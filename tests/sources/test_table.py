@@ -325,3 +325,44 @@ def test_read_table__a_row_of_sums(tmp_path):
     source = read_source(write(tmp_path, TABLE + "Total\t4\t2\n"))
     assert source.genes == ["p1", "p2"]
     assert [one.reason for one in source.left_out] == ["sums over genes"]
+
+
+SHIFTED = "gene,description,S1,S2\np1,x,1,2\np2,a 1,4,8.5,\n"
+
+
+@pytest.mark.parametrize(
+    "text", [SHIFTED, SHIFTED.replace("1,2\n", "1,2,\n").replace("5,\n", "5\n")]
+)
+def test_read_table__surplus_empty_cells_of_some_rows(tmp_path, text):
+    with pytest.raises(SourceError, match=r"line 3: expected \d columns, got \d\. Quote cells"):
+        read_source(write(tmp_path, text, "a.csv"))
+
+
+@pytest.mark.parametrize("header", ["ID,S1,S2", "ID,S1,S2,,"])
+@pytest.mark.parametrize("end", [",", ",,"])
+def test_read_table__every_row_padded(tmp_path, header, end):
+    path = write(tmp_path, f"{header}\np1,1,2{end}\np2,3,NA{end}\n", "a.csv")
+    np.testing.assert_array_equal(read_source(path).read(0, 2), EXPECTED)
+
+
+def test_read_sample_sheet__comma_in_a_cell(tmp_path):
+    path = tmp_path / "sheet.csv"
+    path.write_text("sample,organ,group,note\nS1,liver, left,ctl,\nS2,lung,ctl,\n")
+    with pytest.raises(SourceError, match=r"line 2: expected 4 cells .*, got 5\. Quote cells"):
+        read_sample_sheet(path, ["S1", "S2"])
+    path.write_text("sample,group\nS1,ctl,\nS2,ill,\n")
+    assert read_sample_sheet(path, ["S1", "S2"]) == {"group": ["ctl", "ill"]}
+
+
+def test_read_table__semicolons(tmp_path):
+    path = write(tmp_path, TABLE.replace("\t", ";"), "a.csv")
+    np.testing.assert_array_equal(read_source(path).read(0, 2), EXPECTED)
+    path = write(tmp_path, "ID;S1;S2\np1;1,5;2\n", "a.csv")
+    with pytest.raises(SourceError, match=r"line 2: expected a number with a decimal point, got"):
+        read_source(path)
+
+
+def test_read_table__quoted_line_end(tmp_path):
+    path = write(tmp_path, 'ID,description,S1\np1,"one\ntwo",1\n', "a.csv")
+    with pytest.raises(SourceError, match=r"line 2: .* Its quotes do not close in this line"):
+        read_source(path)
