@@ -13,7 +13,7 @@ from dglzarr.cli import app, guarded
 from dglzarr.errors import ConfigError, SourceError, StoreError
 from dglzarr.prediction import output
 from dglzarr.prediction.output import write_prediction
-from dglzarr.prediction.predict import predict
+from dglzarr.prediction.predict import BLOCK, predict
 from dglzarr.storage.options import Run
 from dglzarr.storage.store import read_attributes
 from tests.builders import digests, remove_regions
@@ -97,9 +97,17 @@ def test_write_prediction__anndata(made, measured, tmp_path):
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith("p.")] == ["p.h5ad"]
 
 
+@pytest.mark.parametrize("n_samples", [1, 40, 255, 256, 300, 2000, 10_000, 129_158])
+def test_write_prediction__regions_are_whole_blocks(n_samples):
+    """Products are then those of `predict`; of other rows side by side the last bits differ."""
+    region = output.shard_samples(n_samples)
+    assert region % BLOCK == 0 or region >= n_samples
+
+
 def test_write_prediction__zarr(made, measured, tmp_path, monkeypatch):
-    expected = predict(made.output, measured)
+    monkeypatch.setattr("dglzarr.prediction.predict.BLOCK", 16)
     monkeypatch.setattr(output, "shard_samples", lambda _: 16)
+    expected = predict(made.output, measured)
     place = str(tmp_path / "p.zarr")
     write_prediction(made.output, measured, place)
     found = dglzarr.open(place)
