@@ -1298,11 +1298,12 @@ def _complain(error: Exception, status: int) -> int:
 
 def _group_verbs() -> None:
     """Give each verb its place in the help."""
-    places = {verb: (i, group) for i, group in enumerate(GROUPS) for verb in GROUPS[group].split()}
     verbs = {v.name or v.callback.__name__: v for v in app.registered_commands if v.callback}
-    for name, verb in verbs.items():
-        verb.rich_help_panel = places[name][1]
-    app.registered_commands.sort(key=[verbs[name] for name in places].index)
+    app.registered_commands.clear()
+    for group, names in GROUPS.items():
+        for name in names.split():
+            verbs[name].rich_help_panel = group
+            app.registered_commands.append(verbs[name])
 
 
 _group_verbs()
