@@ -182,7 +182,7 @@ def work(folder: Path, step: str, strike: Callable[[], None] | None, run: str = 
 
 def undrawn(figure: Figure, file: Any, **how: object) -> None:  # noqa: ARG001  (as savefig)
     """Write a figure that shows nothing."""
-    file.write("<svg></svg>" if how["format"] == "svg" else b"")
+    file.write(b"<svg></svg>" if how["format"] == "svg" else b"")
 
 
 def start(

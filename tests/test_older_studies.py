@@ -98,7 +98,8 @@ def test_older_study__tables(release, name):
     content = expected["tables"][name]
     known = pd.DataFrame(content["data"], content["index"], content["columns"])
     samples = content["index"] if name == "samples" else ()
-    found = table(f"{study}#{name}", samples=samples, top=3)
+    genes = content["index"] if name == "scores" else ()  # a later version lists the best first
+    found = table(f"{study}#{name}", genes=genes, samples=samples, top=3)
     found = found.loc[known.index, known.columns]
     pd.testing.assert_frame_equal(
         found, known, check_dtype=False, check_names=False, check_index_type=False,
