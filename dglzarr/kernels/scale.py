@@ -94,11 +94,12 @@ def detect_scale(quantiles: Sequence[float] | NDArray[np.float64]) -> Scale:
             f"quartiles {lower:.3g} and {upper:.3g}, which look median-centred. "
             "Use the series before centring."
         )
-    if lower < 0 <= upper and top < 6:
+    are_calls = lowest < 0 and lower == upper == 0
+    if (lower < 0 <= upper or are_calls) and top < 6:
         raise ValueError(
             f"expression values: expected raw or log2 values, got quartiles {lower:.3g} and "
-            f"{upper:.3g} and 99 % up to {top:.3g}, which look like ratios to a reference. Use the "
-            "series as measured."
+            f"{upper:.3g} and 99 % up to {top:.3g}, which look like ratios to a reference or calls "
+            "of copies. Use the series as measured."
         )
     if upper < 0:
         raise ValueError(
@@ -177,6 +178,27 @@ def are_probabilities(values: NDArray[np.floating]) -> NDArray[np.bool_]:
     n_parts = (known & (values > 0) & (values < 1)).sum(axis=1)
     n_known = known.sum(axis=1)
     return np.asarray(is_within.all(axis=1) & (n_known >= 20) & (n_parts >= 0.1 * n_known))
+
+
+def scales_of(values: NDArray[np.floating]) -> NDArray[np.str_]:
+    """Return the scale that each sample of `(sample, gene)` shows by itself, "" where none.
+
+    "raw" where more than 1 % of its values are above 100; "log2" where the largest is at most 25
+    and some have fractions. Fewer than 20 values tell nothing.
+
+    Examples
+    --------
+    >>> levels = np.linspace(0, 15, 40)
+    >>> scales_of(np.array([levels, 2**levels, np.round(levels)]))
+    array(['log2', 'raw', ''], dtype='<U4')
+    """
+    known = ~np.isnan(values)
+    n_known = known.sum(axis=1)
+    is_raw = (values > 100).sum(axis=1) > 0.01 * n_known
+    is_low = np.max(values, axis=1, initial=-np.inf, where=known) <= 25
+    has_parts = (known & (values != np.floor(values))).any(axis=1)
+    found = np.where(is_raw, "raw", np.where(is_low & has_parts, "log2", ""))
+    return np.where(n_known >= 20, found, "")
 
 
 def unlike_the_rest(values: NDArray[np.floating]) -> NDArray[np.bool_]:

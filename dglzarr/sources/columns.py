@@ -79,6 +79,14 @@ RESERVED_ROWS = _by_name(
             Unassigned_MappingQuality Unassigned_Chimera Unassigned_FragmentLength
             Unassigned_Duplicate Unassigned_MultiMapping Unassigned_Secondary Unassigned_NonSplit
             Unassigned_NoFeatures Unassigned_Overlapping_Length Unassigned_Ambiguity""",
+        "facts about samples": """
+            age Age sex Sex gender Gender batch Batch time Time status Status class Class group
+            Group label Label cluster Cluster condition Condition response Response RIN rin
+            library_size library.size LibrarySize lib_size lib.size libsize total_counts TotalCounts
+            total_reads TotalReads mapped_reads MappedReads n_genes num_genes n_counts nGene nUMI
+            nCount_RNA nFeature_RNA percent.mt percent_mt percent_mito percent.mito pct_mito
+            OS.time OS_time OS OS_status PFS DFS survival survival_time days_to_death
+            vital_status""",
     }
 )
 """Why a row of this id is no gene."""
@@ -371,7 +379,7 @@ def check_unique(path: Path, kind: str, ids: Sequence[str]) -> None:
     """
     if not ids:
         raise SourceError(f"{path.name}: expected at least one {kind}, got none.")
-    if counters := [name for name in ids if name in RESERVED_ROWS]:
+    if kind == "gene" and (counters := [name for name in ids if name in RESERVED_ROWS]):
         raise SourceError(
             f"{path.name}: expected a gene, got {counters[0]!r}, one of the "
             f"{RESERVED_ROWS[counters[0]]}. Take it out of the file."

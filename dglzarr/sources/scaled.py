@@ -1,6 +1,7 @@
 """The scale and the unit of a source: as stated, or as its values show."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -14,6 +15,7 @@ from dglzarr.kernels.scale import (
     Unit,
     detect_scale,
     looks_like_counts,
+    scales_of,
     unlike_the_rest,
     value_quantiles,
 )
@@ -122,21 +124,51 @@ def find_scale(table: Source, unit: Stated | None) -> Scaled:
     is_small = n <= _SCALE_WINDOW * _SCALE_WINDOWS
     windows = [(0, n)] if is_small else [(int(s), int(s) + _SCALE_WINDOW) for s in starts]
     values = np.concatenate([table.read(*window) for window in windows])
+    samples = [name for start, stop in windows for name in table.samples[start:stop]]
     try:
         quantiles = value_quantiles(values)
-        scale = _stated_scale(unit, values, quantiles) or _seen_scale(table, quantiles)
+        scale = _stated_scale(unit, values, quantiles)
+        if scale is None:
+            check_one_scale(samples, values)
+            scale = _seen_scale(table, quantiles)
     except ValueError as error:
         raise SourceError(f"{table.path.name}: {error}") from error
     if unit is None and (scale == "log2" or looks_like_counts(values)):
         unit = "log2" if scale == "log2" else "counts"
     names = ("min", "q25", "median", "q75", "q99", "max")
-    samples = [name for start, stop in windows for name in table.samples[start:stop]]
     return Scaled(
         table,
         dict(zip(names, (float(q) for q in quantiles), strict=True)),
         scale,
         unit,
         (*_doubts(samples, values), *_low_values(scale, quantiles), *_placeholders(values)),
+    )
+
+
+def check_one_scale(samples: Sequence[str], values: NDArray[np.float32]) -> None:
+    """Refuse samples of which some are log2 and others raw.
+
+    Parameters
+    ----------
+    samples, values
+        Their names, and what they hold, `(sample, gene)`.
+
+    Raises
+    ------
+    ValueError
+        Naming those of the rarer scale; says which setting overrules.
+    """
+    found = scales_of(values)
+    places = {scale: np.flatnonzero(found == scale) for scale in ("log2", "raw")}
+    rarer, other = sorted(places, key=lambda scale: places[scale].size)
+    if not places[rarer].size:
+        return
+    shown = ", ".join(repr(samples[place]) for place in places[rarer][:3])
+    more = ", ..." if places[rarer].size > 3 else ""
+    raise ValueError(
+        f"expression values: expected one scale, got {places[rarer].size} of {len(samples)} "
+        f"samples seen {rarer} ({shown}{more}), and others {other}. Bring them to one scale, or "
+        f"leave out with value_columns what is no sample. {_OVERRULE}"
     )
 
 

@@ -85,9 +85,10 @@ def test_detect_scale__not_quite_centred(quantiles):
     [
         ([0, 0.2, 0.4, 0.7, 0.98, 1], r"all between 0 and 1 .*probabilities.* Use the file of exp"),
         ([-53, 0.2, 0.9, 1.5, 8.5, 28], r"down to -53 and 99 % up to 8.5, which look like diff"),
+        ([-2, 0, 0, 0, 1, 2], r"quartiles 0 and 0 .* look like ratios to a reference or calls of"),
         ([-13, -3.2, -1.4, 0.4, 3.3, 5], r"quartiles -3.2 and 0.4 .* look like ratios to a ref"),
     ],
-    ids=["fractions", "z-scores", "ratios"],
+    ids=["fractions", "z-scores", "calls", "ratios"],
 )
 def test_detect_scale__no_expression_refused(quantiles, message):
     with pytest.raises(ValueError, match=message):

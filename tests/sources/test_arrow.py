@@ -102,15 +102,17 @@ def test_read_arrow__other_columns_are_told(tmp_path, values):
     frame["seen"] = pd.Timestamp("2020-01-01")
     frame["remark"] = "x"
     frame.loc[0, "Name"] = "N_unmapped"
+    frame.loc[1, "Name"] = "library_size"
     source = read_source(write(tmp_path / "a.parquet", frame))
-    assert source.genes == GENES[1:]
-    assert np.array_equal(source.read(0, 30), values[:, 1:], equal_nan=True)
+    assert source.genes == GENES[2:]
+    assert np.array_equal(source.read(0, 30), values[:, 2:], equal_nan=True)
     told = {one.reason: one.names for one in source.left_out}
     assert told == {
         "neither numbers nor text": ("seen",),
         "text": ("remark",),
         "lengths of genes": ("Length",),
         "counters of STAR": ("N_unmapped",),
+        "facts about samples": ("library_size",),
     }
 
 

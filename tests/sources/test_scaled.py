@@ -75,6 +75,23 @@ def test_find_scale__refused(source, values, stated, message):
         find_scale(source(values), stated)
 
 
+def test_find_scale__samples_of_two_scales(source):
+    """A rank or a length beside log2 would make all of them raw, and be normalized as such."""
+    values = np.vstack([LOG2[:4], 2 ** LOG2[4:]])
+    message = r"expected one scale, got 2 of 6 samples seen raw \('s4', 's5'\), and others log2\. "
+    with pytest.raises(SourceError, match=message):
+        find_scale(source(values), None)
+    values = np.vstack([LOG2[0], COUNTS[1:] + 0.5])
+    with pytest.raises(SourceError, match=r"got 1 of 6 samples seen log2 \('s0'\), and others raw"):
+        find_scale(source(values), None)
+    assert find_scale(source(values), "intensity").scale == "raw"
+
+
+def test_find_scale__a_sample_without_reads_is_of_no_scale(source):
+    found = find_scale(source(np.vstack([COUNTS, np.zeros(40), RNG.integers(0, 3, 40)])), None)
+    assert (found.scale, found.unit) == ("raw", "counts")
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
