@@ -75,6 +75,10 @@ class Asked:
         for name, given_too in filters.items():
             if given_too and both and both[0] in ("--latent", "--neighbours"):
                 raise ConfigError(f"{name}: expected without {both[0]}. Ask twice.")
+        lists = {"--gene": self.genes, "--samples": self.lists_samples, label: self.labels}
+        listed = next((name for name, is_given in lists.items() if is_given), "")
+        if self.top is not None and listed and not self.by:
+            raise ConfigError(f"--top: expected without {listed}, which lists all. Leave it out.")
 
 
 def answer(place: str, asked: Asked) -> pd.DataFrame:

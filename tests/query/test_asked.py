@@ -227,6 +227,8 @@ def test_store__is_asked_as_before_and_for_samples(query, example_study):
         (("--gene", "SIM"), r"gene: expected a gene .* \(did you mean 'SIM\d' or 'SIM"),
         (("--latent", "1", "--by", "tissue"), r"--latent: expected one question, got --by"),
         (("--latent", "1", "--gene", "SIM5"), r"--gene: expected without --latent"),
+        (("--gene", "SIM5", "--top", "3"), r"--top: expected without --gene, which lists all\."),
+        (("--samples", "--top", "3"), r"--top: expected without --samples, which lists all"),
         (("--latent", "1", "--sample", "x"), r"--sample: expected without --latent"),
         (("--latent", "1", "--series", "GSE1"), r"--series: expected without --latent"),
         (("--neighbours", "SIM5", "--label", "a=b"), r"--label: expected without --neighbours"),
