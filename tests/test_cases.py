@@ -21,6 +21,7 @@ from dglzarr.sources.identifiers import (
     read_panel,
 )
 from dglzarr.sources.peek import peek_size
+from dglzarr.sources.scaled import find_scale
 from dglzarr.stages.ingest import SourceFile, SourceOptions, ingest
 from dglzarr.stages.join import JoinOptions, join
 from dglzarr.storage.store import open_store
@@ -184,7 +185,7 @@ def test_case__pvalue_columns__by_their_values(tmp_path, header):
     path = tmp_path / "GSE1.txt"
     path.write_text("\n".join(["\t".join(cells), *lines[1:]]))
     with pytest.raises(SourceError, match=r"got 16 of 32 columns between 0 and 1.*value_columns"):
-        read_source(path)
+        find_scale(read_source(path), None)
     assert len(read_source(path, reading=Reading(("*.AVG_Signal",))).samples) == 16
     assert len(read_source(path, reading=Reading(("*",))).samples) == 32
     with pytest.raises(SourceError, match=r"expected columns like 'x\*' as value_columns say, got"):

@@ -62,7 +62,8 @@ def test_killed_in_a_write__same_objects_as_undisturbed(
 
 def check(found):
     assert found.difference == ""
-    assert found.n_kept >= found.n_finished - (found.kill.victim == "worker")
+    # Results that a worker held when it died, and had not handed over, are made again.
+    assert found.n_kept >= found.n_finished - 3 * (found.kill.victim == "worker")
     if found.kill.victim == "scheduler":
         assert found.status == 1
         line = r"[a-z ]+: the Dask scheduler is gone\. Start it and its workers, and run again; .*"

@@ -183,8 +183,8 @@ def are_probabilities(values: NDArray[np.floating]) -> NDArray[np.bool_]:
 def scales_of(values: NDArray[np.floating]) -> NDArray[np.str_]:
     """Return the scale that each sample of `(sample, gene)` shows by itself, "" where none.
 
-    "raw" where more than 1 % of its values are above 100; "log2" where the largest is at most 25
-    and some have fractions. Fewer than 20 values tell nothing.
+    "raw" where two values, and 0.05 %, are above 50; "log2" where the largest is at most 25 and
+    some have fractions. Fewer than 20 values tell nothing.
 
     Examples
     --------
@@ -194,7 +194,7 @@ def scales_of(values: NDArray[np.floating]) -> NDArray[np.str_]:
     """
     known = ~np.isnan(values)
     n_known = known.sum(axis=1)
-    is_raw = (values > 100).sum(axis=1) > 0.01 * n_known
+    is_raw = (values > 50).sum(axis=1) >= np.maximum(2, 0.0005 * n_known)
     is_low = np.max(values, axis=1, initial=-np.inf, where=known) <= 25
     has_parts = (known & (values != np.floor(values))).any(axis=1)
     found = np.where(is_raw, "raw", np.where(is_low & has_parts, "log2", ""))

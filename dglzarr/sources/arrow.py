@@ -21,6 +21,8 @@ from dglzarr.sources.columns import (
     RESERVED_ROWS,
     check_header,
     check_unique,
+    counts_rows,
+    find_ids,
     find_symbols,
     sort_columns,
 )
@@ -171,6 +173,7 @@ def _upright(
     if not samples:
         told = "; ".join(map(str, found.left_out)) or "it has no columns of numbers"
         raise SourceError(f"{path.name}: expected at least one sample column, got none: {told}.")
+    text, numbers_of_rows = _without_numbers(path, kind, text)
     place = find_symbols(text)
     names = [text[0], *([] if place is None else [text[place]])]
     cells = _cells(path, kind, names)
@@ -189,8 +192,20 @@ def _upright(
     unused = LeftOut.group("columns", (("text", name) for name in text if name not in names))
     named = cells[1] if place is not None else pair_symbols(genes)
     values = ArrowValues(path, kind, tuple(samples), n_rows, dropped=dropped)
-    left_out = (*unused, *found.left_out, *counters)
+    left_out = (*numbers_of_rows, *unused, *found.left_out, *counters)
     return matrix_source(path, kind, samples, genes, values, symbols=named, left_out=left_out)
+
+
+def _without_numbers(
+    path: Path, kind: ArrowFormat, text: list[str]
+) -> tuple[list[str], tuple[LeftOut, ...]]:
+    """Return columns of text, ids first, without an index that counts rows beside such ids."""
+    place = find_ids(["", *text[1:]])
+    (first,) = _cells(path, kind, text[:1])
+    if place is None or not counts_rows("", first, has_ids=True):
+        return text, ()
+    others = [name for name in text[1:] if name != text[place]]
+    return [text[place], *others], (LeftOut("columns", "numbers of rows", (text[0],)),)
 
 
 def _turned(

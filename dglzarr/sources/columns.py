@@ -40,7 +40,7 @@ RESERVED_COLUMNS = _by_name(
             chrend pos""",
         "results of a test": """
             logfc log2fc log2foldchange foldchange basemean lfcse stat aveexpr logcpm""",
-        "numbers of rows": "unnamed0",
+        "numbers of rows": "unnamed0 index",
         "other identifiers": """
             transcriptid transcriptids transcript accession accnum gbacc genbank genbankaccession
             gblist gi refseq refseqid refseqtranscriptid refseqmrna unigene unigeneid uniprot
@@ -111,6 +111,8 @@ _HEADER_STEMS = (
 ROW_NUMBERS = ("", "x", "unnamed0", "1", "v1", "row", "rows", "rowname", "rownames", "index")
 """First columns that may hold the numbers of rows: R's and pandas' names of them."""
 
+_MOST_ROWS = 100_000
+
 _ID_COLUMNS = frozenset(
     (
         *GENE_ID_COLUMNS,
@@ -119,7 +121,8 @@ _ID_COLUMNS = frozenset(
     )
 )
 _SUMMARY = re.compile(
-    r"mean|average|avg|median|sd|stdev|stddev|sem|cv|total|sum|row[ ._-]?(mean|sum)s?"
+    r"mean|average|avg|median|min|max|minimum|maximum|sd|stdev|stddev|sem|cv|total|sum"
+    r"|row[ ._-]?(mean|sum)s?"
     r"|(mean|average|avg|median)[ ._-]+(?!signal|intensity|raw|beta).+",
     re.IGNORECASE,
 )
@@ -242,18 +245,40 @@ def find_ids(columns: Sequence[str]) -> int | None:
     )
 
 
-def counts_rows(column: str, ids: Sequence[str]) -> bool:
+def counts_rows(column: str, ids: Sequence[str], *, has_ids: bool = False) -> bool:
     """Return whether a first column, by its name and cells, holds the numbers of rows.
+
+    Where another column ``has_ids``, also of rows that were chosen or sorted: whole numbers below
+    100,000, each once.
 
     Examples
     --------
     >>> counts_rows("", ["1", "2"]), counts_rows("Unnamed: 0", ["0"]), counts_rows("", ["2", "1"])
     (True, True, False)
+    >>> counts_rows("", ["5", "2"], has_ids=True), counts_rows("", ["780", "148327"], has_ids=True)
+    (True, False)
     """
-    if plain(column) not in ROW_NUMBERS or not ids or ids[0] not in ("0", "1"):
+    if plain(column) not in ROW_NUMBERS or not ids:
+        return False
+    if has_ids and all(map(_INTEGER.fullmatch, ids)):
+        numbers = {int(cell) for cell in ids}
+        return len(numbers) == len(ids) and min(numbers) >= 0 and max(numbers) < _MOST_ROWS
+    if ids[0] not in ("0", "1"):
         return False
     first = int(ids[0])
     return all(cell == str(row) for row, cell in enumerate(ids, start=first))
+
+
+def is_alone(columns: Sequence[str]) -> bool:
+    """Return whether the first name is unlike all others, numbers in them aside.
+
+    Examples
+    --------
+    >>> is_alone(["S1", "S2"]), is_alone(["gene", "S1", "S2"])
+    (False, True)
+    """
+    stem, *others = (_DIGITS.sub("#", column) for column in columns)
+    return stem not in others
 
 
 def find_symbols(columns: Sequence[str]) -> int | None:

@@ -23,7 +23,7 @@ from dglzarr.errors import SourceError
 from dglzarr.sources.base import LeftOut, Reading, Source, Values, matrix_source
 from dglzarr.sources.chosen import keep_samples, series_of
 from dglzarr.sources.chunked import Chunked
-from dglzarr.sources.columns import check_unique, find_symbols
+from dglzarr.sources.columns import check_unique, counts_rows, find_ids, find_symbols
 from dglzarr.sources.hdf5 import check_chunk, check_heaps, find_dataset, strings, told
 from dglzarr.sources.turned import are_turned
 from dglzarr.sources.wide import Picked
@@ -304,6 +304,9 @@ def read_h5ad(path: Path, reading: Reading = Reading()) -> Source:
             )
         samples, fields = _frame(path, file, "obs", is_bare=reading.is_bare)
         genes, columns = _frame(path, file, "var", is_bare=False)
+        place = find_ids(["", *columns])
+        if place is not None and counts_rows("", genes, has_ids=True):
+            genes = columns.pop([*columns][place - 1])
         check_unique(path, "sample", samples)
         check_unique(path, "gene", genes)
         values = _anndata_values(path, found, (len(samples), len(genes)))

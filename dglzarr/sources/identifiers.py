@@ -5,7 +5,7 @@ setting of ingest.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import product
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dglzarr.errors import SourceError
 from dglzarr.sources.dates import excel_dates, genes_of_date
 from dglzarr.sources.text import TextStream, find_separator, read_rows, refuse_surplus
+from dglzarr.sources.turned import known_symbols
 
 FeatureKind = Literal["probe", "gene"]
 """What a study's genes are: features by label, or gene symbols, by which platforms are joined."""
@@ -70,6 +71,8 @@ NO_NAME = frozenset(
     )
 )
 """Words, in lower case, that mean a feature has no symbol or id."""
+
+_FEWEST_OTHERS = 10
 
 _LIST_HEADERS = frozenset(
     (
@@ -507,6 +510,11 @@ def name_genes(
     sources
         Labels and own symbols of each source's features; of two symbols the last counts.
 
+    Raises
+    ------
+    SourceError
+        When sources have other symbols for most of the same labels, as for numbers of rows.
+
     Examples
     --------
     >>> name_genes(["1_at", "2_at"], "probe", None, [(["2_at", "1_at"], ["MYC", ""])])
@@ -520,8 +528,26 @@ def name_genes(
         return list(map(annotation.symbol_of, genes)), list(map(annotation.gene_id_of, genes))
     symbols: dict[str, str] = {}
     for labels, own in sources:
-        symbols |= {str(g): str(s) for g, s in zip(labels, own, strict=True) if s}
+        found = {str(g): str(s) for g, s in zip(labels, own, strict=True) if s}
+        _refuse_other_symbols(symbols, found)
+        symbols |= found
+    if not symbols and sum(gene.upper() in known_symbols() for gene in genes) > 0.5 * len(genes):
+        return list(map(first_symbol, genes)), [""] * len(genes)
     return [symbols.get(g, "") for g in genes], [""] * len(genes)
+
+
+def _refuse_other_symbols(known: Mapping[str, str], found: Mapping[str, str]) -> None:
+    """Refuse a source that has another symbol for most of the labels that have one already."""
+    both = known.keys() & found.keys()
+    others = sorted(label for label in both if known[label].upper() != found[label].upper())
+    if len(others) < _FEWEST_OTHERS or 2 * len(others) < len(both):
+        return
+    raise SourceError(
+        f"gene_symbol: expected one symbol a label, got others in two sources for {len(others)} "
+        f"of {len(both)} labels, such as {known[others[0]]!r} and {found[others[0]]!r} for "
+        f"{others[0]!r}. Are they numbers of rows? Give each file a first column of gene ids, or "
+        "state ingest.feature_kind = 'gene'."
+    )
 
 
 @dataclass(frozen=True)

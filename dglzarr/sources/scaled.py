@@ -13,6 +13,7 @@ from dglzarr.kernels.scale import (
     FROM_ZERO,
     Scale,
     Unit,
+    are_probabilities,
     detect_scale,
     looks_like_counts,
     scales_of,
@@ -26,7 +27,7 @@ Stated = Unit | Literal["coverage"]
 """What values may be said to be; coverage becomes counts."""
 
 LOWEST_LOG2, LARGEST_LOG2 = -100, 50
-_PLACEHOLDERS = (-666, -999, -9999, -99999)
+_PLACEHOLDERS = (-9, -99, -666, -999, -9999, -99999)
 _SCALE_WINDOWS, _SCALE_WINDOW = 16, 8
 _GENES_LOOKED_AT = 1000
 _LOW_LOG2 = 6
@@ -106,11 +107,20 @@ def _number(cell: str) -> float:
         return np.nan
 
 
-def find_scale(table: Source, unit: Stated | None) -> Scaled:
+def find_scale(table: Source, unit: Stated | None, *, is_chosen: bool = False) -> Scaled:
     """Return a source with the scale and the unit that are stated, or that its values show.
 
     Of a large source a few windows of samples are looked at, spread evenly: a row alone costs as
     much as its whole chunk where the file is compressed.
+
+    Parameters
+    ----------
+    table
+        The source.
+    unit
+        What its values are; None, if they shall show it.
+    is_chosen
+        Whether its samples were named, so that columns of probabilities are wanted.
 
     Raises
     ------
@@ -129,12 +139,16 @@ def find_scale(table: Source, unit: Stated | None) -> Scaled:
         quantiles = value_quantiles(values)
         scale = _stated_scale(unit, values, quantiles)
         if scale is None:
-            check_one_scale(samples, values)
+            if not is_chosen:
+                _refuse_probabilities(samples, values)
             scale = _seen_scale(table, quantiles)
     except ValueError as error:
         raise SourceError(f"{table.path.name}: {error}") from error
-    if unit is None and (scale == "log2" or looks_like_counts(values)):
-        unit = "log2" if scale == "log2" else "counts"
+    if unit is None and looks_like_counts(values):
+        scale, unit = "raw", "counts"
+    elif unit is None:
+        refuse_other_scale(table.path.name, samples, values, scale)
+        unit = "log2" if scale == "log2" else None
     names = ("min", "q25", "median", "q75", "q99", "max")
     return Scaled(
         table,
@@ -145,30 +159,57 @@ def find_scale(table: Source, unit: Stated | None) -> Scaled:
     )
 
 
-def check_one_scale(samples: Sequence[str], values: NDArray[np.float32]) -> None:
-    """Refuse samples of which some are log2 and others raw.
-
-    Parameters
-    ----------
-    samples, values
-        Their names, and what they hold, `(sample, gene)`.
+def _refuse_probabilities(samples: Sequence[str], values: NDArray[np.float32]) -> None:
+    """Refuse samples of probabilities among others of expression.
 
     Raises
     ------
     ValueError
+        Naming them.
+    """
+    step = max(1, values.shape[1] // _GENES_LOOKED_AT)
+    found = np.flatnonzero(are_probabilities(values[:, ::step]))
+    if 0 < found.size < len(samples):
+        shown = ", ".join(repr(samples[place]) for place in found[:3])
+        more = ", ..." if found.size > 3 else ""
+        raise ValueError(
+            f"expected one kind of values, got {found.size} of {len(samples)} columns between 0 "
+            f"and 1, as p-values are: {shown}{more}. Name the columns of expression as "
+            "value_columns."
+        )
+
+
+def refuse_other_scale(
+    name: str, samples: Sequence[str], values: NDArray[np.float32], scale: Scale
+) -> None:
+    """Refuse samples that by themselves show another scale than their source has.
+
+    Parameters
+    ----------
+    name
+        The file, which the error names.
+    samples, values
+        Names of some of its samples, and what they hold, `(sample, gene)`.
+    scale
+        Of the source, as its values show it.
+
+    Raises
+    ------
+    SourceError
         Naming those of the rarer scale; says which setting overrules.
     """
     found = scales_of(values)
-    places = {scale: np.flatnonzero(found == scale) for scale in ("log2", "raw")}
-    rarer, other = sorted(places, key=lambda scale: places[scale].size)
-    if not places[rarer].size:
+    others = np.flatnonzero((found != "") & (found != scale))
+    if not others.size:
         return
-    shown = ", ".join(repr(samples[place]) for place in places[rarer][:3])
-    more = ", ..." if places[rarer].size > 3 else ""
-    raise ValueError(
-        f"expression values: expected one scale, got {places[rarer].size} of {len(samples)} "
-        f"samples seen {rarer} ({shown}{more}), and others {other}. Bring them to one scale, or "
-        f"leave out with value_columns what is no sample. {_OVERRULE}"
+    same = np.flatnonzero(found == scale)
+    odd = same if 0 < same.size < others.size else others
+    shown = ", ".join(repr(samples[place]) for place in odd[:3]) + (", ..." if odd.size > 3 else "")
+    kinds = ("raw", "log2") if found[odd[0]] == "raw" else ("log2", "raw")
+    raise SourceError(
+        f"{name}: expression values: expected one scale, got {odd.size} of {len(samples)} samples "
+        f"seen {kinds[0]} ({shown}), and others {kinds[1]}. Bring them to one scale, or leave out "
+        f"with value_columns what is no sample. {_OVERRULE}"
     )
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from dglzarr.errors import SourceError
-from dglzarr.kernels.scale import are_probabilities
 from dglzarr.sources.base import LeftOut, Reading, Source, SourceFormat, Values, matrix_source
 from dglzarr.sources.columns import (
     Columns,
@@ -22,6 +21,7 @@ from dglzarr.sources.columns import (
     check_unique,
     counts_rows,
     find_ids,
+    is_alone,
     sort_columns,
 )
 from dglzarr.sources.matrix import (
@@ -40,7 +40,7 @@ from dglzarr.sources.text import (
     refuse_surplus,
     split_cells,
 )
-from dglzarr.sources.turned import refuse_gene_ids, refuse_turned
+from dglzarr.sources.turned import names_samples, refuse_gene_ids, refuse_turned
 from dglzarr.sources.wide import Picked, gene_columns, has_samples_in_rows, pair_symbols, sort_rows
 
 PLATFORM_COLUMNS = ("platform", "platform_id")
@@ -49,7 +49,6 @@ PLATFORM_COLUMNS = ("platform", "platform_id")
 SERIES_COLUMNS = ("series_id", "series", "gse")
 """Columns of a sample sheet, and labels of a file without a series, that name the study."""
 
-_N_LOOKED_AT = 2000
 _MANY_IDS = 1000
 
 
@@ -103,13 +102,13 @@ def read_table(
     text = tuple(dict.fromkeys(p for p in (0, found.symbols, ids) if p is not None))
     layout = Layout(columns, separator, text, found.samples, n_cells)
     matrix = _read_values(stream, place, header, layout, scratch)
-    if counts_rows(columns[0], matrix.text[0]):
+    if counts_rows(columns[0], matrix.text[0], has_ids=ids is not None):
         matrix, found = _without_numbers(stream, matrix, found, columns, ids)
     if is_doubted:
         refuse_turned(stream.name, matrix.text[0], samples, corner=columns[0])
     if not value_columns:
         check_first_column(stream.name, columns, matrix.text[0])
-        _refuse_probabilities(stream.name, matrix, samples)
+        _refuse_decimals(stream.name, place, header, layout, matrix)
     return _as_source(stream.path, matrix, found, samples)
 
 
@@ -162,6 +161,31 @@ def _refuse_shifted(
         f"{len(columns)} cells, with numbers such as {known[0]!r} under {columns[1]!r}. Add the "
         "name that is missing; write decimals with points."
     )
+
+
+def _refuse_decimals(
+    name: str, place: str, header: str, layout: Layout, matrix: TextMatrix
+) -> None:
+    """Refuse numbers as another country writes them, which are read as others."""
+    if layout.separator == ";":
+        _refuse_thousands(name, matrix)
+    if layout.separator == "," and len(layout.columns) > len(header_cells(header, ",")):
+        _refuse_decimal_commas(place, [layout.columns[at] for at in layout.values], matrix)
+
+
+def _refuse_decimal_commas(place: str, samples: Sequence[str], matrix: TextMatrix) -> None:
+    """Refuse a header one name short whose first name is unlike the others, over whole numbers.
+
+    It may be that of the ids, and the number the part of a decimal before its comma.
+    """
+    first = matrix.values[:, 0]
+    if is_alone(samples) and np.array_equal(first, np.rint(first), equal_nan=True):
+        raise SourceError(
+            f"{place}: expected a name for each column, got {len(samples)} over rows of "
+            f"{len(samples) + 1} cells, with whole numbers under {samples[0]!r}. Add the name that "
+            "is missing, or write decimals with points; where it is a sample, state value_columns "
+            "= ['*']."
+        )
 
 
 def _without_numbers(
@@ -286,17 +310,21 @@ def _count_cells(stream: TextStream, header: str, separator: str) -> tuple[int, 
     return (n_row, n_row) if n_row > n_header else (0, n_header)
 
 
-def _refuse_probabilities(name: str, matrix: TextMatrix, samples: Sequence[str]) -> None:
-    """Refuse columns of probabilities among others of expression."""
-    step = max(1, len(matrix.text[0]) // _N_LOOKED_AT)
-    found = np.flatnonzero(are_probabilities(matrix.values[:, ::step]))
-    if found.size and found.size < len(samples):
-        shown = ", ".join(repr(samples[place]) for place in found[:3])
-        more = ", ..." if found.size > 3 else ""
+def _refuse_thousands(name: str, matrix: TextMatrix) -> None:
+    """Refuse numbers such as 1.206 beside whole ones below 1000: points that part thousands."""
+    known = matrix.values[~np.isnan(matrix.values)]
+    has_point = known != np.rint(known)
+    parted, whole = known[has_point], known[~has_point]
+    thousands = parted.astype(np.float64) * 1000
+    are_thousands = np.isclose(thousands, np.rint(thousands), rtol=2e-7, atol=0) & (parted >= 1)
+    if not parted.size or whole.size < 0.2 * known.size or known.max() >= 1000:
+        return
+    if are_thousands.all():
+        shown = f"{parted[0]:.3f}"
         raise SourceError(
-            f"{name}: expected one kind of values, got {found.size} of {len(samples)} columns "
-            f"between 0 and 1, as p-values are: {shown}{more}. Name the columns of expression as "
-            "value_columns."
+            f"{name}: expected decimals, got numbers such as {shown} beside whole ones below 1000, "
+            f"as where points part thousands. Write {shown.replace('.', '')}; where {shown} is "
+            "meant, state value_columns = ['*']."
         )
 
 
@@ -312,12 +340,12 @@ def read_sample_sheet(
     samples
         Sample ids to find.
     column
-        Column of sample ids; by default the first column that covers the samples.
+        Column of sample ids; by default the one that covers the samples.
 
     Raises
     ------
     SourceError
-        If no column covers the samples, or one of them has two rows.
+        If no column covers the samples, several do and differ, or one of them has two rows.
     """
     with TextStream(path) as stream:
         header, rows = _sheet_rows(stream)
@@ -331,15 +359,38 @@ def read_sample_sheet(
         for place, name in enumerate(header)
     }
     names = header if column is None else [column]
-    join = next((name for name in names if found[name] == len(set(samples))), None)
-    if join is None:
+    able = [name for name in names if found[name] == len(set(samples))]
+    if not able:
         tried = ", ".join(f"{name!r} ({found[name]})" for name in names[:5])
         raise SourceError(
             f"{path.name}: expected a column with all {len(samples)} samples such as "
             f"{samples[0]!r}, got (samples found) {tried}{_more(names)}. "
             "Name the column of sample ids as join_column or complete the sheet."
         )
-    return _labels(path, header, rows, samples, join)
+    return _labels(path, header, rows, samples, _join_column(path, header, rows, able))
+
+
+def _join_column(path: Path, header: list[str], rows: list[list[str]], able: list[str]) -> str:
+    """Return which of the columns that cover the samples has their ids.
+
+    That which is called so, where others say the same or are none: sheets also name the matched
+    sample of each, or count them.
+
+    Raises
+    ------
+    SourceError
+        When two of them differ, and none or several are called so.
+    """
+    columns = {name: [row[header.index(name)] for row in rows] for name in able}
+    if all(cells == columns[able[0]] for cells in columns.values()):
+        return able[0]
+    called = [name for name in able if names_samples(name)]
+    if len(called) == 1:
+        return called[0]
+    raise SourceError(
+        f"{path.name}: expected one column of sample ids, got {_some(able)}, which differ. Name "
+        "the one to join by as join_column."
+    )
 
 
 def _sheet_rows(stream: TextStream) -> tuple[list[str], list[list[str]]]:

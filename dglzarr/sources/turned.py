@@ -14,7 +14,8 @@ from dglzarr.errors import SourceError
 
 _SYMBOLS = Path(__file__).with_name("symbols.txt.gz")
 _GENE_ID = re.compile(
-    r"(ENS[A-Z]*\d{8,}(\.\d+)?|\S*\d\S*_at|ILMN_\d+|[NX][MR]_\d+(\.\d+)?|A_\d+_P\d+)"
+    r"(ENS[A-Z]*\d{8,}(\.\d+)?|\S*\d\S*_at|ILMN_\d+|[NX][MR]_\d+(\.\d+)?|A_\d+_P\d+"
+    r"|TC\w{6,}\.\w\w\.\d+|AT[1-5CM]G\d{5}|FBgn\d{7}|WBGene\d{8}|Y[A-P][LR]\d{3}[CW])"
 )
 _SAMPLE_ID = re.compile(
     r"(GSM\d+|[SED]RR\d+|TCGA-\w\w-\w{4}.*|GTEX-.+|ACH-\d{6}"
@@ -23,7 +24,7 @@ _SAMPLE_ID = re.compile(
 )
 _SAMPLE_WORD = re.compile(
     r"(sample|patient|subject|donor|individual|participant|specimen|barcode|case|cell|depmap)"
-    r"[a-z]*([ ._-]?(id|ids|name|names|line|lines))?",
+    r"[a-z]*([ ._-]?(id|ids|name|names|line|lines))?|geo_accession|gsm|id|run",
     re.IGNORECASE,
 )
 _MOST, _HALF, _FEW = 0.9, 0.5, 0.1
@@ -35,6 +36,28 @@ _LOOKED_AT = 1000
 def known_symbols() -> frozenset[str]:
     """Return the symbols of human genes that are known, in capitals."""
     return frozenset(gzip.decompress(_SYMBOLS.read_bytes()).decode().split())
+
+
+def is_gene(name: str) -> bool:
+    """Return whether a name is that of a human gene that is known, or an id of another.
+
+    Examples
+    --------
+    >>> is_gene("TP53"), is_gene("ENSG00000141510.18"), is_gene("stage")
+    (True, True, False)
+    """
+    return name.upper() in known_symbols() or _GENE_ID.fullmatch(name) is not None
+
+
+def names_samples(column: str) -> bool:
+    """Return whether a column is called as those of sample ids are.
+
+    Examples
+    --------
+    >>> names_samples("sample_id"), names_samples("geo_accession"), names_samples("matched_normal")
+    (True, True, False)
+    """
+    return column == "" or _SAMPLE_WORD.fullmatch(column) is not None
 
 
 def are_turned(ids: Sequence[str], columns: Sequence[str], corner: str = "") -> bool:
@@ -128,8 +151,8 @@ def _counts(ids: Sequence[str]) -> bool:
 
 def _share_of_genes(names: Sequence[str]) -> float:
     """Return which part of names are those of genes."""
-    looked_at, known = _some(names), known_symbols()
-    n_found = sum(one.upper() in known or _GENE_ID.fullmatch(one) is not None for one in looked_at)
+    looked_at = _some(names)
+    n_found = sum(map(is_gene, looked_at))
     return n_found / len(looked_at) if looked_at else 0.0
 
 

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from dglzarr.errors import SourceError
 from dglzarr.sources.base import LeftOut, Reading, Values
+from dglzarr.sources.columns import RESERVED_ROWS
 from dglzarr.sources.identifiers import first_symbol, split_pair
+from dglzarr.sources.turned import is_gene
 
 _MOST = 0.9
 _FEWEST_PAIRS = 20
@@ -105,7 +107,8 @@ def gene_columns(
     """Return which columns of a matrix with samples in rows are genes: the others are labels.
 
     They are those that value_columns say, else those that pair symbols with ids, else those whose
-    first cell is a number or missing; never the first column.
+    first cell is a number or missing, without facts about samples before and after them; never the
+    first column.
 
     Raises
     ------
@@ -121,12 +124,34 @@ def gene_columns(
         found = [p for p in places if split_pair(columns[p])]
         if 2 * len(found) < len(columns):
             found = [p for p in places if p < len(first_row) and _is_numeric(first_row[p])]
+            found = _without_facts(columns, found)
     if not found:
         raise SourceError(
             f"{name}: expected columns of genes behind the first, as samples_in = 'rows' says, got "
             "none of numbers. Correct the setting, or name the genes as value_columns."
         )
     return found
+
+
+def _without_facts(columns: Sequence[str], places: list[int]) -> list[int]:
+    """Return columns without those before and after the genes that are called as no gene is.
+
+    Where half are known genes: words with small letters and without digits, such as ``stage``.
+
+    Examples
+    --------
+    >>> _without_facts(["id", "bmi", "os_months", "TP53", "KRAS", "MYC"], [1, 2, 3, 4, 5])
+    [3, 4, 5]
+    """
+    if not places or 2 * sum(is_gene(columns[p]) for p in places) < len(places):
+        return places
+    able = [i for i, p in enumerate(places) if not _is_fact(columns[p])]
+    return places[able[0] : able[-1] + 1]
+
+
+def _is_fact(column: str) -> bool:
+    is_word = not any(map(str.isdigit, column)) and column != column.upper()
+    return column in RESERVED_ROWS or (is_word and not is_gene(column))
 
 
 def _is_numeric(cell: str) -> bool:

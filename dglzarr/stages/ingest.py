@@ -19,7 +19,8 @@ from dglzarr.errors import SourceError
 from dglzarr.kernels.scale import FROM_ZERO, Scale
 from dglzarr.sources import Reading, read_source
 from dglzarr.sources.base import SamplesIn
-from dglzarr.sources.scaled import Scaled, Stated, find_scale
+from dglzarr.sources.identifiers import has_name
+from dglzarr.sources.scaled import Scaled, Stated, find_scale, refuse_other_scale
 from dglzarr.storage.declare import shard_samples, text_array
 from dglzarr.storage.files import check_file, place_of, readable, scratch_of
 from dglzarr.storage.options import Options, Run, choice
@@ -252,7 +253,7 @@ def ingest(
         "notes": [*opened.table.notes, *opened.notes],
     }
     if spec is RAW:
-        details |= _copy_values(opened.table, target, opened.scale)
+        details |= _copy_values(opened.table, target, opened.scale, is_seen=options.unit is None)
     return finish(claim, details=details)
 
 
@@ -274,7 +275,7 @@ def _open_source(claim: Claim, source: str, options: SourceOptions) -> Scaled:
             annotation=options.annotation,
             scratch=str(scratch),
         )
-        scaled = find_scale(table, options.unit)
+        scaled = find_scale(table, options.unit, is_chosen=bool(options.value_columns))
         hashed.result()
     return scaled
 
@@ -289,12 +290,17 @@ def _choose_spec(options: SourceOptions, opened: Scaled) -> StoreSpec:
     return RAW_LINK if is_linked else RAW
 
 
-def _copy_values(table: Source, raw: str, scale: Scale) -> dict[str, int]:
-    """Write the regions of a source that are missing; return its missing and negative values."""
+def _copy_values(table: Source, raw: str, scale: Scale, *, is_seen: bool) -> dict[str, int]:
+    """Write the regions of a source that are missing; return its missing and negative values.
+
+    Where the scale was seen, no sample may be of another.
+    """
     n_negative = n_missing = 0
     todo = missing_regions(raw)
     for region in regions(raw):
         block = table.values[region.rows]  # as it lies in memory: the shard's writer turns it
+        if is_seen:
+            refuse_other_scale(table.path.name, table.samples[region.rows], block, scale)
         n_missing += int(np.isnan(block).sum())
         n_negative += int((block < 0).sum()) if scale == "raw" else 0
         if region in todo:
@@ -307,7 +313,8 @@ def raw_labels(table: Source) -> dict[str, NDArray[Any]]:
     names = sorted(table.labels)
     n = len(table.samples)
     series = table.sample_series or [""] * n
-    label_values = text_array([table.labels[name] for name in names]).reshape(len(names), n)
+    cells = [[cell if has_name(cell) else "" for cell in table.labels[name]] for name in names]
+    label_values = text_array(cells).reshape(len(names), n)
     return {
         "sample": text_array(table.samples),
         "gene": text_array(table.genes),

@@ -138,6 +138,9 @@ def check_labels(settings: Settings, train: Sequence[xr.Dataset], cohorts: Seque
     """
     check_group_by(train, settings.score.group_by)
     check_split_by(train, settings.ingest.split_by)
+    for name in ("center_by", "detection"):
+        if by := getattr(settings.ingest, name):
+            _check_label(train, f"ingest.{name}", by, ["series", "platform", "source"])
     if settings.group.label:
         find_labelled([*train, *cohorts], settings.group.label, settings.group.series)
 
@@ -150,11 +153,14 @@ def check_split_by(train: Sequence[xr.Dataset], split_by: str) -> None:
     ConfigError
         Naming the labels there are.
     """
-    known = ["series", "sample", *sorted({str(n) for ds in train for n in ds["label"].values})]
-    if split_by not in known:
+    _check_label(train, "ingest.split_by", split_by, ["series", "sample"])
+
+
+def _check_label(train: Sequence[xr.Dataset], place: str, by: str, columns: list[str]) -> None:
+    known = [*columns, *sorted({str(n) for ds in train for n in ds["label"].values})]
+    if by not in known:
         raise ConfigError(
-            f"ingest.split_by: expected one of {', '.join(known)}, got {split_by!r}"
-            f"{hint(split_by, known)}."
+            f"{place}: expected one of {', '.join(known)}, got {by!r}{hint(by, known)}."
         )
 
 

@@ -140,8 +140,20 @@ def test_read_sample_sheet__column_is_found(tmp_path, name, text):
 
 def test_read_sample_sheet__named_column(tmp_path):
     path = write(tmp_path, "a\tb\nS1\tS2\nS2\tS1\n", "sheet.tsv")
-    assert read_sample_sheet(path, ["S1", "S2"]) == {"b": ["S2", "S1"]}
+    message = (
+        r"sheet\.tsv: expected one column of sample ids, got 'a', 'b', which differ\. Name the"
+    )
+    with pytest.raises(SourceError, match=message):
+        read_sample_sheet(path, ["S1", "S2"])
+    assert read_sample_sheet(path, ["S1", "S2"], column="a") == {"b": ["S2", "S1"]}
     assert read_sample_sheet(path, ["S1", "S2"], column="b") == {"a": ["S2", "S1"]}
+
+
+@pytest.mark.parametrize("other", ["matched_normal", "nr"])
+def test_read_sample_sheet__the_column_that_is_called_so(tmp_path, other):
+    """A column before it that covers the samples too shifted all labels by one."""
+    path = write(tmp_path, f"{other}\tsample\ttissue\n2\t1\tskin\n1\t2\tliver\n", "sheet.tsv")
+    assert read_sample_sheet(path, ["1", "2"]) == {"tissue": ["skin", "liver"], other: ["2", "1"]}
 
 
 def test_read_sample_sheet__short_rows_are_padded(tmp_path):

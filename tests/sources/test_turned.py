@@ -29,7 +29,7 @@ OTHERS = {
     "Agilent": ["A_23_P100001", "A_23_P100022", "A_24_P10011"],
     "Illumina": ["ILMN_1343291", "ILMN_1343295", "ILMN_1651199"],
     "mouse": ["Trp53", "Ccl5", "Ddr1", "Rfc2"],
-    "mixed": ["DDR1", "1053_at", "ENSG00000000003", "unknown"],
+    "mixed": ["DDR1", "1053_at", "ENSG00000000003", "LOC9"],
 }
 
 

@@ -129,7 +129,9 @@ def test_ingest__gctx_is_opened_once_and_not_at_all_when_unchanged(
     tmp_path, rng, monkeypatch, scale
 ):
     opened = []
-    monkeypatch.setattr(stage, "find_scale", lambda *a: opened.append(a) or find_scale(*a))
+    monkeypatch.setattr(
+        stage, "find_scale", lambda *a, **k: opened.append(a) or find_scale(*a, **k)
+    )
     values = rng.uniform(4, 14, (40, 12))
     source = write_gctx_source(tmp_path, "GSE1", values if scale == "log2" else 2.0**values)
     for state in ("new", "unchanged"):

@@ -1,0 +1,162 @@
+"""Tables as people write them of which something else was read, in silence."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dglzarr.errors import SourceError
+from dglzarr.sources import Reading, read_source
+from dglzarr.sources.identifiers import name_genes
+from dglzarr.sources.scaled import find_scale
+from dglzarr.sources.turned import known_symbols
+from dglzarr.stages.ingest import SourceFile, SourceOptions, ingest_all, raw_labels
+
+RNG = np.random.default_rng(3)
+SYMBOLS = sorted(known_symbols())[1000:1060]
+SAMPLES = [f"S{i}" for i in range(6)]
+LOG2 = RNG.uniform(2, 14, (60, 6)).round(3)
+ROWS = RNG.permutation(60)[:40]
+CHOSEN = [SYMBOLS[row] for row in ROWS]
+
+
+def chosen_rows(name):
+    """A frame of which rows were left out and sorted: its index has the numbers they had."""
+    frame = pd.DataFrame(LOG2, columns=SAMPLES)
+    frame.insert(0, name, SYMBOLS)
+    return frame.iloc[ROWS]
+
+
+@pytest.mark.parametrize("name", ["gene_id", "Gene Symbol", "symbol"])
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_read_source__numbers_of_chosen_rows_are_no_ids(tmp_path, name, form):
+    frame = chosen_rows(name)
+    path = tmp_path / f"a.{form}"
+    frame.to_csv(path) if form == "csv" else frame.to_parquet(path)
+    source = read_source(path)
+    assert (source.genes, source.samples) == (CHOSEN, SAMPLES)
+    assert "numbers of rows" in [one.reason for one in source.left_out]
+    np.testing.assert_array_equal(source.read(0, 6), LOG2[ROWS].T.astype(np.float32))
+
+
+def test_read_source__a_pandas_index_of_parquet_is_no_sample(tmp_path):
+    frame = chosen_rows("gene_id").reset_index()[["gene_id", "index", *SAMPLES]]
+    frame.to_parquet(tmp_path / "a.parquet", index=False)
+    assert read_source(tmp_path / "a.parquet").samples == SAMPLES
+
+
+def test_read_source__entrez_ids_beside_symbols_stay(tmp_path):
+    frame = chosen_rows("symbol")
+    frame.index = np.arange(99_990, 99_990 + len(frame))
+    frame.to_csv(tmp_path / "a.csv")
+    source = read_source(tmp_path / "a.csv")
+    assert (source.genes[0], source.gene_symbol) == ("99990", CHOSEN)
+
+
+def test_name_genes__labels_that_mean_other_genes_in_each_source():
+    numbers = [str(i) for i in range(20)]
+    own = [(numbers, SYMBOLS[:20]), (numbers, SYMBOLS[20:40])]
+    with pytest.raises(SourceError, match=r"one symbol a label, .* for 20 of 20 .*numbers of rows"):
+        name_genes(numbers, "probe", None, own)
+    renamed = [*SYMBOLS[:18], "NEW1", "NEW2"]
+    found = name_genes(numbers, "probe", None, [(numbers, SYMBOLS[:20]), (numbers, renamed)])
+    assert found[0] == renamed
+
+
+def test_name_genes__labels_that_are_symbols():
+    assert name_genes(SYMBOLS, "probe", None, [(SYMBOLS, [""] * 60)])[0] == SYMBOLS
+    assert set(name_genes(["1_at", "2_at"], "probe", None, [(["1_at"], [""])])[0]) == {""}
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "gct"])
+def test_find_scale__columns_of_probabilities(tmp_path, form):
+    frame = pd.DataFrame(LOG2, columns=SAMPLES, index=pd.Index(SYMBOLS, name="id"))
+    for sample in SAMPLES[:3]:
+        frame[f"d_{sample}"] = RNG.uniform(size=60)
+    path = tmp_path / f"a.{form}"
+    if form == "parquet":
+        frame.to_parquet(path)
+    elif form == "csv":
+        frame.to_csv(path)
+    else:
+        frame.insert(0, "Description", SYMBOLS)
+        table = frame.rename_axis("NAME").to_csv(sep="\t")
+        path.write_text(f"#1.2\n60\t9\n{table}")
+    with pytest.raises(SourceError, match=r"got 3 of 9 columns between 0 and 1, as p-values are"):
+        find_scale(read_source(path), None)
+    assert find_scale(read_source(path), None, is_chosen=True).scale == "log2"
+
+
+def test_ingest__one_sample_of_another_scale_among_many(tmp_path):
+    """Few samples of many are looked at for the scale; all are when they are copied."""
+    values = 2 ** RNG.uniform(4, 14, (60, 300))
+    values[:, 10] = np.log2(values[:, 10])
+    frame = pd.DataFrame(values, index=SYMBOLS, columns=[f"P{i}" for i in range(300)])
+    frame.to_csv(tmp_path / "a.csv")
+    path = tmp_path / "a.csv"
+    with pytest.raises(SourceError, match=r"a\.csv: .* got 1 of \d+ samples seen log2 \('P10'\)"):
+        ingest_all([SourceFile(str(path), str(tmp_path / "raw" / "a.zarr"))])
+    asked = SourceOptions(unit="intensity")
+    ingest_all([SourceFile(str(path), str(tmp_path / "raw" / "b.zarr"), asked)])
+
+
+def test_find_scale__low_fpkm_and_its_logarithm(tmp_path):
+    values = RNG.gamma(0.4, 6, (1500, 6)).round(4) + 0.0001
+    values[:2] = 120.5
+    values[:, 3:] = np.log2(values[:, 3:] + 1)
+    frame = pd.DataFrame(values, index=[f"g{i}" for i in range(1500)], columns=SAMPLES)
+    frame.to_csv(tmp_path / "a.csv", index_label="id")
+    with pytest.raises(
+        SourceError, match=r"3 of 6 samples seen log2 \('S3', 'S4', 'S5'\), and oth"
+    ):
+        find_scale(read_source(tmp_path / "a.csv"), None)
+
+
+def test_find_scale__whole_numbers_of_shallow_counts(tmp_path):
+    frame = pd.DataFrame(RNG.poisson(1, (60, 6)), index=SYMBOLS, columns=SAMPLES)
+    frame.to_csv(tmp_path / "a.csv")
+    found = find_scale(read_source(tmp_path / "a.csv"), None)
+    assert (found.scale, found.unit) == ("raw", "counts")
+
+
+@pytest.mark.parametrize("text", ["Gen,S0\nZZZ3,7,99\nZZZ4,8,5\n", "Locus_tag,S0,S1\ng,257,7,99\n"])
+def test_read_source__decimal_commas_under_a_header_of_ids(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(
+        SourceError, match=r"line 1: expected a name for each column.*whole numbers"
+    ):
+        read_source(tmp_path / "a.csv")
+    source = read_source(tmp_path / "a.csv", reading=Reading(value_columns=("*",)))
+    assert source.samples == text.splitlines()[0].split(",")
+
+
+def test_read_source__points_that_part_thousands(tmp_path):
+    rows = [("g1", "1.206", "15"), ("g2", "640", "2.030"), ("g3", "12", "99")]
+    path = tmp_path / "a.csv"
+    path.write_text("id;S0;S1\n" + "".join(f"{';'.join(row)}\n" for row in rows))
+    with pytest.raises(
+        SourceError, match=r"got numbers such as 1\.206 beside .* Write 1206; where"
+    ):
+        read_source(path)
+    path.write_text(path.read_text() + "g4;0.5;1\n")
+    assert read_source(path).read(0, 1)[0, 0] == np.float32(1.206)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_read_source__facts_before_genes_are_labels(tmp_path, form):
+    frame = pd.DataFrame(LOG2.T, columns=SYMBOLS)
+    frame.insert(0, "sample", SAMPLES)
+    facts = {"passage": range(6), "os_months": [1.5] * 6, "tissue": ["skin"] * 6}
+    for place, (name, cells) in enumerate(facts.items(), start=1):
+        frame.insert(place, name, cells)
+    path = tmp_path / f"a.{form}"
+    frame.to_csv(path, index=False) if form == "csv" else frame.to_parquet(path, index=False)
+    source = read_source(path, reading=Reading(samples_in="rows"))
+    assert (source.genes, source.samples) == (SYMBOLS, SAMPLES)
+    assert set(source.labels) == set(facts)
+
+
+def test_raw_labels__cells_that_say_nothing_are_empty(tmp_path):
+    (tmp_path / "a.csv").write_text("id,S0,S1,S2,S3\n" + "g1,1,2,3,4\n" * 1)
+    (tmp_path / "s.csv").write_text("sample,tissue\nS0,NA\nS1,skin\nS2,n/a\nS3,nan\n")
+    source = read_source(tmp_path / "a.csv", sample_sheet=tmp_path / "s.csv")
+    assert raw_labels(source)["sample_label"][:, 0].tolist() == ["", "skin", "", ""]
