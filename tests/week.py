@@ -208,7 +208,8 @@ def live(week: Week, newer: Path, server: Server) -> None:
     deployed(server, "grow", week.study, each_minute=True, active=False)
     week.worker()
     week.come(NAMES[4])
-    typed = "pip install ...; dglzarr verify study; prefect deploy --all; prefect worker start ..."
+    deploy = "prefect --no-prompt deploy --all"
+    typed = f"pip install ...; dglzarr verify study; {deploy}; prefect worker start ..."
     week.note(6, "upgraded to this version; a new file", week.night(), typed)
 
     kill(server.programs[0].pid)

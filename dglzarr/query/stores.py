@@ -12,7 +12,7 @@ from dglzarr.storage.files import place_of, store_nbytes
 from dglzarr.storage.finished import is_whole, read_finished
 from dglzarr.storage.schemas import SPECS
 from dglzarr.storage.store import missing_regions, open_store, read_attributes, regions
-from dglzarr.storage.study import MANIFEST, OPTIONAL, SEGMENTED, WHOLE, open_study
+from dglzarr.storage.study import MANIFEST, OPTIONAL, SEGMENTED, WHOLE, list_segments, open_study
 from dglzarr.storage.together import other_inputs, root_of
 
 if TYPE_CHECKING:
@@ -148,8 +148,8 @@ def resolve(name: str) -> list[str]:
 
 
 def is_study(name: str) -> bool:
-    """Return whether a study's manifest stands at ``name``."""
-    return place_of(name, MANIFEST).is_file()
+    """Return whether a study stands at ``name``, or one that has lost its manifest."""
+    return place_of(name, MANIFEST).is_file() or bool(list_segments(name))
 
 
 def stores(name: str) -> list[str]:

@@ -63,6 +63,15 @@ def test_info__states_of_a_damaged_study(damaged, run):
     assert " complete " in listed["landmarks"]
 
 
+@pytest.mark.parametrize("verb", ["verify", "query", "info"])
+def test_a_study_without_its_manifest__says_what_to_run(tmp_path, study, run, verb):
+    copy = shutil.copytree(study, tmp_path / "study")
+    (copy / "study.json").unlink()
+    result = run(verb, copy)
+    assert result.status == 1
+    assert "study.json is missing, but there are segments: 0000. Run 'dglzarr rep" in result.err
+
+
 def test_verify__a_sound_store_and_a_sound_study(study, run):
     result = run("verify", f"{study}#normalized")
     assert result.status == 0
