@@ -104,7 +104,7 @@ class Groups:
         Raises
         ------
         ConfigError
-            When a gene is not known, or more than 12 features are asked for.
+            When a gene is not known, none or more than 12 features are asked for, or no groups.
 
         Examples
         --------
@@ -113,7 +113,11 @@ class Groups:
         """
         from dglzarr.query.picture import draw_groups  # noqa: PLC0415  (matplotlib takes a second)
 
+        if not a_number(most, "most"):
+            raise ConfigError("most: expected 1 or more groups, got 0.")
         values = self.values(*genes)
+        if not genes:
+            raise ConfigError("plot: expected genes, got none. Name one.")
         if values.sizes["gene"] > _MOST_GENES:
             raise ConfigError(
                 f"plot: expected at most {_MOST_GENES} genes, got {values.sizes['gene']} features. "

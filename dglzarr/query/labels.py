@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import xarray as xr
 from dglzarr.errors import ConfigError, hint, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -35,6 +36,17 @@ def _called(own: Sequence[str], taken: set[str]) -> dict[str, int]:
             known += "_"
         called[known] = place
     return called
+
+
+def _values(name: str, wanted: object) -> list[str]:
+    """Return one value or several as text."""
+    several = isinstance(wanted, Iterable) and not isinstance(wanted, str | Mapping)
+    found = [*wanted] if several else [wanted]  # type: ignore[misc]
+    if none := [v for v in found if not isinstance(v, str | int | float | np.generic)]:
+        raise ConfigError(
+            f"{shown(name)}: expected a value or several of them, got {repr(none[0])[:60]}."
+        )
+    return [str(v) for v in found]
 
 
 class SampleLabels:
@@ -89,18 +101,19 @@ class SampleLabels:
             return np.asarray(meanings[values.values])
         return np.asarray(values.values)
 
-    def find(self, wanted: Mapping[str, str | Sequence[str]]) -> NDArray[np.int64]:
+    def find(self, wanted: Mapping[str, object]) -> NDArray[np.int64]:
         """Return where the samples stand that have every label wanted: of several values, any.
 
         Raises
         ------
         ConfigError
-            When there is no such label, or no sample has such a value.
+            When there is no such label, no sample has such a value, or it is none: '' stands for
+            the samples without the label.
         """
         chosen = np.ones(self._ds.sizes["sample"], dtype=bool)
         for name, value in wanted.items():
             column = self.column(name).astype(str)
-            values = [str(value)] if isinstance(value, str | bool) else [str(v) for v in value]
+            values = _values(name, value)
             found = set(column.tolist())
             if unknown := [v for v in values if v not in found]:
                 raise ConfigError(

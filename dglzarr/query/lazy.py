@@ -33,14 +33,22 @@ BOOKKEEPING = ("complete", "digest", "objects_sha256")
 def open_parts(uris: Sequence[str]) -> xr.Dataset:
     """Return a store, or segments of one joined along samples, validated, for others to take."""
     ds = open_store(uris)
+    found = with_objects(ds).drop_encoding()
+    found.attrs = plain_attributes(ds.attrs, uris[0])
+    return found
+
+
+def with_objects(ds: xr.Dataset) -> xr.Dataset:
+    """Return a Dataset whose text is ``str`` objects, as NumPy, pandas and netCDF take it."""
+    if not any(variable.dtype.kind == "T" for variable in ds.variables.values()):
+        return ds
     found = {
         name: _as_objects(str(name), variable) if variable.dtype.kind == "T" else variable
         for name, variable in ds.variables.items()
     }
     taken = {name: found[name] for name in ds.data_vars}
     labels = {name: found[name] for name in ds.coords}
-    attributes = plain_attributes(ds.attrs, uris[0])
-    return xr.Dataset(taken, labels, attributes).drop_encoding()
+    return xr.Dataset(taken, labels, ds.attrs)
 
 
 def genes_of(matrix: xr.DataArray, places: NDArray[np.integer[Any]] | slice) -> xr.DataArray:

@@ -261,6 +261,35 @@ def test_neighbours__are_those_of_pandas(ask, tree):
     assert (found.attrs["of"], found.attrs["n_samples"]) == (of, int(rows.sum()))
 
 
+CUTS = {
+    "sorted": lambda tree: tree.map_over_datasets(
+        lambda ds: ds.sortby("gene_symbol") if "gene_symbol" in ds.coords else ds
+    ),
+    "reversed": lambda tree: tree.isel(gene=slice(None, None, -1)),
+    "shuffled": lambda tree: tree.isel(sample=np.random.default_rng(0).permutation(120)),
+    "first genes": lambda tree: tree.isel(gene=slice(0, 50)),
+    "first samples": lambda tree: tree.isel(sample=slice(0, 50)),
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("question", ["neighbours", "panel", "why"])
+def test_questions__that_read_by_place_refuse_a_part_and_another_order(question, cut, tree):
+    ask = CUTS[cut](tree).dgl
+    asked = {"neighbours": ask.neighbours, "panel": ask.panel, "why": ask.why}[question]
+    with pytest.raises(ConfigError, match=rf"{question}: expected the .*choose afterwards\.$"):
+        asked(6 if question == "panel" else "SIM1")
+
+
+@pytest.mark.parametrize("node", ["samples", "landmarks"])
+def test_neighbours__refuse_where_another_store_has_another_order(node, example_study):
+    tree = open_study(example_study)
+    dim = "sample" if node == "samples" else "gene"
+    tree[node].dataset = tree[node].to_dataset().isel({dim: slice(None, None, -1)})
+    with pytest.raises(ConfigError, match=f"neighbours: expected the {dim}s in the order of the"):
+        tree.dgl.neighbours("SIM1")
+
+
 # ---------------------------------------------------------------- samples and groups
 
 
@@ -312,6 +341,12 @@ def test_samples__of_some_series_and_labels(ask, tree):
     assert set(fewer["tissue"].values) == {value}
     assert ask.samples().sizes["sample"] == 120
     assert set(ask.samples(keep=False)["keep"].values) <= {False}
+    keep, cluster = (tree["samples"].dataset[name].values for name in ("keep", "cluster"))
+    assert ask.samples(keep=np.True_).sizes["sample"] == keep.sum()
+    one, other = np.unique(cluster)[:2]
+    assert ask.samples(cluster=int(one)).sizes["sample"] == (cluster == one).sum()
+    both = ask.samples(cluster=np.array([one, other])).sizes["sample"]
+    assert both == np.isin(cluster, [one, other]).sum()
 
 
 @pytest.mark.parametrize(
@@ -320,6 +355,9 @@ def test_samples__of_some_series_and_labels(ask, tree):
         ({"series": "GSE90000"}, r"series: expected a value that a sample has.*did you mean 'GSE9"),
         ({"tisue": "liver"}, r"label: expected one of series, .* got 'tisue' \(did you mean 'tiss"),
         ({"tissue": "<script>\n"}, r"got '<script>\\n'"),
+        ({"tissue": None}, r"^tissue: expected a value or several of them, got None\.$"),
+        ({"tissue": ["liver", {}]}, r"^tissue: expected a value or several of them, got {}\.$"),
+        ({"series": None}, r"^series: expected a value or several of them, got None\.$"),
     ],
 )
 def test_samples__refuses(wanted, message, ask):
@@ -340,6 +378,35 @@ def test_panel__is_that_of_the_command(ask):
         ask.panel(5, nonsense=3)
     with pytest.raises(ConfigError, match="NOPE"):
         ask.panel(5, include="NOPE")
+
+
+@pytest.mark.parametrize(
+    ("size", "asked", "message"),
+    [
+        (4.0, {}, r"^panel: expected a whole number from 0, got 4\.0\.$"),
+        (None, {}, r"^panel: expected a whole number from 0, got None\.$"),
+        (4, {"min_maen": 1}, r"^panel: expected some of exclude_controls, .* got 'min_maen' \(did"),
+        (4, {"min_mean": "x"}, r"^panel: expected a number as min_mean, got 'x'\.$"),
+        (4, {"include": 7}, r"^panel: expected a name, got 7, no text"),
+        (4, {"exclude": ["SIM1", None]}, r"^panel: expected a name, got None, no text"),
+    ],
+)
+def test_panel__refuses_in_one_line(size, asked, message, ask):
+    with pytest.raises(ConfigError, match=message):
+        ask.panel(size, **asked)
+
+
+@pytest.mark.parametrize(
+    ("genes", "most", "message"),
+    [
+        ([], 30, r"^plot: expected genes, got none\. Name one\.$"),
+        (["SIM1"], -1, r"^most: expected a whole number from 0, got -1\.$"),
+        (["SIM1"], 0, r"^most: expected 1 or more groups, got 0\.$"),
+    ],
+)
+def test_plot__refuses_in_one_line(genes, most, message, ask):
+    with pytest.raises(ConfigError, match=message):
+        ask.by("tissue").plot(*genes, most=most)
 
 
 def test_store__asks_of_its_own(example_study, tree):
