@@ -51,7 +51,7 @@ class Groups:
         """Return how many samples each group has, (group,); samples without the label are none."""
         values, counts = np.unique(self._known(), return_counts=True)
         return xr.DataArray(
-            counts, {"group": values.astype(object)}, ("group",), "n", {"label": self.label}
+            counts, {"group": _plain(values)}, ("group",), "n", {"label": self.label}
         )
 
     def values(self, *genes: str) -> xr.DataArray:
@@ -66,10 +66,8 @@ class Groups:
         """
         places = self._names.find_all(genes)
         column = self._labels.column(self.label)
-        chosen = genes_of(self._matrix, places).isel(sample=np.flatnonzero(_has(column)))
-        is_taken = "gene" in chosen[self.label].dims if self.label in chosen.coords else False
-        name = f"{self.label}_label" if is_taken or self.label == "sample" else self.label
-        return chosen.assign_coords({name: ("sample", column[_has(column)])})
+        chosen = genes_of(self._matrix, places).isel(sample=np.flatnonzero(has_label(column)))
+        return chosen.assign_coords({self._name(): ("sample", column[has_label(column)])})
 
     def gene(self, *genes: str) -> xr.Dataset:
         """Return how genes are expressed in each group: n, mean, std and quartiles, (group, gene).
@@ -87,7 +85,7 @@ class Groups:
         tables = {"n": grouped.count(), "mean": grouped.mean(), "std": grouped.std()}
         tables |= {name: grouped.quantile(q) for name, q in _STATISTICS.items()}
         labels = {n: chosen[n] for n in ("gene", "gene_symbol", "gene_id") if n in chosen.coords}
-        groups = np.asarray(tables["n"].index, dtype=object)
+        groups = _plain(np.asarray(tables["n"].index))
         found = {n: (("group", "gene"), t.to_numpy()) for n, t in tables.items()}
         return xr.Dataset(found, {"group": groups, **labels}, {"label": self.label})
 
@@ -131,23 +129,37 @@ class Groups:
         if n == total:
             return ""
         told = f"{total - n:,} of {total:,} samples have no {self.label!r} and are left out."
-        sizes = {name: int(_has(self._labels.column(name)).sum()) for name in self._labels.own}
+        sizes = {name: int(has_label(self._labels.column(name)).sum()) for name in self._labels.own}
         more = sorted((name for name in sizes if sizes[name] > n), key=lambda name: -sizes[name])
         some = ", ".join(f"{name[:40]!r} ({sizes[name]:,})" for name in more[:4])
         return f"{told} More samples have {some}." if some else told
 
     def grouped(self) -> Any:  # noqa: ANN401
-        """Return xarray's own groupby of the lazy matrix (sample, gene), for any other question."""
+        """Return xarray's own groupby of the lazy matrix (sample, gene), for any other question.
+
+        Its groups stand along a dim of the label's name; NAME_label where the matrix has that.
+        """
         column = self._labels.column(self.label)
-        chosen = self._matrix.isel(sample=np.flatnonzero(_has(column)))
-        return chosen.groupby(xr.DataArray(self._known(), dims="sample", name=self.label))
+        chosen = self._matrix.isel(sample=np.flatnonzero(has_label(column)))
+        return chosen.groupby(xr.DataArray(self._known(), dims="sample", name=self._name()))
+
+    def _name(self) -> str:
+        """Return what a coordinate by sample of the label is called beside those of genes."""
+        coords = self._matrix.coords
+        is_taken = self.label in coords and "gene" in coords[self.label].dims
+        return f"{self.label}_label" if is_taken or self.label == "sample" else self.label
 
     def _known(self) -> NDArray[Any]:
         column = self._labels.column(self.label)
-        return column[_has(column)]
+        return column[has_label(column)]
 
 
-def _has(column: NDArray[Any]) -> NDArray[np.bool_]:
+def _plain(groups: NDArray[Any]) -> NDArray[Any]:
+    """Return names of groups as netCDF takes them: yes and no as text."""
+    return groups.astype(str).astype(object) if groups.dtype == bool else groups.astype(object)
+
+
+def has_label(column: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which samples have a label."""
     return np.asarray(column != "") if column.dtype == object else np.ones(column.shape, np.bool_)
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from dglzarr.errors import ConfigError, SourceError, StoreError, hint
-from dglzarr.query.answers import Groups, LatentUnit, Likeness, likeness_of, nearest
+from dglzarr.errors import ConfigError, SourceError, StoreError, hint, shown
+from dglzarr.query.answers import Groups, LatentUnit, Likeness, has_label, likeness_of, nearest
 from dglzarr.query.genes import GeneNames, a_name, a_number, names_of
 from dglzarr.query.labels import SampleLabels
 from dglzarr.query.lazy import genes_of, open_parts, with_objects
@@ -74,7 +74,7 @@ class _Questions(ABC):
         Raises
         ------
         ConfigError
-            When no sample has such a label.
+            When there is no such label, or no sample has it.
 
         Examples
         --------
@@ -82,7 +82,12 @@ class _Questions(ABC):
         >>> int(tissues.sizes().sum()), list(tissues.gene("SIM1").dims)
         (120, ['group', 'gene'])
         """
-        self.labels.column(a_name(label, "by"))
+        if not has_label(self.labels.column(a_name(label, "by"))).any():
+            some = [n for n in self.labels.own if has_label(self.labels.column(n)).any()][:8]
+            raise ConfigError(
+                f"by: expected a label that some sample has ({', '.join(map(shown, some))}), got "
+                f"{label[:60]!r}, which all lack."
+            )
         return Groups(label, self._matrix, self.labels, self.names)
 
     def expression(self, *genes: str) -> xr.DataArray:

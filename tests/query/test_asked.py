@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,8 @@ from dglzarr.cli import app, guarded
 from dglzarr.errors import ConfigError
 from dglzarr.query.picture import written
 from dglzarr.query.written import aligned, write_table
+from dglzarr.storage.schemas import EXPRESSION
+from tests.builders import write_matrix
 
 PROGRAM = Path(sys.executable).with_name("dglzarr")
 
@@ -91,6 +94,33 @@ def test_picture__what_is_none_is_refused_and_nothing_written(words, told, query
     assert (status, out) == (2, "")
     assert told in complaint
     assert list(tmp_path.iterdir()) == []
+
+
+def test_picture__of_names_that_cannot_be_printed_is_xml(rng):
+    names = np.array([["li\x01ver"], ["\x1b[2J\ufffe"]], object)
+    ds = xr.Dataset({"expression": (("sample", "gene"), rng.normal(size=(2, 1)))})
+    ds = ds.assign_coords(
+        sample=["x", "y"],
+        gene=["g\x02"],
+        label=["a\x03b"],
+        sample_label=(("sample", "label"), names),
+    )
+    found = ET.fromstring(written(ds.dgl.by("a\x03b").plot("g\x02"), "svg"))  # noqa: S314  (ours)
+    told = {part.text for part in found.iter() if part.text}
+    assert {r"li\x01ver (1)", r"\x1b[2J\ufffe (1)", r"g\x02", r"a\x03b"} <= told
+
+
+def test_by__a_label_that_all_lack_is_refused_and_nothing_written(query, tmp_path):
+    values = np.zeros((6, 2), np.float32)
+    cells = [["", "x"]] * 6
+    uri = write_matrix(
+        tmp_path / "e.zarr", EXPRESSION, values, tissues=cells, called=["none", "all"]
+    )
+    for more in ([], ["--gene", "001_at"], ["--gene", "001_at", "--output", tmp_path / "a.svg"]):
+        status, out, complaint = query("--by", "none", *more, place=uri)
+        assert (status, out) == (2, "")
+        assert "by: expected a label that some sample has (all), got 'none', which" in complaint
+    assert not (tmp_path / "a.svg").exists()
 
 
 def test_plot__of_too_many_genes_is_refused(ask):
@@ -201,6 +231,32 @@ def test_by__groups_and_genes(query, ask):
     told = ask.by("tissue").gene("SIM5").squeeze("gene")
     assert frame["tissue"].tolist() == told["group"].values.tolist()
     np.testing.assert_allclose(frame["median"], told["median"], rtol=1e-5)
+
+
+def test_by__top_is_the_largest_groups_as_in_a_picture(query, tmp_path):
+    tissues = [*"aabbbccccd"]
+    values = np.arange(20, dtype=np.float32).reshape(10, 2)
+    uri = write_matrix(tmp_path / "e.zarr", EXPRESSION, values, tissues=tissues)
+    for more in ([], ["--gene", "001_at"]):
+        _, out, note = query("--by", "tissue", "--top", 2, *more, place=uri)
+        assert frame_of(out)["tissue"].tolist() == ["b", "c"]
+        assert note == "2 smaller groups are left out.\n"
+    more = ["--gene", "001_at", "--output", tmp_path / "a.svg"]
+    query("--by", "tissue", "--top", 2, *more, place=uri)
+    drawn = re.findall(r">([a-d] \(\d\))</text>", (tmp_path / "a.svg").read_text(encoding="utf-8"))
+    assert sorted(drawn) == ["b (3)", "c (4)"]
+
+
+def test_columns__with_a_comma_are_named_alone_or_in_quotes(query, tmp_path):
+    values = np.zeros((2, 2), np.float32)
+    uri = write_matrix(
+        tmp_path / "e.zarr", EXPRESSION, values, tissues=["7", "8"], called=["age, years"]
+    )
+    for columns in ("age, years", '"age, years"'):
+        out = query("--samples", "--columns", columns, place=uri)[1]
+        assert frame_of(out)["age, years"].tolist() == [7, 8]
+    out = query("--samples", "--columns", 'sample,"age, years" , series', place=uri)[1]
+    assert [*frame_of(out)] == ["sample", "age, years", "series"]
 
 
 def test_samples__of_series_and_labels_with_genes(query, ask):

@@ -467,6 +467,22 @@ def test_by__a_label_called_as_parts_of_a_store_are(name, awkward):
     assert [f"{name}-0", f"{name}-1"] in [frame[c].tolist() for c in frame]
 
 
+@pytest.mark.parametrize("name", AWKWARD)
+def test_grouped__keeps_its_genes_whatever_the_label_is_called(name, awkward):
+    found = open_study(awkward).dgl.by(name).grouped().mean()
+    called = f"{name}_label" if name in ("gene", "sample", "gene_symbol") else name
+    assert dict(found.sizes) == {called: 2, "gene": 5}
+
+
+@pytest.mark.parametrize("label", ["keep", "cluster", "tissue", "split"])
+def test_by__answers_are_files(label, ask, tmp_path):
+    groups = ask.by(label)
+    for answered in (groups.sizes(), groups.gene("SIM1"), groups.values("SIM1")):
+        answered.to_netcdf(tmp_path / "a.nc")
+    if label == "keep":
+        assert set(groups.sizes()["group"].values) <= {"True", "False"}
+
+
 def test_samples__a_label_called_as_a_gene_stands_beside_it(awkward):
     frame = answer(str(awkward), Asked(lists_samples=True, genes=["SIM0"]))
     assert frame["SIM0"].tolist()[:2] == ["SIM0-0", "SIM0-1"]
