@@ -20,22 +20,28 @@ _COORDS = ("series", "platform", "source", "split")
 _FOUND = ("keep", "duplicate_of", "cluster")
 
 
-def _called(own: Sequence[str], taken: set[str]) -> dict[str, int]:
+def labels_told(ds: xr.Dataset, found: xr.Dataset | None) -> dict[str, xr.Dataset]:
+    """Return the labels of samples that this package tells, and the store that each stands in."""
+    told = {name: ds for name in _COORDS if name in ds.coords}
+    return told if found is None else told | {name: found for name in _FOUND if name in found}
+
+
+def called(own: Sequence[str], taken: set[str]) -> dict[str, int]:
     """Return what labels of files are called beside those of this package, and where they stand.
 
     Examples
     --------
-    >>> _called(["sample", "sample_label", "split", "age"], {"sample", "split"})
+    >>> called(["sample", "sample_label", "split", "age"], {"sample", "split"})
     {'sample_label_': 0, 'sample_label': 1, 'split_label': 2, 'age': 3}
     """
     free = {*own} - taken
-    called: dict[str, int] = {}
+    names: dict[str, int] = {}
     for place, name in enumerate(own):
         known = f"{name}_label" if name in taken else name
         while name in taken and (known in free or known in taken):
             known += "_"
-        called[known] = place
-    return called
+        names[known] = place
+    return names
 
 
 def _values(name: str, wanted: object) -> list[str]:
@@ -66,10 +72,8 @@ class SampleLabels:
         self._ds = ds
         self._columns: dict[str, NDArray[Any]] = {}
         self._files = [str(n) for n in ds["label"].values] if "label" in ds.coords else []
-        self._stores = {name: ds for name in _COORDS if name in ds.coords}
-        if found is not None:
-            self._stores |= {name: found for name in _FOUND if name in found}
-        self.own = _called(self._files, {"sample", *self._stores})
+        self._stores = labels_told(ds, found)
+        self.own = called(self._files, {"sample", *self._stores})
         """Where the labels of the files stand, by what they are called here."""
         self.names = [*self._stores, *self.own]
 
@@ -87,7 +91,7 @@ class SampleLabels:
 
     def _read(self, name: str) -> NDArray[Any]:
         if name == "sample" and name in self._files:  # as files call it
-            name = next(called for called, at in self.own.items() if self._files[at] == name)
+            name = next(own for own, at in self.own.items() if self._files[at] == name)
         if name not in self.names:
             raise ConfigError(
                 f"label: expected one of {', '.join(self.names) or 'none'}, got "
