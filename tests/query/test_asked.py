@@ -20,6 +20,7 @@ import dglzarr
 from dglzarr.cli import app, guarded
 from dglzarr.errors import ConfigError
 from dglzarr.query.picture import written
+from dglzarr.query.why import why
 from dglzarr.query.written import aligned, write_table
 from dglzarr.storage.schemas import EXPRESSION
 from tests.builders import write_matrix
@@ -169,6 +170,20 @@ def test_why__of_a_gene_on_the_panel_and_of_one_that_is_not(query, ask):
     (second,) = [i for i, line in enumerate(lines) if "rank 154 of 154, not on" in line]
     assert "The gene of the panel most like it is " in lines[second + 1]
     assert sum(line.startswith("  Of the latent units it moves most") for line in lines) == 2
+
+
+def test_why__of_a_latent_layer_as_wide_as_the_genes_r_says_nothing(ask):
+    class Maker:
+        def order(self, _):
+            pass
+
+        def why(self, *_):
+            return []
+
+    places = np.flatnonzero(np.isfinite(ask.facts(np.arange(154))["reconstruction_pcc"]))
+    for n, is_copied in ((4, True), (5, False)):
+        lines = why(ask.facts(places[:n]), np.array([0]), Maker(), root="x")
+        assert ("which says nothing: its latent layer is as wide" in lines[-1]) == is_copied
 
 
 def rank_of(ask):
