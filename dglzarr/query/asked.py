@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     import xarray as xr
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from dglzarr.query.answers import Groups
     from dglzarr.query.questions import StoreQuestions, StudyQuestions
@@ -47,7 +48,7 @@ class Asked:
     lists_samples
         Samples, and what is known of them; with genes, also their expression.
     labels
-        Only samples of these labels, name and values; they are listed.
+        Only samples of these labels, name and values; they are listed, or grouped ``by`` one.
     aliases
         A table of other names of genes, as for `open_study`.
     """
@@ -130,20 +131,29 @@ def _of_study(ask: StudyQuestions, asked: Asked) -> pd.DataFrame:
 def _of_samples(ask: StudyQuestions | StoreQuestions, asked: Asked) -> pd.DataFrame:
     """Return samples, or their groups, with the expression of genes where any are asked for."""
     if asked.by:
-        if asked.labels or asked.samples:
-            raise ConfigError("--by: expected without other samples. Ask with --samples instead.")
-        groups = ask.by(asked.by)
-        return _of_groups(groups, asked)
-    places = ask.labels.find(asked.labels or {})
-    if asked.samples:
-        named = ask.labels.places(asked.samples)
-        places = named[np.isin(named, places)]
+        return _of_groups(_groups(ask, asked), asked)
+    places = _places(ask, asked)
     frame = ask.labels.table(places).to_dataframe().reset_index()
     if not asked.genes:
         return frame
     values = ask.expression(*asked.genes).isel(sample=places)
     shown = _headers(values, frame.columns)
     return frame.assign(**dict(zip(shown, np.asarray(values.values).T, strict=True)))
+
+
+def _places(ask: StudyQuestions | StoreQuestions, asked: Asked) -> NDArray[np.int64]:
+    """Return where the samples stand that are asked for."""
+    places = ask.labels.find(asked.labels or {})
+    if not asked.samples:
+        return places
+    named = ask.labels.places(asked.samples)
+    return named[np.isin(named, places)]
+
+
+def _groups(ask: StudyQuestions | StoreQuestions, asked: Asked) -> Groups:
+    """Return the groups that are asked for, of all samples or of some."""
+    groups = ask.by(asked.by)
+    return groups.of(_places(ask, asked)) if asked.labels or asked.samples else groups
 
 
 def _of_groups(groups: Groups, asked: Asked) -> pd.DataFrame:
@@ -173,13 +183,13 @@ def draw(place: str, asked: Asked) -> tuple[Figure, str]:
     ConfigError
         When the question is another, or a name is not known.
     """
-    if not (asked.by and asked.genes) or asked.labels or asked.samples:
+    if not (asked.by and asked.genes):
         raise ConfigError(
             "--format: expected --gene and --by for a picture, as in --gene GAPDH --by tissue, got "
             "another question. Choose table, tsv, csv, json or parquet for it."
         )
     ask = open_study(place, aliases=asked.aliases).dgl if is_study(place) else open(place).dgl
-    groups = ask.by(asked.by)
+    groups = _groups(ask, asked)
     return groups.plot(*asked.genes, most=asked.top or MOST_DRAWN), groups.without()
 
 

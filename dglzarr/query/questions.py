@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from dglzarr.errors import ConfigError, SourceError, StoreError, hint, shown
-from dglzarr.query.answers import Groups, LatentUnit, Likeness, has_label, likeness_of, nearest
+from dglzarr.errors import ConfigError, SourceError, StoreError, hint
+from dglzarr.query.answers import Groups, LatentUnit, Likeness, likeness_of, nearest
 from dglzarr.query.genes import GeneNames, a_name, a_number, names_of
 from dglzarr.query.labels import SampleLabels
 from dglzarr.query.lazy import genes_of, open_parts, with_objects
@@ -62,7 +62,7 @@ class _Questions(ABC):
     def _matrix(self) -> xr.DataArray:
         """The expression, (sample, gene)."""
 
-    def by(self, label: str) -> Groups:
+    def by(self, label: str, **labels: object) -> Groups:
         """Return the samples grouped by a label, to ask for expression: see `Groups`.
 
         Parameters
@@ -70,6 +70,8 @@ class _Questions(ABC):
         label
             A sample label, or ``series``, ``platform``, ``source``, ``split``, ``cluster``,
             ``keep``.
+        labels
+            Only samples of these, as for `samples`: ``keep=True`` leaves duplicates out.
 
         Raises
         ------
@@ -81,14 +83,11 @@ class _Questions(ABC):
         >>> tissues = open_study(study).dgl.by("tissue")
         >>> int(tissues.sizes().sum()), list(tissues.gene("SIM1").dims)
         (120, ['group', 'gene'])
+        >>> int(open_study(study).dgl.by("tissue", split="test").sizes().sum()) < 120
+        True
         """
-        if not has_label(self.labels.column(a_name(label, "by"))).any():
-            some = [n for n in self.labels.own if has_label(self.labels.column(n)).any()][:8]
-            raise ConfigError(
-                f"by: expected a label that some sample has ({', '.join(map(shown, some))}), got "
-                f"{label[:60]!r}, which all lack."
-            )
-        return Groups(label, self._matrix, self.labels, self.names)
+        groups = Groups(a_name(label, "by"), self._matrix, self.labels, self.names)
+        return groups.of(self.labels.find(labels)) if labels else groups
 
     def expression(self, *genes: str) -> xr.DataArray:
         """Return the expression of genes in every sample, (sample, gene), lazy.

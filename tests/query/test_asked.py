@@ -248,6 +248,26 @@ def test_by__groups_and_genes(query, ask):
     np.testing.assert_allclose(frame["median"], told["median"], rtol=1e-5)
 
 
+def test_by__of_some_samples_alone(query, ask, tmp_path):
+    kept = ask.samples(keep=True)
+    words = ("--by", "tissue", "--label", "keep=True")
+    frame = frame_of(query(*words)[1])
+    expected = kept["tissue"].to_series().value_counts().sort_index()
+    assert frame["n"].sum() == kept.sizes["sample"] < 120
+    assert dict(frame.to_numpy().tolist()) == expected.to_dict()
+    frame = frame_of(query(*words, "--gene", "SIM5")[1])
+    values = ask.expression("SIM5").sel(sample=kept["sample"].values).values[:, 0]
+    mean = pd.Series(values.astype(float)).groupby(kept["tissue"].values).mean()
+    np.testing.assert_allclose(frame["mean"], mean.loc[frame["tissue"]], rtol=1e-5)
+    place = tmp_path / "a.svg"
+    query(*words, "--gene", "SIM5", "--output", place)
+    told = re.findall(r">([^<>\n]+) \((\d+)\)</text>", place.read_text(encoding="utf-8"))
+    assert {name: int(n) for name, n in told if n.isdecimal() and name != "SIM5"} == dict(expected)
+    one, other = kept["sample"].values[:2]
+    frame = frame_of(query("--by", "series", "--sample", one, "--sample", other)[1])
+    assert frame["n"].sum() == 2
+
+
 def test_by__top_is_the_largest_groups_as_in_a_picture(query, tmp_path):
     tissues = [*"aabbbccccd"]
     values = np.arange(20, dtype=np.float32).reshape(10, 2)
@@ -304,7 +324,7 @@ def test_store__is_asked_as_before_and_for_samples(query, example_study):
         (("--latent", "1", "--series", "GSE1"), r"--series: expected without --latent"),
         (("--neighbours", "SIM5", "--label", "a=b"), r"--label: expected without --neighbours"),
         (("--by", "tisue"), r"did you mean 'tissue'"),
-        (("--by", "tissue", "--series", "GSE900003"), r"--by: expected without other samples"),
+        (("--by", "duplicate_of", "--label", "keep=True"), r"'dup.*', which all of these lack"),
         (("--label", "tissue"), r"--label: expected NAME=VALUE, got 'tissue'"),
         (("--label", "tissue=brain"), r"tissue: expected a value that a sample has, got 'brain'"),
         (("--sample", "nobody"), r"sample: expected samples of the store, got \['nobody'\]"),

@@ -226,7 +226,8 @@ def test_labels__are_called_as_query_calls_them(name, serve, tmp_path):
     served = serve(root)
     assert own in served.json("")["labels"]
     groups = served.json(f"/expression?name=MYC&by={own}")["groups"]
-    assert {group["name"] for group in groups} == {*asked.by(own).sizes()["group"].values}
+    kept = asked.by(own, keep=True).sizes().to_series().to_dict()
+    assert {group["name"]: group["n"] + group["n_missing"] for group in groups} == kept
 
 
 def test_sorry__near_names_that_are_no_genes_are_no_links(ready):
