@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from dglzarr.errors import DglzarrError, StoreError
+from dglzarr.errors import ConfigError, DglzarrError, StoreError
 from dglzarr.storage.rows import FEW_GENES
 from dglzarr.storage.store import open_store
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+Part = TypeVar("Part", xr.Dataset, xr.DataArray)
 
 _WIDEST = 256
 BOOKKEEPING = ("complete", "digest", "objects_sha256")
@@ -66,6 +69,27 @@ def genes_of(matrix: xr.DataArray, places: NDArray[np.integer[Any]] | slice) -> 
 
     parts = [clone(matrix.data)[:, place : place + 1] for place in places.tolist()]
     return found.copy(data=concatenate(parts, axis=1))
+
+
+def aligned(part: Part, dim: str, labels: Sequence[str] | NDArray[Any]) -> Part:
+    """Return a part of a study with what stands along a dim in the order of some labels.
+
+    Raises
+    ------
+    ConfigError
+        When it lacks one of them.
+    """
+    own = part.indexes[dim]
+    wanted = np.asarray(labels, dtype=object)
+    if np.array_equal(own.to_numpy().astype(object), wanted):
+        return part
+    index = own.get_indexer(pd.Index(wanted))
+    if (index < 0).any():
+        raise ConfigError(
+            f"dgl: expected a study whose stores have the same {dim}s, got a part of some. Cut all "
+            "of them, or ask what dglzarr.open_study returns."
+        )
+    return part.isel({dim: index})
 
 
 def _is_whole(matrix: xr.DataArray) -> bool:

@@ -21,7 +21,7 @@ from dglzarr.errors import ConfigError, SourceError, StoreError, hint
 from dglzarr.query.answers import Groups, LatentUnit, Likeness, likeness_of, nearest
 from dglzarr.query.genes import GeneNames, a_name, a_number, names_of
 from dglzarr.query.labels import SampleLabels
-from dglzarr.query.lazy import genes_of, open_parts, with_objects
+from dglzarr.query.lazy import aligned, genes_of, open_parts, with_objects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -166,7 +166,10 @@ class StudyQuestions(_Questions):
     @cached_property
     def labels(self) -> SampleLabels:
         """What is known of the samples."""
-        return SampleLabels(self._store("normalized"), self._get("samples"))
+        ds, found = self._store("normalized"), self._get("samples")
+        return SampleLabels(
+            ds, None if found is None else aligned(found, "sample", ds["sample"].values)
+        )
 
     def top(self, n: int = 20) -> xr.Dataset:
         """Return the first genes by rank, and what is known of each: the panel, then by score.
@@ -219,8 +222,9 @@ class StudyQuestions(_Questions):
         """
         places = self.names.find_all(names)
         facts = self.facts(places)
-        ds = self._get("normalized")
-        return facts if ds is None else facts.assign(expression=ds["expression"][:, places])
+        if self._get("normalized") is None:
+            return facts
+        return facts.assign(expression=self._matrix[:, places])
 
     def latent(self, unit: int) -> LatentUnit:
         """Return a latent unit: the genes that move it, and its activation in samples.
@@ -386,7 +390,7 @@ class StudyQuestions(_Questions):
 
     @property
     def _matrix(self) -> xr.DataArray:
-        return self._store("normalized")["expression"]
+        return aligned(self._store("normalized")["expression"], "gene", self.names.labels)
 
     def _get(self, name: str) -> xr.Dataset | None:
         if name not in self._tree.children:

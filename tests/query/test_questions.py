@@ -290,6 +290,19 @@ def test_neighbours__refuse_where_another_store_has_another_order(node, example_
         tree.dgl.neighbours("SIM1")
 
 
+def test_questions__of_stores_in_different_orders_are_by_label(example_study, ask):
+    tree = open_study(example_study)
+    tree["landmarks"].dataset = tree["landmarks"].to_dataset().sortby("rank")
+    tree["samples"].dataset = tree["samples"].to_dataset().isel(sample=slice(None, None, -1))
+    xr.testing.assert_equal(tree.dgl.gene("SIM5").compute(), ask.gene("SIM5").compute())
+    assert tree.dgl.expression("SIM5").equals(ask.expression("SIM5"))
+    xr.testing.assert_identical(tree.dgl.samples(keep=False), ask.samples(keep=False))
+    tree["landmarks"].dataset = tree["landmarks"].to_dataset().isel(gene=slice(5))
+    tree["normalized"].dataset = tree["normalized"].to_dataset().isel(gene=slice(100, None))
+    with pytest.raises(ConfigError, match="stores have the same genes, got a part of some"):
+        tree.dgl.expression(tree["landmarks"]["gene"].values[0])
+
+
 # ---------------------------------------------------------------- samples and groups
 
 
