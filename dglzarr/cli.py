@@ -942,9 +942,7 @@ def query_command(  # noqa: PLR0913  (every option is an argument)
     label: Annotated[
         list[str] | None, typer.Option(help="Only samples of NAME=VALUE; repeatable.")
     ] = None,
-    columns: Annotated[
-        str, typer.Option(help="Only these columns, joined by commas; quote a comma.")
-    ] = "",
+    columns: Annotated[str, typer.Option(help="Only these columns: a,b; quote commas.")] = "",
     aliases: AliasTable = "",
     form: TableFormat = "",
     output: OutputFile = None,
