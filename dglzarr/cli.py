@@ -891,7 +891,10 @@ def repair(root: Annotated[str, typer.Argument(help="The folder of a study.")]) 
 
 
 Rows = Annotated[
-    int | None, typer.Option(min=1, help="How many genes, first by rank; best first. [default: 20]")
+    int | None,
+    typer.Option(
+        min=1, help="How many genes, best first [default: 20]; of --by: groups, the largest."
+    ),
 ]
 AliasTable = Annotated[
     str, typer.Option(help="Table of other names: HGNC's complete set, NCBI's gene_info.")
@@ -939,7 +942,7 @@ def query_command(  # noqa: PLR0913  (every option is an argument)
     label: Annotated[
         list[str] | None, typer.Option(help="Only samples of NAME=VALUE; repeatable.")
     ] = None,
-    columns: Annotated[str, typer.Option(help="Only these columns, joined by commas.")] = "",
+    columns: Annotated[str, typer.Option(help="Only these columns: a,b; quote commas.")] = "",
     aliases: AliasTable = "",
     form: TableFormat = "",
     output: OutputFile = None,
@@ -970,10 +973,10 @@ def query_command(  # noqa: PLR0913  (every option is an argument)
                 raise ConfigError("--why: expected no --format, --columns or --output: it is text.")
             _why(store, why, asked)
         else:
-            _answer(store, asked, chosen, output, _parts(columns))
+            _answer(store, asked, chosen, output, columns)
 
 
-def _answer(store: str, asked: Any, form: Any, output: Path | None, columns: Sequence[str]) -> None:  # noqa: ANN401
+def _answer(store: str, asked: Any, form: Any, output: Path | None, columns: str) -> None:  # noqa: ANN401
     """Write the answer to a question as a table or a picture, and what is to be said of it."""
     from dglzarr.query.asked import answer, choose_columns
 
@@ -999,7 +1002,7 @@ def _why(store: str, genes: Sequence[str], asked: Any) -> None:  # noqa: ANN401
     typer.echo("\n".join(open_study(store, aliases=asked.aliases).dgl.why(*genes)))
 
 
-def _draw(store: str, asked: Any, form: Any, output: Path, columns: Sequence[str]) -> str:  # noqa: ANN401
+def _draw(store: str, asked: Any, form: Any, output: Path, columns: str) -> str:  # noqa: ANN401
     """Write a picture of genes by a label to a file; return what is to be said of it."""
     from dglzarr.query.asked import draw
     from dglzarr.query.picture import written

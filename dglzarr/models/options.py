@@ -15,6 +15,8 @@ Start = Literal["random", "components"]
 PAIRED = ("relu", "softplus")
 """Activations of which a unit and its mirror image differ by their input: f(x) - f(-x) = x."""
 MAX_WIDTH = 100_000
+GENES_A_UNIT = 10
+"""Of few genes, about so many for a latent unit: as wide a layer as the genes only copies them."""
 
 
 class BatchOptions(Options):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dglzarr.errors import ConfigError
+from dglzarr.errors import ConfigError, shown
 from dglzarr.query.genes import a_number
 from dglzarr.query.lazy import genes_of
 from dglzarr.storage.rows import Rows
@@ -46,12 +47,34 @@ class Groups:
     _matrix: xr.DataArray
     _labels: SampleLabels
     _names: GeneNames
+    _chosen: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a label that no sample has."""
+        if self._at.size:
+            return
+        own = self._labels.own
+        some = [shown(name) for name in own if has_label(self._labels.column(name)).any()]
+        raise ConfigError(
+            f"by: expected a label that some sample has ({', '.join(some[:8])}), got "
+            f"{self.label[:60]!r}, which all {'' if self._chosen is None else 'of these '}lack."
+        )
+
+    def of(self, places: NDArray[np.int64]) -> Groups:
+        """Return the groups of the samples alone that stand at some places.
+
+        Raises
+        ------
+        ConfigError
+            When none of them has the label.
+        """
+        return replace(self, _chosen=places)
 
     def sizes(self) -> xr.DataArray:
         """Return how many samples each group has, (group,); samples without the label are none."""
         values, counts = np.unique(self._known(), return_counts=True)
         return xr.DataArray(
-            counts, {"group": values.astype(object)}, ("group",), "n", {"label": self.label}
+            counts, {"group": _plain(values)}, ("group",), "n", {"label": self.label}
         )
 
     def values(self, *genes: str) -> xr.DataArray:
@@ -64,12 +87,8 @@ class Groups:
         ConfigError
             When a gene is not known.
         """
-        places = self._names.find_all(genes)
-        column = self._labels.column(self.label)
-        chosen = genes_of(self._matrix, places).isel(sample=np.flatnonzero(_has(column)))
-        is_taken = "gene" in chosen[self.label].dims if self.label in chosen.coords else False
-        name = f"{self.label}_label" if is_taken or self.label == "sample" else self.label
-        return chosen.assign_coords({name: ("sample", column[_has(column)])})
+        chosen = genes_of(self._matrix, self._names.find_all(genes)).isel(sample=self._at)
+        return chosen.assign_coords({self._name(): ("sample", self._known())})
 
     def gene(self, *genes: str) -> xr.Dataset:
         """Return how genes are expressed in each group: n, mean, std and quartiles, (group, gene).
@@ -87,7 +106,7 @@ class Groups:
         tables = {"n": grouped.count(), "mean": grouped.mean(), "std": grouped.std()}
         tables |= {name: grouped.quantile(q) for name, q in _STATISTICS.items()}
         labels = {n: chosen[n] for n in ("gene", "gene_symbol", "gene_id") if n in chosen.coords}
-        groups = np.asarray(tables["n"].index, dtype=object)
+        groups = _plain(np.asarray(tables["n"].index))
         found = {n: (("group", "gene"), t.to_numpy()) for n, t in tables.items()}
         return xr.Dataset(found, {"group": groups, **labels}, {"label": self.label})
 
@@ -104,7 +123,7 @@ class Groups:
         Raises
         ------
         ConfigError
-            When a gene is not known, or more than 12 features are asked for.
+            When a gene is not known, none or more than 12 features are asked for, or no groups.
 
         Examples
         --------
@@ -113,7 +132,11 @@ class Groups:
         """
         from dglzarr.query.picture import draw_groups  # noqa: PLC0415  (matplotlib takes a second)
 
+        if not a_number(most, "most"):
+            raise ConfigError("most: expected 1 or more groups, got 0.")
         values = self.values(*genes)
+        if not genes:
+            raise ConfigError("plot: expected genes, got none. Name one.")
         if values.sizes["gene"] > _MOST_GENES:
             raise ConfigError(
                 f"plot: expected at most {_MOST_GENES} genes, got {values.sizes['gene']} features. "
@@ -123,27 +146,48 @@ class Groups:
 
     def without(self) -> str:
         """Return in words how many samples have no such label, '' where all have it."""
-        n, total = self._known().size, self._matrix.sizes["sample"]
+        chosen = np.arange(self._matrix.sizes["sample"]) if self._chosen is None else self._chosen
+        n, total = self._at.size, chosen.size
         if n == total:
             return ""
         told = f"{total - n:,} of {total:,} samples have no {self.label!r} and are left out."
-        sizes = {name: int(_has(self._labels.column(name)).sum()) for name in self._labels.own}
+        columns = {name: self._labels.column(name)[chosen] for name in self._labels.own}
+        sizes = {name: int(has_label(column).sum()) for name, column in columns.items()}
         more = sorted((name for name in sizes if sizes[name] > n), key=lambda name: -sizes[name])
         some = ", ".join(f"{name[:40]!r} ({sizes[name]:,})" for name in more[:4])
         return f"{told} More samples have {some}." if some else told
 
     def grouped(self) -> Any:  # noqa: ANN401
-        """Return xarray's own groupby of the lazy matrix (sample, gene), for any other question."""
-        column = self._labels.column(self.label)
-        chosen = self._matrix.isel(sample=np.flatnonzero(_has(column)))
-        return chosen.groupby(xr.DataArray(self._known(), dims="sample", name=self.label))
+        """Return xarray's own groupby of the lazy matrix (sample, gene), for any other question.
+
+        Its groups stand along a dim of the label's name; NAME_label where the matrix has that.
+        """
+        chosen = self._matrix.isel(sample=self._at)
+        return chosen.groupby(xr.DataArray(self._known(), dims="sample", name=self._name()))
+
+    def _name(self) -> str:
+        """Return what a coordinate by sample of the label is called beside those of genes."""
+        coords = self._matrix.coords
+        is_taken = self.label in coords and "gene" in coords[self.label].dims
+        return f"{self.label}_label" if is_taken or self.label == "sample" else self.label
+
+    @cached_property
+    def _at(self) -> NDArray[np.int64]:
+        """Where the samples stand that have the label, of those chosen."""
+        known = np.flatnonzero(has_label(self._labels.column(self.label)))
+        return known if self._chosen is None else self._chosen[np.isin(self._chosen, known)]
 
     def _known(self) -> NDArray[Any]:
-        column = self._labels.column(self.label)
-        return column[_has(column)]
+        column: NDArray[Any] = self._labels.column(self.label)
+        return column[self._at]
 
 
-def _has(column: NDArray[Any]) -> NDArray[np.bool_]:
+def _plain(groups: NDArray[Any]) -> NDArray[Any]:
+    """Return names of groups as netCDF takes them: yes and no as text."""
+    return groups.astype(str).astype(object) if groups.dtype == bool else groups.astype(object)
+
+
+def has_label(column: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which samples have a label."""
     return np.asarray(column != "") if column.dtype == object else np.ones(column.shape, np.bool_)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     import xarray as xr
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from dglzarr.query.answers import Groups
     from dglzarr.query.questions import StoreQuestions, StudyQuestions
@@ -35,7 +37,8 @@ class Asked:
     genes, samples
         Names of genes, and labels of samples.
     top
-        How many genes, first by rank; of a latent unit or of neighbours, best first.
+        How many genes, first by rank; of a latent unit or of neighbours, best first. Of ``by``:
+        how many groups, the largest.
     latent
         A latent unit: which genes move it.
     neighbours
@@ -45,7 +48,7 @@ class Asked:
     lists_samples
         Samples, and what is known of them; with genes, also their expression.
     labels
-        Only samples of these labels, name and values; they are listed.
+        Only samples of these labels, name and values; they are listed, or grouped ``by`` one.
     aliases
         A table of other names of genes, as for `open_study`.
     """
@@ -128,16 +131,8 @@ def _of_study(ask: StudyQuestions, asked: Asked) -> pd.DataFrame:
 def _of_samples(ask: StudyQuestions | StoreQuestions, asked: Asked) -> pd.DataFrame:
     """Return samples, or their groups, with the expression of genes where any are asked for."""
     if asked.by:
-        if asked.labels or asked.samples:
-            raise ConfigError("--by: expected without other samples. Ask with --samples instead.")
-        groups = ask.by(asked.by)
-        frame = _of_groups(groups, asked)
-        frame.attrs["note"] = groups.without()
-        return frame
-    places = ask.labels.find(asked.labels or {})
-    if asked.samples:
-        named = ask.labels.places(asked.samples)
-        places = named[np.isin(named, places)]
+        return _of_groups(_groups(ask, asked), asked)
+    places = _places(ask, asked)
     frame = ask.labels.table(places).to_dataframe().reset_index()
     if not asked.genes:
         return frame
@@ -146,16 +141,38 @@ def _of_samples(ask: StudyQuestions | StoreQuestions, asked: Asked) -> pd.DataFr
     return frame.assign(**dict(zip(shown, np.asarray(values.values).T, strict=True)))
 
 
+def _places(ask: StudyQuestions | StoreQuestions, asked: Asked) -> NDArray[np.int64]:
+    """Return where the samples stand that are asked for."""
+    places = ask.labels.find(asked.labels or {})
+    if not asked.samples:
+        return places
+    named = ask.labels.places(asked.samples)
+    return named[np.isin(named, places)]
+
+
+def _groups(ask: StudyQuestions | StoreQuestions, asked: Asked) -> Groups:
+    """Return the groups that are asked for, of all samples or of some."""
+    groups = ask.by(asked.by)
+    return groups.of(_places(ask, asked)) if asked.labels or asked.samples else groups
+
+
 def _of_groups(groups: Groups, asked: Asked) -> pd.DataFrame:
-    """Return genes by group, or the sizes of the groups."""
-    if not asked.genes:
-        sizes = groups.sizes().to_series()
-        return pd.DataFrame({_free(asked.by, ["n"]): sizes.index, "n": sizes.to_numpy()})
-    found = groups.gene(*asked.genes).transpose("gene", "group")
-    called = _free(asked.by, found.variables)
-    frame = found.to_dataframe().reset_index().rename(columns={"group": called})
-    first = ["gene", "gene_symbol", called]
-    return frame[[c for c in first if c in frame] + [*map(str, found.data_vars)]]
+    """Return genes by group, or the sizes of the groups; the largest where so many are wanted."""
+    sizes = groups.sizes()
+    largest = np.sort(np.argsort(-sizes.values, kind="stable")[: asked.top])
+    if asked.genes:
+        found = groups.gene(*asked.genes).isel(group=largest).transpose("gene", "group")
+        called = _free(asked.by, found.variables)
+        frame = found.to_dataframe().reset_index().rename(columns={"group": called})
+        first = ["gene", "gene_symbol", called]
+        frame = frame[[c for c in first if c in frame] + [*map(str, found.data_vars)]]
+    else:
+        n = sizes.isel(group=largest).to_series()
+        frame = pd.DataFrame({_free(asked.by, ["n"]): n.index, "n": n.to_numpy()})
+    left_out = sizes.size - largest.size
+    more = f"{left_out:,} smaller groups are left out." if left_out else ""
+    frame.attrs["note"] = " ".join(filter(None, (groups.without(), more)))
+    return frame
 
 
 def draw(place: str, asked: Asked) -> tuple[Figure, str]:
@@ -166,13 +183,13 @@ def draw(place: str, asked: Asked) -> tuple[Figure, str]:
     ConfigError
         When the question is another, or a name is not known.
     """
-    if not (asked.by and asked.genes) or asked.labels or asked.samples:
+    if not (asked.by and asked.genes):
         raise ConfigError(
             "--format: expected --gene and --by for a picture, as in --gene GAPDH --by tissue, got "
             "another question. Choose table, tsv, csv, json or parquet for it."
         )
     ask = open_study(place, aliases=asked.aliases).dgl if is_study(place) else open(place).dgl
-    groups = ask.by(asked.by)
+    groups = _groups(ask, asked)
     return groups.plot(*asked.genes, most=asked.top or MOST_DRAWN), groups.without()
 
 
@@ -193,19 +210,32 @@ def _headers(values: xr.DataArray, taken: Container[Hashable]) -> list[str]:
     ]
 
 
-def choose_columns(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+def choose_columns(frame: pd.DataFrame, columns: str) -> pd.DataFrame:
     """Return some columns of a table in the order of their names; all where none is named.
+
+    Parameters
+    ----------
+    columns
+        Their names, joined by commas; one that has commas in quotes, or alone.
 
     Raises
     ------
     ConfigError
         When there is no such column.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"sample": ["a"], "age, years": [7]})
+    >>> [[*choose_columns(frame, text)] for text in ('age, years', 'sample, "age, years"')]
+    [['age, years'], ['sample', 'age, years']]
     """
     known = [str(name) for name in frame.columns]
+    parts = next(csv.reader([columns], skipinitialspace=True), [])
+    names = [columns] if columns in known else [part.strip() for part in parts if part.strip()]
     for name in names:
         if name not in known:
             raise ConfigError(
                 f"--columns: expected some of {', '.join(known[:20])}, got {name[:60]!r}"
                 f"{hint(name, known)}."
             )
-    return frame[list(names)] if names else frame
+    return frame[names] if names else frame

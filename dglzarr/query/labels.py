@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import xarray as xr
 from dglzarr.errors import ConfigError, hint, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -19,22 +20,39 @@ _COORDS = ("series", "platform", "source", "split")
 _FOUND = ("keep", "duplicate_of", "cluster")
 
 
-def _called(own: Sequence[str], taken: set[str]) -> dict[str, int]:
+def labels_told(ds: xr.Dataset, found: xr.Dataset | None) -> dict[str, xr.Dataset]:
+    """Return the labels of samples that this package tells, and the store that each stands in."""
+    told = {name: ds for name in _COORDS if name in ds.coords}
+    return told if found is None else told | {name: found for name in _FOUND if name in found}
+
+
+def called(own: Sequence[str], taken: set[str]) -> dict[str, int]:
     """Return what labels of files are called beside those of this package, and where they stand.
 
     Examples
     --------
-    >>> _called(["sample", "sample_label", "split", "age"], {"sample", "split"})
+    >>> called(["sample", "sample_label", "split", "age"], {"sample", "split"})
     {'sample_label_': 0, 'sample_label': 1, 'split_label': 2, 'age': 3}
     """
     free = {*own} - taken
-    called: dict[str, int] = {}
+    names: dict[str, int] = {}
     for place, name in enumerate(own):
         known = f"{name}_label" if name in taken else name
         while name in taken and (known in free or known in taken):
             known += "_"
-        called[known] = place
-    return called
+        names[known] = place
+    return names
+
+
+def _values(name: str, wanted: object) -> list[str]:
+    """Return one value or several as text."""
+    several = isinstance(wanted, Iterable) and not isinstance(wanted, str | Mapping)
+    found = [*wanted] if several else [wanted]  # type: ignore[misc]
+    if none := [v for v in found if not isinstance(v, str | int | float | np.generic)]:
+        raise ConfigError(
+            f"{shown(name)}: expected a value or several of them, got {repr(none[0])[:60]}."
+        )
+    return [str(v) for v in found]
 
 
 class SampleLabels:
@@ -54,10 +72,8 @@ class SampleLabels:
         self._ds = ds
         self._columns: dict[str, NDArray[Any]] = {}
         self._files = [str(n) for n in ds["label"].values] if "label" in ds.coords else []
-        self._stores = {name: ds for name in _COORDS if name in ds.coords}
-        if found is not None:
-            self._stores |= {name: found for name in _FOUND if name in found}
-        self.own = _called(self._files, {"sample", *self._stores})
+        self._stores = labels_told(ds, found)
+        self.own = called(self._files, {"sample", *self._stores})
         """Where the labels of the files stand, by what they are called here."""
         self.names = [*self._stores, *self.own]
 
@@ -75,7 +91,7 @@ class SampleLabels:
 
     def _read(self, name: str) -> NDArray[Any]:
         if name == "sample" and name in self._files:  # as files call it
-            name = next(called for called, at in self.own.items() if self._files[at] == name)
+            name = next(own for own, at in self.own.items() if self._files[at] == name)
         if name not in self.names:
             raise ConfigError(
                 f"label: expected one of {', '.join(self.names) or 'none'}, got "
@@ -89,18 +105,19 @@ class SampleLabels:
             return np.asarray(meanings[values.values])
         return np.asarray(values.values)
 
-    def find(self, wanted: Mapping[str, str | Sequence[str]]) -> NDArray[np.int64]:
+    def find(self, wanted: Mapping[str, object]) -> NDArray[np.int64]:
         """Return where the samples stand that have every label wanted: of several values, any.
 
         Raises
         ------
         ConfigError
-            When there is no such label, or no sample has such a value.
+            When there is no such label, no sample has such a value, or it is none: '' stands for
+            the samples without the label.
         """
         chosen = np.ones(self._ds.sizes["sample"], dtype=bool)
         for name, value in wanted.items():
             column = self.column(name).astype(str)
-            values = [str(value)] if isinstance(value, str | bool) else [str(v) for v in value]
+            values = _values(name, value)
             found = set(column.tolist())
             if unknown := [v for v in values if v not in found]:
                 raise ConfigError(

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from dglzarr.errors import DglzarrError, StoreError
+from dglzarr.errors import ConfigError, DglzarrError, StoreError
 from dglzarr.storage.rows import FEW_GENES
 from dglzarr.storage.store import open_store
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+Part = TypeVar("Part", xr.Dataset, xr.DataArray)
 
 _WIDEST = 256
 BOOKKEEPING = ("complete", "digest", "objects_sha256")
@@ -33,14 +36,22 @@ BOOKKEEPING = ("complete", "digest", "objects_sha256")
 def open_parts(uris: Sequence[str]) -> xr.Dataset:
     """Return a store, or segments of one joined along samples, validated, for others to take."""
     ds = open_store(uris)
+    found = with_objects(ds).drop_encoding()
+    found.attrs = plain_attributes(ds.attrs, uris[0])
+    return found
+
+
+def with_objects(ds: xr.Dataset) -> xr.Dataset:
+    """Return a Dataset whose text is ``str`` objects, as NumPy, pandas and netCDF take it."""
+    if not any(variable.dtype.kind == "T" for variable in ds.variables.values()):
+        return ds
     found = {
         name: _as_objects(str(name), variable) if variable.dtype.kind == "T" else variable
         for name, variable in ds.variables.items()
     }
     taken = {name: found[name] for name in ds.data_vars}
     labels = {name: found[name] for name in ds.coords}
-    attributes = plain_attributes(ds.attrs, uris[0])
-    return xr.Dataset(taken, labels, attributes).drop_encoding()
+    return xr.Dataset(taken, labels, ds.attrs)
 
 
 def genes_of(matrix: xr.DataArray, places: NDArray[np.integer[Any]] | slice) -> xr.DataArray:
@@ -58,6 +69,27 @@ def genes_of(matrix: xr.DataArray, places: NDArray[np.integer[Any]] | slice) -> 
 
     parts = [clone(matrix.data)[:, place : place + 1] for place in places.tolist()]
     return found.copy(data=concatenate(parts, axis=1))
+
+
+def aligned(part: Part, dim: str, labels: Sequence[str] | NDArray[Any]) -> Part:
+    """Return a part of a study with what stands along a dim in the order of some labels.
+
+    Raises
+    ------
+    ConfigError
+        When it lacks one of them.
+    """
+    own = part.indexes[dim]
+    wanted = np.asarray(labels, dtype=object)
+    if np.array_equal(own.to_numpy().astype(object), wanted):
+        return part
+    index = own.get_indexer(pd.Index(wanted))
+    if (index < 0).any():
+        raise ConfigError(
+            f"dgl: expected a study whose stores have the same {dim}s, got a part of some. Cut all "
+            "of them, or ask what dglzarr.open_study returns."
+        )
+    return part.isel({dim: index})
 
 
 def _is_whole(matrix: xr.DataArray) -> bool:

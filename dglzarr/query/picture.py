@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from dglzarr.query.written import printable
+
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
@@ -57,8 +59,8 @@ def draw_groups(values: xr.DataArray, group: NDArray[Any], label: str, *, most: 
     most
         Groups that are drawn: the largest. The picture says how many are left out.
     """
-    names, counts = np.unique(group.astype(str), return_counts=True)
-    names = names[np.argsort(-counts, kind="stable")]
+    groups, counts = np.unique(group, return_counts=True)
+    names = groups.astype(str)[np.argsort(-counts, kind="stable")]
     left_out = max(0, names.size - most)
     parts = {name: values.values[group.astype(str) == name] for name in names[:most]}
     parts = dict(sorted(parts.items(), key=lambda part: _median(part[1][:, 0])))
@@ -70,7 +72,7 @@ def draw_groups(values: xr.DataArray, group: NDArray[Any], label: str, *, most: 
         ):
             _draw(axes, {name: part[:, column] for name, part in parts.items()})
             axes.set_title(title, loc="left", fontsize=10)
-            axes.set_ylabel(label)
+            axes.set_ylabel(_short(label))
         axes.set_xlabel(
             "normalized expression, log2"
             + (f"; {left_out} smaller groups are not drawn" if left_out else "")
@@ -112,14 +114,15 @@ def _median(values: NDArray[np.float32]) -> float:
 
 
 def _short(name: str) -> str:
+    name = printable(name)
     return name if len(name) <= 40 else f"{name[:39]}…"
 
 
 def _titles(values: xr.DataArray) -> list[str]:
-    labels = [str(label) for label in values["gene"].values]
+    labels = [printable(str(label)) for label in values["gene"].values]
     if "gene_symbol" not in values.coords:
         return labels
-    symbols = map(str, values["gene_symbol"].values)
+    symbols = (printable(str(symbol)) for symbol in values["gene_symbol"].values)
     return [
         f"{symbol} ({label})" if symbol not in ("", label) else label
         for symbol, label in zip(symbols, labels, strict=True)

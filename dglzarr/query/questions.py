@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from dglzarr.errors import ConfigError, SourceError, StoreError
+from dglzarr.errors import ConfigError, SourceError, StoreError, hint
 from dglzarr.query.answers import Groups, LatentUnit, Likeness, likeness_of, nearest
 from dglzarr.query.genes import GeneNames, a_name, a_number, names_of
 from dglzarr.query.labels import SampleLabels
-from dglzarr.query.lazy import genes_of
-from dglzarr.storage.rows import Rows
+from dglzarr.query.lazy import aligned, genes_of, open_parts, with_objects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -38,6 +39,9 @@ _FACTS = {
     "samples": {"gene_mean": "gene_mean", "gene_std": "gene_std"},
 }
 """Which variables of which store tell of a gene, and what they are called in an answer."""
+
+_DIMS = ("sample", "gene")
+_NUMBERS = ("min_mean", "max_mean", "min_detected", "at_least", "budget")
 
 
 class _Questions(ABC):
@@ -58,7 +62,7 @@ class _Questions(ABC):
     def _matrix(self) -> xr.DataArray:
         """The expression, (sample, gene)."""
 
-    def by(self, label: str) -> Groups:
+    def by(self, label: str, **labels: object) -> Groups:
         """Return the samples grouped by a label, to ask for expression: see `Groups`.
 
         Parameters
@@ -66,20 +70,24 @@ class _Questions(ABC):
         label
             A sample label, or ``series``, ``platform``, ``source``, ``split``, ``cluster``,
             ``keep``.
+        labels
+            Only samples of these, as for `samples`: ``keep=True`` leaves duplicates out.
 
         Raises
         ------
         ConfigError
-            When no sample has such a label.
+            When there is no such label, or no sample has it.
 
         Examples
         --------
         >>> tissues = open_study(study).dgl.by("tissue")
         >>> int(tissues.sizes().sum()), list(tissues.gene("SIM1").dims)
         (120, ['group', 'gene'])
+        >>> int(open_study(study).dgl.by("tissue", split="test").sizes().sum()) < 120
+        True
         """
-        self.labels.column(a_name(label, "by"))
-        return Groups(label, self._matrix, self.labels, self.names)
+        groups = Groups(a_name(label, "by"), self._matrix, self.labels, self.names)
+        return groups.of(self.labels.find(labels)) if labels else groups
 
     def expression(self, *genes: str) -> xr.DataArray:
         """Return the expression of genes in every sample, (sample, gene), lazy.
@@ -96,9 +104,7 @@ class _Questions(ABC):
         """
         return genes_of(self._matrix, self.names.find_all(genes))
 
-    def samples(
-        self, series: str | Sequence[str] = (), **labels: str | Sequence[str]
-    ) -> xr.Dataset:
+    def samples(self, series: str | Sequence[str] = (), **labels: object) -> xr.Dataset:
         """Return what is known of samples, a variable a label: all, or those of some labels.
 
         Parameters
@@ -106,7 +112,8 @@ class _Questions(ABC):
         series
             One or several series.
         labels
-            Other labels and their value, or several of them, as in ``tissue="liver"``.
+            Other labels and their value, or several of them, as in ``tissue="liver"`` or
+            ``cluster=[3, 4]``.
 
         Raises
         ------
@@ -119,7 +126,7 @@ class _Questions(ABC):
         >>> found.sizes["sample"], sorted(set(found.split.values.tolist()))
         (6, ['train'])
         """
-        wanted = dict(labels) | ({"series": series} if len(series) else {})
+        wanted = dict(labels) if np.size(series) == 0 else {**labels, "series": series}
         return self.labels.table(self.labels.find(wanted))
 
 
@@ -159,7 +166,10 @@ class StudyQuestions(_Questions):
     @cached_property
     def labels(self) -> SampleLabels:
         """What is known of the samples."""
-        return SampleLabels(self._store("normalized"), self._get("samples"))
+        ds, found = self._store("normalized"), self._get("samples")
+        return SampleLabels(
+            ds, None if found is None else aligned(found, "sample", ds["sample"].values)
+        )
 
     def top(self, n: int = 20) -> xr.Dataset:
         """Return the first genes by rank, and what is known of each: the panel, then by score.
@@ -212,8 +222,9 @@ class StudyQuestions(_Questions):
         """
         places = self.names.find_all(names)
         facts = self.facts(places)
-        ds = self._get("normalized")
-        return facts if ds is None else facts.assign(expression=ds["expression"][:, places])
+        if self._get("normalized") is None:
+            return facts
+        return facts.assign(expression=self._matrix[:, places])
 
     def latent(self, unit: int) -> LatentUnit:
         """Return a latent unit: the genes that move it, and its activation in samples.
@@ -319,10 +330,12 @@ class StudyQuestions(_Questions):
         """
         from dglzarr.evaluation.order import Conditions  # noqa: PLC0415  (as for `_maker`)
 
-        try:
-            asked = Conditions(size, self._listed(include), self._listed(exclude), **conditions)
-        except TypeError as error:
-            raise ConfigError(f"panel: {error}.") from error
+        a_number(size, "panel")
+        known = [one.name for one in fields(Conditions)][3:]  # size and lists aside
+        for name, value in conditions.items():
+            _refuse_condition(name, value, known)
+        asked = Conditions(int(size), self._listed(include), self._listed(exclude), **conditions)
+        self._whole("panel")
         try:
             made = self._maker.order(asked)
         except (ConfigError, SourceError) as error:
@@ -369,15 +382,15 @@ class StudyQuestions(_Questions):
         """Return genes as `select` knows them: an alias becomes its symbol."""
         if isinstance(genes, str) and Path(genes).is_file():
             return genes
-        return [
-            self.names.official(name) for name in ([genes] if isinstance(genes, str) else genes)
-        ]
+        if isinstance(genes, str) or not isinstance(genes, Iterable):
+            genes = [genes]
+        return [self.names.official(a_name(name, "panel")) for name in genes]
 
     # ------------------------------------------------------------ stores
 
     @property
     def _matrix(self) -> xr.DataArray:
-        return self._store("normalized")["expression"]
+        return aligned(self._store("normalized")["expression"], "gene", self.names.labels)
 
     def _get(self, name: str) -> xr.Dataset | None:
         if name not in self._tree.children:
@@ -400,14 +413,29 @@ class StudyQuestions(_Questions):
         return found
 
     def _whole(self, question: str) -> xr.Dataset:
-        """Return the normalized expression where it is all of it: its store is read by place."""
+        """Return the normalized expression where it is all of it: its store is read by place.
+
+        So are the names of the genes, and which samples are kept.
+        """
         ds = self._store("normalized")
-        shape = Rows([one["uri"] for one in json.loads(ds.attrs["segments"])]).shape
-        if (got := (ds.sizes["sample"], ds.sizes["gene"])) != shape:
+        whole = open_parts([one["uri"] for one in json.loads(ds.attrs["segments"])])
+        (n, m), got = (whole.sizes[d] for d in _DIMS), tuple(ds.sizes[d] for d in _DIMS)
+        remedy = "Ask what dglzarr.open_study returns, and choose afterwards."
+        if got != (n, m):
             raise ConfigError(
-                f"{question}: expected the whole study, {shape[0]} samples x {shape[1]} genes, got "
-                f"{got[0]} x {got[1]}. Ask what dglzarr.open_study returns, and choose afterwards."
+                f"{question}: expected the whole study, {n} samples x {m} genes, got "
+                f"{got[0]} x {got[1]}. {remedy}"
             )
+        found = self._get("samples")
+        parts = {"sample": [ds, *([] if found is None else [found])], "gene": [ds]}
+        for dim in _DIMS:
+            known = [list(map(str, part[dim].values)) for part in parts[dim]]
+            known += [self.names.labels] if dim == "gene" else []
+            if any(labels != list(map(str, whole[dim].values)) for labels in known):
+                raise ConfigError(
+                    f"{question}: expected the {dim}s in the order of the study, got others, or "
+                    f"another order. {remedy}"
+                )
         return ds
 
     def _labelled(self) -> xr.Dataset:
@@ -460,6 +488,17 @@ class StudyQuestions(_Questions):
         )
 
 
+def _refuse_condition(name: str, value: object, known: Sequence[str]) -> None:
+    """Refuse what is no condition of a panel, or no number where one is meant."""
+    if name not in known:
+        raise ConfigError(
+            f"panel: expected some of {', '.join(known)}, got {name!r}{hint(name, known)}."
+        )
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if name in _NUMBERS and value is not None and not is_number:
+        raise ConfigError(f"panel: expected a number as {name}, got {repr(value)[:60]}.")
+
+
 def _in_python(text: str) -> str:
     """Return a line about options as Python calls them.
 
@@ -487,11 +526,11 @@ class StoreQuestions(_Questions):
     Parameters
     ----------
     ds
-        What `dglzarr.open` returns, or a part of it.
+        What `dglzarr.open` or ``xarray.open_zarr`` returns, or a part of it.
     """
 
     def __init__(self, ds: xr.Dataset) -> None:
-        self._ds = ds
+        self._ds = with_objects(ds)
 
     @cached_property
     def names(self) -> GeneNames:

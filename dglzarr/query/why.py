@@ -44,6 +44,7 @@ def why(facts: xr.Dataset, places: NDArray[np.int64], maker: PanelMaker, *, root
         )
     size = int(facts["on_panel"].sel(panel=MINED).sum())
     ordered = maker.order(Conditions(size, start=MINED))
+    is_copied = facts.sizes.get("latent", 0) >= facts.sizes["gene"]
     lines = []
     for row in gene_table(facts.isel(gene=places)).to_dict(orient="records"):
         lines.append(_place(row, size, facts.sizes["gene"]))
@@ -52,7 +53,7 @@ def why(facts: xr.Dataset, places: NDArray[np.int64], maker: PanelMaker, *, root
             line.removeprefix(known).replace(": on the panel before, ", ": ")
             for line in maker.why(ordered, row["gene"])
         ]
-        lines += [f"  {line}" for line in (*told, *_known(row))]
+        lines += [f"  {line}" for line in (*told, *_known(row, is_copied=is_copied))]
     return lines
 
 
@@ -77,7 +78,7 @@ def _is_number(value: Any) -> bool:  # noqa: ANN401
     return value is not None and math.isfinite(value)
 
 
-def _known(row: dict[Hashable, Any]) -> list[str]:
+def _known(row: dict[Hashable, Any], *, is_copied: bool) -> list[str]:
     """Return what else is known of a gene, where the study has it."""
     lines = []
     if row.get("latent_units"):
@@ -88,7 +89,9 @@ def _known(row: dict[Hashable, Any]) -> list[str]:
             f"deviation {row['gene_std']:.2f} (log2)."
         )
     if _is_number(row.get("reconstruction_pcc")):
+        but = ", which says nothing: its latent layer is as wide as the genes" if is_copied else ""
         lines.append(
-            f"The network rebuilds its held-out values with r = {row['reconstruction_pcc']:.2f}."
+            f"The network rebuilds its held-out values with r = {row['reconstruction_pcc']:.2f}"
+            f"{but}."
         )
     return lines

@@ -148,5 +148,16 @@ def _cells(column: pd.Series, widest: int = _WIDEST) -> list[str]:
         "-" if text == "nan" and value != value else text
         for text, value in zip(texts, values, strict=True)
     ]
-    texts = [text if text.isprintable() else ascii(text)[1:-1] for text in texts]
+    texts = [*map(printable, texts)]
     return [text if len(text) <= widest else f"{text[: widest - 1]}…" for text in texts]
+
+
+def printable(text: str) -> str:
+    r"""Return text with an escape for all that cannot be printed, which no terminal or XML obeys.
+
+    Examples
+    --------
+    >>> print(printable("a\x1b[2J"))
+    a\x1b[2J
+    """
+    return text if text.isprintable() else ascii(str(text))[1:-1]

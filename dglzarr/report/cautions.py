@@ -12,6 +12,7 @@ import numpy as np
 from dglzarr.evaluation.panels import is_control, is_unnamed
 from dglzarr.kernels.comparison import MIN_GROUPS
 from dglzarr.kernels.split import SPLITS
+from dglzarr.models.options import GENES_A_UNIT
 from dglzarr.report.panels import CHANCE, as_shown, cohorts, texts
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ def cautions(
     Parameters
     ----------
     opened
-        The stores expression, samples, landmarks and evaluation, and reconstruction where there is
-        one.
+        The stores expression, samples, landmarks and evaluation; scores and reconstruction where
+        there are any.
     rows
         Those of `dglzarr.report.panels.panel_rows`.
     history
@@ -53,11 +54,54 @@ def cautions(
     return [
         *_of_samples(opened, history),
         *_of_training(history),
+        *_of_width(opened),
         *_of_network(opened),
         *_of_mean(opened["evaluation"], rows),
         *_of_chance(opened["evaluation"], rows),
         *_of_probes(opened["landmarks"]),
     ]
+
+
+def nothing_against(opened: Mapping[str, xr.Dataset], rows: Sequence[PanelRow]) -> str:
+    """Return what was checked of a study without cautions, and shown: nothing else.
+
+    Parameters
+    ----------
+    opened, rows
+        As for `cautions`.
+    """
+    told = ["enough series and samples", "validation samples", *_shown_of_network(opened)]
+    chance = next(
+        (row for row in _held_out(opened["evaluation"], rows) if row.panel == CHANCE), None
+    )
+    if chance is not None and chance.word == "worse":
+        told.append("a panel better than chance")
+    return (
+        "None of what is checked stands against this study: "
+        f"{', '.join(told)}, and no control probes or genes without names on the panel."
+    )
+
+
+def _shown_of_network(opened: Mapping[str, xr.Dataset]) -> Iterator[str]:
+    """Yield what the network is shown to be better than, by intervals."""
+    rivals = _rivals(opened)
+    mean, components = rivals.get("mean"), rivals.get("components")
+    if not mean or mean["high"] is None or not _is_lower(mean):
+        return
+    told = "a network that rebuilds held-out samples better than the mean of each gene"
+    if not components or components["high"] is None:
+        yield told
+    elif _is_lower(components):
+        yield f"{told} and than {components['n']} principal components"
+    else:
+        yield f"{told}, though not told apart from {components['n']} principal components"
+
+
+def _rivals(opened: Mapping[str, xr.Dataset]) -> Mapping[str, Any]:
+    """Return what the network stands beside; nothing in a study of before, or without one."""
+    if "reconstruction" not in opened:
+        return {}
+    return (opened["reconstruction"].attrs.get("details") or {}).get("rivals") or {}
 
 
 def _of_samples(opened: Mapping[str, xr.Dataset], history: History | None) -> Iterator[Caution]:
@@ -112,10 +156,22 @@ def _of_training(history: History | None) -> Iterator[Caution]:
         )
 
 
-def _of_network(opened: Mapping[str, xr.Dataset]) -> Iterator[Caution]:
-    if "reconstruction" not in opened:
+def _of_width(opened: Mapping[str, xr.Dataset]) -> Iterator[Caution]:
+    if "scores" not in opened:
         return
-    rivals = (opened["reconstruction"].attrs.get("details") or {}).get("rivals") or {}
+    n_units, n_genes = (opened["scores"].sizes[dim] for dim in ("latent", "gene"))
+    if n_units >= n_genes:
+        yield Caution(
+            f"The latent layer has {n_units:,} units for {n_genes:,} genes: it squeezes nothing, "
+            "and the network may copy what it reads, so that its scores, and how well it rebuilds "
+            "genes, say nothing.",
+            f"Set train.n_latent lower, as to {max(1, n_genes // GENES_A_UNIT):,}; the greedy "
+            "panel does not depend on the network.",
+        )
+
+
+def _of_network(opened: Mapping[str, xr.Dataset]) -> Iterator[Caution]:
+    rivals = _rivals(opened)
     mean, components = rivals.get("mean"), rivals.get("components")
     if mean and not _is_lower(mean):
         yield Caution(

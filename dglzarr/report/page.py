@@ -17,7 +17,7 @@ import jinja2
 from markupsafe import Markup
 
 from dglzarr.report import sections
-from dglzarr.report.cautions import cautions
+from dglzarr.report.cautions import cautions, nothing_against
 from dglzarr.report.genes import ranked
 from dglzarr.report.lineage import uris_of
 from dglzarr.report.multiqc import multiqc_files
@@ -97,6 +97,7 @@ def write_report(
     context = {
         "title": title,
         "cautions": cautions(opened, rows, history_of(model)),
+        "nothing_against": nothing_against(opened, rows),
         **sections.head(opened, uris_of(stores["evaluation"])[0]),
         **sections.panel_sections(opened, rows, shown),
         **sections.sample_sections(opened, stores, sources, shown),

@@ -200,7 +200,7 @@ def _gain_lines(landmarks: xr.Dataset) -> list[str]:
 
 def caution_lines(study: Study, rows: Sequence[PanelRow]) -> list[str]:
     """Return the cautions of a study and what to do about each, a line each."""
-    names = ("expression", "samples", "landmarks", "evaluation", "reconstruction")
+    names = ("expression", "samples", "scores", "landmarks", "evaluation", "reconstruction")
     opened = {name: open_store(study.uris(name)) for name in names}
     found = cautions(opened, rows, _history(study, opened["reconstruction"]))
     if not found:

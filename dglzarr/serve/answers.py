@@ -19,6 +19,7 @@ from dglzarr.errors import DglzarrError
 from dglzarr.kernels.comparison import paired_difference
 from dglzarr.kernels.split import SPLITS
 from dglzarr.query.answers import Likeness, likeness_of, nearest
+from dglzarr.query.labels import called, labels_told
 from dglzarr.serve.genes import LONGEST_NAME, GeneIndex
 from dglzarr.serve.groups import N_GROUPS, Groups, group_samples, spreads
 from dglzarr.serve.later import Later
@@ -122,7 +123,7 @@ class Answers:
         self.keep = np.concatenate([mask["keep"].values for mask in masks])
         self.split = np.concatenate([part["split"].values for part in parts])
         self.n_samples = int(self.keep.size)
-        self._label_values = _sample_labels(parts)
+        self._label_values = _sample_labels(parts, {"sample", *labels_told(parts[0], masks[0])})
         self.mean, self.std = masks[0]["gene_mean"].values, masks[0]["gene_std"].values
 
     def _load_genes(self) -> None:
@@ -464,17 +465,21 @@ def _texts(ds: xr.Dataset, name: str) -> list[str]:
     return [str(value) for value in ds[name].values.tolist()]
 
 
-def _sample_labels(parts: Sequence[xr.Dataset]) -> dict[str, list[str]]:
-    """Return the value of each label of each sample, "" where it has none."""
-    names = dict.fromkeys(label for part in parts for label in _texts(part, "label"))
-    found: dict[str, list[str]] = {label: [] for label in (*names, *LABELS)}
+def _sample_labels(parts: Sequence[xr.Dataset], taken: set[str]) -> dict[str, list[str]]:
+    """Return the value of each label of each sample, "" where it has none.
+
+    Labels of the files with a name that is taken are called as `dglzarr query` calls them.
+    """
+    names = list(dict.fromkeys(label for part in parts for label in _texts(part, "label")))
+    own = {shown: names[place] for shown, place in called(names, taken).items()}
+    found: dict[str, list[str]] = {label: [] for label in (*own, *LABELS)}
     for part in parts:
         known = _texts(part, "label")
         table = part["sample_label"].values
-        for label in (name for name in names if name not in LABELS):
-            own = label in known
-            values = table[:, known.index(label)].tolist() if own else [""] * part.sizes["sample"]
-            found[label] += map(str, values)
+        for shown, label in own.items():
+            is_known = label in known
+            values = table[:, known.index(label)].tolist() if is_known else [""] * len(table)
+            found[shown] += map(str, values)
         for label in LABELS[:-1]:
             found[label] += _texts(part, label)
         found["split"] += [SPLITS[code] for code in part["split"].values.tolist()]

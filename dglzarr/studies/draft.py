@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dglzarr.errors import ConfigError, SourceError, one_line
+from dglzarr.models.options import GENES_A_UNIT, NetworkOptions
 from dglzarr.settings import describe_settings
 from dglzarr.sources import read_source, source_name
 from dglzarr.sources.identifiers import clean_id, read_annotation_table, read_panel
@@ -522,8 +523,7 @@ def _sections(
         persons = set.intersection(*(one.persons for one in training))
         by = min(persons, default="sample")
         chosen["ingest.split_by"] = (_text(by), why)
-    n_landmarks = min(_PANEL_SIZE, max(1, len(common) // _GENES_A_LANDMARK))
-    chosen["select.n_landmarks"] = (str(n_landmarks), "genes of the panel")
+    chosen |= _sizes(len(common))
     panels = []
     for path, n in lists.items():
         name = found.name(path)
@@ -543,6 +543,17 @@ def _sections(
         offered.append(("group.label", _text(label), "kinds that a panel should keep apart"))
         offered.append(("score.group_by", _text(label), "scores for each of its values too"))
     return _as_lines(chosen, offered)
+
+
+def _sizes(n_genes: int) -> dict[str, tuple[str, str]]:
+    """Return how many genes a panel has and, where there are few, how wide the latent layer is."""
+    n_landmarks = min(_PANEL_SIZE, max(1, n_genes // _GENES_A_LANDMARK))
+    found = {"select.n_landmarks": (str(n_landmarks), "genes of the panel")}
+    n_latent = max(1, n_genes // GENES_A_UNIT)
+    if n_latent < NetworkOptions().n_latent:
+        why = "width of the latent layer; one as wide as the genes only copies them"
+        found["train.n_latent"] = (str(n_latent), why)
+    return found
 
 
 def _most_common_label(sources: Sequence[_Found]) -> str | None:

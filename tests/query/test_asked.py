@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,10 @@ import dglzarr
 from dglzarr.cli import app, guarded
 from dglzarr.errors import ConfigError
 from dglzarr.query.picture import written
+from dglzarr.query.why import why
 from dglzarr.query.written import aligned, write_table
+from dglzarr.storage.schemas import EXPRESSION
+from tests.builders import write_matrix
 
 PROGRAM = Path(sys.executable).with_name("dglzarr")
 
@@ -93,6 +97,33 @@ def test_picture__what_is_none_is_refused_and_nothing_written(words, told, query
     assert list(tmp_path.iterdir()) == []
 
 
+def test_picture__of_names_that_cannot_be_printed_is_xml(rng):
+    names = np.array([["li\x01ver"], ["\x1b[2J\ufffe"]], object)
+    ds = xr.Dataset({"expression": (("sample", "gene"), rng.normal(size=(2, 1)))})
+    ds = ds.assign_coords(
+        sample=["x", "y"],
+        gene=["g\x02"],
+        label=["a\x03b"],
+        sample_label=(("sample", "label"), names),
+    )
+    found = ET.fromstring(written(ds.dgl.by("a\x03b").plot("g\x02"), "svg"))  # noqa: S314  (ours)
+    told = {part.text for part in found.iter() if part.text}
+    assert {r"li\x01ver (1)", r"\x1b[2J\ufffe (1)", r"g\x02", r"a\x03b"} <= told
+
+
+def test_by__a_label_that_all_lack_is_refused_and_nothing_written(query, tmp_path):
+    values = np.zeros((6, 2), np.float32)
+    cells = [["", "x"]] * 6
+    uri = write_matrix(
+        tmp_path / "e.zarr", EXPRESSION, values, tissues=cells, called=["none", "all"]
+    )
+    for more in ([], ["--gene", "001_at"], ["--gene", "001_at", "--output", tmp_path / "a.svg"]):
+        status, out, complaint = query("--by", "none", *more, place=uri)
+        assert (status, out) == (2, "")
+        assert "by: expected a label that some sample has (all), got 'none', which" in complaint
+    assert not (tmp_path / "a.svg").exists()
+
+
 def test_plot__of_too_many_genes_is_refused(ask):
     with pytest.raises(ConfigError, match="at most 12 genes, got 13"):
         ask.by("tissue").plot(*ask.names.labels[:13])
@@ -139,6 +170,20 @@ def test_why__of_a_gene_on_the_panel_and_of_one_that_is_not(query, ask):
     (second,) = [i for i, line in enumerate(lines) if "rank 154 of 154, not on" in line]
     assert "The gene of the panel most like it is " in lines[second + 1]
     assert sum(line.startswith("  Of the latent units it moves most") for line in lines) == 2
+
+
+def test_why__of_a_latent_layer_as_wide_as_the_genes_r_says_nothing(ask):
+    class Maker:
+        def order(self, _):
+            pass
+
+        def why(self, *_):
+            return []
+
+    places = np.flatnonzero(np.isfinite(ask.facts(np.arange(154))["reconstruction_pcc"]))
+    for n, is_copied in ((4, True), (5, False)):
+        lines = why(ask.facts(places[:n]), np.array([0]), Maker(), root="x")
+        assert ("which says nothing: its latent layer is as wide" in lines[-1]) == is_copied
 
 
 def rank_of(ask):
@@ -203,6 +248,52 @@ def test_by__groups_and_genes(query, ask):
     np.testing.assert_allclose(frame["median"], told["median"], rtol=1e-5)
 
 
+def test_by__of_some_samples_alone(query, ask, tmp_path):
+    kept = ask.samples(keep=True)
+    words = ("--by", "tissue", "--label", "keep=True")
+    frame = frame_of(query(*words)[1])
+    expected = kept["tissue"].to_series().value_counts().sort_index()
+    assert frame["n"].sum() == kept.sizes["sample"] < 120
+    assert dict(frame.to_numpy().tolist()) == expected.to_dict()
+    frame = frame_of(query(*words, "--gene", "SIM5")[1])
+    values = ask.expression("SIM5").sel(sample=kept["sample"].values).values[:, 0]
+    mean = pd.Series(values.astype(float)).groupby(kept["tissue"].values).mean()
+    np.testing.assert_allclose(frame["mean"], mean.loc[frame["tissue"]], rtol=1e-5)
+    place = tmp_path / "a.svg"
+    query(*words, "--gene", "SIM5", "--output", place)
+    told = re.findall(r">([^<>\n]+) \((\d+)\)</text>", place.read_text(encoding="utf-8"))
+    assert {name: int(n) for name, n in told if n.isdecimal() and name != "SIM5"} == dict(expected)
+    one, other = kept["sample"].values[:2]
+    frame = frame_of(query("--by", "series", "--sample", one, "--sample", other)[1])
+    assert frame["n"].sum() == 2
+
+
+def test_by__top_is_the_largest_groups_as_in_a_picture(query, tmp_path):
+    tissues = [*"aabbbccccd"]
+    values = np.arange(20, dtype=np.float32).reshape(10, 2)
+    uri = write_matrix(tmp_path / "e.zarr", EXPRESSION, values, tissues=tissues)
+    for more in ([], ["--gene", "001_at"]):
+        _, out, note = query("--by", "tissue", "--top", 2, *more, place=uri)
+        assert frame_of(out)["tissue"].tolist() == ["b", "c"]
+        assert note == "2 smaller groups are left out.\n"
+    more = ["--gene", "001_at", "--output", tmp_path / "a.svg"]
+    query("--by", "tissue", "--top", 2, *more, place=uri)
+    drawn = re.findall(r">([a-d] \(\d\))</text>", (tmp_path / "a.svg").read_text(encoding="utf-8"))
+    assert sorted(drawn) == ["b (3)", "c (4)"]
+
+
+def test_columns__with_a_comma_are_named_alone_or_in_quotes(query, tmp_path):
+    values = np.zeros((2, 2), np.float32)
+    uri = write_matrix(
+        tmp_path / "e.zarr", EXPRESSION, values, tissues=["7", "8"], called=["age, years"]
+    )
+    for columns in ("age, years", '"age, years"'):
+        out = query("--samples", "--columns", columns, place=uri)[1]
+        assert frame_of(out)["age, years"].tolist() == [7, 8]
+    out = query("--samples", "--columns", 'sample,"age, years" , series', place=uri)[1]
+    assert [*frame_of(out)] == ["sample", "age, years", "series"]
+
+
 def test_samples__of_series_and_labels_with_genes(query, ask):
     frame = frame_of(query("--series", "GSE900003", "--label", "split=train")[1])
     assert set(frame["series"]) == {"GSE900003"}
@@ -233,7 +324,7 @@ def test_store__is_asked_as_before_and_for_samples(query, example_study):
         (("--latent", "1", "--series", "GSE1"), r"--series: expected without --latent"),
         (("--neighbours", "SIM5", "--label", "a=b"), r"--label: expected without --neighbours"),
         (("--by", "tisue"), r"did you mean 'tissue'"),
-        (("--by", "tissue", "--series", "GSE900003"), r"--by: expected without other samples"),
+        (("--by", "duplicate_of", "--label", "keep=True"), r"'dup.*', which all of these lack"),
         (("--label", "tissue"), r"--label: expected NAME=VALUE, got 'tissue'"),
         (("--label", "tissue=brain"), r"tissue: expected a value that a sample has, got 'brain'"),
         (("--sample", "nobody"), r"sample: expected samples of the store, got \['nobody'\]"),

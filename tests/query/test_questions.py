@@ -261,6 +261,48 @@ def test_neighbours__are_those_of_pandas(ask, tree):
     assert (found.attrs["of"], found.attrs["n_samples"]) == (of, int(rows.sum()))
 
 
+CUTS = {
+    "sorted": lambda tree: tree.map_over_datasets(
+        lambda ds: ds.sortby("gene_symbol") if "gene_symbol" in ds.coords else ds
+    ),
+    "reversed": lambda tree: tree.isel(gene=slice(None, None, -1)),
+    "shuffled": lambda tree: tree.isel(sample=np.random.default_rng(0).permutation(120)),
+    "first genes": lambda tree: tree.isel(gene=slice(0, 50)),
+    "first samples": lambda tree: tree.isel(sample=slice(0, 50)),
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("question", ["neighbours", "panel", "why"])
+def test_questions__that_read_by_place_refuse_a_part_and_another_order(question, cut, tree):
+    ask = CUTS[cut](tree).dgl
+    asked = {"neighbours": ask.neighbours, "panel": ask.panel, "why": ask.why}[question]
+    with pytest.raises(ConfigError, match=rf"{question}: expected the .*choose afterwards\.$"):
+        asked(6 if question == "panel" else "SIM1")
+
+
+@pytest.mark.parametrize("node", ["samples", "landmarks"])
+def test_neighbours__refuse_where_another_store_has_another_order(node, example_study):
+    tree = open_study(example_study)
+    dim = "sample" if node == "samples" else "gene"
+    tree[node].dataset = tree[node].to_dataset().isel({dim: slice(None, None, -1)})
+    with pytest.raises(ConfigError, match=f"neighbours: expected the {dim}s in the order of the"):
+        tree.dgl.neighbours("SIM1")
+
+
+def test_questions__of_stores_in_different_orders_are_by_label(example_study, ask):
+    tree = open_study(example_study)
+    tree["landmarks"].dataset = tree["landmarks"].to_dataset().sortby("rank")
+    tree["samples"].dataset = tree["samples"].to_dataset().isel(sample=slice(None, None, -1))
+    xr.testing.assert_equal(tree.dgl.gene("SIM5").compute(), ask.gene("SIM5").compute())
+    assert tree.dgl.expression("SIM5").equals(ask.expression("SIM5"))
+    xr.testing.assert_identical(tree.dgl.samples(keep=False), ask.samples(keep=False))
+    tree["landmarks"].dataset = tree["landmarks"].to_dataset().isel(gene=slice(5))
+    tree["normalized"].dataset = tree["normalized"].to_dataset().isel(gene=slice(100, None))
+    with pytest.raises(ConfigError, match="stores have the same genes, got a part of some"):
+        tree.dgl.expression(tree["landmarks"]["gene"].values[0])
+
+
 # ---------------------------------------------------------------- samples and groups
 
 
@@ -312,6 +354,12 @@ def test_samples__of_some_series_and_labels(ask, tree):
     assert set(fewer["tissue"].values) == {value}
     assert ask.samples().sizes["sample"] == 120
     assert set(ask.samples(keep=False)["keep"].values) <= {False}
+    keep, cluster = (tree["samples"].dataset[name].values for name in ("keep", "cluster"))
+    assert ask.samples(keep=np.True_).sizes["sample"] == keep.sum()
+    one, other = np.unique(cluster)[:2]
+    assert ask.samples(cluster=int(one)).sizes["sample"] == (cluster == one).sum()
+    both = ask.samples(cluster=np.array([one, other])).sizes["sample"]
+    assert both == np.isin(cluster, [one, other]).sum()
 
 
 @pytest.mark.parametrize(
@@ -320,6 +368,9 @@ def test_samples__of_some_series_and_labels(ask, tree):
         ({"series": "GSE90000"}, r"series: expected a value that a sample has.*did you mean 'GSE9"),
         ({"tisue": "liver"}, r"label: expected one of series, .* got 'tisue' \(did you mean 'tiss"),
         ({"tissue": "<script>\n"}, r"got '<script>\\n'"),
+        ({"tissue": None}, r"^tissue: expected a value or several of them, got None\.$"),
+        ({"tissue": ["liver", {}]}, r"^tissue: expected a value or several of them, got {}\.$"),
+        ({"series": None}, r"^series: expected a value or several of them, got None\.$"),
     ],
 )
 def test_samples__refuses(wanted, message, ask):
@@ -340,6 +391,35 @@ def test_panel__is_that_of_the_command(ask):
         ask.panel(5, nonsense=3)
     with pytest.raises(ConfigError, match="NOPE"):
         ask.panel(5, include="NOPE")
+
+
+@pytest.mark.parametrize(
+    ("size", "asked", "message"),
+    [
+        (4.0, {}, r"^panel: expected a whole number from 0, got 4\.0\.$"),
+        (None, {}, r"^panel: expected a whole number from 0, got None\.$"),
+        (4, {"min_maen": 1}, r"^panel: expected some of exclude_controls, .* got 'min_maen' \(did"),
+        (4, {"min_mean": "x"}, r"^panel: expected a number as min_mean, got 'x'\.$"),
+        (4, {"include": 7}, r"^panel: expected a name, got 7, no text"),
+        (4, {"exclude": ["SIM1", None]}, r"^panel: expected a name, got None, no text"),
+    ],
+)
+def test_panel__refuses_in_one_line(size, asked, message, ask):
+    with pytest.raises(ConfigError, match=message):
+        ask.panel(size, **asked)
+
+
+@pytest.mark.parametrize(
+    ("genes", "most", "message"),
+    [
+        ([], 30, r"^plot: expected genes, got none\. Name one\.$"),
+        (["SIM1"], -1, r"^most: expected a whole number from 0, got -1\.$"),
+        (["SIM1"], 0, r"^most: expected 1 or more groups, got 0\.$"),
+    ],
+)
+def test_plot__refuses_in_one_line(genes, most, message, ask):
+    with pytest.raises(ConfigError, match=message):
+        ask.by("tissue").plot(*genes, most=most)
 
 
 def test_store__asks_of_its_own(example_study, tree):
@@ -398,6 +478,22 @@ def test_by__a_label_called_as_parts_of_a_store_are(name, awkward):
     assert frame["gene"].tolist() == ["003_at"] * 2
     assert frame["mean"].dtype == np.float64
     assert [f"{name}-0", f"{name}-1"] in [frame[c].tolist() for c in frame]
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_grouped__keeps_its_genes_whatever_the_label_is_called(name, awkward):
+    found = open_study(awkward).dgl.by(name).grouped().mean()
+    called = f"{name}_label" if name in ("gene", "sample", "gene_symbol") else name
+    assert dict(found.sizes) == {called: 2, "gene": 5}
+
+
+@pytest.mark.parametrize("label", ["keep", "cluster", "tissue", "split"])
+def test_by__answers_are_files(label, ask, tmp_path):
+    groups = ask.by(label)
+    for answered in (groups.sizes(), groups.gene("SIM1"), groups.values("SIM1")):
+        answered.to_netcdf(tmp_path / "a.nc")
+    if label == "keep":
+        assert set(groups.sizes()["group"].values) <= {"True", "False"}
 
 
 def test_samples__a_label_called_as_a_gene_stands_beside_it(awkward):

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from dglzarr.models.files import History
-from dglzarr.report.cautions import cautions
+from dglzarr.report.cautions import cautions, nothing_against
 from dglzarr.report.panels import CHANCE, PanelRow, verdict
 from tests.builders import text
 
@@ -22,7 +22,7 @@ def opened(**changes):
     asked = {
         "n_series": 6, "n_tested": 3, "validation": 5, "kept": 60, "genes": None, "symbols": None,
         "rivals": {"mean": rival(-0.1, -0.2, -0.05), "components": rival(-0.1, -0.2, -0.05, n=3)},
-        **changes,
+        "n_latent": 4, **changes,
     }  # fmt: skip
     split = np.repeat([0, 1, 2], [asked["kept"], asked["validation"], 12])
     series = [f"GSE{i % asked['n_series']}" for i in range(split.size)]
@@ -38,6 +38,9 @@ def opened(**changes):
                 "gene_id": ("gene", text([""] * N_GENES)),
                 "is_landmark": ("gene", np.arange(N_GENES) < N_LANDMARKS),
             }
+        ),
+        "scores": xr.Dataset(
+            {"latent_score": (("latent", "gene"), np.zeros((asked["n_latent"], N_GENES)))}
         ),
         "evaluation": xr.Dataset(
             {"n_series": ("cohort", [asked["n_tested"]])},
@@ -104,6 +107,10 @@ def test_cautions__nothing_stands_against_a_good_study():
             "1 of 2 random panels have a lower error", "add series",
         ),
         (
+            {"n_latent": N_GENES}, {}, GOOD,
+            "has 40 units for 40 genes: it squeezes nothing", "Set train.n_latent lower, as to 4;",
+        ),
+        (
             {"rivals": {"mean": rival(-0.01, -0.03, 0.01)}}, {}, GOOD,
             "no better than the mean of each gene", "Do not read its scores",
         ),
@@ -127,6 +134,40 @@ def test_cautions__each_with_what_to_do(stores, found, curve, what, remedy):
     assert what in one.what
     assert remedy in one.remedy
     assert str(one) == f"{one.what} {one.remedy}"
+
+
+NETWORK = "a network that rebuilds held-out samples better than the mean of each gene"
+
+
+@pytest.mark.parametrize(
+    ("rivals", "told"),
+    [
+        ({}, ""),
+        ({"mean": rival(-0.1, None, None)}, ""),
+        ({"mean": rival(-0.1, -0.2, -0.05)}, f"{NETWORK}, a panel"),
+        (
+            {"mean": rival(-0.1, -0.2, -0.05), "components": rival(-0.1, -0.2, -0.05, n=3)},
+            f"{NETWORK} and than 3 principal components, a panel",
+        ),
+        (
+            {"mean": rival(-0.1, -0.2, -0.05), "components": rival(6e-5, -0.001, 0.001, n=24)},
+            f"{NETWORK}, though not told apart from 24 principal components, a panel",
+        ),
+    ],
+)
+def test_nothing_against__says_what_is_shown_of_the_network(rivals, told):
+    said = nothing_against(opened(rivals=rivals), rows())
+    assert cautions(opened(rivals=rivals), rows(), GOOD) == []
+    assert told in said
+    assert ("network" in said) == bool(told)
+    assert "validation samples, " in said
+
+
+def test_nothing_against__says_of_chance_what_is_shown():
+    drawn = [one for one in rows() if one.kind != "random"]
+    assert "a panel better than chance" in nothing_against(opened(), rows())
+    assert cautions(opened(), drawn, GOOD) == []
+    assert "chance" not in nothing_against(opened(), drawn)
 
 
 @pytest.mark.parametrize(

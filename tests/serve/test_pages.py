@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+import dglzarr
 from dglzarr.serve.guard import REPORT_POLICY
 from dglzarr.storage.schemas import EVALUATION
 from tests.builders import text, write_store
@@ -208,6 +209,25 @@ def test_gene__without_spread_is_like_none(serve, flat):
 def test_labels__called_as_the_studys_own_leave_those(serve, flat):
     groups = serve(flat).json("/expression?name=MYC&by=source")["groups"]
     assert {group["name"] for group in groups} == {*studies.SERIES}
+
+
+TAKEN = ["series", "platform", "source", "split", "keep", "cluster", "duplicate_of", "sample"]
+
+
+@pytest.mark.parametrize("name", [*TAKEN, "tissue"])
+def test_labels__are_called_as_query_calls_them(name, serve, tmp_path):
+    root = tmp_path / "study"
+    root.mkdir()
+    studies.write_manifest(root, ["0000"])
+    studies.write_segment(root / "segments" / "0000", studies.values_of(), called=(name,))
+    asked = dglzarr.open_study(root).dgl
+    (own,) = asked.labels.own
+    assert own == (name if name == "tissue" else f"{name}_label")
+    served = serve(root)
+    assert own in served.json("")["labels"]
+    groups = served.json(f"/expression?name=MYC&by={own}")["groups"]
+    kept = asked.by(own, keep=True).sizes().to_series().to_dict()
+    assert {group["name"]: group["n"] + group["n_missing"] for group in groups} == kept
 
 
 def test_sorry__near_names_that_are_no_genes_are_no_links(ready):

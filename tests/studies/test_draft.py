@@ -97,6 +97,7 @@ def test_draft__joins_what_gives_most_values_and_names_the_rest(tmp_path):
     assert settings.sources[0].sample_sheet.endswith("GSE1_sheet.tsv")
     assert settings.ingest.split_by == "sample"  # two series cannot be held out
     assert settings.select.n_landmarks == 6
+    assert settings.train.n_latent == 6  # 100 would copy 60 genes
     assert text.startswith("# 22 samples of 2 series train this, over 60 genes.\n")
     assert "labels: tissue (2 kinds)" in text  # age is no kind
     assert '#label = "tissue"' in text
