@@ -106,6 +106,12 @@ def detect_scale(quantiles: Sequence[float] | NDArray[np.float64]) -> Scale:
             f"expression values: expected raw or log2 values, got upper quartile {upper:.3g}. "
             "Negative values are on no scale known here; use the series as measured."
         )
+    if median > 20:
+        raise ValueError(
+            f"expression values: expected raw or log2 values, got median {median:.3g} and at most "
+            f"{highest:.3g}, which look like cycles (Ct) of qPCR, lower for more, or amounts of "
+            "proteins."
+        )
     return "log2"
 
 
@@ -199,6 +205,29 @@ def scales_of(values: NDArray[np.floating]) -> NDArray[np.str_]:
     has_parts = (known & (values != np.floor(values))).any(axis=1)
     found = np.where(is_raw, "raw", np.where(is_low & has_parts, "log2", ""))
     return np.where(n_known >= 20, found, "")
+
+
+def is_logarithm_of(values: NDArray[np.floating], is_raw: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which samples of `(sample, gene)` are spread as the logarithm of the raw ones.
+
+    By how far the 99 % quantile is above the upper quartile: a raw sample that failed, all values
+    of which are low, keeps that. False without raw samples, or where the quartile is 0.
+
+    Examples
+    --------
+    >>> raw = np.random.default_rng(0).lognormal(2, 1.5, size=(1, 500))
+    >>> values = np.concatenate([raw, np.log2(raw + 1), raw / 100])
+    >>> is_logarithm_of(values, np.array([True, False, False]))
+    array([False,  True, False])
+    """
+    if not is_raw.any():
+        return np.zeros(len(values), np.bool_)
+    quartile, top = np.nanquantile(values, (0.75, 0.99), axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = np.log(top / quartile)
+        raw = np.median(spread[is_raw])
+        logged = np.median(np.log(np.log2(1 + top[is_raw]) / np.log2(1 + quartile[is_raw])))
+        return np.asarray(np.abs(spread - logged) < np.abs(spread - raw))
 
 
 def unlike_the_rest(values: NDArray[np.floating]) -> NDArray[np.bool_]:

@@ -7,6 +7,7 @@ is a few row groups, so each of these is read once where it is no longer than a 
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -18,12 +19,12 @@ import numpy as np
 from dglzarr.errors import ConfigError, DglzarrError, SourceError
 from dglzarr.sources.base import LeftOut, Reading, Source, matrix_source
 from dglzarr.sources.columns import (
-    RESERVED_ROWS,
     check_header,
     check_unique,
     counts_rows,
     find_ids,
     find_symbols,
+    reserved_row,
     sort_columns,
 )
 from dglzarr.sources.table import turned_source
@@ -41,6 +42,7 @@ ArrowFormat = Literal["parquet", "feather"]
 
 _MAGIC: dict[bytes, ArrowFormat] = {b"PAR1": "parquet", b"ARRO": "feather"}
 _OLD_FEATHER = b"FEA1"
+_UNNAMED = re.compile(r"__index_level_\d+__")
 _COLUMNS_AT_ONCE = 512
 
 
@@ -177,8 +179,9 @@ def _upright(
     place = find_symbols(text)
     names = [text[0], *([] if place is None else [text[place]])]
     cells = _cells(path, kind, names)
-    dropped = tuple(i for i, gene in enumerate(cells[0]) if gene in RESERVED_ROWS)
-    counters = LeftOut.group("rows", ((RESERVED_ROWS[cells[0][i]], cells[0][i]) for i in dropped))
+    why = {i: told for i, gene in enumerate(cells[0]) if (told := reserved_row(gene))}
+    dropped = tuple(why)
+    counters = LeftOut.group("rows", ((why[i], cells[0][i]) for i in dropped))
     n_rows = len(cells[0])
     if dropped:
         cells = [[cell for i, cell in enumerate(column) if i not in dropped] for column in cells]
@@ -200,9 +203,12 @@ def _without_numbers(
     path: Path, kind: ArrowFormat, text: list[str]
 ) -> tuple[list[str], tuple[LeftOut, ...]]:
     """Return columns of text, ids first, without an index that counts rows beside such ids."""
-    place = find_ids(["", *text[1:]])
+    name = "" if _UNNAMED.fullmatch(text[0]) else text[0]  # as pandas writes an index without one
+    place = find_ids([name, *text[1:]])
+    if place is None:
+        return text, ()
     (first,) = _cells(path, kind, text[:1])
-    if place is None or not counts_rows("", first, has_ids=True):
+    if not counts_rows(name, first, has_ids=True):
         return text, ()
     others = [name for name in text[1:] if name != text[place]]
     return [text[place], *others], (LeftOut("columns", "numbers of rows", (text[0],)),)

@@ -79,17 +79,21 @@ RESERVED_ROWS = _by_name(
             Unassigned_MappingQuality Unassigned_Chimera Unassigned_FragmentLength
             Unassigned_Duplicate Unassigned_MultiMapping Unassigned_Secondary Unassigned_NonSplit
             Unassigned_NoFeatures Unassigned_Overlapping_Length Unassigned_Ambiguity""",
-        "facts about samples": """
-            age Age sex Sex gender Gender batch Batch time Time status Status class Class group
-            Group label Label cluster Cluster condition Condition response Response RIN rin
-            library_size library.size LibrarySize lib_size lib.size libsize total_counts TotalCounts
-            total_reads TotalReads mapped_reads MappedReads n_genes num_genes n_counts nGene nUMI
-            nCount_RNA nFeature_RNA percent.mt percent_mt percent_mito percent.mito pct_mito
-            OS.time OS_time OS OS_status PFS DFS survival survival_time days_to_death
-            vital_status""",
     }
 )
 """Why a row of this id is no gene."""
+
+_FACTS = frozenset(
+    (
+        *("age", "sex", "gender", "batch", "batchno", "time", "status", "class", "group", "label"),
+        *("cluster", "condition", "response", "rin", "passage", "stage", "grade", "bmi", "pmi"),
+        *("librarysize", "libsize", "totalcounts", "totalreads", "mappedreads", "ngenes", "tmb"),
+        *("numgenes", "ncounts", "ngene", "numi", "ncountrna", "nfeaturerna", "percentmt"),
+        *("percentmito", "pctmito", "os", "ostime", "osstatus", "osmonths", "pfs", "dfs"),
+        *("survival", "survivaltime", "daystodeath", "vitalstatus", "ageatdiagnosis"),
+    )
+)
+"""Names of what is known of samples, in lower case, letters and digits only."""
 
 _MEASURES = frozenset(
     (
@@ -110,8 +114,6 @@ _HEADER_STEMS = (
 )
 ROW_NUMBERS = ("", "x", "unnamed0", "1", "v1", "row", "rows", "rowname", "rownames", "index")
 """First columns that may hold the numbers of rows: R's and pandas' names of them."""
-
-_MOST_ROWS = 100_000
 
 _ID_COLUMNS = frozenset(
     (
@@ -248,21 +250,21 @@ def find_ids(columns: Sequence[str]) -> int | None:
 def counts_rows(column: str, ids: Sequence[str], *, has_ids: bool = False) -> bool:
     """Return whether a first column, by its name and cells, holds the numbers of rows.
 
-    Where another column ``has_ids``, also of rows that were chosen or sorted: whole numbers below
-    100,000, each once.
+    Where another column ``has_ids``, also of rows that were chosen or sorted: whole numbers, each
+    once, the largest below ten times their number.
 
     Examples
     --------
     >>> counts_rows("", ["1", "2"]), counts_rows("Unnamed: 0", ["0"]), counts_rows("", ["2", "1"])
     (True, True, False)
-    >>> counts_rows("", ["5", "2"], has_ids=True), counts_rows("", ["780", "148327"], has_ids=True)
+    >>> counts_rows("", ["5", "2"], has_ids=True), counts_rows("", ["7157", "780"], has_ids=True)
     (True, False)
     """
     if plain(column) not in ROW_NUMBERS or not ids:
         return False
     if has_ids and all(map(_INTEGER.fullmatch, ids)):
         numbers = {int(cell) for cell in ids}
-        return len(numbers) == len(ids) and min(numbers) >= 0 and max(numbers) < _MOST_ROWS
+        return len(numbers) == len(ids) and min(numbers) >= 0 and max(numbers) < 10 * len(ids)
     if ids[0] not in ("0", "1"):
         return False
     first = int(ids[0])
@@ -309,6 +311,18 @@ def reserved_column(name: str) -> str:
     return found or next((why for why, end in _END.items() if end.fullmatch(name)), "")
 
 
+def reserved_row(name: str) -> str:
+    """Return why a row of this id is no gene, "" where it may be one.
+
+    Examples
+    --------
+    >>> reserved_row("__no_feature"), reserved_row("Library_Size"), reserved_row("TP53")
+    ('counters of htseq-count', 'facts about samples', '')
+    """
+    found = RESERVED_ROWS.get(name, "")
+    return found or ("facts about samples" if plain(name) in _FACTS else "")
+
+
 def check_header(name: str, columns: Sequence[str], samples: Sequence[str]) -> None:
     """Refuse a first row of values, and a header that is one sample's results.
 
@@ -324,7 +338,7 @@ def check_header(name: str, columns: Sequence[str], samples: Sequence[str]) -> N
     SourceError
         Saying which.
     """
-    is_data = samples and columns[0] and not _is_header(columns[0])
+    is_data = samples and columns[0] and not is_header(columns[0])
     if any(map(_DECIMAL.fullmatch, samples)) or (is_data and all(map(_is_value, samples))):
         if len(columns) == 2:
             raise SourceError(
@@ -404,18 +418,19 @@ def check_unique(path: Path, kind: str, ids: Sequence[str]) -> None:
     """
     if not ids:
         raise SourceError(f"{path.name}: expected at least one {kind}, got none.")
-    if kind == "gene" and (counters := [name for name in ids if name in RESERVED_ROWS]):
-        raise SourceError(
-            f"{path.name}: expected a gene, got {counters[0]!r}, one of the "
-            f"{RESERVED_ROWS[counters[0]]}. Take it out of the file."
-        )
+    for name in ids if kind == "gene" else ():
+        if why := reserved_row(name):
+            raise SourceError(
+                f"{path.name}: expected a gene, got {name!r}, one of the {why}. Take it out of the "
+                "file."
+            )
     if "" in ids:
         raise SourceError(f"{path.name}: expected a {kind} id, got ''.")
     if (repeated := first_repeat(ids)) is not None:
         raise SourceError(f"{path.name}: expected each {kind} once, got {repeated!r} again.")
 
 
-def _is_header(cell: str) -> bool:
+def is_header(cell: str) -> bool:
     """Return whether a cell says what a column of ids holds."""
     words = re.split(r"[^a-z0-9]+", cell.lower())
     named = [word for word in words if word in _HEADER_WORDS or word.startswith(_HEADER_STEMS)]

@@ -305,8 +305,10 @@ def read_h5ad(path: Path, reading: Reading = Reading()) -> Source:
         samples, fields = _frame(path, file, "obs", is_bare=reading.is_bare)
         genes, columns = _frame(path, file, "var", is_bare=False)
         place = find_ids(["", *columns])
+        left_out: tuple[LeftOut, ...] = ()
         if place is not None and counts_rows("", genes, has_ids=True):
             genes = columns.pop([*columns][place - 1])
+            left_out = (LeftOut("columns", "numbers of rows", ("the index of var",)),)
         check_unique(path, "sample", samples)
         check_unique(path, "gene", genes)
         values = _anndata_values(path, found, (len(samples), len(genes)))
@@ -319,7 +321,15 @@ def read_h5ad(path: Path, reading: Reading = Reading()) -> Source:
     place = find_symbols(["id", *columns])
     symbols = [*columns.values()][place - 1] if place else None
     return matrix_source(
-        path, "h5ad", samples, genes, values, symbols=symbols, labels=fields, is_lazy=True
+        path,
+        "h5ad",
+        samples,
+        genes,
+        values,
+        symbols=symbols,
+        labels=fields,
+        left_out=left_out,
+        is_lazy=True,
     )
 
 

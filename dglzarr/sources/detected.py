@@ -15,7 +15,7 @@ from dglzarr.kernels.detection import (
     merge_detected,
 )
 from dglzarr.sources.grouped import GROUPED_BY, label_values
-from dglzarr.sources.identifiers import has_name
+from dglzarr.sources.identifiers import is_told
 from dglzarr.sources.joined import Parts, joined_rows
 from dglzarr.storage.rows import read_array
 from dglzarr.storage.store import Region, open_labels, reduce_regions
@@ -38,7 +38,7 @@ def detection_groups(labels: Mapping[str, NDArray[Any]], like: Sequence[str], by
     """Return the groups that detection is told of: all, then the label's values; as a study has."""
     if like:
         return [str(name) for name in read_array(like[0], "detection_group")]
-    values = sorted(set(filter(has_name, label_values(labels, by, "ingest.detection"))))
+    values = sorted(set(filter(is_told, label_values(labels, by, "ingest.detection"))))
     if len(values) > _MOST_GROUPS:
         raise ConfigError(
             f"ingest.detection: expected a label of at most {_MOST_GROUPS} values, got "
@@ -56,7 +56,7 @@ def detect(
     groups = {str(name): n for n, name in enumerate(read_array(target, "detection_group"))}
     labels = {name: read_array(target, name) for name in GROUPED_BY}
     cells = label_values(labels, by, "ingest.detection")
-    group = np.array([groups[c] if has_name(c) else 0 for c in cells], np.int64)
+    group = np.array([groups[c] if is_told(c) else 0 for c in cells], np.int64)
     least = np.concatenate([_least(raw, parts) for raw, _ in parts.raws])
     least[read_array(target, "split") != 0] = np.nan
     partials = reduce_regions(

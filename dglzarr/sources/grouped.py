@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dglzarr.errors import ConfigError, hint
-from dglzarr.sources.identifiers import has_name
+from dglzarr.sources.identifiers import is_told
 from dglzarr.storage.rows import read_array
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def grouping(target: str, by: str, place: str) -> list[str]:
     keys = label_values({name: read_array(target, name) for name in GROUPED_BY}, by, place)
     series = [str(name) for name in read_array(target, "series")]
     pairs = zip(keys, series, strict=True)
-    return [key if has_name(key) else f"series {own}" for key, own in pairs]
+    return [key if is_told(key) else f"series {own}" for key, own in pairs]
 
 
 def label_values(labels: Mapping[str, NDArray[Any]], by: str, place: str) -> list[str]:
@@ -39,7 +39,7 @@ def label_values(labels: Mapping[str, NDArray[Any]], by: str, place: str) -> lis
     else:
         column = labels["sample_label"][:, names.index(by)] if by in names else ()
         cells = [str(cell) for cell in column]
-    if not any(map(has_name, cells)):
+    if not any(map(is_told, cells)):
         known = ["series", "platform", "source", *names]
         raise ConfigError(
             f"{place}: expected a label of the samples, got {by!r}{hint(by, known)}. They have "

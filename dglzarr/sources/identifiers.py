@@ -72,6 +72,8 @@ NO_NAME = frozenset(
 )
 """Words, in lower case, that mean a feature has no symbol or id."""
 
+_NO_VALUE = frozenset(("", "na", "n/a", "<na>", "nan", "null", "#n/a", "-666", "-666.0"))
+
 _FEWEST_OTHERS = 10
 
 _LIST_HEADERS = frozenset(
@@ -146,6 +148,17 @@ def has_name(name: str) -> bool:
     (True, False, False)
     """
     return name.strip().lower() not in NO_NAME
+
+
+def is_told(cell: str) -> bool:
+    """Return whether a cell of a label says something: `none`, `-` and `unknown` do.
+
+    Examples
+    --------
+    >>> is_told("none"), is_told("NA"), is_told("nan")
+    (True, False, False)
+    """
+    return cell.strip().lower() not in _NO_VALUE
 
 
 def first_symbol(symbols: str) -> str:
@@ -309,6 +322,11 @@ def read_annotation_table(path: str | Path) -> Annotation:
             )
         cells = row + [""] * (len(header) - len(row))
         _add_names(annotation, cells, places)
+    if not (annotation.symbol or annotation.gene_id or annotation.dates):
+        raise SourceError(
+            f"{path.name}: expected symbols or ids of genes, got none in {len(rows) - 1} rows. "
+            "Give a table with a header and a row a probe."
+        )
     return annotation
 
 
@@ -325,7 +343,8 @@ class _Places:
 def _find_columns(path: Path, line: int, header: Sequence[str]) -> _Places:
     """Return where an annotation table has its columns, or refuse one that has none."""
     names = [plain(name) for name in header]
-    is_numbered = names[:1] == [""] and ("id" in "".join(names[1:2]))
+    second = "".join(names[1:2])
+    is_numbered = names[:1] in ([""], ["x"], ["unnamed0"]) and ("id" in second or "probe" in second)
     key = 1 if is_numbered else 0
     symbol = find_column(names, SYMBOL_COLUMNS, skip=key)
     gene_id = find_column(names, GENE_ID_COLUMNS, skip=key)
@@ -525,7 +544,14 @@ def name_genes(
         id_of = {s.upper(): known.gene_id.get(p, "") for p, s in known.symbol.items()}
         return genes, [id_of.get(gene.upper(), "") for gene in genes]
     if annotation is not None:
-        return list(map(annotation.symbol_of, genes)), list(map(annotation.gene_id_of, genes))
+        named = list(map(annotation.symbol_of, genes)), list(map(annotation.gene_id_of, genes))
+        if not any(map(any, named)):
+            other = next(iter([*annotation.symbol, *annotation.gene_id]), "")
+            raise SourceError(
+                f"ingest.annotation: expected names of the study's features such as {genes[0]!r}, "
+                f"got those of {other!r} and the like. Give the table of their platform."
+            )
+        return named
     symbols: dict[str, str] = {}
     for labels, own in sources:
         found = {str(g): str(s) for g, s in zip(labels, own, strict=True) if s}
@@ -633,10 +659,30 @@ def read_columns(path: str | Path) -> tuple[list[list[str]], str]:
     lines = ((line, text) for line, text in every if not text.startswith("#"))
     rows = [row for _, row in read_rows(path.name, lines)]
     example = ", ".join(map(repr, (rows[0] if rows else [])[:5]))
+    if len(rows) == 1 and len(rows[0]) >= _FEWEST_OTHERS:
+        raise SourceError(
+            f"{path.name}: expected one gene a line, got a line of {len(rows[0])} cells. Write "
+            "each on a line of its own."
+        )
     if rows and _is_header(rows[0]):
         rows = rows[1:]
     columns = range(max(map(len, rows), default=0))
-    return [list(dict.fromkeys(_entries(rows, column))) for column in columns], example
+    entries = [list(dict.fromkeys(_entries(rows, column))) for column in columns]
+    counted = [_counts_from(one) for one in entries]
+    if not all(counted):  # R and people number the lines
+        entries = [one for one, is_count in zip(entries, counted, strict=True) if not is_count]
+    return entries, example
+
+
+def _counts_from(entries: Sequence[str]) -> bool:
+    """Return whether entries are 0, 1, 2 and so on, or begin at 1; the first may be a header."""
+    numbers = entries[entries[:1] != [] and not entries[0].isdecimal() :]
+    starts = (str(first) for first in (0, 1))
+    return (
+        len(numbers) > 1
+        and numbers[0] in starts
+        and [*map(str, range(int(numbers[0]), int(numbers[0]) + len(numbers)))] == list(numbers)
+    )
 
 
 def _dated(date: str, lookup: dict[str, str]) -> str:

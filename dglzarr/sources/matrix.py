@@ -24,7 +24,7 @@ from dglzarr.errors import SourceError, StoreError
 from dglzarr.kernels.decimals import parse_decimals
 from dglzarr.kernels.slices import iter_slices
 from dglzarr.sources.base import LeftOut, first_repeat
-from dglzarr.sources.columns import RESERVED_ROWS
+from dglzarr.sources.columns import reserved_row
 from dglzarr.sources.text import TextStream, decode, split_cells, unquote
 
 WIDE_COLUMNS = 128
@@ -192,8 +192,8 @@ def read_matrix(
     with closing(_Rows(len(layout.values), scratch, n_expected=n_expected)) as rows:
         for block in _iter_parsed(stream, layout, stop):
             _check_ids(stream, block, seen)
-            if not RESERVED_ROWS.keys().isdisjoint(block.text[0]):
-                counters += [(RESERVED_ROWS[i], i) for i in block.text[0] if i in RESERVED_ROWS]
+            if found := [(why, i) for i in block.text[0] if (why := reserved_row(i))]:
+                counters += found
                 block = _without_counters(block)
             rows.append(block.values)
             for column, cells in zip(text, block.text, strict=True):
@@ -203,7 +203,7 @@ def read_matrix(
 
 def _without_counters(block: _Block) -> _Block:
     """Return a block without the rows that count reads of no gene."""
-    kept = [row for row, name in enumerate(block.text[0]) if name not in RESERVED_ROWS]
+    kept = [row for row, name in enumerate(block.text[0]) if not reserved_row(name)]
     text = [[column[row] for row in kept] for column in block.text]
     return _Block(text, block.values[kept], [block.lines[row] for row in kept])
 

@@ -15,6 +15,7 @@ from dglzarr.kernels.scale import (
     Unit,
     are_probabilities,
     detect_scale,
+    is_logarithm_of,
     looks_like_counts,
     scales_of,
     unlike_the_rest,
@@ -31,6 +32,7 @@ _PLACEHOLDERS = (-9, -99, -666, -999, -9999, -99999)
 _SCALE_WINDOWS, _SCALE_WINDOW = 16, 8
 _GENES_LOOKED_AT = 1000
 _LOW_LOG2 = 6
+_FEWEST_CALLS, _MOST_COPIES, _MOST_FACTS = 50, 10, 3
 _MAPPED_LENGTH = "star.average_mapped_length"
 _METHYLATION = re.compile(r"cg\d{6,}|ch\.\w+\.\d+")
 _OVERRULE = "To take the values as they are, state what they are, such as unit = 'log2'."
@@ -145,8 +147,10 @@ def find_scale(table: Source, unit: Stated | None, *, is_chosen: bool = False) -
     except ValueError as error:
         raise SourceError(f"{table.path.name}: {error}") from error
     if unit is None and looks_like_counts(values):
+        _refuse_calls(table.path.name, values, quantiles)
         scale, unit = "raw", "counts"
     elif unit is None:
+        _refuse_facts(table, values, quantiles)
         refuse_other_scale(table.path.name, samples, values, scale)
         unit = "log2" if scale == "log2" else None
     names = ("min", "q25", "median", "q75", "q99", "max")
@@ -179,6 +183,44 @@ def _refuse_probabilities(samples: Sequence[str], values: NDArray[np.float32]) -
         )
 
 
+def _refuse_calls(name: str, values: NDArray[np.float32], quantiles: NDArray[np.float64]) -> None:
+    """Refuse whole numbers so small that they may be calls or copies rather than counts.
+
+    Raises
+    ------
+    SourceError
+        Which says how to overrule it.
+    """
+    median, highest = quantiles[2], quantiles[-1]
+    if values.size >= _FEWEST_CALLS and (highest <= 4 or (median == 2 and highest <= _MOST_COPIES)):
+        raise SourceError(
+            f"{name}: expected expression, got whole numbers from 0 to {highest:.3g}, as calls of "
+            "mutations and copies of genes are. Where they are counts, state unit = 'counts'."
+        )
+
+
+def _refuse_facts(
+    table: Source, values: NDArray[np.float32], quantiles: NDArray[np.float64]
+) -> None:
+    """Refuse values that reach beyond log2 in a few genes alone, which may be facts about samples.
+
+    Raises
+    ------
+    SourceError
+        Naming them.
+    """
+    if quantiles[4] > 32 or values.shape[1] < _FEWEST_CALLS:
+        return
+    high = np.flatnonzero((values > 25).any(axis=0))
+    if 0 < high.size <= _MOST_FACTS:
+        shown = ", ".join(repr(table.genes[place]) for place in high)
+        raise SourceError(
+            f"{table.path.name}: expected one scale, got values up to {quantiles[-1]:.4g} of "
+            f"{shown} alone, the others up to 25, as log2 is. Take out what is no gene, or state "
+            "what the values are, such as unit = 'log2' or 'tpm'."
+        )
+
+
 def refuse_other_scale(
     name: str, samples: Sequence[str], values: NDArray[np.float32], scale: Scale
 ) -> None:
@@ -199,6 +241,8 @@ def refuse_other_scale(
         Naming those of the rarer scale; says which setting overrules.
     """
     found = scales_of(values)
+    if 2 * np.count_nonzero(found == "log2") <= len(samples):  # most of them are no failures
+        found[(found == "log2") & ~is_logarithm_of(values, found == "raw")] = ""
     others = np.flatnonzero((found != "") & (found != scale))
     if not others.size:
         return
@@ -209,7 +253,8 @@ def refuse_other_scale(
     raise SourceError(
         f"{name}: expression values: expected one scale, got {odd.size} of {len(samples)} samples "
         f"seen {kinds[0]} ({shown}), and others {kinds[1]}. Bring them to one scale, or leave out "
-        f"with value_columns what is no sample. {_OVERRULE}"
+        "with value_columns what is no sample. Where all are of one scale as they are, state it, "
+        "such as unit = 'fpkm'."
     )
 
 

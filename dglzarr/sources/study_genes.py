@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 
 _MOST_TOLD = 3
+_MOUSE = re.compile(r"[A-Z][a-z0-9]*[a-z][a-z0-9.-]*")
 _GENE_COORDS = ("gene", "gene_symbol", "gene_id")
 
 
@@ -92,6 +94,7 @@ def study_genes(
         study = open_labels(like[0], EXPRESSION)
         listed, symbols, ids = ([str(v) for v in study[n].values] for n in _GENE_COORDS)
     if rule.kind == "gene":
+        _refuse_two_species([raw_name(raw) for raw in raws], genes_of, listed or [])
         _, *genes_of = same_spelling(listed or [], *genes_of)
         genes_of = [[name for name in names if name] for names in genes_of]
     genes = choose_genes([raw_name(raw) for raw in raws], genes_of, listed, rule.min_coverage)
@@ -99,6 +102,26 @@ def study_genes(
         own = ((read_array(raw, "gene"), read_array(raw, "gene_symbol")) for raw in raws)
         symbols, ids = name_genes(genes, rule.kind, annotation, own)
     return genes, symbols, ids
+
+
+def _refuse_two_species(
+    names: Sequence[str], genes_of: Sequence[Sequence[str]], listed: Sequence[str]
+) -> None:
+    """Refuse symbols of mouse, as Gcsam, beside those of human: letter case would join them."""
+    of_mouse = [name for name, genes in zip(names, genes_of, strict=True) if _are_of_mouse(genes)]
+    is_expected = _are_of_mouse(listed) if listed else len(of_mouse) == len(names)
+    others = [name for name in names if (name in of_mouse) is not is_expected]
+    if of_mouse and others:
+        shown = ", ".join(of_mouse[:_MOST_TOLD])
+        raise SourceError(
+            f"ingest.feature_kind: expected genes of one species, got symbols written as those of "
+            f"mouse ({shown}) and as those of human. Make a study a species, or translate the ids."
+        )
+
+
+def _are_of_mouse(genes: Sequence[str]) -> bool:
+    named = [gene for gene in genes if len(gene) > 2]  # shorter ones do not tell
+    return 2 * sum(_MOUSE.fullmatch(gene) is not None for gene in named) > len(named)
 
 
 def features_of(raw: str, kind: FeatureKind, annotation: Annotation | None) -> list[str]:

@@ -22,6 +22,7 @@ from dglzarr.sources.columns import (
     counts_rows,
     find_ids,
     is_alone,
+    is_header,
     sort_columns,
 )
 from dglzarr.sources.matrix import (
@@ -167,19 +168,20 @@ def _refuse_decimals(
     name: str, place: str, header: str, layout: Layout, matrix: TextMatrix
 ) -> None:
     """Refuse numbers as another country writes them, which are read as others."""
-    if layout.separator == ";":
-        _refuse_thousands(name, matrix)
-    if layout.separator == "," and len(layout.columns) > len(header_cells(header, ",")):
+    _refuse_thousands(name, matrix)
+    is_short = len(layout.columns) > len(header_cells(header, layout.separator))
+    if layout.separator == "," and is_short and '"' not in header:  # as R quotes it
         _refuse_decimal_commas(place, [layout.columns[at] for at in layout.values], matrix)
 
 
 def _refuse_decimal_commas(place: str, samples: Sequence[str], matrix: TextMatrix) -> None:
-    """Refuse a header one name short whose first name is unlike the others, over whole numbers.
+    """Refuse a header one name short whose first name may be that of the ids, over whole numbers.
 
-    It may be that of the ids, and the number the part of a decimal before its comma.
+    These may be the parts of decimals before a comma.
     """
     first = matrix.values[:, 0]
-    if is_alone(samples) and np.array_equal(first, np.rint(first), equal_nan=True):
+    is_doubted = is_header(samples[0]) or (len(samples) <= 2 and is_alone(samples))
+    if is_doubted and np.array_equal(first, np.rint(first), equal_nan=True):
         raise SourceError(
             f"{place}: expected a name for each column, got {len(samples)} over rows of "
             f"{len(samples) + 1} cells, with whole numbers under {samples[0]!r}. Add the name that "
@@ -316,6 +318,8 @@ def _refuse_thousands(name: str, matrix: TextMatrix) -> None:
     has_point = known != np.rint(known)
     parted, whole = known[has_point], known[~has_point]
     thousands = parted.astype(np.float64) * 1000
+    if not (np.rint(thousands) % 100).any():  # one decimal
+        return
     are_thousands = np.isclose(thousands, np.rint(thousands), rtol=2e-7, atol=0) & (parted >= 1)
     if not parted.size or whole.size < 0.2 * known.size or known.max() >= 1000:
         return
@@ -404,6 +408,9 @@ def _sheet_rows(stream: TextStream) -> tuple[list[str], list[list[str]]]:
         raise stream.error("expected a header, got blank lines.", line=line)
     if len(set(header)) < len(header):
         raise stream.error("expected each column once, got a repeated one.", line=line)
+    below = [row for _, row in lines[1:]]
+    if all(len(row) == len(header) + 1 for row in below) and any(row[-1] for row in below):
+        header = ["", *header]  # as R writes row names
     rows = []
     for line, row in lines[1:]:
         cells = _cut(row)

@@ -17,8 +17,9 @@ _GENE_ID = re.compile(
     r"(ENS[A-Z]*\d{8,}(\.\d+)?|\S*\d\S*_at|ILMN_\d+|[NX][MR]_\d+(\.\d+)?|A_\d+_P\d+"
     r"|TC\w{6,}\.\w\w\.\d+|AT[1-5CM]G\d{5}|FBgn\d{7}|WBGene\d{8}|Y[A-P][LR]\d{3}[CW])"
 )
+_ACCESSION = r"GSM\d+|[SED]RR\d+|TCGA-\w\w-\w{4}.*|GTEX-.+|ACH-\d{6}"
 _SAMPLE_ID = re.compile(
-    r"(GSM\d+|[SED]RR\d+|TCGA-\w\w-\w{4}.*|GTEX-.+|ACH-\d{6}"
+    rf"({_ACCESSION}"
     r"|(sample|patient|subject|donor|individual|control|case|tumou?r|normal)[ ._-]*\d+)",
     re.IGNORECASE,
 )
@@ -47,6 +48,11 @@ def is_gene(name: str) -> bool:
     (True, True, False)
     """
     return name.upper() in known_symbols() or _GENE_ID.fullmatch(name) is not None
+
+
+def is_accession(sample: str) -> bool:
+    """Return whether a sample is called as repositories call it, so that it is one everywhere."""
+    return re.fullmatch(_ACCESSION, sample) is not None
 
 
 def names_samples(column: str) -> bool:

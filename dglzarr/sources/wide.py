@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dglzarr.errors import SourceError
 from dglzarr.sources.base import LeftOut, Reading, Values
-from dglzarr.sources.columns import RESERVED_ROWS
+from dglzarr.sources.columns import reserved_row
 from dglzarr.sources.identifiers import first_symbol, split_pair
 from dglzarr.sources.turned import is_gene
 
@@ -136,22 +136,28 @@ def gene_columns(
 def _without_facts(columns: Sequence[str], places: list[int]) -> list[int]:
     """Return columns without those before and after the genes that are called as no gene is.
 
-    Where half are known genes: words with small letters and without digits, such as ``stage``.
+    Where half are known genes: words with small letters and without digits, such as ``stage``;
+    where most are, all others.
 
     Examples
     --------
     >>> _without_facts(["id", "bmi", "os_months", "TP53", "KRAS", "MYC"], [1, 2, 3, 4, 5])
     [3, 4, 5]
     """
-    if not places or 2 * sum(is_gene(columns[p]) for p in places) < len(places):
+    share = sum(is_gene(columns[p]) for p in places) / max(1, len(places))
+    if share < 0.5:
         return places
-    able = [i for i, p in enumerate(places) if not _is_fact(columns[p])]
+    able = [
+        i
+        for i, p in enumerate(places)
+        if (is_gene(columns[p]) if share >= _MOST else not _is_fact(columns[p]))
+    ]
     return places[able[0] : able[-1] + 1]
 
 
 def _is_fact(column: str) -> bool:
     is_word = not any(map(str.isdigit, column)) and column != column.upper()
-    return column in RESERVED_ROWS or (is_word and not is_gene(column))
+    return bool(reserved_row(column)) or (is_word and not is_gene(column))
 
 
 def _is_numeric(cell: str) -> bool:

@@ -19,7 +19,7 @@ from dglzarr.errors import SourceError
 from dglzarr.kernels.scale import FROM_ZERO, Scale
 from dglzarr.sources import Reading, read_source
 from dglzarr.sources.base import SamplesIn
-from dglzarr.sources.identifiers import has_name
+from dglzarr.sources.identifiers import is_told
 from dglzarr.sources.scaled import Scaled, Stated, find_scale, refuse_other_scale
 from dglzarr.storage.declare import shard_samples, text_array
 from dglzarr.storage.files import check_file, place_of, readable, scratch_of
@@ -313,7 +313,7 @@ def raw_labels(table: Source) -> dict[str, NDArray[Any]]:
     names = sorted(table.labels)
     n = len(table.samples)
     series = table.sample_series or [""] * n
-    cells = [[cell if has_name(cell) else "" for cell in table.labels[name]] for name in names]
+    cells = [[cell if is_told(cell) else "" for cell in table.labels[name]] for name in names]
     label_values = text_array(cells).reshape(len(names), n)
     return {
         "sample": text_array(table.samples),

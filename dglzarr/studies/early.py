@@ -32,6 +32,7 @@ from dglzarr.query import gene_keys
 from dglzarr.sources import read_source
 from dglzarr.sources.identifiers import name_genes, read_annotation_table, read_gene_list
 from dglzarr.sources.peek import is_lazy
+from dglzarr.sources.turned import is_accession
 from dglzarr.stages.evaluate import common_targets, fit_and_test
 from dglzarr.stages.group import find_labelled
 from dglzarr.stages.ingest import raw_labels
@@ -141,8 +142,21 @@ def check_labels(settings: Settings, train: Sequence[xr.Dataset], cohorts: Seque
     for name in ("center_by", "detection"):
         if by := getattr(settings.ingest, name):
             _check_label(train, f"ingest.{name}", by, ["series", "platform", "source"])
+    check_cohorts(train, cohorts)
     if settings.group.label:
         find_labelled([*train, *cohorts], settings.group.label, settings.group.series)
+
+
+def check_cohorts(train: Sequence[xr.Dataset], cohorts: Sequence[xr.Dataset]) -> None:
+    """Refuse a cohort with samples of the study: by them no panel can be judged."""
+    known = {str(sample) for ds in train for sample in ds["sample"].values}
+    for ds in cohorts:
+        both = [s for s in map(str, ds["sample"].values) if s in known and is_accession(s)]
+        if both:
+            raise ConfigError(
+                f"sources: expected a cohort of other samples, got {len(both)} that are trained on "
+                f"or held out too, such as {both[0]!r}. Take that source out, or out of the others."
+            )
 
 
 def check_split_by(train: Sequence[xr.Dataset], split_by: str) -> None:

@@ -81,7 +81,7 @@ def test_find_scale__samples_of_two_scales(source):
     message = r"expected one scale, got 2 of 6 samples seen raw \('s4', 's5'\), and others log2\. "
     with pytest.raises(SourceError, match=message):
         find_scale(source(values), None)
-    values = np.vstack([LOG2[0], COUNTS[1:] + 0.5])
+    values = np.vstack([LOG2[0], 2 ** LOG2[1:]])
     with pytest.raises(SourceError, match=r"got 1 of 6 samples seen log2 \('s0'\), and others raw"):
         find_scale(source(values), None)
     assert find_scale(source(values), "intensity").scale == "raw"

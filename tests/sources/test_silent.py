@@ -3,13 +3,16 @@
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
-from dglzarr.errors import SourceError
+from dglzarr.errors import ConfigError, SourceError
 from dglzarr.sources import Reading, read_source
-from dglzarr.sources.identifiers import name_genes
+from dglzarr.sources.identifiers import name_genes, read_annotation_table, read_panel
 from dglzarr.sources.scaled import find_scale
+from dglzarr.sources.study_genes import GeneRule, study_genes
 from dglzarr.sources.turned import known_symbols
 from dglzarr.stages.ingest import SourceFile, SourceOptions, ingest_all, raw_labels
+from dglzarr.studies.early import check_cohorts
 
 RNG = np.random.default_rng(3)
 SYMBOLS = sorted(known_symbols())[1000:1060]
@@ -160,3 +163,127 @@ def test_raw_labels__cells_that_say_nothing_are_empty(tmp_path):
     (tmp_path / "s.csv").write_text("sample,tissue\nS0,NA\nS1,skin\nS2,n/a\nS3,nan\n")
     source = read_source(tmp_path / "a.csv", sample_sheet=tmp_path / "s.csv")
     assert raw_labels(source)["sample_label"][:, 0].tolist() == ["", "skin", "", ""]
+
+
+def read_facts(path, frame, **reading):
+    frame.to_csv(path, index=False)
+    return read_source(path, reading=Reading(**reading))
+
+
+def test_find_scale__a_row_of_facts_does_not_make_log2_raw(tmp_path):
+    names = sorted(known_symbols())[:3000]
+    frame = pd.DataFrame(RNG.uniform(0.1, 14, (3000, 8)), columns=[f"S{i}" for i in range(8)])
+    frame.insert(0, "id", names)
+    frame.loc[0] = ["AGE", *range(30, 38)]
+    source = read_facts(tmp_path / "a.csv", frame)
+    assert (len(source.genes), find_scale(source, None).scale) == (2999, "log2")
+    frame.loc[0, "id"] = "weight"
+    with pytest.raises(SourceError, match=r"got values up to 37 of 'weight' alone, the others up"):
+        find_scale(read_facts(tmp_path / "a.csv", frame), None)
+
+
+def test_read_source__facts_in_capitals_beside_known_genes_are_labels(tmp_path):
+    frame = pd.DataFrame(LOG2.T, columns=SYMBOLS)
+    frame.insert(0, "EGA_ID", range(70, 76))
+    frame.insert(0, "sample", SAMPLES)
+    frame["OS_MONTHS"] = 60.5
+    source = read_facts(tmp_path / "a.csv", frame, samples_in="rows")
+    assert (source.genes, set(source.labels)) == (SYMBOLS, {"EGA_ID", "OS_MONTHS"})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (RNG.normal(29, 4, (300, 6)).clip(15, 40), r"look like cycles \(Ct\) of qPCR"),
+        (RNG.integers(0, 3, (300, 6)), r"whole numbers from 0 to 2, as calls of mutations"),
+        (RNG.choice([0, 1, 2, 2, 2, 2, 8], (300, 6)), r"from 0 to 8, .* state unit = 'counts'"),
+    ],
+    ids=["cycles", "mutations", "copies"],
+)
+def test_find_scale__what_is_no_expression(tmp_path, values, message):
+    frame = pd.DataFrame(values, index=[f"g{i}" for i in range(300)], columns=SAMPLES)
+    frame.to_csv(tmp_path / "a.csv", index_label="id")
+    with pytest.raises(SourceError, match=message):
+        find_scale(read_source(tmp_path / "a.csv"), None)
+
+
+def test_find_scale__a_failed_sample_is_not_of_another_scale(tmp_path):
+    values = RNG.lognormal(1, 1.6, (2000, 6)) * np.array([1, 1, 1, 1, 1, 0.01])
+    frame = pd.DataFrame(values, index=[f"g{i}" for i in range(2000)], columns=SAMPLES)
+    frame.to_csv(tmp_path / "a.csv", index_label="id")
+    assert find_scale(read_source(tmp_path / "a.csv"), None).scale == "raw"
+
+
+@pytest.mark.parametrize("separator", ["\t", ",", ";"])
+def test_read_source__thousands_whatever_parts_the_cells(tmp_path, separator):
+    rows = [("id", "S0", "S1"), ("g1", "1.206", "15"), ("g2", "640", "2.031"), ("g3", "12", "99")]
+    path = tmp_path / "a.txt"
+    path.write_text("".join(f"{separator.join(row)}\n" for row in rows))
+    with pytest.raises(SourceError, match=r"points part thousands"):
+        read_source(path)
+    path.write_text(path.read_text().replace("1.206", "4.5").replace("2.031", "9.1"))
+    assert read_source(path).samples == ["S0", "S1"]
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_read_source__what_write_table_of_r_writes(tmp_path, quote):
+    header = ",".join(f"{quote}{name}{quote}" for name in ("WT", "KO1", "KO2"))
+    (tmp_path / "a.csv").write_text(
+        f"{header}\n{quote}TP53{quote},1,2,3\n{quote}MYC{quote},4,5,6\n"
+    )
+    assert read_source(tmp_path / "a.csv").samples == ["WT", "KO1", "KO2"]
+    sheet = tmp_path / "s.csv"
+    sheet.write_text("tissue,age\nWT,skin,4\nKO1,lung,5\nKO2,skin,6\n")
+    found = read_source(tmp_path / "a.csv", sample_sheet=sheet).labels
+    assert found == {"tissue": ["skin", "lung", "skin"], "age": ["4", "5", "6"]}
+
+
+def test_raw_labels__none_and_a_sign_are_values(tmp_path):
+    (tmp_path / "a.csv").write_text("id,S0,S1,S2\ng1,1,2,3\n")
+    (tmp_path / "s.csv").write_text("sample,treatment\nS0,none\nS1,-\nS2,Unknown\n")
+    source = read_source(tmp_path / "a.csv", sample_sheet=tmp_path / "s.csv")
+    assert raw_labels(source)["sample_label"][:, 0].tolist() == ["none", "-", "Unknown"]
+
+
+def test_read_panel__numbers_of_lines_are_no_entrez_ids(tmp_path):
+    genes = [str(i) for i in range(1, 41)]
+    symbols = SYMBOLS[:40]
+    (tmp_path / "list.csv").write_text(
+        '"","x"\n' + "".join(f'"{i}","{SYMBOLS[20 + i]}"\n' for i in range(1, 6))
+    )
+    found = read_panel(tmp_path / "list.csv", genes=genes, symbols=symbols)
+    assert found.genes == [str(i) for i in range(22, 27)]
+    (tmp_path / "set.gmt").write_text("\t".join(["NAME", "url", *SYMBOLS[:20]]) + "\n")
+    with pytest.raises(SourceError, match=r"one gene a line, got a line of 22 cells"):
+        read_panel(tmp_path / "set.gmt", genes=genes, symbols=symbols)
+
+
+def test_annotation__that_names_nothing_is_refused(tmp_path):
+    (tmp_path / "a.gtf").write_text('chr1\tX\tgene\t1\t2\t.\t+\t.\tgene_id "E"\n')
+    with pytest.raises(SourceError, match=r"a\.gtf: expected symbols or ids of genes, got none"):
+        read_annotation_table(tmp_path / "a.gtf")
+    (tmp_path / "b.csv").write_text("X,probe_id,symbol\n1,200_at,TP53\n")
+    annotation = read_annotation_table(tmp_path / "b.csv")
+    assert annotation.symbol_of("200_at") == "TP53"
+    with pytest.raises(SourceError, match=r"annotation: expected names of .* '999_at', got"):
+        name_genes(["999_at"], "probe", annotation, [])
+
+
+def test_join__mouse_and_human_are_not_one_species(tmp_path):
+    rows = [[s, s.capitalize()] for s in SYMBOLS]
+    for place, name in enumerate(("human", "mouse")):
+        frame = pd.DataFrame(LOG2, columns=[f"{name}{i}" for i in range(6)])
+        frame.insert(0, "id", [row[place] for row in rows])
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    files = [tmp_path / f"{name}.csv" for name in ("human", "mouse")]
+    raws = [SourceFile(str(f), str(tmp_path / "raw" / f"{f.stem}.zarr")) for f in files]
+    ingest_all(raws)
+    with pytest.raises(SourceError, match=r"genes of one species, got .* mouse \(mouse\) and"):
+        study_genes([source.raw for source in raws], (), GeneRule("gene", None, None, 0.5))
+
+
+def test_cohort__of_samples_of_the_study_is_refused():
+    found = [xr.Dataset({}, {"sample": [f"GSM{i}" for i in range(3)]}) for _ in range(2)]
+    with pytest.raises(ConfigError, match=r"a cohort of other samples, got 3 .* such as 'GSM0'"):
+        check_cohorts(found[:1], found[1:])
+    check_cohorts(found[:1], [xr.Dataset({}, {"sample": ["S0"]})])

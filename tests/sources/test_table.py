@@ -194,7 +194,7 @@ def test_read_sample_sheet__short_rows_are_padded(tmp_path):
             None,
             r"sheet\.tsv, line 1: expected each column once, got a repeated one",
         ),
-        ("a\tb\nS1\tS2\tS3\n", None, r"sheet\.tsv, line 2: expected 2 columns, got 3\."),
+        ("a\tb\nS1\tS2\tS3\nS4\tS5\n", None, r"sheet\.tsv, line 2: expected 2 columns, got 3\."),
         ("", None, r"sheet\.tsv: expected a table, got an empty file"),
     ],
     ids=[
