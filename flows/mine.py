@@ -407,8 +407,9 @@ def main() -> None:
     if options.overwrite and options.flow not in ("mine", "ingest"):
         parser.error(f"--overwrite: expected with flow mine or ingest, got {options.flow}")
     status = guarded(lambda: _run(options))
-    for server in list(SubprocessASGIServer._instances.values()):  # noqa: SLF001  (ours)
-        server.stop()  # a program that was stopped ends without Prefect's own exit handler
+    if status > 128:  # stopped: it ends without Prefect's own exit handler, which sends logs first
+        for server in list(SubprocessASGIServer._instances.values()):  # noqa: SLF001  (ours)
+            server.stop()
     end(status)
 
 

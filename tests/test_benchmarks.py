@@ -353,8 +353,8 @@ def test_compare_studies__no_study(tmp_path):
 @pytest.mark.timeout(900)
 def test_train_settings__a_row_for_each(tmp_path):
     script = REPO / "benchmarks/train_settings.py"
-    options = ["--size", "tiny", "--epochs", "8", "--repeats", "2", "--scratch", str(tmp_path)]
-    ways = ["as it is", "bfloat16 products", "keras fit"]  # compiling takes minutes
+    options = ["--size", "tiny", "--epochs", "3", "--repeats", "2", "--scratch", str(tmp_path)]
+    ways = ["bfloat16 products", "keras fit"]  # compiling takes minutes
     options += ["--only", *ways]
     done = subprocess.run(
         [sys.executable, script, *options], check=True, stdout=subprocess.PIPE, text=True
@@ -364,7 +364,7 @@ def test_train_settings__a_row_for_each(tmp_path):
     assert all(float(row[2]) > 0 for row in rows)
     assert rows[0][2] == "1.00"
     losses = [[float(loss) for loss in row[3].split()] for row in rows]
-    assert all(len(each) == 8 and 0.5 < min(each) < max(each) < 1.5 for each in losses)
+    assert all(len(each) == 3 and 0.5 < min(each) < max(each) < 1.5 for each in losses)
     for row, each in zip(rows, losses, strict=True):
         lowest, highest = map(float, row[4].split(" to "))
         assert lowest < each[-1] < highest  # two seeds

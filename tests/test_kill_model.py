@@ -1,4 +1,4 @@
-"""Kill -9 at five random moments of training and scoring; a worker that dies while scoring."""
+"""Kill -9 at three random moments of training and scoring; a worker that dies while scoring."""
 
 import os
 import signal
@@ -80,10 +80,10 @@ def finish(code, *arguments):
     assert start(code, *arguments).wait(timeout=300) == 0
 
 
-def kill_at_five_moments(code, arguments, progress, end, *, step):
+def kill_at_three_moments(code, arguments, progress, end, *, step):
     """Run again and again, killed each time after some more progress, within a step's seconds."""
     rng = np.random.default_rng(int(end))
-    moments = np.sort(rng.choice(np.arange(1, end - 2), 5, replace=False))
+    moments = np.sort(rng.choice(np.arange(1, end - 2), 3, replace=False))
     killed_at = []
     for moment in moments:
         process = start(code, *arguments)
@@ -108,11 +108,11 @@ def n_regions(folder):
     return len(list(written.iterdir())) if written.is_dir() else 0
 
 
-def test_train__killed_at_five_random_moments__same_bits(study, tmp_path):
+def test_train__killed_at_three_random_moments__same_bits(study, tmp_path):
     places = study.source, study.samples
     finish(TRAIN, *places, tmp_path / "whole")
     arguments, epoch = [*places, tmp_path / "killed"], read_history(tmp_path / "whole/history.csv")
-    kill_at_five_moments(
+    kill_at_three_moments(
         TRAIN, arguments, lambda: n_epochs(tmp_path / "killed"), EPOCHS,
         step=float(np.median(epoch.seconds)),
     )  # fmt: skip
@@ -131,12 +131,12 @@ def test_train__killed_at_five_random_moments__same_bits(study, tmp_path):
     ).read_bytes()
 
 
-def test_score__killed_at_five_random_moments__same_bytes(study, model, tmp_path):
+def test_score__killed_at_three_random_moments__same_bytes(study, model, tmp_path):
     places = study.source, study.samples, model
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     finish(SCORE, *places, tmp_path / "whole")
-    kill_at_five_moments(
+    kill_at_three_moments(
         SCORE, [*places, tmp_path / "killed"], lambda: n_regions(tmp_path / "killed"), N_REGIONS,
         step=0.02,
     )  # fmt: skip

@@ -31,15 +31,21 @@ N_SAMPLES = 100
 OVERWRITE = Run(overwrite=True)
 
 
-@pytest.fixture(scope="module")
-def made_of_two(tmp_path_factory, values):
+@pytest.fixture
+def of_two(tmp_path, values):
     """Of two regions: shap starts a process for each, which loads TensorFlow."""
-    return Study(tmp_path_factory.mktemp("two"), values, shard=64)
+    return Study(tmp_path / "two", values, shard=64)
+
+
+@pytest.fixture(scope="module")
+def made_of_one(tmp_path_factory, values):
+    return Study(tmp_path_factory.mktemp("one"), values, shard=len(values))
 
 
 @pytest.fixture
-def of_two(made_of_two, tmp_path):
-    return made_of_two.at(tmp_path)
+def of_one(made_of_one, tmp_path):
+    """Of one region, for what another region would prove again."""
+    return made_of_one.at(tmp_path)
 
 
 def latent_mean(study):
@@ -344,20 +350,21 @@ def test_explain__gap_to_the_change_of_a_latent_unit_is_refused(study, monkeypat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layer", ["latent", "pre-activation"])
-def test_explain__shap_gives_what_the_closed_form_gives(of_two, tmp_path, layer):
+@pytest.mark.parametrize(("layer", "which"), [("latent", "of_two"), ("pre-activation", "of_one")])
+def test_explain__shap_gives_what_the_closed_form_gives(request, tmp_path, layer, which):
+    study = request.getfixturevalue(which)
     options = {"deeplift_reference": "samples", "n_references": 2, "layer": layer}
-    of_two.explain(**options)
-    other = of_two.at(tmp_path / "shap")
+    study.explain(**options)
+    other = study.at(tmp_path / "shap")
     other.explain(engine="shap", **options)
-    np.testing.assert_allclose(latent_mean(other), latent_mean(of_two), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(latent_mean(other), latent_mean(study), rtol=1e-3, atol=1e-5)
     for name in ("contribution", "gene_total"):
-        ours, theirs = (read_array(made.contributions, name) for made in (of_two, other))
+        ours, theirs = (read_array(made.contributions, name) for made in (study, other))
         np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-5)
 
 
 @pytest.fixture
-def branched(of_two, tmp_path):
+def branched(of_one, tmp_path):
     """A Keras encoder with a skip connection, saved for the study's genes; and the network."""
     import keras
 
@@ -366,7 +373,7 @@ def branched(of_two, tmp_path):
     hidden = keras.layers.Dense(6, activation="tanh")(inputs)
     added = keras.layers.Add()([hidden, keras.layers.Dense(6)(inputs)])
     model = keras.Model(inputs, keras.layers.Dense(3, activation="sigmoid")(added))
-    return of_two.save_keras(tmp_path / "branched", model), model
+    return of_one.save_keras(tmp_path / "branched", model), model
 
 
 def assert_sums_to_the_change(study, model):
@@ -381,15 +388,15 @@ def assert_sums_to_the_change(study, model):
 
 
 @pytest.mark.slow
-def test_explain__a_network_that_is_no_dense_stack(of_two, branched):
+def test_explain__a_network_that_is_no_dense_stack(of_one, branched):
     path, model = branched
     with pytest.raises(
         SchemaError, match=r"expected a stack of Dense layers .* got .* Add\. .*shap"
     ):
-        of_two.explain(model=path)
-    summary = of_two.explain(model=path, engine="shap", aggregation="mean")
+        of_one.explain(model=path)
+    summary = of_one.explain(model=path, engine="shap", aggregation="mean")
     assert summary.details["max_delta_error"] < 1e-4
-    assert_sums_to_the_change(of_two, model)
+    assert_sums_to_the_change(of_one, model)
 
 
 def built(kind):
@@ -410,15 +417,15 @@ def built(kind):
 @pytest.mark.parametrize(
     ("kind", "layer", "n_units"), [("Conv1D", "latent", 10), ("Activation", "pre-activation", 3)]
 )
-def test_explain__a_sequential_network(of_two, tmp_path, kind, layer, n_units):
+def test_explain__a_sequential_network(of_one, tmp_path, kind, layer, n_units):
     model = built(kind)
-    path = of_two.save_keras(tmp_path / "m", model)
-    summary = of_two.explain(model=path, engine="shap", aggregation="mean", layer=layer)
+    path = of_one.save_keras(tmp_path / "m", model)
+    summary = of_one.explain(model=path, engine="shap", aggregation="mean", layer=layer)
     assert summary.sizes["latent"] == n_units
     assert summary.details["max_delta_error"] < 1e-4
     if kind == "Activation":
         model.layers[-1].activation = lambda x: x
-    assert_sums_to_the_change(of_two, model)
+    assert_sums_to_the_change(of_one, model)
 
 
 @pytest.mark.slow
@@ -449,24 +456,24 @@ def test_explain__a_keras_network_of_dense_layers_is_refused_as_it_is(
 
 
 @pytest.mark.slow
-def test_explain__what_shap_cannot_explain_is_one_line(study, tmp_path):
+def test_explain__what_shap_cannot_explain_is_one_line(of_one, tmp_path):
     import keras
 
     model = keras.Sequential([keras.Input((40,)), keras.layers.Dense(3, activation="gelu")])
-    path = study.save_keras(tmp_path / "m", model)
+    path = of_one.save_keras(tmp_path / "m", model)
     with pytest.raises(DglzarrError, match=r"expected shap.DeepExplainer to explain it, got: .*"):
-        study.explain(model=path, engine="shap")
+        of_one.explain(model=path, engine="shap")
 
 
 @pytest.mark.slow
-def test_explain__what_is_refused_replaces_nothing(of_two, branched):
-    of_two.explain()
-    of_two.encode()
-    before = digests(of_two.contributions)
+def test_explain__what_is_refused_replaces_nothing(of_one, branched):
+    of_one.explain()
+    of_one.encode()
+    before = digests(of_one.contributions)
     for options in ({}, {"engine": "shap", "aggregation": "variance-weighted"}):
         with pytest.raises((SchemaError, StoreError), match=r"expected (a stack|latent units of)"):
-            of_two.explain(model=branched[0], latent=of_two.latent, run=OVERWRITE, **options)
-        assert digests(of_two.contributions) == before
+            of_one.explain(model=branched[0], latent=of_one.latent, run=OVERWRITE, **options)
+        assert digests(of_one.contributions) == before
 
 
 def test_explain__weights_of_another_model_are_refused(study, tmp_path):
