@@ -322,6 +322,11 @@ def read_annotation_table(path: str | Path) -> Annotation:
             )
         cells = row + [""] * (len(header) - len(row))
         _add_names(annotation, cells, places)
+    named = annotation.symbol.values()
+    if named and not annotation.gene_id and all(map(str.isdecimal, named)):
+        annotation = Annotation({}, annotation.symbol, annotation.dates)
+    elif 2 * sum(" " in name for name in named) > len(named):  # titles: tumor protein p53
+        annotation = Annotation({}, annotation.gene_id, annotation.dates)
     if not (annotation.symbol or annotation.gene_id or annotation.dates):
         raise SourceError(
             f"{path.name}: expected symbols or ids of genes, got none in {len(rows) - 1} rows. "

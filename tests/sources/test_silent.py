@@ -269,6 +269,16 @@ def test_annotation__that_names_nothing_is_refused(tmp_path):
         name_genes(["999_at"], "probe", annotation, [])
 
 
+def test_annotation__a_column_called_gene_of_ids_or_titles(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("probe,gene\n200_at,7157\n201_at,4609\n")
+    found = read_annotation_table(path)
+    assert (found.symbol, found.gene_id_of("200_at")) == ({}, "7157")
+    path.write_text("probe,Gene Name,Entrez\n200_at,tumor protein p53,7157\n201_at,MYC gene,4609\n")
+    found = read_annotation_table(path)
+    assert (found.symbol, found.gene_id_of("201_at")) == ({}, "4609")
+
+
 def test_join__mouse_and_human_are_not_one_species(tmp_path):
     rows = [[s, s.capitalize()] for s in SYMBOLS]
     for place, name in enumerate(("human", "mouse")):
