@@ -9,13 +9,12 @@ import zlib
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import h5py
 import numpy as np
 
 from dglzarr.settings import load_settings
 from dglzarr.sources import Reading, read_source
 from dglzarr.sources.aliases import read_names
-from dglzarr.sources.hdf5 import told
+from dglzarr.sources.hdf5 import Guarded, told
 from dglzarr.sources.identifiers import (
     read_annotation_table,
     read_columns,
@@ -132,7 +131,11 @@ def _by_ranges(path: Path) -> str:
     """Make a smaller file of some samples as `fetch` does of a remote one, and read that."""
     reading = Reading(only_series=("GSE1",))
     packed, made = path.with_name("packed"), path.with_name("made.h5")
-    with told(path, "a complete HDF5 file"), h5py.File(path) as file:
+    with (
+        told(path, "a complete HDF5 file"),
+        path.open("rb", buffering=0) as raw,
+        Guarded(raw).opened() as file,
+    ):
         part = Part(path.name, file, reading)
         part.pack(_Bytes(path), packed)
     part.write(packed, made)

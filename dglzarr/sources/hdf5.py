@@ -3,6 +3,7 @@
 Knows no format: GCTX, ARCHS4 and h5ad are read by their own modules.
 """
 
+import io
 import math
 import struct
 import zlib
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -67,6 +69,57 @@ def check_heaps(path: Path) -> None:
             f"byte {at}). Download it again; one that opens elsewhere can be written anew with "
             "h5repack."
         )
+
+
+class Guarded(io.RawIOBase):
+    """A file that HDF5 reads by ranges, in which no heap keeps it for ever: see `check_heaps`.
+
+    Parameters
+    ----------
+    file
+        What is read, by ``seek`` and ``readinto``.
+    """
+
+    def __init__(self, file: io.RawIOBase) -> None:
+        self._file = file
+        self._kind: str | None = None
+
+    @contextmanager
+    def opened(self) -> Iterator[h5py.File]:
+        """Open it, and look at the texts that are read from now on."""
+        with h5py.File(self) as file:
+            self._kind = _LENGTHS.get(file.id.get_create_plist().get_sizes()[1])
+            yield file
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return that places can be sought."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._file.tell()
+
+    def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401  (a buffer)
+        """Fill a buffer; return how many bytes that took.
+
+        Raises
+        ------
+        ValueError
+            Where they are a heap with zeros within.
+        """
+        n_read = self._file.readinto(buffer)
+        raw = bytes(memoryview(buffer).cast("B")[: n_read or 0])
+        if self._kind is not None and raw.startswith(_HEAP) and _is_stuck(raw, 0, self._kind):
+            raise ValueError(f"zeros in the texts at byte {self.tell() - len(raw)}")
+        return n_read
 
 
 @lru_cache(maxsize=1024)

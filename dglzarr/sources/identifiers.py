@@ -74,7 +74,7 @@ NO_NAME = frozenset(
 
 _NO_VALUE = frozenset(("", "na", "n/a", "<na>", "nan", "null", "#n/a", "-666", "-666.0"))
 
-_FEWEST_OTHERS = 10
+_FEWEST_OTHERS, _MOST_ID = 10, 1e12
 
 _LIST_HEADERS = frozenset(
     (
@@ -115,14 +115,14 @@ def clean_id(gene_id: str) -> str:
 
     Examples
     --------
-    >>> clean_id("7157.0"), clean_id("1e+05"), clean_id("AC012345.1")
-    ('7157', '100000', 'AC012345.1')
+    >>> clean_id("7157.0"), clean_id("1e+05"), clean_id("AC012345.1"), clean_id("3.5e38")
+    ('7157', '100000', 'AC012345.1', '3.5e38')
     """
     if not gene_id[:1].isdigit():
         return gene_id
     if found := _WHOLE.match(gene_id):
         return found.group(1)
-    if _POWER.match(gene_id) and (number := float(gene_id)).is_integer():
+    if _POWER.match(gene_id) and (number := float(gene_id)).is_integer() and number < _MOST_ID:
         return str(int(number))
     return gene_id
 

@@ -7,8 +7,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import h5py
-
 from dglzarr.access.address import address_name, public_address
 from dglzarr.access.content import Head
 from dglzarr.access.download import Fetched
@@ -16,7 +14,7 @@ from dglzarr.access.fetch import entry_of
 from dglzarr.access.http import RefusedError
 from dglzarr.access.ranges import Stretches, stretches
 from dglzarr.errors import SourceError
-from dglzarr.sources.hdf5 import told
+from dglzarr.sources.hdf5 import Guarded, told
 from dglzarr.sources.part import Part
 from dglzarr.storage.files import file_sha256, put
 
@@ -64,7 +62,7 @@ def fetch_part(fetcher: Fetcher, source: str, uri: str, reading: Reading) -> tup
             with (
                 ranged.telling(),
                 told(Path(name), "a complete HDF5 file"),
-                h5py.File(ranged) as file,
+                Guarded(ranged).opened() as file,
             ):
                 part = Part(name, file, reading)
                 asked = stretches((chunk.offset, chunk.nbytes) for chunk in part.chunks)
