@@ -3,6 +3,8 @@
 References
 ----------
 Efron and Tibshirani (1993), An Introduction to the Bootstrap, doi 10.1201/9780429246593.
+Hesterberg (2015), What Teachers Should Know About the Bootstrap, doi
+10.1080/00031305.2015.1089789: percentile intervals of few are too narrow; expanded by t.
 """
 
 from typing import NamedTuple
@@ -55,6 +57,27 @@ class Paired(NamedTuple):
         if not self.pvalue < LEVEL:
             return 0
         return -1 if self.high < 0 else int(self.low > 0)
+
+    def lowest_of(self, n_tested: int, n_series: int) -> "Paired":
+        """Return the same, held to the level 0.05 / n_tested: that of the lowest of several.
+
+        The interval as wide as Student's t asks at that level, the p-value times `n_tested`
+        (Bonferroni); at most 5 % then tell one by chance, fewer where panels are alike.
+
+        Examples
+        --------
+        >>> found = Paired(-0.2, -0.3, -0.1, 0.02).lowest_of(5, n_series=5)
+        >>> round(found.low, 2), round(found.high, 2), found.pvalue
+        (-0.37, -0.03, 0.1)
+        """
+        if n_tested < 2 or n_series < MIN_GROUPS:
+            return self
+        from scipy.special import stdtrit  # noqa: PLC0415  (a seventh of a second)
+
+        at, asked = stdtrit(n_series - 1, [1 - LEVEL / 2, 1 - LEVEL / (2 * n_tested)])
+        wider = float(asked / at)
+        low, high = (self.mean + wider * (end - self.mean) for end in (self.low, self.high))
+        return Paired(self.mean, low, high, min(1.0, n_tested * self.pvalue))
 
     def word(self, better: str, worse: str, *, over: str) -> str:
         """Return what the difference says: better, worse, neither, or that it cannot be told.
@@ -120,8 +143,11 @@ def bootstrap_interval(
 
     Notes
     -----
-    The percentile interval. Rows share their draws, so that the interval of a difference of rows
-    is that of the row of differences. With fewer than 3 groups it is undefined: NaN.
+    The percentile interval, stretched about the mean for few groups (`few_groups`): unstretched,
+    one of 3 groups would leave out the truth one time in four. Of groups of very unequal sizes it
+    stays narrow: 7 to 9 % leave it out, 14 % where one of 3 is nearly all. Rows share their draws,
+    so that the interval of a difference of rows is that of the row of differences. With fewer than
+    3 groups that have a value it is undefined: NaN.
 
     Examples
     --------
@@ -145,9 +171,29 @@ def bootstrap_interval(
     tails = [(1 - level) / 2, (1 + level) / 2]
     found = np.full((len(values), 2), np.nan)
     for row, drawn in enumerate(means):
-        if (known := drawn[~np.isnan(drawn)]).size:
-            found[row] = np.quantile(known, tails)
+        if (n_groups := int((count[row] > 0).sum())) >= MIN_GROUPS:
+            mean = total[row].sum() / count[row].sum()
+            ends = np.quantile(drawn[~np.isnan(drawn)], tails)
+            found[row] = mean + few_groups(n_groups, level) * (ends - mean)
     return found
+
+
+def few_groups(n_groups: int, level: float = 0.95) -> float:
+    """Return how many times wider than percentiles an interval of the mean of few groups is.
+
+    Student's t over the normal quantile, as the spread is of the groups themselves, times
+    sqrt(n / (n - 1)), as the bootstrap's spread divides by n (Hesterberg 2015).
+
+    Examples
+    --------
+    >>> [round(few_groups(n), 2) for n in (3, 5, 8, 18)]
+    [2.69, 1.58, 1.29, 1.11]
+    """
+    from scipy.special import ndtri, stdtrit  # noqa: PLC0415  (a seventh of a second)
+
+    tail = (1 + level) / 2
+    expanded = stdtrit(n_groups - 1, tail) / ndtri(tail)
+    return float(np.sqrt(n_groups / (n_groups - 1)) * expanded)
 
 
 def paired_test(ours: NDArray[np.floating], theirs: NDArray[np.floating]) -> PairedTest:

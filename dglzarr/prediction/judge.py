@@ -65,7 +65,8 @@ class Judged:
         }
         for name in ("error", "mean_error", "coverage", "mean_coverage"):
             values: Float64 = getattr(self, name)
-            low, high = bootstrap_interval(values[None], self.series)[0]
+            ends = bootstrap_interval(values[None], self.series)[0]
+            low, high = np.clip(ends, 0.0, 1.0 if "coverage" in name else None)
             found[name] = {"mean": float(values.mean()), "low": float(low), "high": float(high)}
         return found
 

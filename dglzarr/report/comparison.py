@@ -188,7 +188,10 @@ def by_size(rows: Sequence[ComparisonRow]) -> dict[str, Any] | None:
 
 
 def comparison_verdict(rows: Sequence[ComparisonRow]) -> list[str]:
-    """Return what the rows say, a sentence a predictor and size, and what half a panel is worth."""
+    """Return what the rows say, a sentence a predictor and size, and what half a panel is worth.
+
+    The panel with the lowest error is held to the level of the lowest of all chosen ones.
+    """
     said = []
     for predictor in dict.fromkeys(row.predictor for row in rows):
         own = [row for row in rows if row.predictor == predictor]
@@ -202,20 +205,22 @@ def _by_size(rows: Sequence[ComparisonRow]) -> Iterator[str]:
         if not rivals:
             continue
         best = min(rivals, key=lambda row: row.mae)
-        # of this panel alone: that it was chosen as the lowest is not allowed for
-        shown = interval((best.versus_low, best.versus_high), "+.4f")
+        found = best.paired.lowest_of(len(rivals), best.n_series)
+        shown = interval((found.low, found.high), "+.4f")
+        several = f", as the lowest of {len(rivals)}" if len(rivals) > 1 else ""
         yield (
             f"{best.size} genes, {best.predictor}: {best.family} has the lowest error of "
             f"{len(rivals)}, {best.mae:.4f}; random panels have {random.mae:.4f} "
             f"({random.best:.4f} the lowest of {random.n_panels}). The difference is "
-            f"{formatted(best.versus_random, '+.4f')} ({shown} over series): {_word(best)}."
+            f"{formatted(best.versus_random, '+.4f')} ({shown} over series{several}): "
+            f"{_word(found, best.n_series)}."
         )
 
 
-def _word(row: ComparisonRow) -> str:
+def _word(found: Paired, n_series: int) -> str:
     """Return what the paired difference to random panels says."""
     better, worse = "better than random panels", "worse than random panels"
-    return row.paired.word(better, worse, over=f"{row.n_series} held-out series")
+    return found.word(better, worse, over=f"{n_series} held-out series")
 
 
 def _half_size(rows: Sequence[ComparisonRow]) -> Iterator[str]:
@@ -226,9 +231,9 @@ def _half_size(rows: Sequence[ComparisonRow]) -> Iterator[str]:
             best = min(own, key=lambda row: row.mae)
             if best.versus_twice and np.isnan(best.versus_twice.low):
                 continue  # what `_by_size` says
+            found = best.versus_twice and best.versus_twice.lowest_of(len(own), best.n_series)
             word = {-1: "better than", 1: "worse than"}.get(
-                best.versus_twice.sign if best.versus_twice else 0,
-                "without detectable difference to",
+                found.sign if found else 0, "without detectable difference to"
             )
             yield (
                 f"{best.family} with {size} genes ({best.mae:.4f}) is {word} random panels of "

@@ -9,6 +9,7 @@ import pytest
 from dglzarr.cli import app, guarded
 from dglzarr.errors import ConfigError, SourceError, StoreError
 from dglzarr.prediction.fit import Training, fit_panel, training_groups
+from dglzarr.prediction.judge import Judged
 from dglzarr.prediction.make import make_bundle
 from dglzarr.storage.rows import read_array
 from dglzarr.storage.schemas import NORMALIZED
@@ -53,6 +54,17 @@ def test_make_bundle__judged_on_the_held_out_series(made):
     assert made.details["error"]["given"] < made.details["mean_error"]
     assert any("calibrated on 10 series; under 19 nothing guarantees" in n for n in made.notes)
     assert any(note.startswith("1 genes do not vary in training") for note in made.notes)
+
+
+def test_judged__a_share_ends_at_one():
+    """Intervals over few series are wide; those of a share still lie between 0 and 1."""
+    shares, errors = np.array([0.99, 0.97, 0.8]), np.array([0.1, 0.1, 0.9])
+    series = np.array(["a", "b", "c"], dtype=object)
+    told = Judged("given", series, errors, errors, shares, shares, errors, 1.0, 1.0).told()
+    assert told["coverage"]["high"] == 1
+    assert 0 < told["coverage"]["low"] < 0.8
+    assert told["error"]["low"] == 0
+    assert told["error"]["high"] > 1
 
 
 def test_fit_panel__left_out_series_are_not_fitted_on(root, values):

@@ -321,6 +321,7 @@ def row(family, size, mae, **more):
     known = dict.fromkeys(ComparisonRow.__dataclass_fields__, float("nan"))
     known["kind"] = {"random": "random", "random of l1000": "subset"}.get(family, "selector")
     known |= {"n_panels": 1, "n_random": 0, "n_random_better": None, "predictor": "ridge"}
+    known["n_series"] = 18
     kinds = {"random": "random", "random of l1000": "subset"}
     known["kind"] = kinds.get(family, "selector")
     return ComparisonRow(**{**known, "family": family, "size": size, "mae": mae, **more})
@@ -371,12 +372,24 @@ def test_comparison_verdict__differences_and_half_sizes():
     assert len(said) == 3
     assert "50 genes, ridge: medoids has the lowest error of 2" in said[0]
     assert said[0].endswith("no detectable difference.")
+    near = row(
+        "medoids", 50, 0.6, versus_random=-0.06, versus_low=-0.11, versus_high=-0.01,
+        wilcoxon_pvalue=0.001,
+    )  # fmt: skip
+    assert comparison_verdict([rows[0], near])[0].endswith(
+        "(-0.1100 to -0.0100 over series): better than random panels."
+    )
+    rivals = [row(f"list {i}", 50, 0.65) for i in range(4)]
+    assert comparison_verdict([rows[0], near, *rivals])[0].endswith(
+        "(-0.1287 to +0.0087 over series, as the lowest of 5): no detectable difference."
+    )
     assert "greedy has the lowest error of 1" in said[1]
     assert said[1].endswith("better than random panels.")
     twice = "medoids with 50 genes (0.6400) is {} random panels of 100 (0.6500)."
     assert said[2] == twice.format("better than")
-    rows[3] = replace(rows[3], versus_twice=Paired(-0.01, -0.02, 0.005, 0.01))
-    assert comparison_verdict(rows)[2] == twice.format("without detectable difference to")
+    for ends in ((-0.02, 0.005, 0.01), (-0.02, -0.001, 0.01), (-0.02, -0.005, 0.04)):  # of 2 panels
+        rows[3] = replace(rows[3], versus_twice=Paired(-0.01, *ends))
+        assert comparison_verdict(rows)[2] == twice.format("without detectable difference to")
 
 
 def test_comparison_verdict__nothing_to_compare_with():
