@@ -101,6 +101,7 @@ def test_order__without_conditions_is_the_greedy_panel_and_costs_nothing(root, m
     assert made.table["share"].sum() == pytest.approx(100)
     assert made.notes == []
     assert list(made.price) == ["all"]
+    assert not any("conditions cost" in line for line in order_lines(made))
 
 
 def test_order__included_first_excluded_never(maker):
