@@ -285,7 +285,7 @@ class PanelMaker:
             return [
                 (
                     f"{_called(one)} is gene {one['position']}: {one['why']}, "
-                    f"{one['share']:.2f} % of what the panel explains."
+                    f"{one['share']:.2f} % of what is lost gene by gene."
                 ),
                 f"It serves {one['serves']}.",
                 f"Instead: {one['instead']}.",
