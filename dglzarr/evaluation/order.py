@@ -285,7 +285,7 @@ class PanelMaker:
             return [
                 (
                     f"{_called(one)} is gene {one['position']}: {one['why']}, "
-                    f"{one['share']:.2f} % of what the panel explains."
+                    f"{one['share']:.2f} % of what is lost gene by gene."
                 ),
                 f"It serves {one['serves']}.",
                 f"Instead: {one['instead']}.",
@@ -335,12 +335,18 @@ class PanelMaker:
                 f"--start: {self._labels(clash)} stand in --exclude too. Drop them from one."
             )
         allowed = allowed_genes("greedy", self._sketch, rules.forced, rules.excluded)
-        allowed &= self._in_window(asked) & self._feasible(asked, notes)
+        can_be_made, cannot = self._feasible(asked, notes)
+        allowed &= self._in_window(asked) & can_be_made
         allowed &= ~self._is_like(asked, notes)
         if asked.min_detected is not None:
             allowed[undetected(self._expression, asked.min_detected, "--min-detected")] = False
         must = np.array(rules.forced, dtype=np.int64)
         first = np.concatenate([must, start[~np.isin(start, must)]])
+        if cannot[first].any():
+            raise ConfigError(
+                f"--feasible: says no of {self._labels(first[cannot[first]].tolist())}, which "
+                "--include or --start holds. Drop them from one."
+            )
         allowed[first] = False
         cost = self._costs(asked, notes)
         limits = self._limits(asked, cost, allowed, first)
@@ -437,10 +443,12 @@ class PanelMaker:
             found |= like
         return found
 
-    def _feasible(self, asked: Conditions, notes: list[str]) -> Mask:
+    def _feasible(self, asked: Conditions, notes: list[str]) -> tuple[Mask, Mask]:
+        """Return which genes can be made, and of which the file says no."""
         allowed = np.ones(self._std.size, dtype=bool)
+        refused = ~allowed
         if not asked.feasible:
-            return allowed
+            return allowed, refused
         told = read_gene_values(asked.feasible)
         if wrong := [v for v in told.values() if v.lower() not in (*_YES, *_NO)]:
             raise SourceError(f"--feasible: expected yes or no of each gene, got {wrong[0]!r}.")
@@ -451,6 +459,7 @@ class PanelMaker:
         ):
             n_unknown += not features
             allowed[features] = value.lower() in _YES
+            refused[features] = value.lower() in _NO
         notes.append(
             f"--feasible: {int(allowed.sum())} of {allowed.size} genes can be made"
             + (
@@ -459,7 +468,7 @@ class PanelMaker:
                 else "."
             )
         )
-        return allowed
+        return allowed, refused
 
     def _costs(self, asked: Conditions, notes: list[str]) -> Float64:
         cost = np.ones(self._std.size)

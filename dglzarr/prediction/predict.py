@@ -49,6 +49,15 @@ class Block(NamedTuple):
     out_of_range: NDArray[np.int64]
 
 
+class _Seen(NamedTuple):
+    """What a file has of each panel gene, (landmark,), and whether any sample has enough."""
+
+    has_value: Mask
+    constant: Mask
+    out_mostly: Mask
+    has_enough: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """Predicted genes of measured samples.
@@ -165,39 +174,92 @@ class Predictor:
         self._widths: dict[bytes, Matrix] = {}
 
     def begin(self, data: Measured) -> None:
-        """Take up a file: what it lacks widens all its intervals. It is read once for that.
+        """Take up a file, which is read once or twice: what it lacks widens all its intervals.
+
+        A panel gene counts as missing where the file has no value of it, where it is the same in
+        all samples while others vary, or where it is out of its training range in most of them; the
+        last only as long as the file has enough of the panel without it.
 
         Raises
         ------
         SourceError
-            When a value is infinite or cannot be negative, or no sample has enough of the panel.
+            When a value is infinite or cannot be negative, the file lacks too much of the panel, or
+            no sample has enough of it.
         """
-        n_samples, most = len(data.samples), self._max_missing * len(self.bundle.panel)
-        lacking, self._n_negative = [], 0
-        for start in range(0, n_samples, BLOCK):
-            values, n_negative = data.read(start, start + BLOCK)
-            lacking.append(np.isnan(values).sum(axis=1))
-            self._n_negative += n_negative
-        if (np.concatenate(lacking) > most).all():
+        n_samples, n_panel = len(data.samples), len(self.bundle.panel)
+        most = self._max_missing * n_panel
+        self._constant = self._out_mostly = np.zeros(n_panel, dtype=bool)
+        seen = self._survey(data)
+        if seen.constant.any():
+            self._constant = seen.constant
+            seen = self._survey(data)
+        lacking = ~seen.has_value
+        if lacking.sum() > most:
+            raise SourceError(
+                f"{data.name}: expected at most {100 * self._max_missing:g} % of the {n_panel} "
+                f"panel genes without values or the same in all samples, got {lacking.sum()}: "
+                f"{self.bundle.panel.called(np.flatnonzero(lacking))}. Measure them, make a bundle "
+                "without them, or raise --max-missing."
+            )
+        if not seen.has_enough:
             raise SourceError(
                 f"{data.name}: expected samples with at most {100 * self._max_missing:g} % of the "
                 f"panel missing, got none of {n_samples}. Measure more, or raise --max-missing."
             )
-        self._width = self._wide(data.found)
+        if (lacking | seen.out_mostly).sum() <= most:
+            self._out_mostly = seen.out_mostly
+        self._found = ~lacking & ~self._out_mostly
+        self._width = self._wide(self._found)
         self._told = {
             "novelty": np.full(n_samples, np.nan),
             "n_imputed": np.zeros(n_samples, dtype=np.int64),
             "n_out_of_range": np.zeros(n_samples, dtype=np.int64),
             "trusted": np.zeros(n_samples, dtype=bool),
         }
-        self._out = np.zeros(len(self.bundle.panel), dtype=np.int64)
+        self._out = np.zeros(n_panel, dtype=np.int64)
+
+    def _survey(self, data: Measured) -> _Seen:
+        """Read a file once, and say what there is of each panel gene."""
+        n_samples, n_panel = len(data.samples), len(self.bundle.panel)
+        n_known, n_out = np.zeros((2, n_panel), dtype=np.int64)
+        low, high = np.full(n_panel, np.inf), np.full(n_panel, -np.inf)
+        self._n_negative, has_enough = 0, False
+        for start in range(0, n_samples, BLOCK):
+            values, n_negative = self._read(data, start, start + BLOCK)
+            self._n_negative += n_negative
+            missing = np.isnan(values)
+            has_enough |= bool((missing.mean(axis=1) <= self._max_missing).any())
+            n_known += (~missing).sum(axis=0)
+            low = np.fmin(low, np.fmin.reduce(values, axis=0))
+            high = np.fmax(high, np.fmax.reduce(values, axis=0))
+            n_out += self._is_out(self._on_scale(values)).sum(axis=0)
+        constant = (n_known > 1) & (low == high)
+        if constant[n_known > 1].all():  # one sample, or the same one again and again
+            constant[:] = False
+        return _Seen(n_known > 0, constant, (n_known > 0) & (n_out > 0.5 * n_known), has_enough)
+
+    def _read(self, data: Measured, start: int, stop: int) -> tuple[Matrix, int]:
+        """Return values of some samples in log2, NaN of genes that are not to be trusted."""
+        values, n_negative = data.read(start, stop)
+        failed = self._constant | self._out_mostly
+        if failed.any():
+            values = np.where(failed, np.float32(np.nan), values)
+        return values, n_negative
+
+    def _on_scale(self, values: Matrix) -> Matrix:
+        mean, reference = self.bundle["landmark_mean"], self.bundle["panel_reference"]
+        return to_study_scale(values, self.scale, mean=mean, reference=reference)
+
+    def _is_out(self, on_scale: Matrix) -> Mask:
+        low, high = self.bundle["landmark_low"], self.bundle["landmark_high"]
+        return np.asarray((on_scale < low) | (on_scale > high))
 
     def blocks(self, data: Measured, start: int = 0, stop: int | None = None) -> Iterator[Block]:
         """Yield the predictions of samples from start up to stop, a few at a time."""
         end = len(data.samples) if stop is None else stop
         for first in range(start, end, BLOCK):
             last = min(first + BLOCK, end)
-            block = self._block(data.read(first, last)[0])
+            block = self._block(self._read(data, first, last)[0])
             for name, values in self._told.items():
                 values[first:last] = getattr(block, name)
             self._out += block.out_of_range
@@ -206,9 +268,7 @@ class Predictor:
     def _block(self, values: Matrix) -> Block:
         bundle = self.bundle
         mean, std = bundle["landmark_mean"], bundle["landmark_std"]
-        on_scale = to_study_scale(
-            values, self.scale, mean=mean, reference=bundle["panel_reference"]
-        )
+        on_scale = self._on_scale(values)
         missing = np.isnan(on_scale)
         z = standardize(on_scale, mean, std)
         z[missing] = np.nan
@@ -223,7 +283,7 @@ class Predictor:
         for rows, known in patterns(missing):
             width = self._wide(known)
             lower[rows], upper[rows] = predicted[rows] - width, predicted[rows] + width
-        out = (on_scale < bundle["landmark_low"]) | (on_scale > bundle["landmark_high"])
+        out = self._is_out(on_scale)
         novelty = bundle.space.novelty(z) / self._limit
         n_out = out.sum(axis=1)
         n_known = (~missing).sum(axis=1)
@@ -236,13 +296,17 @@ class Predictor:
         """Return half the width of every gene's interval where only some of the panel is known.
 
         A gene that others stand in for is off by as much as in left-out series; its coefficients
-        carry that to the targets.
+        carry that to the targets. Genes that are missing together are off together, by what the
+        rest of the panel leaves of them in training, where that is more.
         """
         key = known.tobytes()
         if key not in self._widths:
             lacking = np.flatnonzero(~known)
             weight = self.bundle["coefficient"][lacking].astype(np.float64)
-            extra = self.bundle["landmark_mse"][lacking] @ weight**2
+            precision = self.bundle.space.precision
+            joint = np.linalg.inv(precision[np.ix_(lacking, lacking)])
+            alone = self.bundle["landmark_mse"][lacking] @ weight**2
+            extra = np.maximum(alone, (weight * (joint @ weight)).sum(axis=0))
             extra *= (self.bundle.of("factor", self.scale) * self.bundle["gene_std"]) ** 2
             if len(self._widths) > BLOCK:
                 self._widths.clear()
@@ -287,7 +351,7 @@ class Predictor:
         """Return what should be known of the predictions; call it when all blocks are made."""
         n_samples, panel = len(data.samples), self.bundle.panel
         enough = self._told["n_imputed"] <= self._max_missing * len(panel)
-        notes = self._missing_notes(data)
+        notes = self._missing_notes()
         if self._n_negative:
             notes.append(f"{self._n_negative} negative values are taken as 0.")
         if not enough.all():
@@ -317,17 +381,25 @@ class Predictor:
             )
         return notes
 
-    def _missing_notes(self, data: Measured) -> list[str]:
+    def _missing_notes(self) -> list[str]:
         """Return what missing genes cost: expected error of a sample with what the file has."""
-        lacking = np.flatnonzero(~data.found)
+        panel, lacking = self.bundle.panel, np.flatnonzero(~self._found)
         if not lacking.size:
             return []
+        notes = []
+        for failed, what in (
+            (self._constant, "the same in all samples, as of a failed probe"),
+            (self._out_mostly, "out of their training range in most samples"),
+        ):
+            if failed.any():
+                called = panel.called(np.flatnonzero(failed))
+                notes.append(f"{failed.sum()} panel genes are {what} ({called}): taken as missing.")
         before = float(self.bundle.of("error", self.scale))
         with np.errstate(invalid="ignore", divide="ignore"):
             ratio = np.nanmean(self._width / self._half)
         told = (
-            f"{lacking.size} of {data.found.size} panel genes are missing "
-            f"({self.bundle.panel.called(lacking)}): the others stand in for them; expected error "
+            f"{lacking.size} of {len(panel)} panel genes are missing "
+            f"({panel.called(lacking)}): the others stand in for them; expected error "
             f"{before:.3f} -> {before * ratio:.3f} (z units)."
         )
-        return [told]
+        return [*notes, told]

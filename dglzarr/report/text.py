@@ -356,6 +356,8 @@ def order_lines(ordered: Ordered, n_shown: int = 10) -> list[str]:
         f"of the same size without conditions {whole.free:.4f}."
     )
     for name, one in price.items():
+        if name == "all" and one.error == one.free:  # the same panel: nothing is to be priced
+            continue
         what = "The conditions cost" if name == "all" else f"{name} alone costs"
         interval = (
             f" (95 % over series {one.low:+.4f} to {one.high:+.4f})"

@@ -101,6 +101,7 @@ def test_order__without_conditions_is_the_greedy_panel_and_costs_nothing(root, m
     assert made.table["share"].sum() == pytest.approx(100)
     assert made.notes == []
     assert list(made.price) == ["all"]
+    assert not any("conditions cost" in line for line in order_lines(made))
 
 
 def test_order__included_first_excluded_never(maker):
@@ -139,8 +140,10 @@ def test_order__feasible_and_costs(maker, tmp_path):
     file = tmp_path / "probes.tsv"
     lines = ["gene\tfeasible", *(f"{i:03d}_at\t{'no' if i % 3 else 'yes'}" for i in range(1, 50))]
     file.write_text("\n".join([*lines, "NOSUCH\tyes"]), encoding="utf-8")
-    made = maker.order(replace(FREE, feasible=str(file), include=("004_at",)))
-    assert genes_of(made)[0] == "004_at"
+    made = maker.order(replace(FREE, feasible=str(file), include=("055_at",)))
+    assert genes_of(made)[0] == "055_at"
+    with pytest.raises(ConfigError, match="--feasible: says no of G4, which --include or --start"):
+        maker.order(replace(FREE, feasible=str(file), include=("004_at",)))
     assert all(int(gene[:3]) % 3 == 0 and int(gene[:3]) < 50 for gene in genes_of(made)[1:])
     assert made.notes == [
         "--feasible: 16 of 60 genes can be made; 1 of its 50 genes are not in the study."

@@ -29,10 +29,8 @@ def values():
     return found.astype(np.float32)
 
 
-@pytest.fixture(scope="session")
-def root(values, tmp_path_factory):
-    """The folder of a study of ten training series and three that are held out."""
-    root = tmp_path_factory.mktemp("predict") / "study"
+def write_study(root, values):
+    """Write a study of ten training series and three that are held out; return its folder."""
     segment = root / "segments" / "0000"
     segment.mkdir(parents=True)
     series = np.repeat(np.arange(13), PER_SERIES)
@@ -44,6 +42,12 @@ def root(values, tmp_path_factory):
     write_samples(segment / "samples.zarr", uri, keep=np.ones(len(values), dtype=bool))
     write_manifest(root, ["0000"])
     return str(root)
+
+
+@pytest.fixture(scope="session")
+def root(values, tmp_path_factory):
+    """The folder of the study."""
+    return write_study(tmp_path_factory.mktemp("predict") / "study", values)
 
 
 @pytest.fixture(scope="session")

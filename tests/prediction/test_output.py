@@ -171,7 +171,7 @@ def test_write_prediction__refused_leaves_nothing(made, measured, tmp_path, suff
     rows = [line if i % 2 else [line[0], *[""] * 42] for i, line in enumerate(lacking[1:])]
     body = "\n".join("\t".join(line) for line in [lacking[0], *rows])
     measured.write_text(body, encoding="utf-8")
-    with pytest.raises(SourceError, match="expected samples with at most 10 %"):
+    with pytest.raises(SourceError, match="expected at most 10 % of the 24"):
         write_prediction(made.output, measured, out / f"p{suffix}")
     assert not out.exists() or list(out.iterdir()) == []
 

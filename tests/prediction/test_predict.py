@@ -6,8 +6,10 @@ import pytest
 
 import dglzarr
 from dglzarr.errors import ConfigError, SourceError
+from dglzarr.prediction.bundle import load_bundle
+from dglzarr.prediction.make import make_bundle
 from dglzarr.prediction.predict import MAX_OUT, predict
-from tests.prediction.conftest import N_GENES, N_PANEL, PANEL, SYMBOLS
+from tests.prediction.conftest import N_GENES, N_PANEL, PANEL, SYMBOLS, write_study
 
 
 @pytest.fixture
@@ -104,6 +106,68 @@ def test_predict__missing_genes_cost_what_is_told(bundle, frame, truth):
     )
     real = error(found, truth) / error(whole, truth)
     assert 1 < real < 2 * after / before
+
+
+def same(found, expected):
+    for name in ("predicted", "lower", "upper", "genes", "samples"):
+        pd.testing.assert_frame_equal(getattr(found, name), getattr(expected, name))
+
+
+def test_predict__a_gene_without_a_value_is_missing(bundle, frame):
+    expected = predict(bundle, frame.drop(columns=PANEL[3]))
+    found = predict(bundle, frame.assign(**{PANEL[3]: np.nan}))
+    same(found, expected)
+    assert found.notes == expected.notes
+    assert found.notes[0].startswith("1 of 24 panel genes are missing (G3): the others stand in")
+
+
+@pytest.mark.parametrize("scale", ["quantile", "shift", "given"])
+def test_predict__a_failed_probe_is_missing(bundle, frame, scale):
+    expected = predict(bundle, frame.drop(columns=PANEL[3]), scale=scale)
+    found = predict(bundle, frame.assign(**{PANEL[3]: 0.0}), scale=scale)
+    same(found, expected)
+    assert found.notes == [
+        "1 panel genes are the same in all samples, as of a failed probe (G3): taken as missing.",
+        *expected.notes,
+    ]
+
+
+def test_predict__a_gene_out_of_range_in_most_samples_is_missing(bundle, frame, rng):
+    expected = predict(bundle, frame.drop(columns=PANEL[3]), scale="given")
+    noise = rng.normal(0, 0.1, len(frame)).astype(np.float32)
+    found = predict(bundle, frame.assign(**{PANEL[3]: 20 + noise}), scale="given")
+    same(found, expected)
+    assert found.notes == [
+        "1 panel genes are out of their training range in most samples (G3): taken as missing.",
+        *expected.notes,
+    ]
+    place = int(np.flatnonzero(expected.samples["n_out_of_range"] == 0)[0])
+    one = predict(bundle, frame.assign(**{PANEL[3]: 20.0}).iloc[[place]], scale="given")
+    assert one.samples["n_imputed"].tolist() == [1]
+
+
+def test_predict__one_sample_given_again_has_all_its_genes(bundle, frame):
+    twice = pd.concat([frame.iloc[[3]], frame.iloc[[3]].rename(index=lambda _: "again")])
+    assert predict(bundle, twice).samples["n_imputed"].tolist() == [0, 0]
+
+
+def test_predict__genes_that_go_together_are_missing_together(values, panel_file, tmp_path):
+    mates = values.copy()
+    noise = np.random.default_rng(5).normal(0, 0.2, (len(values), 2))
+    program = np.random.default_rng(6).normal(0, 1.5, len(values))
+    mates[:, :2] = 8 + program[:, None] + noise  # the only genes of the panel that carry it
+    mates[:, 50:60] += program[:, None]
+    held = slice(130, None)
+    root = write_study(tmp_path / "study", mates)
+    bundle = load_bundle(make_bundle(root, tmp_path / "a.zip", panel=panel_file).output)
+    panel = pd.DataFrame(mates[held, :N_PANEL], columns=PANEL)
+    served = [f"{i:03d}_at" for i in range(50, 60)]
+    truth = mates[held, 50:60]
+    for missing in ([], PANEL[:1], PANEL[:2]):
+        found = predict(bundle, panel.drop(columns=missing), scale="given")
+        low, high = (one[served].to_numpy() for one in (found.lower, found.upper))
+        inside = (low <= truth) & (truth <= high)
+        assert 0.92 < inside.mean() < 0.99
 
 
 def test_predict__values_missing_of_some_samples(bundle, frame):
