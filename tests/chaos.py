@@ -77,7 +77,7 @@ FAULTS = {
 NAMES = tuple(dict.fromkeys(name for names in FAULTS.values() for name in names))
 SLOWER = {"disk": 1, "cluster": 2, "bucket": 2}
 """How much longer steps take there, about: faults come within that time."""
-SECONDS = 240
+SECONDS, WHOLE_SECONDS = 240, 1200
 HANGS = "it hangs"
 WARNINGS = ("taken over from", "cannot be renewed yet")
 """Of a lease, which may stand before the line that tells of the end."""
@@ -236,9 +236,9 @@ def skew(folder: Path, seconds: float) -> None:
 # ---------------------------------------------------------------- seen from outside
 
 
-def wait(folder: Path, pid: int, run: str = "") -> Ended:
+def wait(folder: Path, pid: int, run: str = "", *, seconds: float = SECONDS) -> Ended:
     """Return how a run ended; one that does not end in time is killed, and says so."""
-    until_ended(pid, SECONDS)
+    until_ended(pid, seconds)
     hangs = not has_ended(pid)
     if hangs:
         os.kill(pid, signal.SIGKILL)
@@ -443,7 +443,7 @@ class Study:
 
     def finish(self, reference: Path) -> str:
         """Run to the end; return the first difference from the undisturbed study, "" for none."""
-        ended = wait(self.folder, start(self.folder))
+        ended = wait(self.folder, start(self.folder), seconds=WHOLE_SECONDS)
         if ended.status:
             return f"the last run ended with {ended.status}: {ended.said[-1500:]}"
         return self.place.compared(self.folder, reference)
