@@ -12,6 +12,7 @@ import anndata.io
 import h5py
 import numpy as np
 import pandas as pd
+import pyarrow.feather
 import scipy.sparse
 
 from dglzarr.sources.base import Reading
@@ -69,7 +70,8 @@ def _compare_archs4(path: Path, source: Source, reading: Reading) -> None:
         is_single = np.zeros(len(samples), bool)
         if isinstance(single, h5py.Dataset) and single.size == len(samples):
             is_single = single[()].ravel() > (reading.max_single_cell or _MOST_SINGLE)
-    matrix = matrix.T if matrix.shape == (len(genes), len(samples)) and is_new else matrix
+    is_turned = matrix.shape == (len(genes), len(samples))
+    matrix = matrix.T if is_turned and (is_new or len(genes) != len(samples)) else matrix
     kept = ~is_single
     if reading.only_series and any(series):
         kept &= np.array(["GSE1" in text for text in series])
@@ -122,10 +124,9 @@ def _compare_h5ad(path: Path, source: Source, reading: Reading) -> None:
         with warnings.catch_warnings(), h5py.File(path) as file:
             warnings.simplefilter("ignore")
             matrix, obs, var = (anndata.io.read_elem(file[part]) for part in (name, "obs", "var"))
+            matrix = matrix.toarray() if scipy.sparse.issparse(matrix) else matrix
     except Exception as error:
         raise NotComparableError(str(error)) from error
-    if scipy.sparse.issparse(matrix):
-        matrix = matrix.toarray()
     for names, frame, what in ((source.samples, obs, "samples"), (source.genes, var, "genes")):
         equal(names, [_as_id(one) for one in frame.index], what)
     _close_matrix(source, np.asarray(matrix, np.float64))
@@ -140,9 +141,13 @@ def _compare_h5ad(path: Path, source: Source, reading: Reading) -> None:
 
 def _compare_arrow(path: Path, source: Source) -> None:
     """Compare with the frame that pandas reads."""
-    read = pd.read_parquet if source.format == "parquet" else pd.read_feather
     try:
-        frame = read(path)
+        if source.format == "parquet":
+            frame = pd.read_parquet(path)
+        else:
+            table = pyarrow.feather.read_table(path, memory_map=True)
+            table.validate(full=True)  # of a damaged one pandas ends the process
+            frame = table.to_pandas(use_threads=False)
     except Exception as error:
         raise NotComparableError(str(error)) from error
     if frame.index.name is not None:

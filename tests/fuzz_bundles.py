@@ -82,7 +82,8 @@ def read_measured(path: Path) -> str:
     keys = next(
         (k for k in (one.panel.genes, one.panel.symbols) if set(k) <= set(values.index)), None
     )
-    if keys is None or values.loc[keys].isna().any(axis=None):
+    is_doubted = any("taken as missing" in note for note in found.notes)
+    if keys is None or is_doubted or values.loc[keys].isna().any(axis=None):
         return "not comparable"
     z = (values.loc[keys].to_numpy().T - one["landmark_mean"]) / one["landmark_std"]
     expected = (z @ one["coefficient"] + one["intercept"]) * one["gene_std"] + one["gene_mean"]

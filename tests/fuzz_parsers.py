@@ -165,7 +165,7 @@ def _compare_table(path: Path, source: Source) -> None:
     if IN_ROWS in source.notes:
         _compare_turned(source, lines)
         return
-    _compare_matrix(source, lines[0], lines[1:], "\t" if "\t" in lines[0] else ",")
+    _compare_matrix(source, lines[0], lines[1:], _mark(lines[0]))
 
 
 def _compare_soft(path: Path, source: Source) -> None:
@@ -268,7 +268,8 @@ def compare_sheet(path: Path, samples: Sequence[str], labels: Mapping[str, list[
     head = list(cells.iloc[0])
     rows = cells.iloc[1:]
     _refuse_open_quotes(cell for values in labels.values() for cell in values)
-    join = next((p for p in rows if set(samples) <= set(rows[p]) and head[p]), None)
+    able = [p for p in rows if set(samples) <= set(rows[p]) and head[p]]
+    join = next((p for p in able if head[p] not in labels), None)
     if join is None:
         raise NotComparableError("no column that covers the samples as pandas splits the rows")
     by_sample = {row[join]: row for row in rows.itertuples(index=False)}
@@ -289,6 +290,8 @@ def compare_annotation(path: Path, annotation: Annotation) -> None:
     expected: dict[str, str] = {}
     for row in cells.iloc[1:].itertuples(index=False):
         expected[row[0]] = expected.get(row[0]) or first_symbol(row[place])
+    if not annotation.symbol and all(map(str.isdecimal, filter(None, expected.values()))):
+        raise NotComparableError("ids under the name of symbols")
     equal(annotation.symbol, expected, "symbols")
 
 

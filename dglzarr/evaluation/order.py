@@ -257,14 +257,35 @@ class PanelMaker:
             notes.append(
                 f"The panel ends with {panel.size} of {asked.size} genes: no other can be paid."
             )
+        table = self._table(panel, why, allowed, cost)
+        notes += [*self._penalty_notes(panel.size), *_repeat_notes(table)]
         return Ordered(
-            self._table(panel, why, allowed, cost),
+            table,
             price,
             int(allowed.sum()) + sum(reason == "included" for reason in why),
             float(cost[panel].sum()),
             self._held.n_samples,
             notes,
         )
+
+    def _penalty_notes(self, size: int) -> list[str]:
+        """Return what a user should know of a penalty that was not chosen for a panel's size."""
+        if self._path is CONSTANT:
+            if self._parameters.get("selector", "greedy") == "greedy":
+                return []
+            told = (
+                f"The study chose no penalties: one of {CONSTANT[0].penalty:g} was taken. Mine it "
+                "with select.selector = 'greedy' to have them chosen."
+            )
+            return [told]
+        end = self._path[-1].end
+        if size <= end:
+            return []
+        told = (
+            f"The study chose its penalty for panels of up to {end} genes: a larger one may do a "
+            f"little better when it is mined with select.n_landmarks = {size}."
+        )
+        return [told]
 
     def why(self, ordered: Ordered, name: str) -> list[str]:
         """Return what a gene does on a panel, in words; or which of its genes is most like it.
@@ -373,8 +394,9 @@ class PanelMaker:
             and (limits.member[:, panel].sum(axis=1) < asked.at_least).any()
         ):
             raise ConfigError(
-                f"--sets: {asked.size} genes cannot hold {asked.at_least} of each of "
-                f"{len(limits.member)} sets. Ask for more genes, or for fewer of each set."
+                f"--sets: found no {asked.size} genes that hold {asked.at_least} of each of "
+                f"{len(limits.member)} sets, one gene at a time. Ask for more genes, fewer of each "
+                "set, a larger --budget, or include genes of several sets."
             )
         return panel, why, allowed, cost
 
@@ -666,6 +688,17 @@ def write_sheet(ordered: Ordered, path: Path) -> None:
     separator = "," if path.suffix == ".csv" else "\t"
     text = table.to_csv(sep=separator, index=False, float_format="%.4g", lineterminator="\n")
     put(str(path), text.encode("utf-8"))
+
+
+def _repeat_notes(table: pd.DataFrame) -> list[str]:
+    """Return which genes stand on a panel by several features."""
+    symbols = table["gene_symbol"][table["gene_symbol"] != ""]
+    repeated = list(dict.fromkeys(symbols[symbols.duplicated()]))
+    if not repeated:
+        return []
+    shown = ", ".join(map(str, repeated[:5])) + (", ..." if len(repeated) > 5 else "")
+    what = "gene stands" if len(repeated) == 1 else "genes stand"
+    return [f"{len(repeated)} {what} there by several features ({shown})."]
 
 
 def _called(row: pd.Series[Any]) -> str:

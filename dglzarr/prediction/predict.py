@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     Float64 = NDArray[np.float64]
 
 BLOCK = 256
+_FEWEST_TO_TELL = 3
 MAX_OUT = 0.1
 """Share of the panel's genes beyond their training range up to which a sample is trusted."""
 
@@ -177,8 +178,8 @@ class Predictor:
         """Take up a file, which is read once or twice: what it lacks widens all its intervals.
 
         A panel gene counts as missing where the file has no value of it, where it is the same in
-        all samples while others vary, or where it is out of its training range in most of them; the
-        last only as long as the file has enough of the panel without it.
+        all samples while others vary, or where it is out of its training range in most of three or
+        more; the last only as long as the file has enough of the panel without it.
 
         Raises
         ------
@@ -236,7 +237,8 @@ class Predictor:
         constant = (n_known > 1) & (low == high)
         if constant[n_known > 1].all():  # one sample, or the same one again and again
             constant[:] = False
-        return _Seen(n_known > 0, constant, (n_known > 0) & (n_out > 0.5 * n_known), has_enough)
+        is_out = (n_known >= _FEWEST_TO_TELL) & (n_out > 0.5 * n_known)
+        return _Seen(n_known > 0, constant, is_out, has_enough)
 
     def _read(self, data: Measured, start: int, stop: int) -> tuple[Matrix, int]:
         """Return values of some samples in log2, NaN of genes that are not to be trusted."""

@@ -26,6 +26,7 @@ _PIECE_NBYTES = 1 << 23
 """How much of it in one go, with as much behind it, where a heap may go on."""
 _LENGTHS = {2: "H", 4: "I", 8: "Q"}
 """How a length is packed, by the bytes that a file gives it; in a heap 8 are kept for it."""
+_CHECKSUM_NBYTES = 4
 _UNPACKED = {
     *(h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32),
 }
@@ -206,6 +207,8 @@ def check_chunk(dataset: h5py.Dataset) -> None:
     found = dataset.id.get_chunk_info_by_coord(origin)
     if found.byte_offset is None:
         return
+    if h5py.h5z.FILTER_FLETCHER32 in kinds:
+        dataset.id.chunk_iter(_check_sum)
     expected = math.prod(dataset.chunks) * _stored_nbytes(dataset)
     nbytes = found.size
     if kinds:
@@ -220,6 +223,12 @@ def check_chunk(dataset: h5py.Dataset) -> None:
         nbytes = len(raw)
     if nbytes != expected:
         raise ValueError(f"{dataset.name} in chunks of {nbytes} bytes, {expected} expected")
+
+
+def _check_sum(chunk: Any) -> None:  # noqa: ANN401  (h5py has no types)
+    """Refuse a chunk too short to hold its own checksum: HDF5 would read far behind it."""
+    if chunk.size < _CHECKSUM_NBYTES:
+        raise ValueError(f"a chunk of {chunk.size} bytes, {_CHECKSUM_NBYTES} at least expected")
 
 
 def _stored_nbytes(dataset: h5py.Dataset) -> int:

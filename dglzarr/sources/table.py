@@ -404,12 +404,13 @@ def _sheet_rows(stream: TextStream) -> tuple[list[str], list[list[str]]]:
     lines = list(read_rows(stream.name, stream.lines(), separator=separator))
     refuse_surplus(stream.name, lines, separator)
     line, header = lines[0] if lines else (1, [])
+    n_named = len(header)
     if not (header := _cut(header)):
         raise stream.error("expected a header, got blank lines.", line=line)
     if len(set(header)) < len(header):
         raise stream.error("expected each column once, got a repeated one.", line=line)
     below = [row for _, row in lines[1:]]
-    if all(len(row) == len(header) + 1 for row in below) and any(row[-1] for row in below):
+    if all(len(row) == n_named + 1 for row in below) and any(row[-1] for row in below):
         header = ["", *header]  # as R writes row names
     rows = []
     for line, row in lines[1:]:

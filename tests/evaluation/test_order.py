@@ -177,7 +177,7 @@ def test_order__each_set_has_its_genes(maker, tmp_path):
     found = set(made.table["gene_symbol"])
     assert len(found & {"G1", "G2", "G3", "G4"}) >= 3
     assert {"G51", "G52", "G53"} <= found
-    with pytest.raises(ConfigError, match="--sets: 5 genes cannot hold 3 of each of 2 sets"):
+    with pytest.raises(ConfigError, match="--sets: found no 5 genes that hold 3 of each of 2 sets"):
         maker.order(Conditions(5, sets=str(file), at_least=3))
     with pytest.raises(ConfigError, match="expected 4 genes of 'two' that can be chosen, got 3"):
         maker.order(replace(FREE, sets=str(file), at_least=4))
