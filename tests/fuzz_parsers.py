@@ -165,7 +165,7 @@ def _compare_table(path: Path, source: Source) -> None:
     if IN_ROWS in source.notes:
         _compare_turned(source, lines)
         return
-    _compare_matrix(source, lines[0], lines[1:], _mark(lines[0]))
+    _compare_matrix(source, lines[0], lines[1:], "\t" if "\t" in lines[0] else _mark(lines[0]))
 
 
 def _compare_soft(path: Path, source: Source) -> None:
