@@ -290,8 +290,10 @@ def compare_annotation(path: Path, annotation: Annotation) -> None:
     expected: dict[str, str] = {}
     for row in cells.iloc[1:].itertuples(index=False):
         expected[row[0]] = expected.get(row[0]) or first_symbol(row[place])
-    if not annotation.symbol and all(map(str.isdecimal, filter(None, expected.values()))):
-        raise NotComparableError("ids under the name of symbols")
+    told = [name for name in expected.values() if name]
+    are_titles = 2 * sum(" " in name for name in told) > len(told)
+    if not annotation.symbol and (are_titles or all(map(str.isdecimal, told))):
+        raise NotComparableError("ids or titles under the name of symbols")
     equal(annotation.symbol, expected, "symbols")
 
 

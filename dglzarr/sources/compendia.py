@@ -392,6 +392,8 @@ def _anndata_values(path: Path, found: h5py.Dataset | h5py.Group, shape: tuple[i
         for part, kinds in (("indptr", "iuf"), ("indices", "iuf"), ("data", "fiub")):
             if found[part].dtype.kind not in kinds:
                 raise ValueError(f"{found.name}/{part} of {found[part].dtype}")
+            if found[part].ndim != 1:
+                raise ValueError(f"{found.name}/{part} of {found[part].ndim} dimensions")
             check_chunk(found[part])
         n_major = shape[1] if is_by_gene else shape[0]
         if found["indptr"].shape != (n_major + 1,):
@@ -457,7 +459,8 @@ class Sparse:
         for lo in range(begin, end, _VALUES_AT_ONCE):
             hi = min(lo + _VALUES_AT_ONCE, end)
             minor = _whole(self.path, group["indices"], slice(lo, hi))
-            values = np.asarray(group["data"][lo:hi], np.float32)
+            with np.errstate(over="ignore"):  # infinite values are refused
+                values = np.asarray(group["data"][lo:hi], np.float32)
             if minor.size != hi - lo or values.size != hi - lo:
                 raise ValueError("fewer values than indptr says")
             n_minor = self.shape[0] if self.is_by_gene else self.shape[1]

@@ -141,9 +141,9 @@ def find_scale(table: Source, unit: Stated | None, *, is_chosen: bool = False) -
         quantiles = value_quantiles(values)
         scale = _stated_scale(unit, values, quantiles)
         if scale is None:
+            scale = _seen_scale(table, quantiles)
             if not is_chosen:
                 _refuse_probabilities(samples, values)
-            scale = _seen_scale(table, quantiles)
     except ValueError as error:
         raise SourceError(f"{table.path.name}: {error}") from error
     if unit is None and looks_like_counts(values):

@@ -51,6 +51,7 @@ SERIES_COLUMNS = ("series_id", "series", "gse")
 """Columns of a sample sheet, and labels of a file without a series, that name the study."""
 
 _MANY_IDS = 1000
+_FEWEST_THOUSANDS = 2
 
 
 def read_table(
@@ -318,7 +319,7 @@ def _refuse_thousands(name: str, matrix: TextMatrix) -> None:
     has_point = known != np.rint(known)
     parted, whole = known[has_point], known[~has_point]
     thousands = parted.astype(np.float64) * 1000
-    if not (np.rint(thousands) % 100).any():  # one decimal
+    if np.count_nonzero(np.rint(thousands) % 10) < _FEWEST_THOUSANDS:  # fewer decimals
         return
     are_thousands = np.isclose(thousands, np.rint(thousands), rtol=2e-7, atol=0) & (parted >= 1)
     if not parted.size or whole.size < 0.2 * known.size or known.max() >= 1000:

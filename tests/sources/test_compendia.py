@@ -364,6 +364,7 @@ def test_read_h5ad__categories_as_anndata_0_7_writes_them(tmp_path, counts):
         (lambda f: f["X/indptr"].__setitem__(0, 2), "indptr that does not rise from 0"),
         (lambda f: f["X/indptr"].__setitem__(-1, 10**6), "indptr that does not rise from 0"),
         (lambda f: replace_data(f, "X/indptr", np.zeros(9, np.int32)), "indptr of shape"),
+        (lambda f: replace_data(f, "X/indices", f["X/indices"][()][:, None]), "indices of 2 dim"),
         (lambda f: replace_data(f, "X/indices", f["X/indices"][()] + 0.5), "indices', got frac"),
         (lambda f: replace_data(f, "X/indptr", f["X/indptr"][()] + np.inf), "indptr', got fract"),
         (lambda f: replace_data(f, "X/data", f["X/data"][()] * 1j), "data of complex"),
