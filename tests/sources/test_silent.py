@@ -133,7 +133,7 @@ def test_read_source__decimal_commas_under_a_header_of_ids(tmp_path, text):
 
 
 def test_read_source__points_that_part_thousands(tmp_path):
-    rows = [("g1", "1.206", "15"), ("g2", "640", "2.030"), ("g3", "12", "99")]
+    rows = [("g1", "1.206", "15"), ("g2", "640", "2.031"), ("g3", "12", "99")]
     path = tmp_path / "a.csv"
     path.write_text("id;S0;S1\n" + "".join(f"{';'.join(row)}\n" for row in rows))
     with pytest.raises(
