@@ -270,22 +270,19 @@ class PanelMaker:
 
     def _penalty_notes(self, size: int) -> list[str]:
         """Return what a user should know of a penalty that was not chosen for a panel's size."""
-        if self._path is CONSTANT:
-            if self._parameters.get("selector", "greedy") == "greedy":
-                return []
+        told, end = "", self._path[-1].end
+        is_chosen = self._path is not CONSTANT
+        if not is_chosen and self._parameters.get("selector", "greedy") != "greedy":
             told = (
                 f"The study chose no penalties: one of {CONSTANT[0].penalty:g} was taken. Mine it "
                 "with select.selector = 'greedy' to have them chosen."
             )
-            return [told]
-        end = self._path[-1].end
-        if size <= end:
-            return []
-        told = (
-            f"The study chose its penalty for panels of up to {end} genes: a larger one may do a "
-            f"little better when it is mined with select.n_landmarks = {size}."
-        )
-        return [told]
+        elif is_chosen and size > end:
+            told = (
+                f"The study chose its penalty for panels of up to {end} genes: a larger one may do "
+                f"a little better when it is mined with select.n_landmarks = {size}."
+            )
+        return [told] if told else []
 
     def why(self, ordered: Ordered, name: str) -> list[str]:
         """Return what a gene does on a panel, in words; or which of its genes is most like it.

@@ -117,9 +117,11 @@ class Guarded(io.RawIOBase):
             Where they are a heap with zeros within.
         """
         n_read = self._file.readinto(buffer)
-        raw = bytes(memoryview(buffer).cast("B")[: n_read or 0])
-        if self._kind is not None and raw.startswith(_HEAP) and _is_stuck(raw, 0, self._kind):
-            raise ValueError(f"zeros in the texts at byte {self.tell() - len(raw)}")
+        view = memoryview(buffer).cast("B")[: n_read or 0]
+        if self._kind is None or view[: len(_HEAP)] != _HEAP:
+            return n_read
+        if _is_stuck(bytes(view), 0, self._kind):
+            raise ValueError(f"zeros in the texts at byte {self.tell() - len(view)}")
         return n_read
 
 

@@ -681,13 +681,12 @@ def read_columns(path: str | Path) -> tuple[list[list[str]], str]:
 
 def _counts_from(entries: Sequence[str]) -> bool:
     """Return whether entries are 0, 1, 2 and so on, or begin at 1; the first may be a header."""
-    numbers = entries[entries[:1] != [] and not entries[0].isdecimal() :]
-    starts = (str(first) for first in (0, 1))
-    return (
-        len(numbers) > 1
-        and numbers[0] in starts
-        and [*map(str, range(int(numbers[0]), int(numbers[0]) + len(numbers)))] == list(numbers)
-    )
+    has_header = bool(entries) and not entries[0].isdecimal()
+    numbers = list(entries[1:] if has_header else entries)
+    if len(numbers) < 2 or numbers[0] not in ("0", "1"):
+        return False
+    first = int(numbers[0])
+    return numbers == [str(first + place) for place in range(len(numbers))]
 
 
 def _dated(date: str, lookup: dict[str, str]) -> str:

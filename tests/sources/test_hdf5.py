@@ -8,7 +8,7 @@ import pytest
 
 from dglzarr.errors import SourceError
 from dglzarr.sources import hdf5
-from dglzarr.sources.hdf5 import check_chunk, check_heaps
+from dglzarr.sources.hdf5 import Guarded, check_chunk, check_heaps
 
 
 def written(path, **how):
@@ -55,6 +55,34 @@ def test_check_heaps__far_behind_and_with_short_lengths(tmp_path, monkeypatch, n
     os.utime(path, ns=(0, 0))  # changed within a tick of the clock
     with pytest.raises(SourceError, match=r"zeros in the texts .* written anew with h5repack\.$"):
         check_heaps(path)
+
+
+def test_guarded__zeros_within_are_told_as_they_are_read(tmp_path):
+    """By ranges no file can be looked through beforehand."""
+    path = written(tmp_path / "a.h5")
+    with path.open("rb", buffering=0) as raw, Guarded(raw).opened() as file:
+        assert file["names"].asstr()[7] == "GSM7"
+    content = path.read_bytes()
+    at = content.index(b"GSM7") - 16
+    path.write_bytes(content[:at] + bytes(16) + content[at + 16 :])
+    with (
+        path.open("rb", buffering=0) as raw,
+        Guarded(raw).opened() as file,
+        pytest.raises(ValueError, match=r"zeros in the texts at byte \d+"),
+    ):
+        file["names"][()]
+
+
+def test_check_chunk__one_shorter_than_its_checksum(tmp_path):
+    """HDF5 1.14.6 would read far behind it, whichever chunk it is."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        ds = file.create_dataset("x", (4,), "f4", chunks=(1,), fletcher32=True)
+        ds[:] = 1.5
+        check_chunk(ds)
+        ds.id.write_direct_chunk((2,), b"ab")
+        with pytest.raises(ValueError, match="a chunk of 2 bytes, 4 at least expected"):
+            check_chunk(ds)
 
 
 def test_check_heaps__once(tmp_path, monkeypatch):
