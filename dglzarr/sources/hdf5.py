@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import numpy as np
@@ -27,6 +27,8 @@ _PIECE_NBYTES = 1 << 23
 _LENGTHS = {2: "H", 4: "I", 8: "Q"}
 """How a length is packed, by the bytes that a file gives it; in a heap 8 are kept for it."""
 _CHECKSUM_NBYTES = 4
+_GUARDED: dict[str, "Guarded"] = {}
+"""What is read by ranges now, by the name that HDF5 gives it."""
 _UNPACKED = {
     *(h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32),
 }
@@ -90,7 +92,11 @@ class Guarded(io.RawIOBase):
         """Open it, and look at the texts that are read from now on."""
         with h5py.File(self) as file:
             self._kind = _LENGTHS.get(file.id.get_create_plist().get_sizes()[1])
-            yield file
+            _GUARDED[file.filename] = self
+            try:
+                yield file
+            finally:
+                del _GUARDED[file.filename]
 
     def readable(self) -> bool:
         """Return that it can be read."""
@@ -120,7 +126,7 @@ class Guarded(io.RawIOBase):
         view = memoryview(buffer).cast("B")[: n_read or 0]
         if self._kind is None or view[: len(_HEAP)] != _HEAP:
             return n_read
-        if _is_stuck(bytes(view), 0, self._kind):
+        if _heap(bytes(view), 0, self._kind) is None:
             raise ValueError(f"zeros in the texts at byte {self.tell() - len(view)}")
         return n_read
 
@@ -138,25 +144,28 @@ def _stuck_heap(path: Path, _size: int, _mtime_ns: int) -> int | None:
             raw += file.read(2 * _PIECE_NBYTES - len(raw))
             at = raw.find(_HEAP, 0, _PIECE_NBYTES + len(_HEAP) - 1)
             while at >= 0:
-                if _is_stuck(raw, at, kind):
+                if _heap(raw, at, kind) is None:
                     return start + at
                 at = raw.find(_HEAP, at + 1, _PIECE_NBYTES + len(_HEAP) - 1)
             start, raw = start + _PIECE_NBYTES, raw[_PIECE_NBYTES:]
     return None
 
 
-def _is_stuck(raw: bytes, at: int, kind: str) -> bool:
-    """Return whether an object of a heap has no length."""
+def _heap(raw: bytes, at: int, kind: str) -> dict[int, int] | None:
+    """Return the length of each object of a heap by its number, None where one has no length."""
     (size,) = struct.unpack_from(f"<{kind}", raw, at + 8) if at + 16 <= len(raw) else (0,)
     read = struct.Struct(f"<H6x{kind}").unpack_from
     place, stop = at + 16, min(at + size, len(raw))
+    lengths = {}
     while place + 16 <= stop:
         number, length = read(raw, place)
         step = (16 + (length + 7) // 8 * 8 if number else length) % 2**64
         if not step:
-            return True
+            return None
         place += step
-    return False
+        if number and place <= stop:
+            lengths[number] = length
+    return lengths
 
 
 def find_dataset(path: Path, file: h5py.File, name: str, *, of: str = "GCTX 1.0") -> h5py.Dataset:
@@ -179,14 +188,19 @@ def strings(dataset: h5py.Dataset) -> list[str]:
     Raises
     ------
     ValueError
-        If it says that it is far larger than its file.
+        If it says that it is far larger than its file, or that a text stands where there is none.
+    TypeError
+        If its values are lists.
     """
     if dataset.shape is None:
         return []  # a dataset without a dataspace
+    if isinstance(dataset.id.get_type(), h5py.h5t.TypeVlenID):
+        raise TypeError(f"{dataset.name} with lists for texts")
     nbytes, limit = dataset.size * dataset.dtype.itemsize, MIN_EXPANDED_NBYTES
     if nbytes > max(limit, MAX_EXPANSION * dataset.id.get_storage_size()):
         raise ValueError(f"{dataset.name} of {nbytes} bytes")
     check_chunk(dataset)
+    _check_places(dataset)
     return [_text(value) for value in np.ravel(dataset[()]).tolist()]
 
 
@@ -201,8 +215,7 @@ def check_chunk(dataset: h5py.Dataset) -> None:
     ValueError
         If they differ; chunks packed by other filters than gzip are not looked at.
     """
-    filters = dataset.id.get_create_plist()
-    kinds = [filters.get_filter(place)[0] for place in range(filters.get_nfilters())]
+    kinds = _filters(dataset)
     if dataset.chunks is None or not _UNPACKED.issuperset(kinds):
         return
     origin = (0,) * dataset.ndim
@@ -212,19 +225,97 @@ def check_chunk(dataset: h5py.Dataset) -> None:
     if h5py.h5z.FILTER_FLETCHER32 in kinds:
         dataset.id.chunk_iter(_check_sum)
     expected = math.prod(dataset.chunks) * _stored_nbytes(dataset)
-    nbytes = found.size
-    if kinds:
-        skipped, raw = dataset.id.read_direct_chunk(origin)
-        for place, kind in reversed(list(enumerate(kinds))):
-            if skipped & 1 << place:
-                continue
-            if kind == h5py.h5z.FILTER_DEFLATE:
-                raw = zlib.decompressobj().decompress(raw, expected + 8)
-            elif kind == h5py.h5z.FILTER_FLETCHER32:
-                raw = raw[:-4]
-        nbytes = len(raw)
+    nbytes = len(_unpacked(dataset, origin)) if kinds else found.size
     if nbytes != expected:
         raise ValueError(f"{dataset.name} in chunks of {nbytes} bytes, {expected} expected")
+
+
+def _filters(dataset: h5py.Dataset) -> list[int]:
+    """Return by which filters chunks are packed, first to last."""
+    made = dataset.id.get_create_plist()
+    return [made.get_filter(place)[0] for place in range(made.get_nfilters())]
+
+
+def _unpacked(dataset: h5py.Dataset, origin: tuple[int, ...]) -> bytes:
+    """Return a chunk as it was before gzip and checksum, of few bytes more than it may have."""
+    kinds = _filters(dataset)
+    expected = math.prod(dataset.chunks) * _stored_nbytes(dataset)
+    skipped, raw = dataset.id.read_direct_chunk(origin)
+    for place, kind in reversed([*enumerate(kinds)]):
+        if skipped & 1 << place:
+            continue
+        if kind == h5py.h5z.FILTER_DEFLATE:
+            raw = zlib.decompressobj().decompress(raw, expected + 8)
+        elif kind == h5py.h5z.FILTER_FLETCHER32:
+            raw = raw[:-4]
+        elif kind == h5py.h5z.FILTER_SHUFFLE and len(raw) == expected:
+            raw = np.frombuffer(raw, "u1").reshape(_stored_nbytes(dataset), -1).T.tobytes()
+    return bytes(raw)
+
+
+def _check_places(dataset: h5py.Dataset) -> None:
+    """Refuse texts of any length of which a place leads to none of its own length.
+
+    HDF5 does not compare them: it makes room for what the place says and copies what it finds.
+    Texts that lie in their dataset's own header, or are packed by other filters than gzip, are
+    not looked at.
+
+    Raises
+    ------
+    ValueError
+        If there is such a place.
+    """
+    address, size = dataset.file.id.get_create_plist().get_sizes()
+    if not _is_elsewhere(dataset) or address not in _LENGTHS or size not in _LENGTHS:
+        return
+    place = np.dtype([("length", "<u4"), ("heap", f"<u{address}"), ("number", "<u4")])
+    with _raw(dataset.file) as file:
+        for raw in _pieces(dataset, file):
+            found = np.frombuffer(raw, place, len(raw) // place.itemsize)
+            found = np.sort(found[found["heap"] != 0], order="heap")
+            at, lengths = 0, dict[int, int]()
+            for length, heap, number in found.tolist():
+                if heap != at:
+                    at, lengths = heap, _heap_at(file, heap + dataset.file.userblock_size, size)
+                if lengths.get(number) != length:
+                    raise ValueError(f"{dataset.name} with a text of {length} bytes that is lost")
+
+
+def _pieces(dataset: h5py.Dataset, file: IO[bytes]) -> Iterator[bytes]:
+    """Yield what a dataset holds, chunk by chunk."""
+    nbytes = _stored_nbytes(dataset)
+    if dataset.chunks is None:
+        at = dataset.id.get_offset()
+        if at is not None:
+            file.seek(at)
+            yield file.read(dataset.id.get_storage_size())
+    elif _UNPACKED.issuperset(_filters(dataset)):
+        chunks: list[Any] = []
+        dataset.id.chunk_iter(chunks.append)
+        for chunk in chunks:
+            raw = np.frombuffer(_unpacked(dataset, chunk.chunk_offset), f"V{nbytes}")
+            ends = np.subtract(dataset.shape, chunk.chunk_offset)
+            yield raw.reshape(dataset.chunks)[*map(slice, ends)].tobytes()
+
+
+@contextmanager
+def _raw(file: h5py.File) -> Iterator[Any]:
+    """Open the bytes of a file."""
+    if file.filename in _GUARDED:
+        yield _GUARDED[file.filename]
+    else:
+        with Path(file.filename).open("rb") as raw:
+            yield raw
+
+
+def _heap_at(file: IO[bytes], at: int, size: int) -> dict[int, int]:
+    """Return the length of each object of a heap by its number; none where there is no heap."""
+    file.seek(at)
+    raw = file.read(16)
+    if len(raw) < 16 or not raw.startswith(_HEAP):
+        return {}
+    (nbytes,) = struct.unpack_from(f"<{_LENGTHS[size]}", raw, 8)
+    return _heap(raw + file.read(max(0, min(nbytes, _HEAP_NBYTES) - 16)), 0, _LENGTHS[size]) or {}
 
 
 def _check_sum(chunk: Any) -> None:  # noqa: ANN401  (h5py has no types)
@@ -235,12 +326,15 @@ def _check_sum(chunk: Any) -> None:  # noqa: ANN401  (h5py has no types)
 
 def _stored_nbytes(dataset: h5py.Dataset) -> int:
     """Return how long a value is in its file, where text of any length is a place elsewhere."""
+    if _is_elsewhere(dataset):
+        return 4 + int(dataset.file.id.get_create_plist().get_sizes()[0]) + 4
+    return int(dataset.id.get_type().get_size())
+
+
+def _is_elsewhere(dataset: h5py.Dataset) -> bool:
+    """Return whether values are texts of any length, kept in heaps of their file."""
     kind = dataset.id.get_type()
-    is_elsewhere = isinstance(kind, h5py.h5t.TypeVlenID) or (
-        isinstance(kind, h5py.h5t.TypeStringID) and kind.is_variable_str()
-    )
-    address = int(dataset.file.id.get_create_plist().get_sizes()[0])
-    return 4 + address + 4 if is_elsewhere else int(kind.get_size())
+    return isinstance(kind, h5py.h5t.TypeStringID) and kind.is_variable_str()
 
 
 def _text(value: bytes | str | float) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from dglzarr.errors import SourceError
 from dglzarr.sources import hdf5
-from dglzarr.sources.hdf5 import Guarded, check_chunk, check_heaps
+from dglzarr.sources.hdf5 import Guarded, check_chunk, check_heaps, strings
 
 
 def written(path, **how):
@@ -73,6 +73,61 @@ def test_guarded__zeros_within_are_told_as_they_are_read(tmp_path):
         file["names"][()]
 
 
+_PLACE = np.dtype([("length", "<u4"), ("heap", "<u8"), ("number", "<u4")])
+_LAYOUTS = [
+    {},
+    {"chunks": (7,)},
+    {"chunks": (40,), "compression": "gzip", "shuffle": True},
+]
+
+
+@pytest.mark.parametrize("how", _LAYOUTS)
+@pytest.mark.parametrize("is_ranged", [False, True])
+@pytest.mark.parametrize("userblock_size", [0, 512])
+def test_strings__whole(tmp_path, how, is_ranged, userblock_size):
+    path = tmp_path / "a.h5"
+    names = [f"GSM{i}" * (i % 3) for i in range(20_000)]  # every third is empty
+    with h5py.File(path, "w", userblock_size=userblock_size) as file:
+        file.create_dataset("names", data=names, dtype=h5py.string_dtype(), **how)
+    with path.open("rb", buffering=0) as raw:
+        opened = Guarded(raw).opened() if is_ranged else h5py.File(path)
+        with opened as file:
+            assert strings(file["names"]) == names
+
+
+@pytest.mark.parametrize("how", _LAYOUTS)
+@pytest.mark.parametrize("is_ranged", [False, True])
+@pytest.mark.parametrize(
+    ("field", "value"), [("length", 2**31), ("length", 3), ("heap", 16), ("number", 9999)]
+)
+def test_strings__a_place_that_leads_nowhere(tmp_path, how, is_ranged, field, value):
+    """HDF5 1.14.6 would read 2 GiB, or write behind the end of what it made room for."""
+    path = written(tmp_path / "a.h5", **how)
+    with h5py.File(path, "r+") as file:
+        names = file["names"]
+        if names.chunks is None:
+            at, raw = names.id.get_offset(), path.read_bytes()
+            places = np.frombuffer(raw, _PLACE, 40, at).copy()
+        else:
+            places = np.frombuffer(hdf5._unpacked(names, (0,)), _PLACE).copy()
+        places[3][field] = value
+        if names.chunks is not None:
+            names.id.write_direct_chunk((0,), places.tobytes(), filter_mask=0b11)
+    if not how:
+        path.write_bytes(raw[:at] + places.tobytes() + raw[at + places.nbytes :])
+    with path.open("rb", buffering=0) as raw:
+        opened = Guarded(raw).opened() if is_ranged else h5py.File(path)
+        with opened as file, pytest.raises(ValueError, match=r"a text of \d+ bytes that is lost"):
+            strings(file["names"])
+
+
+def test_strings__lists(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        names = file.create_dataset("names", (2,), h5py.vlen_dtype("u1"))
+        with pytest.raises(TypeError, match="/names with lists for texts"):
+            strings(names)
+
+
 def test_check_chunk__one_shorter_than_its_checksum(tmp_path):
     """HDF5 1.14.6 would read far behind it, whichever chunk it is."""
     path = tmp_path / "a.h5"
@@ -88,7 +143,7 @@ def test_check_chunk__one_shorter_than_its_checksum(tmp_path):
 def test_check_heaps__once(tmp_path, monkeypatch):
     path = written(tmp_path / "a.h5")
     check_heaps(path)
-    monkeypatch.setattr(hdf5, "_is_stuck", lambda *_: True)
+    monkeypatch.setattr(hdf5, "_heap", lambda *_: None)
     check_heaps(path)
     os.utime(path, ns=(0, 0))
     with pytest.raises(SourceError, match="zeros"):
