@@ -47,6 +47,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.linalg import blas
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -222,6 +223,14 @@ def limit(what: int, value: int) -> None:
 def used() -> int:
     """Return the bytes of address space that this process has."""
     return int(Path("/proc/self/statm").read_text("utf-8").split()[0]) * resource.getpagesize()
+
+
+def used_with_threads() -> int:
+    """Return it with the threads of OpenBLAS, which a fork has not, and waits for without end."""
+    square = np.ones((1024, 1024))
+    np.dot(square, square)
+    blas.dgemm(1.0, square, square)
+    return used()
 
 
 def skew(folder: Path, seconds: float) -> None:
@@ -408,7 +417,7 @@ class Study:
         )
         strikes: dict[str, Callable[[], None]] = {
             "disk full": lambda: limit(resource.RLIMIT_FSIZE, int(nbytes)),
-            "memory": lambda: limit(resource.RLIMIT_AS, used() + int(more)),
+            "memory": lambda: limit(resource.RLIMIT_AS, used_with_threads() + int(more)),
             "clock": lambda: skew(self.folder, 86400.0 * (-1) ** int(nbytes)),
         }
         pid, second = start(self.folder, step, strikes.get(fault)), None

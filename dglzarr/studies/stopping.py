@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-_NO_MEMORY = f"dglzarr: {NO_MEMORY}\n".encode()
+_NO_MEMORY = f"dglzarr: {NO_MEMORY}\n"
+_FAULT = (
+    "dglzarr: a thread ended by a fault within Python ({}), as where memory ends. Run again; "
+    "finished work is kept.\n"
+)
 SECONDS_TO_CLEAN_UP = 20.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -34,7 +38,8 @@ def stoppable() -> Iterator[None]:
     """Raise `Stopped` where the first SIGINT or SIGTERM finds the main thread; ignore more of them.
 
     From then on nothing is logged, and the process ends after some seconds whatever it is at. It
-    ends at once where memory ends in another thread: who waits for that one would wait for ever.
+    ends at once where another thread ends for want of memory, or by a fault within Python that may
+    come of that: who waits for that one would wait for ever.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -54,8 +59,9 @@ def stoppable() -> Iterator[None]:
         raise Stopped(number)
 
     def lost(args: threading.ExceptHookArgs) -> None:
-        if issubclass(args.exc_type, MemoryError):
-            os.write(2, _NO_MEMORY)
+        if issubclass(args.exc_type, MemoryError | SystemError):
+            is_told = issubclass(args.exc_type, MemoryError)
+            os.write(2, (_NO_MEMORY if is_told else _FAULT.format(args.exc_value)).encode())
             os._exit(1)
         told(args)
 
