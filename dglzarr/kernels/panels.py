@@ -219,7 +219,7 @@ def principal_axes(
     square, vectors = np.linalg.eigh((rows @ rows.T).astype(np.float64))
     square, vectors = np.maximum(square[::-1], 0), vectors[:, ::-1]
     n_axes = 1 + int((np.cumsum(square) < share * square.sum()).sum())
-    n_axes = min(n_axes, len(rows), n_axes if n_most is None else n_most)
+    n_axes = min(n_axes, *rows.shape, n_axes if n_most is None else n_most)
     length = np.sqrt(square[:n_axes])
     scaled = np.divide(
         vectors[:, :n_axes], length, where=length > 0, out=np.zeros((len(rows), n_axes))

@@ -147,6 +147,12 @@ def test_select_panel__leverage_is_that_of_singular_vectors():
     np.testing.assert_array_equal(select_panel("leverage", sketch(), 30), expected)
 
 
+@pytest.mark.parametrize("share", [0.9, 1.0])
+def test_principal_axes__no_more_than_genes(rng, share):
+    axes, length = principal_axes(rng.normal(size=(40, 3)).astype(np.float32), share)
+    np.testing.assert_allclose(axes @ axes.T, np.eye(len(length)), atol=1e-5)
+
+
 def test_principal_axes__of_rows_without_any_spread():
     axes, length = principal_axes(np.zeros((3, 4), np.float32))
     assert np.isfinite(axes).all()
