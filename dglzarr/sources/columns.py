@@ -62,7 +62,7 @@ RESERVED_ENDS = {
     "p-values and detection calls": r"detection|detection[ ._-]*(p|call|score)|fdr|abs[ ._-]*call|"
     r"(detection|det|adj)?[ ._-]*p[ ._-]*val(ue)?s?([ ._-]*\(.*\))?|p[ ._-]*adj|q[ ._-]*val(ue)?",
     "statistics of beads": r"(avg[ ._-]*)?n?beads|narrays|(array|bead)[ ._-]*std(ev|err)",
-    "results of a test": r"(fold[ ._-]*change|log2?[ ._-]*fc|ratio)[ ._-]*\(.*vs.*\)",
+    "results of a test": r"log2?[ ._-]*(fc|fold[ ._-]*change)|.*[ ._(-](?-i:vs|Vs|versus)[ ._-].*",
     "methylation": r"avg[ ._-]*beta|(un)?methylated[ ._-]*signal",
 }
 """Why a column of a sample whose name ends so is not its expression."""
@@ -125,7 +125,8 @@ _ID_COLUMNS = frozenset(
 _SUMMARY = re.compile(
     r"mean|average|avg|median|min|max|minimum|maximum|sd|stdev|stddev|sem|cv|total|sum"
     r"|row[ ._-]?(mean|sum)s?"
-    r"|(mean|average|avg|median)[ ._-]+(?!signal|intensity|raw|beta).+",
+    r"|(mean|average|avg|median)[ ._-]+(?!signal|intensity|raw|beta).+"
+    r"|.+[ ._-](mean|average|avg|median)",
     re.IGNORECASE,
 )
 _OF_SAMPLES = "summaries of samples"
@@ -195,11 +196,11 @@ def sort_columns(
         reasons = {p: "not among value_columns" for p in places if not _is_any(columns[p], chosen)}
     else:
         reasons = {p: why for p in places if (why := reserved_column(columns[p]))}
-        summaries = {p for p in places if p not in reasons and _SUMMARY.fullmatch(columns[p])}
-        if len(reasons) + len(summaries) < len(places):  # or they are all that there is
-            reasons |= dict.fromkeys(sorted(summaries), _OF_SAMPLES)
         spreads = _spreads(columns, [p for p in places if p not in reasons])
         reasons |= dict.fromkeys(spreads, "spreads of samples")
+        summaries = [p for p in places if p not in reasons and _SUMMARY.fullmatch(columns[p])]
+        if len(reasons) + len(summaries) < len(places):  # or they are all that there is
+            reasons |= dict.fromkeys(summaries, _OF_SAMPLES)
     left_out = LeftOut.group("columns", ((why, columns[place]) for place, why in reasons.items()))
     return Columns(symbols, tuple(place for place in places if place not in reasons), left_out)
 

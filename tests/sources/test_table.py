@@ -299,7 +299,8 @@ def test_read_table__numbers_of_rows_without_ids(tmp_path):
 RESERVED = [
     *("mean", "SD", "Total", "mean_ctrl", "avg.trt", "GeneLength_bp", "Start (bp)", "chromStart"),
     *("Transcript Length (bp)", "chrom_end", "pos", "mean_length", "logCPM", "Unnamed: 0"),
-    *("P-value (Treated vs Control)", "Fold-Change(Treated vs. Control)"),
+    *("P-value (Treated vs Control)", "Fold-Change(Treated vs. Control)", "FC ([A] Vs [B])"),
+    *("KO_vs_WT", "KO_vs_WT_log2FC", "Control_mean", "trt avg"),
 ]
 
 
@@ -312,12 +313,27 @@ def test_read_table__columns_that_are_no_samples(tmp_path, name):
 
 @pytest.mark.parametrize(
     "samples",
-    [("mean_ctrl", "mean_trt"), ("SD_1", "WKY_1"), ("S1_TPM", "S2_TPM"), ("AVG_Signal-1", "b")],
+    [
+        ("mean_ctrl", "mean_trt"),
+        ("a_mean", "b_mean"),
+        ("NF2_VS_1", "NF2_VS_2"),
+        ("SD_1", "WKY_1"),
+        ("S1_TPM", "S2_TPM"),
+        ("AVG_Signal-1", "b"),
+    ],
 )
 def test_read_table__columns_that_are_samples(tmp_path, samples):
     header = "\t".join(["gene", *samples])
     source = read_source(write(tmp_path, f"{header}\ng1\t1\t2\ng2\t3\t4\n"))
     assert source.samples == list(samples)
+
+
+def test_read_table__means_and_spreads_of_groups_beside_their_samples(tmp_path):
+    names = ["ctl1", "ctl2", "ctl_mean", "ctl_SD", "ko1", "ko2", "ko_mean", "ko_SD"]
+    text = "\t".join(["gene", *names]) + "\ng1" + "\t5" * 8 + "\n"
+    source = read_source(write(tmp_path, text))
+    assert source.samples == ["ctl1", "ctl2", "ko1", "ko2"]
+    assert [one.names for one in source.left_out] == [("ctl_SD", "ko_SD"), ("ctl_mean", "ko_mean")]
 
 
 @pytest.mark.parametrize(
