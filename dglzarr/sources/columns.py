@@ -67,22 +67,15 @@ RESERVED_ENDS = {
 }
 """Why a column of a sample whose name ends so is not its expression."""
 
-RESERVED_ROWS = _by_name(
-    {
-        "sums over genes": "Total Totals TOTAL total Sum Sums SUM sum",
-        "counters of htseq-count": """
-            __no_feature __ambiguous __too_low_aQual __not_aligned __alignment_not_unique
-            no_feature ambiguous too_low_aQual not_aligned alignment_not_unique""",
-        "counters of STAR": "N_unmapped N_multimapping N_noFeature N_ambiguous",
-        "counters of featureCounts": """
-            Assigned Unassigned_Unmapped Unassigned_Read_Type Unassigned_Singleton
-            Unassigned_MappingQuality Unassigned_Chimera Unassigned_FragmentLength
-            Unassigned_Duplicate Unassigned_MultiMapping Unassigned_Secondary Unassigned_NonSplit
-            Unassigned_NoFeatures Unassigned_Overlapping_Length Unassigned_Ambiguity""",
-    }
-)
+_ROWS = {
+    "sums over genes": r"(?i:(?:grand|overall)?[ ._-]*(?:totals?|sums?))",
+    "summaries of genes": r"(?i:(?:grand[ ._-]*)?mean|average|median|st\.?dev\.?)|SD|S\.D\.",
+    "counters of reads": r"__\w+|N_(?:unmapped|multimapping|noFeature|ambiguous)|unmapped|\*"
+    r"|(?:Una|A)ssigned(?:_\w+)?|no_feature|ambiguous|too_low_aQual|(?:not_aligned|alignment_not_unique)",
+}
 """Why a row of this id is no gene."""
 
+_NO_GENE = re.compile("|".join(f"({ids})" for ids in _ROWS.values()))
 _FACTS = frozenset(
     (
         *("age", "sex", "gender", "batch", "batchno", "time", "status", "class", "group", "label"),
@@ -91,15 +84,24 @@ _FACTS = frozenset(
         *("numgenes", "ncounts", "ngene", "numi", "ncountrna", "nfeaturerna", "percentmt"),
         *("percentmito", "pctmito", "os", "ostime", "osstatus", "osmonths", "pfs", "dfs"),
         *("survival", "survivaltime", "daystodeath", "vitalstatus", "ageatdiagnosis"),
+        *("day", "days", "week", "hour", "hours", "timepoint", "dose", "concentration", "lane"),
+        *("treatment", "replicate", "donor", "patient", "subject", "plate", "weight", "height"),
+        *("depth", "readdepth", "sequencingdepth", "totalmappedreads", "uniquelymappedreads"),
     )
 )
 """Names of what is known of samples, in lower case, letters and digits only."""
 
+_UNIT = re.compile(
+    r"[ ._]*[(\[ ._](%|[munp]?M|[umk]?g|mg/kg|h|hrs?|hours?|days?|weeks?|months?|yrs?|years?|min"
+    r"|reads|counts)[)\]]?$",
+    re.IGNORECASE,
+)
 _MEASURES = frozenset(
     (
         *("tpm", "fpkm", "rpkm", "cpm", "count", "counts", "rawcount", "expectedcount", "isopct"),
         *("estcounts", "numreads", "readcount", "reads", "coverage", "cov"),
-        *("fpkmconflo", "fpkmconfhi", "fpkmstatus"),
+        *("fpkmconflo", "fpkmconfhi", "fpkmstatus", "raw", "norm", "normalized", "normalised"),
+        *("log", "vst", "rlog", "rma"),
     )
 )
 _HEADER_WORDS = frozenset(
@@ -137,7 +139,10 @@ _SPREAD_OF = re.compile(
     r"(.+?)[ ._-]+(sd|std|stdev|std[ ._-]?dev|stderr|std[ ._-]?err|sem?|cv|var|variance)",
     re.IGNORECASE,
 )
-_PARTS = (re.compile(r"(.+?)[ ._:-]+([A-Za-z]+)"), re.compile(r"([A-Za-z]+)[ ._:-]+(.+)"))
+_PARTS = (
+    re.compile(r"(.+?)[ ._:(-]+([A-Za-z]+)2?\)?"),
+    re.compile(r"([A-Za-z]+)2?[ ._:(-]+(.+?)\)?"),
+)
 """A sample's name with a measure behind it, and one with a measure before it."""
 
 _DIGITS = re.compile(r"\d+")
@@ -318,10 +323,11 @@ def reserved_row(name: str) -> str:
     Examples
     --------
     >>> reserved_row("__no_feature"), reserved_row("Library_Size"), reserved_row("TP53")
-    ('counters of htseq-count', 'facts about samples', '')
+    ('counters of reads', 'facts about samples', '')
     """
-    found = RESERVED_ROWS.get(name, "")
-    return found or ("facts about samples" if plain(name) in _FACTS else "")
+    if found := _NO_GENE.fullmatch(name):
+        return next(why for why, part in zip(_ROWS, found.groups(), strict=True) if part)
+    return "facts about samples" if plain(_UNIT.sub("", name)) in _FACTS else ""
 
 
 def check_header(name: str, columns: Sequence[str], samples: Sequence[str]) -> None:
@@ -389,13 +395,15 @@ def check_first_column(name: str, columns: Sequence[str], ids: Sequence[str]) ->
 
 
 def _refuse_measures(name: str, samples: Sequence[str]) -> None:
-    """Refuse several measures of each sample, such as S1_count and S1_TPM."""
+    """Refuse several measures of each sample, such as S1_count and S1_TPM, or S1 and log2_S1."""
+    names = set(samples)
     for stem, measure in ((1, 2), (2, 1)):
         found: dict[str, list[str]] = {}
         for sample in samples:
             parts = _PARTS[stem - 1].fullmatch(sample)
-            if parts and plain(parts[measure]) in _MEASURES:
-                found.setdefault(parts[stem], []).append(sample)
+            if parts and (word := plain(parts[measure])) in _MEASURES:
+                is_bare = parts[stem] in names and word != "norm"  # or it is of normal tissue
+                found.setdefault(parts[stem], [parts[stem]] * is_bare).append(sample)
         several = [those for those in found.values() if len(those) > 1]
         if several and 2 * sum(map(len, several)) > len(samples):
             shown, last = ", ".join(map(repr, several[0])), several[0][-1]
