@@ -40,7 +40,7 @@ RESERVED_COLUMNS = _by_name(
             chrend pos""",
         "results of a test": """
             logfc log2fc log2foldchange foldchange basemean lfcse stat aveexpr logcpm""",
-        "numbers of rows": "unnamed0 index",
+        "numbers of rows": "unnamed0 index rank sno slno srno",
         "other identifiers": """
             transcriptid transcriptids transcript accession accnum gbacc genbank genbankaccession
             gblist gi refseq refseqid refseqtranscriptid refseqmrna unigene unigeneid uniprot
@@ -240,24 +240,19 @@ def find_ids(columns: Sequence[str]) -> int | None:
     >>> find_ids(["", "gene_id", "S1"]), find_ids(["", "S1"]), find_ids(["gene", "symbol", "S1"])
     (1, None, None)
     """
-    if plain(columns[0]) not in ROW_NUMBERS:
-        return None
     others = ("identifiers of genes", "other identifiers")
-    return next(
-        (
-            place
-            for place, name in enumerate(columns[1:], start=1)
-            if plain(name) in _ID_COLUMNS or RESERVED_COLUMNS.get(plain(name)) in others
-        ),
-        None,
+    names = (plain(name) for name in columns)
+    found = (
+        p for p, n in enumerate(names) if n in _ID_COLUMNS or RESERVED_COLUMNS.get(n) in others
     )
+    return next(found, None) or None
 
 
 def counts_rows(column: str, ids: Sequence[str], *, has_ids: bool = False) -> bool:
     """Return whether a first column, by its name and cells, holds the numbers of rows.
 
-    Where another column ``has_ids``, also of rows that were chosen or sorted: whole numbers, each
-    once, the largest below ten times their number.
+    Where another column ``has_ids`` these may have any name; and, under a name of row numbers, be
+    of rows that were chosen or sorted: each once, the largest below ten times their number.
 
     Examples
     --------
@@ -266,9 +261,10 @@ def counts_rows(column: str, ids: Sequence[str], *, has_ids: bool = False) -> bo
     >>> counts_rows("", ["5", "2"], has_ids=True), counts_rows("", ["7157", "780"], has_ids=True)
     (True, False)
     """
-    if plain(column) not in ROW_NUMBERS or not ids:
+    is_named = plain(column) in ROW_NUMBERS
+    if not ids or not (is_named or has_ids):
         return False
-    if has_ids and all(map(_INTEGER.fullmatch, ids)):
+    if is_named and has_ids and all(map(_INTEGER.fullmatch, ids)):
         numbers = {int(cell) for cell in ids}
         return len(numbers) == len(ids) and min(numbers) >= 0 and max(numbers) < 10 * len(ids)
     if ids[0] not in ("0", "1"):
