@@ -218,6 +218,27 @@ def test_find_scale__what_is_no_expression(tmp_path, values, message):
         find_scale(read_source(tmp_path / "a.csv"), None)
 
 
+def test_find_scale__values_without_a_scale(tmp_path):
+    values = RNG.uniform(3, 13, (300, 1)) + RNG.normal(0, 0.3, (300, 6))
+    frame = pd.DataFrame(values, [f"g{i}" for i in range(300)], SAMPLES).rank().rename_axis("id")
+    frame.to_csv(tmp_path / "a.csv")
+    with pytest.raises(
+        SourceError, match=r"a\.csv: .*, got ranks or percentiles\. Use the .* unit"
+    ):
+        find_scale(read_source(tmp_path / "a.csv"), None)
+    assert find_scale(read_source(tmp_path / "a.csv"), "intensity").scale == "raw"
+
+
+def test_find_scale__samples_in_rows_under_names_of_genes_nobody_knows(tmp_path):
+    values = RNG.uniform(3, 13, (300, 1)) + RNG.normal(0, 0.3, (300, 6))
+    frame = pd.DataFrame(values, [f"si:ch{i}" for i in range(300)], SAMPLES).rename_axis("fish")
+    frame.T.to_csv(tmp_path / "a.csv")
+    (told,) = find_scale(read_source(tmp_path / "a.csv"), None).notes
+    assert told.endswith("where samples are in rows, state samples_in = 'rows'")
+    frame.to_csv(tmp_path / "b.csv")
+    assert not find_scale(read_source(tmp_path / "b.csv"), None).notes
+
+
 def test_find_scale__a_failed_sample_is_not_of_another_scale(tmp_path):
     values = RNG.lognormal(1, 1.6, (2000, 6)) * np.array([1, 1, 1, 1, 1, 0.01])
     frame = pd.DataFrame(values, index=[f"g{i}" for i in range(2000)], columns=SAMPLES)
