@@ -13,6 +13,7 @@ Unit = Literal["log2", "intensity", "counts", "rpkm", "fpkm", "tpm"]
 FROM_ZERO: tuple[Unit, ...] = ("counts", "rpkm", "fpkm", "tpm")
 """Units without negative values."""
 
+_FEWEST_ENDS = 20
 SCALE_QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.99, 1.0)
 
 
@@ -234,8 +235,8 @@ def unlike_the_rest(values: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Return which samples of an array `(sample, gene)` are not measured as the others are.
 
     Such a sample ranks the genes unlike the median sample, though most samples rank them alike; or
-    all its values are below, or above, what half of the values lie between. So does a column that
-    is no sample.
+    all its values are below, or above, what half of the values lie between; or it is the highest of
+    every gene, as sums are, or neither the highest nor the lowest of any, as means are.
 
     Examples
     --------
@@ -261,4 +262,64 @@ def unlike_the_rest(values: NDArray[np.floating]) -> NDArray[np.bool_]:
     low, high = np.quantile(filled, (0.25, 0.75))
     is_apart = (filled.max(axis=1) < low) | (filled.min(axis=1) > high)
     is_other = (alike < 0.3) & (np.median(alike) > 0.6)
-    return np.asarray(is_other | is_apart)
+    return np.asarray(is_other | is_apart | _are_made_of_others(filled))
+
+
+def _are_made_of_others(values: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Return which samples are the highest of every gene, or the highest or lowest of none.
+
+    For the latter, genes of which several samples are that tell nothing; False where few are left.
+    """
+    low, high = values.min(axis=0), values.max(axis=0)
+    is_low, is_high = values == low, values == high
+    told = (is_low.sum(axis=0) == 1) & (is_high.sum(axis=0) == 1)
+    is_within = ~(is_low | is_high)[:, told].any(axis=1)
+    is_above = is_high[:, low < high].all(axis=1)
+    n_least = _FEWEST_ENDS * len(values)
+    is_within &= np.count_nonzero(told) >= n_least
+    is_above &= np.count_nonzero(low < high) >= n_least
+    return np.asarray(is_within | is_above)
+
+
+def find_rescaling(values: NDArray[np.floating]) -> str:
+    """Return what was made of `(sample, gene)` that left no scale, in words; "" where none is seen.
+
+    Examples
+    --------
+    >>> values = np.random.default_rng(0).normal(8, 2, size=(1, 200)) + np.arange(5)[:, None] / 9
+    >>> find_rescaling(values), find_rescaling(values.argsort(axis=1).argsort(axis=1) + 1.0)
+    ('', 'ranks or percentiles')
+    """
+    if len(values) < 3 or values.shape[1] < 50:
+        return ""
+    whole = values[:, ~np.isnan(values).any(axis=0)].astype(np.float64)
+    if whole.size and whole.mean(axis=0).std() < 0.01 * whole.std():
+        return "values that are centred gene by gene, as z-scores are"
+    if (np.abs(np.nansum(values, axis=1, dtype=np.float64) - 100) < 1).all():
+        return "percentages, which make 100 in each sample"
+    return "ranks or percentiles" if all(map(_are_even, values)) else ""
+
+
+def _are_even(values: NDArray[np.floating]) -> bool:
+    """Return whether values stand at even distances once they are sorted."""
+    known = np.sort(values[~np.isnan(values)]).astype(np.float64)
+    if known.size < 50 or known[0] == known[-1]:
+        return False
+    even = np.linspace(known[0], known[-1], known.size)
+    return bool(np.abs(known - even).max() <= 0.002 * (known[-1] - known[0]))
+
+
+def are_levels_of_samples(values: NDArray[np.floating]) -> bool:
+    """Return whether samples differ in level and genes hardly do, as where genes are samples.
+
+    Examples
+    --------
+    >>> levels = np.random.default_rng(0).normal(8, 2, size=(1, 60)) + np.arange(5)[:, None] / 9
+    >>> are_levels_of_samples(levels), are_levels_of_samples(levels.T)
+    (False, True)
+    """
+    if min(values.shape) < 4:
+        return False
+    filled = np.where(np.isnan(values), np.nanmean(values), values).astype(np.float64)
+    total, of_genes, of_samples = (v.var() for v in (filled, filled.mean(0), filled.mean(1)))
+    return bool(of_samples > 0.5 * total and of_genes < 0.1 * total)

@@ -40,7 +40,7 @@ RESERVED_COLUMNS = _by_name(
             chrend pos""",
         "results of a test": """
             logfc log2fc log2foldchange foldchange basemean lfcse stat aveexpr logcpm""",
-        "numbers of rows": "unnamed0 index",
+        "numbers of rows": "unnamed0 index rank sno slno srno",
         "other identifiers": """
             transcriptid transcriptids transcript accession accnum gbacc genbank genbankaccession
             gblist gi refseq refseqid refseqtranscriptid refseqmrna unigene unigeneid uniprot
@@ -62,27 +62,20 @@ RESERVED_ENDS = {
     "p-values and detection calls": r"detection|detection[ ._-]*(p|call|score)|fdr|abs[ ._-]*call|"
     r"(detection|det|adj)?[ ._-]*p[ ._-]*val(ue)?s?([ ._-]*\(.*\))?|p[ ._-]*adj|q[ ._-]*val(ue)?",
     "statistics of beads": r"(avg[ ._-]*)?n?beads|narrays|(array|bead)[ ._-]*std(ev|err)",
-    "results of a test": r"(fold[ ._-]*change|log2?[ ._-]*fc|ratio)[ ._-]*\(.*vs.*\)",
+    "results of a test": r"log2?[ ._-]*(fc|fold[ ._-]*change)|.*[ ._(-](?-i:vs|Vs|versus)[ ._-].*",
     "methylation": r"avg[ ._-]*beta|(un)?methylated[ ._-]*signal",
 }
 """Why a column of a sample whose name ends so is not its expression."""
 
-RESERVED_ROWS = _by_name(
-    {
-        "sums over genes": "Total Totals TOTAL total Sum Sums SUM sum",
-        "counters of htseq-count": """
-            __no_feature __ambiguous __too_low_aQual __not_aligned __alignment_not_unique
-            no_feature ambiguous too_low_aQual not_aligned alignment_not_unique""",
-        "counters of STAR": "N_unmapped N_multimapping N_noFeature N_ambiguous",
-        "counters of featureCounts": """
-            Assigned Unassigned_Unmapped Unassigned_Read_Type Unassigned_Singleton
-            Unassigned_MappingQuality Unassigned_Chimera Unassigned_FragmentLength
-            Unassigned_Duplicate Unassigned_MultiMapping Unassigned_Secondary Unassigned_NonSplit
-            Unassigned_NoFeatures Unassigned_Overlapping_Length Unassigned_Ambiguity""",
-    }
-)
+_ROWS = {
+    "sums over genes": r"(?i:(?:grand|overall)?[ ._-]*(?:totals?|sums?))",
+    "summaries of genes": r"(?i:(?:grand[ ._-]*)?mean|average|median|st\.?dev\.?)|SD|S\.D\.",
+    "counters of reads": r"__\w+|N_(?:unmapped|multimapping|noFeature|ambiguous)|unmapped|\*"
+    r"|(?:Una|A)ssigned(?:_\w+)?|no_feature|ambiguous|too_low_aQual|(?:not_aligned|alignment_not_unique)",
+}
 """Why a row of this id is no gene."""
 
+_NO_GENE = re.compile("|".join(f"({ids})" for ids in _ROWS.values()))
 _FACTS = frozenset(
     (
         *("age", "sex", "gender", "batch", "batchno", "time", "status", "class", "group", "label"),
@@ -91,15 +84,24 @@ _FACTS = frozenset(
         *("numgenes", "ncounts", "ngene", "numi", "ncountrna", "nfeaturerna", "percentmt"),
         *("percentmito", "pctmito", "os", "ostime", "osstatus", "osmonths", "pfs", "dfs"),
         *("survival", "survivaltime", "daystodeath", "vitalstatus", "ageatdiagnosis"),
+        *("day", "days", "week", "hour", "hours", "timepoint", "dose", "concentration", "lane"),
+        *("treatment", "replicate", "donor", "patient", "subject", "plate", "weight", "height"),
+        *("depth", "readdepth", "sequencingdepth", "totalmappedreads", "uniquelymappedreads"),
     )
 )
 """Names of what is known of samples, in lower case, letters and digits only."""
 
+_UNIT = re.compile(
+    r"[ ._]*[(\[ ._](%|[munp]?M|[umk]?g|mg/kg|h|hrs?|hours?|days?|weeks?|months?|yrs?|years?|min"
+    r"|reads|counts)[)\]]?$",
+    re.IGNORECASE,
+)
 _MEASURES = frozenset(
     (
         *("tpm", "fpkm", "rpkm", "cpm", "count", "counts", "rawcount", "expectedcount", "isopct"),
         *("estcounts", "numreads", "readcount", "reads", "coverage", "cov"),
-        *("fpkmconflo", "fpkmconfhi", "fpkmstatus"),
+        *("fpkmconflo", "fpkmconfhi", "fpkmstatus", "raw", "norm", "normalized", "normalised"),
+        *("log", "vst", "rlog", "rma"),
     )
 )
 _HEADER_WORDS = frozenset(
@@ -125,7 +127,8 @@ _ID_COLUMNS = frozenset(
 _SUMMARY = re.compile(
     r"mean|average|avg|median|min|max|minimum|maximum|sd|stdev|stddev|sem|cv|total|sum"
     r"|row[ ._-]?(mean|sum)s?"
-    r"|(mean|average|avg|median)[ ._-]+(?!signal|intensity|raw|beta).+",
+    r"|(mean|average|avg|median)[ ._-]+(?!signal|intensity|raw|beta).+"
+    r"|.+[ ._-](mean|average|avg|median)",
     re.IGNORECASE,
 )
 _OF_SAMPLES = "summaries of samples"
@@ -136,7 +139,10 @@ _SPREAD_OF = re.compile(
     r"(.+?)[ ._-]+(sd|std|stdev|std[ ._-]?dev|stderr|std[ ._-]?err|sem?|cv|var|variance)",
     re.IGNORECASE,
 )
-_PARTS = (re.compile(r"(.+?)[ ._:-]+([A-Za-z]+)"), re.compile(r"([A-Za-z]+)[ ._:-]+(.+)"))
+_PARTS = (
+    re.compile(r"(.+?)[ ._:(-]+([A-Za-z]+)2?\)?"),
+    re.compile(r"([A-Za-z]+)2?[ ._:(-]+(.+?)\)?"),
+)
 """A sample's name with a measure behind it, and one with a measure before it."""
 
 _DIGITS = re.compile(r"\d+")
@@ -195,11 +201,11 @@ def sort_columns(
         reasons = {p: "not among value_columns" for p in places if not _is_any(columns[p], chosen)}
     else:
         reasons = {p: why for p in places if (why := reserved_column(columns[p]))}
-        summaries = {p for p in places if p not in reasons and _SUMMARY.fullmatch(columns[p])}
-        if len(reasons) + len(summaries) < len(places):  # or they are all that there is
-            reasons |= dict.fromkeys(sorted(summaries), _OF_SAMPLES)
         spreads = _spreads(columns, [p for p in places if p not in reasons])
         reasons |= dict.fromkeys(spreads, "spreads of samples")
+        summaries = [p for p in places if p not in reasons and _SUMMARY.fullmatch(columns[p])]
+        if len(reasons) + len(summaries) < len(places):  # or they are all that there is
+            reasons |= dict.fromkeys(summaries, _OF_SAMPLES)
     left_out = LeftOut.group("columns", ((why, columns[place]) for place, why in reasons.items()))
     return Columns(symbols, tuple(place for place in places if place not in reasons), left_out)
 
@@ -234,24 +240,19 @@ def find_ids(columns: Sequence[str]) -> int | None:
     >>> find_ids(["", "gene_id", "S1"]), find_ids(["", "S1"]), find_ids(["gene", "symbol", "S1"])
     (1, None, None)
     """
-    if plain(columns[0]) not in ROW_NUMBERS:
-        return None
     others = ("identifiers of genes", "other identifiers")
-    return next(
-        (
-            place
-            for place, name in enumerate(columns[1:], start=1)
-            if plain(name) in _ID_COLUMNS or RESERVED_COLUMNS.get(plain(name)) in others
-        ),
-        None,
+    names = (plain(name) for name in columns)
+    found = (
+        p for p, n in enumerate(names) if n in _ID_COLUMNS or RESERVED_COLUMNS.get(n) in others
     )
+    return next(found, None) or None
 
 
 def counts_rows(column: str, ids: Sequence[str], *, has_ids: bool = False) -> bool:
     """Return whether a first column, by its name and cells, holds the numbers of rows.
 
-    Where another column ``has_ids``, also of rows that were chosen or sorted: whole numbers, each
-    once, the largest below ten times their number.
+    Where another column ``has_ids`` these may have any name; and, under a name of row numbers, be
+    of rows that were chosen or sorted: each once, the largest below ten times their number.
 
     Examples
     --------
@@ -260,9 +261,10 @@ def counts_rows(column: str, ids: Sequence[str], *, has_ids: bool = False) -> bo
     >>> counts_rows("", ["5", "2"], has_ids=True), counts_rows("", ["7157", "780"], has_ids=True)
     (True, False)
     """
-    if plain(column) not in ROW_NUMBERS or not ids:
+    is_named = plain(column) in ROW_NUMBERS
+    if not ids or not (is_named or has_ids):
         return False
-    if has_ids and all(map(_INTEGER.fullmatch, ids)):
+    if is_named and has_ids and all(map(_INTEGER.fullmatch, ids)):
         numbers = {int(cell) for cell in ids}
         return len(numbers) == len(ids) and min(numbers) >= 0 and max(numbers) < 10 * len(ids)
     if ids[0] not in ("0", "1"):
@@ -317,10 +319,11 @@ def reserved_row(name: str) -> str:
     Examples
     --------
     >>> reserved_row("__no_feature"), reserved_row("Library_Size"), reserved_row("TP53")
-    ('counters of htseq-count', 'facts about samples', '')
+    ('counters of reads', 'facts about samples', '')
     """
-    found = RESERVED_ROWS.get(name, "")
-    return found or ("facts about samples" if plain(name) in _FACTS else "")
+    if found := _NO_GENE.fullmatch(name):
+        return next(why for why, part in zip(_ROWS, found.groups(), strict=True) if part)
+    return "facts about samples" if plain(_UNIT.sub("", name)) in _FACTS else ""
 
 
 def check_header(name: str, columns: Sequence[str], samples: Sequence[str]) -> None:
@@ -388,13 +391,15 @@ def check_first_column(name: str, columns: Sequence[str], ids: Sequence[str]) ->
 
 
 def _refuse_measures(name: str, samples: Sequence[str]) -> None:
-    """Refuse several measures of each sample, such as S1_count and S1_TPM."""
+    """Refuse several measures of each sample, such as S1_count and S1_TPM, or S1 and log2_S1."""
+    names = set(samples)
     for stem, measure in ((1, 2), (2, 1)):
         found: dict[str, list[str]] = {}
         for sample in samples:
             parts = _PARTS[stem - 1].fullmatch(sample)
-            if parts and plain(parts[measure]) in _MEASURES:
-                found.setdefault(parts[stem], []).append(sample)
+            if parts and (word := plain(parts[measure])) in _MEASURES:
+                is_bare = parts[stem] in names and word != "norm"  # or it is of normal tissue
+                found.setdefault(parts[stem], [parts[stem]] * is_bare).append(sample)
         several = [those for those in found.values() if len(those) > 1]
         if several and 2 * sum(map(len, several)) > len(samples):
             shown, last = ", ".join(map(repr, several[0])), several[0][-1]

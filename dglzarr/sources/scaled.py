@@ -13,8 +13,10 @@ from dglzarr.kernels.scale import (
     FROM_ZERO,
     Scale,
     Unit,
+    are_levels_of_samples,
     are_probabilities,
     detect_scale,
+    find_rescaling,
     is_logarithm_of,
     looks_like_counts,
     scales_of,
@@ -34,6 +36,10 @@ _GENES_LOOKED_AT = 1000
 _LOW_LOG2 = 6
 _FEWEST_CALLS, _MOST_COPIES, _MOST_FACTS = 50, 10, 3
 _MAPPED_LENGTH = "star.average_mapped_length"
+_LEVELS = (
+    "samples differ in level and genes hardly do: where samples are in rows, state samples_in = "
+    "'rows'"
+)
 _METHYLATION = re.compile(r"cg\d{6,}|ch\.\w+\.\d+")
 _OVERRULE = "To take the values as they are, state what they are, such as unit = 'log2'."
 
@@ -150,6 +156,11 @@ def find_scale(table: Source, unit: Stated | None, *, is_chosen: bool = False) -
         _refuse_calls(table.path.name, values, quantiles)
         scale, unit = "raw", "counts"
     elif unit is None:
+        if made := find_rescaling(values):
+            raise SourceError(
+                f"{table.path.name}: expected raw or log2 values, got {made}. Use the series as "
+                f"measured. {_OVERRULE}"
+            )
         _refuse_facts(table, values, quantiles)
         refuse_other_scale(table.path.name, samples, values, scale)
         unit = "log2" if scale == "log2" else None
@@ -159,7 +170,7 @@ def find_scale(table: Source, unit: Stated | None, *, is_chosen: bool = False) -
         dict(zip(names, (float(q) for q in quantiles), strict=True)),
         scale,
         unit,
-        (*_doubts(samples, values), *_low_values(scale, quantiles), *_placeholders(values)),
+        (*_doubts(samples, values, scale), *_low_values(scale, quantiles), *_placeholders(values)),
     )
 
 
@@ -279,9 +290,12 @@ def _seen_scale(table: Source, quantiles: NDArray[np.float64]) -> Scale:
     return scale
 
 
-def _doubts(samples: list[str], values: NDArray[np.float32]) -> tuple[str, ...]:
-    """Return a note on the samples that look measured otherwise than the rest."""
-    odd = np.flatnonzero(unlike_the_rest(values[:, :: max(1, values.shape[1] // _GENES_LOOKED_AT)]))
+def _doubts(samples: list[str], values: NDArray[np.float32], scale: Scale) -> tuple[str, ...]:
+    """Return a note on samples that look measured otherwise than the rest, or are genes."""
+    some = values[:, :: max(1, values.shape[1] // _GENES_LOOKED_AT)]
+    if are_levels_of_samples(np.log2(np.maximum(some, 0) + 1) if scale == "raw" else some):
+        return (_LEVELS,)
+    odd = np.flatnonzero(unlike_the_rest(some))
     if not odd.size:
         return ()
     shown = ", ".join(repr(samples[place]) for place in odd[:3]) + (", ..." if odd.size > 3 else "")

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
 
 from dglzarr.errors import NO_MEMORY
@@ -81,6 +82,12 @@ def listen() -> None:
     """End this program at a signal, also before it comes to what `stoppable` guards."""
     for number in _SIGNALS:
         signal.signal(number, lambda number, _: end(128 + number))
+
+
+def program() -> None:
+    """Run the command line; a signal ends it with the one line also while it loads."""
+    listen()
+    import_module("dglzarr.cli").main()
 
 
 def end(status: int) -> NoReturn:

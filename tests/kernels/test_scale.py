@@ -10,6 +10,7 @@ from hypothesis import given
 from dglzarr.kernels.scale import (
     are_probabilities,
     detect_scale,
+    find_rescaling,
     to_log2,
     unlike_the_rest,
     value_quantiles,
@@ -117,6 +118,42 @@ def test_unlike_the_rest__finds_the_column_that_is_no_sample(rng, column):
     assert np.flatnonzero(unlike_the_rest(values)).tolist() == [3]
     assert not unlike_the_rest(values[:3]).any()
     assert not unlike_the_rest(values[:, :40]).any()
+
+
+@pytest.mark.parametrize("make", [np.mean, np.sum, np.max])
+def test_unlike_the_rest__finds_what_is_made_of_the_others(rng, make):
+    values = rng.poisson(rng.lognormal(4, 1, 300), (6, 300))
+    values[:, :30] = 0
+    values = np.concatenate([values, make(values[:3], axis=0)[None], make(values, axis=0)[None]])
+    found = np.flatnonzero(unlike_the_rest(values)).tolist()
+    assert found == ([7] if make is np.max else [6, 7])
+
+
+def test_unlike_the_rest__a_pool_of_many_samples_and_few_genes_is_not_told(rng):
+    values = rng.normal(8, 2, 300) + rng.normal(0, 0.4, (40, 300))
+    values[3] = values.mean(axis=0)
+    assert not unlike_the_rest(values).any()
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (
+            lambda values: 30 * (values - values.mean(axis=0)) / values.std(axis=0),
+            "centred gene by",
+        ),
+        (lambda values: (values - values.mean(axis=0)).round(2) + 10, "centred gene by"),
+        (lambda values: 100 * values / values.sum(axis=1, keepdims=True), "percentages"),
+        (lambda values: (values.argsort(axis=1).argsort(axis=1) / 3).round(2), "percentiles"),
+        (lambda values: values, ""),
+        (lambda values: values / values.sum(axis=1, keepdims=True) * 1e6, ""),
+        (lambda values: values * 0, ""),
+    ],
+)
+def test_find_rescaling(rng, make, expected):
+    values = rng.lognormal(3, 2, 300) * rng.lognormal(0, 0.5, (6, 300))
+    assert expected in find_rescaling(make(values))
+    assert bool(find_rescaling(make(values))) == bool(expected)
 
 
 def test_unlike_the_rest__samples_without_a_common_order_are_all_alike(rng):

@@ -111,7 +111,7 @@ def test_read_arrow__other_columns_are_told(tmp_path, values):
         "neither numbers nor text": ("seen",),
         "text": ("remark",),
         "lengths of genes": ("Length",),
-        "counters of STAR": ("N_unmapped",),
+        "counters of reads": ("N_unmapped",),
         "facts about samples": ("library_size",),
     }
 

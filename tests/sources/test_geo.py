@@ -439,7 +439,7 @@ def test_read_soft__counters_of_reads_that_are_left_out_are_told(tmp_path):
     source = read_source(path)
     assert source.genes == ["TP53"]
     assert [str(one) for one in source.left_out] == [
-        "1 row left out: counters of STAR ('N_unmapped')"
+        "1 row left out: counters of reads ('N_unmapped')"
     ]
 
 

@@ -41,6 +41,17 @@ def test_read_source__numbers_of_chosen_rows_are_no_ids(tmp_path, name, form):
     np.testing.assert_array_equal(source.read(0, 6), LOG2[ROWS].T.astype(np.float32))
 
 
+@pytest.mark.parametrize("name", ["No.", "S.No", "Serial", "line"])
+def test_read_source__numbers_of_rows_under_any_name_beside_ids(tmp_path, name):
+    frame = pd.DataFrame(LOG2, columns=SAMPLES)
+    frame.insert(0, "symbol", SYMBOLS)
+    frame.insert(0, name, range(1, 61))
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    assert read_source(tmp_path / "a.csv").genes == SYMBOLS
+    frame.rename(columns={name: "probe"}).to_csv(tmp_path / "b.csv", index=False)
+    assert read_source(tmp_path / "b.csv").genes[:2] == ["1", "2"]
+
+
 def test_read_source__a_pandas_index_of_parquet_is_no_sample(tmp_path):
     frame = chosen_rows("gene_id").reset_index()[["gene_id", "index", *SAMPLES]]
     frame.to_parquet(tmp_path / "a.parquet", index=False)
@@ -177,8 +188,8 @@ def test_find_scale__a_row_of_facts_does_not_make_log2_raw(tmp_path):
     frame.loc[0] = ["AGE", *range(30, 38)]
     source = read_facts(tmp_path / "a.csv", frame)
     assert (len(source.genes), find_scale(source, None).scale) == (2999, "log2")
-    frame.loc[0, "id"] = "weight"
-    with pytest.raises(SourceError, match=r"got values up to 37 of 'weight' alone, the others up"):
+    frame.loc[0, "id"] = "ki67"
+    with pytest.raises(SourceError, match=r"got values up to 37 of 'ki67' alone, the others up"):
         find_scale(read_facts(tmp_path / "a.csv", frame), None)
 
 
@@ -205,6 +216,27 @@ def test_find_scale__what_is_no_expression(tmp_path, values, message):
     frame.to_csv(tmp_path / "a.csv", index_label="id")
     with pytest.raises(SourceError, match=message):
         find_scale(read_source(tmp_path / "a.csv"), None)
+
+
+def test_find_scale__values_without_a_scale(tmp_path):
+    values = RNG.uniform(3, 13, (300, 1)) + RNG.normal(0, 0.3, (300, 6))
+    frame = pd.DataFrame(values, [f"g{i}" for i in range(300)], SAMPLES).rank().rename_axis("id")
+    frame.to_csv(tmp_path / "a.csv")
+    with pytest.raises(
+        SourceError, match=r"a\.csv: .*, got ranks or percentiles\. Use the .* unit"
+    ):
+        find_scale(read_source(tmp_path / "a.csv"), None)
+    assert find_scale(read_source(tmp_path / "a.csv"), "intensity").scale == "raw"
+
+
+def test_find_scale__samples_in_rows_under_names_of_genes_nobody_knows(tmp_path):
+    values = RNG.uniform(3, 13, (300, 1)) + RNG.normal(0, 0.3, (300, 6))
+    frame = pd.DataFrame(values, [f"si:ch{i}" for i in range(300)], SAMPLES).rename_axis("fish")
+    frame.T.to_csv(tmp_path / "a.csv")
+    (told,) = find_scale(read_source(tmp_path / "a.csv"), None).notes
+    assert told.endswith("where samples are in rows, state samples_in = 'rows'")
+    frame.to_csv(tmp_path / "b.csv")
+    assert not find_scale(read_source(tmp_path / "b.csv"), None).notes
 
 
 def test_find_scale__a_failed_sample_is_not_of_another_scale(tmp_path):

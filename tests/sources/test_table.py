@@ -299,7 +299,8 @@ def test_read_table__numbers_of_rows_without_ids(tmp_path):
 RESERVED = [
     *("mean", "SD", "Total", "mean_ctrl", "avg.trt", "GeneLength_bp", "Start (bp)", "chromStart"),
     *("Transcript Length (bp)", "chrom_end", "pos", "mean_length", "logCPM", "Unnamed: 0"),
-    *("P-value (Treated vs Control)", "Fold-Change(Treated vs. Control)"),
+    *("P-value (Treated vs Control)", "Fold-Change(Treated vs. Control)", "FC ([A] Vs [B])"),
+    *("KO_vs_WT", "KO_vs_WT_log2FC", "Control_mean", "trt avg"),
 ]
 
 
@@ -312,7 +313,15 @@ def test_read_table__columns_that_are_no_samples(tmp_path, name):
 
 @pytest.mark.parametrize(
     "samples",
-    [("mean_ctrl", "mean_trt"), ("SD_1", "WKY_1"), ("S1_TPM", "S2_TPM"), ("AVG_Signal-1", "b")],
+    [
+        ("mean_ctrl", "mean_trt"),
+        ("a_mean", "b_mean"),
+        ("NF2_VS_1", "NF2_VS_2"),
+        ("P1", "P1_norm"),
+        ("SD_1", "WKY_1"),
+        ("S1_TPM", "S2_TPM"),
+        ("AVG_Signal-1", "b"),
+    ],
 )
 def test_read_table__columns_that_are_samples(tmp_path, samples):
     header = "\t".join(["gene", *samples])
@@ -320,11 +329,21 @@ def test_read_table__columns_that_are_samples(tmp_path, samples):
     assert source.samples == list(samples)
 
 
+def test_read_table__means_and_spreads_of_groups_beside_their_samples(tmp_path):
+    names = ["ctl1", "ctl2", "ctl_mean", "ctl_SD", "ko1", "ko2", "ko_mean", "ko_SD"]
+    text = "\t".join(["gene", *names]) + "\ng1" + "\t5" * 8 + "\n"
+    source = read_source(write(tmp_path, text))
+    assert source.samples == ["ctl1", "ctl2", "ko1", "ko2"]
+    assert [one.names for one in source.left_out] == [("ctl_SD", "ko_SD"), ("ctl_mean", "ko_mean")]
+
+
 @pytest.mark.parametrize(
     ("columns", "pattern"),
     [
         (["A_count", "A_TPM", "B_count", "B_TPM"], "*_TPM"),
         (["count.A", "FPKM.A", "count.B", "FPKM.B"], "FPKM.*"),
+        (["A (raw)", "B (raw)", "A (norm)", "B (norm)"], "* (norm)"),
+        (["A", "B", "log2_A", "log2_B"], "log2_*"),
     ],
 )
 def test_read_table__several_measures_of_a_sample(tmp_path, columns, pattern):
@@ -333,10 +352,24 @@ def test_read_table__several_measures_of_a_sample(tmp_path, columns, pattern):
         read_source(write(tmp_path, text))
 
 
-def test_read_table__a_row_of_sums(tmp_path):
-    source = read_source(write(tmp_path, TABLE + "Total\t4\t2\n"))
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        *((name, "sums over genes") for name in ("Total", "Grand Total", "SUM")),
+        *((name, "summaries of genes") for name in ("Mean", "Average", "SD")),
+        *((name, "counters of reads") for name in ("__x", "Unassigned", "unmapped", "*")),
+        *((name, "facts about samples") for name in ("dose_uM", "Day", "Library size (reads)")),
+    ],
+)
+def test_read_table__rows_that_are_no_genes(tmp_path, name, reason):
+    source = read_source(write(tmp_path, f"ID\tS1\tS2\n{name}\t4\t2\np1\t1\t2\np2\t3\t4\n"))
     assert source.genes == ["p1", "p2"]
-    assert [one.reason for one in source.left_out] == ["sums over genes"]
+    assert [one.reason for one in source.left_out] == [reason]
+
+
+@pytest.mark.parametrize("name", ["MAX", "sd", "age-1", "Os.102.1.S1_at", "cluster_12", "Day_1"])
+def test_read_table__rows_that_are_genes(tmp_path, name):
+    assert read_source(write(tmp_path, f"ID\tS1\n{name}\t4\np1\t1\n")).genes == [name, "p1"]
 
 
 SHIFTED = "gene,description,S1,S2\np1,x,1,2\np2,a 1,4,8.5,\n"

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import psutil
@@ -86,6 +87,29 @@ def test_stop__before_anything_is_imported(tmp_path):
     os.killpg(run.pid, signal.SIGINT)
     assert run.wait(timeout=60) == 130
     assert (tmp_path / "said").read_text() == "stopped; run again to go on\n"
+
+
+LOADS = """
+import os, signal, sys
+from dglzarr.studies.stopping import program
+class Finder:
+    def find_spec(name, *_):
+        if name == "dglzarr.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+program()
+"""
+
+
+def test_stop__while_the_command_line_loads():
+    done = subprocess.run(
+        [sys.executable, "-c", LOADS], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "stopped; run again to go on\n")
+    project = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    assert tomllib.loads(project.read_text("utf-8"))["project"]["scripts"] == {
+        "dglzarr": "dglzarr.studies.stopping:program"
+    }
 
 
 WAITS = """
