@@ -25,6 +25,7 @@ from dglzarr.query.written import aligned, write_table
 from dglzarr.storage.schemas import EXPRESSION
 from tests.builders import write_matrix
 
+N_KEPT = 118
 PROGRAM = Path(sys.executable).with_name("dglzarr")
 
 
@@ -56,7 +57,8 @@ def frame_of(text, **options):
 def test_picture__has_a_box_for_each_group_and_its_name(query, ask, tmp_path):
     place = tmp_path / "a.svg"
     status, out, err = query("--gene", "sim5", "--by", "tissue", "--output", place)
-    assert (status, out, err) == (0, f"Written: {place}\n", "")
+    assert (status, out) == (0, f"Written: {place}\n")
+    assert err.startswith("2 near-duplicates are left out; ")
     told = set(re.findall(r">([^<>\n]+)</text>", place.read_text(encoding="utf-8")))
     sizes = ask.by("tissue").sizes()
     groups = {f"{name} ({n})" for name, n in sizes.to_series().items()}
@@ -234,26 +236,39 @@ def test_gene__tells_rank_panels_and_units(query, ask):
 
 def test_latent_and_neighbours__best_first(query, ask):
     frame = frame_of(query("--latent", 1, "--top", 4)[1])
-    assert frame["gene"].tolist() == ask.latent(1).top(4)["gene"].values.tolist()
+    best = ask.latent(1).top(4)
+    assert frame["gene"].tolist() == best["gene"].values.tolist()
+    assert (-frame["latent_score"]).is_monotonic_increasing
+    assert frame["rank"].tolist() == ask.gene(*frame["gene"])["rank"].values.tolist()
     frame = frame_of(query("--neighbours", "SIM5", "--top", 4)[1])
     np.testing.assert_allclose(frame["r"], ask.neighbours("SIM5", 4)["r"], atol=1e-5)
 
 
 def test_by__groups_and_genes(query, ask):
     sizes = frame_of(query("--by", "tissue")[1])
-    assert (list(sizes.columns), sizes["n"].sum()) == (["tissue", "n"], 120)
+    assert (list(sizes.columns), sizes["n"].sum()) == (["tissue", "n"], N_KEPT)
     frame = frame_of(query("--by", "tissue", "--gene", "SIM5")[1])
     told = ask.by("tissue").gene("SIM5").squeeze("gene")
     assert frame["tissue"].tolist() == told["group"].values.tolist()
     np.testing.assert_allclose(frame["median"], told["median"], rtol=1e-5)
 
 
-def test_by__of_some_samples_alone(query, ask, tmp_path):
+def test_by__counts_near_duplicates_where_told_and_says_so_where_not(query):
+    _, _, told = query("--by", "tissue")
+    n, remedy = re.match(r"(\d+) near-duplicates are left out; (.*) counts them", told).groups()
+    _, out, told = query("--by", "tissue", *remedy.split())
+    assert (frame_of(out)["n"].sum(), told) == (N_KEPT + int(n), "")
+    _, out, told = query("--by", "duplicate_of")
+    assert (frame_of(out)["n"].sum(), "near-dup" in told) == (120 - N_KEPT, False)
+
+
+@pytest.mark.parametrize("more", [(), ("--label", "keep=True")])
+def test_by__of_some_samples_alone(more, query, ask, tmp_path):
     kept = ask.samples(keep=True)
-    words = ("--by", "tissue", "--label", "keep=True")
+    words = ("--by", "tissue", *more)
     frame = frame_of(query(*words)[1])
     expected = kept["tissue"].to_series().value_counts().sort_index()
-    assert frame["n"].sum() == kept.sizes["sample"] < 120
+    assert frame["n"].sum() == kept.sizes["sample"] == N_KEPT
     assert dict(frame.to_numpy().tolist()) == expected.to_dict()
     frame = frame_of(query(*words, "--gene", "SIM5")[1])
     values = ask.expression("SIM5").sel(sample=kept["sample"].values).values[:, 0]

@@ -101,7 +101,9 @@ def test_tags__another_than_is_expected_is_not_sent(served, path):
     for expected in (tag, f'"x", {tag}', "*"):
         assert data(served, path, headers={"if-match": expected}).content
     for expected in ('"other"', f"W/{tag}", ""):
-        answer = data(served, path, headers={"if-match": expected, "range": "bytes=0-1"}, status=412)
+        answer = data(
+            served, path, headers={"if-match": expected, "range": "bytes=0-1"}, status=412
+        )
         assert tag in answer.text
 
 
