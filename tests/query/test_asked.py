@@ -380,6 +380,15 @@ def test_write_table__text_is_read_back(form):
     np.testing.assert_allclose(found["score"], FRAME["score"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("form", ["tsv", "csv"])
+def test_write_table__no_cell_is_a_formula_of_a_spreadsheet(form):
+    frame = pd.DataFrame({"=a": ["=1+1", "-5", ""], "n": np.array([-1, 0, 1], "f4")})
+    separator = "\t" if form == "tsv" else ","
+    expected = "'=a,n\n'=1+1,-1\n-5,0\n,1\n".replace(",", separator)
+    assert write_table(frame, form).decode() == expected
+    assert json.loads(write_table(frame, "json"))[0] == {"=a": "=1+1", "n": -1.0}
+
+
 def test_write_table__json_has_null_for_missing():
     found = json.loads(write_table(FRAME, "json"))
     assert found[0] == {"gene": "TP53", "score": 0.123456789, "rank": 1, "note": "x" * 80}
