@@ -168,7 +168,7 @@ def test_why__of_a_gene_on_the_panel_and_of_one_that_is_not(query, ask):
     lines = out.splitlines()
     assert (status, complaint) == (0, "")
     assert re.match(rf".*{best}\)?: rank 1 of 154, on the mined panel of 12", lines[0])
-    assert re.search(r"is gene 1: [\d.]+ % of what is lost gene by gene", lines[1])
+    assert re.search(r"is gene 1: [\d.]+ % of what its genes would cost, each left", lines[1])
     (second,) = [i for i, line in enumerate(lines) if "rank 154 of 154, not on" in line]
     assert "The gene of the panel most like it is " in lines[second + 1]
     assert sum(line.startswith("  Of the latent units it moves most") for line in lines) == 2
