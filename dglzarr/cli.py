@@ -546,8 +546,8 @@ def panel_command(  # noqa: PLR0913  (every option is an argument)
     """Choose a panel within conditions from a finished study, and tell what they cost in error.
 
     Nothing is mined anew. The order sheet has a row a gene: names and IDs, why it is on the panel,
-    its share of what is lost gene by gene, the genes it serves, and what can be had instead, with
-    what is gained or lost by the exchange.
+    its share of what the genes would cost, each left out in turn, the genes it serves, and what can
+    be had instead, with how much more or less of its work that would do.
     """
     from dglzarr.evaluation.order import Conditions, PanelMaker, check_sheet, write_sheet
     from dglzarr.report.text import order_lines

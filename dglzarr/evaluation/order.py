@@ -303,7 +303,7 @@ class PanelMaker:
             return [
                 (
                     f"{_called(one)} is gene {one['position']}: {one['why']}, "
-                    f"{one['share']:.2f} % of what is lost gene by gene."
+                    f"{one['share']:.2f} % of what its genes would cost, each left out in turn."
                 ),
                 f"It serves {one['serves']}.",
                 f"Instead: {one['instead']}.",
@@ -583,7 +583,7 @@ class PanelMaker:
                 ],
                 "instead": [
                     ", ".join(
-                        f"{self._label(g)} ({100 * (kept - 1):+.0f} %)"
+                        f"{self._label(g)} ({np.round(100 * (kept - 1)) + 0:+.0f} %)"
                         for g, kept in zip(genes, regained, strict=True)
                     )
                     or "none"

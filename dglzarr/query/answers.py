@@ -201,8 +201,8 @@ class LatentUnit:
     unit
         Its number, from 0.
     genes
-        Every gene, and its ``latent_score``: the mean over kept training samples of its absolute
-        contribution to the unit.
+        Every gene, what is known of it, and its ``latent_score``: the mean over kept training
+        samples of its absolute contribution to the unit.
     activation
         The unit's activation in every sample, (sample,), lazy; None of a study without ``latent``.
     """
@@ -282,7 +282,7 @@ def gene_table(found: xr.Dataset) -> pd.DataFrame:
         An answer with a dim ``gene``; what else is in it by sample is left out.
     """
     columns = {"gene": found["gene"].values}
-    for name in ("gene_symbol", "gene_id", "r", "rank", *map(str, found.data_vars)):
+    for name in ("gene_symbol", "gene_id", "r", "latent_score", "rank", *map(str, found.data_vars)):
         if name in found.variables and found[name].dims == ("gene",):
             columns[name] = found[name].values
     if "on_panel" in found:

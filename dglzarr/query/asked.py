@@ -131,7 +131,7 @@ def _of_study(ask: StudyQuestions, asked: Asked) -> pd.DataFrame:
 def _of_samples(ask: StudyQuestions | StoreQuestions, asked: Asked) -> pd.DataFrame:
     """Return samples, or their groups, with the expression of genes where any are asked for."""
     if asked.by:
-        return _of_groups(_groups(ask, asked), asked)
+        return _of_groups(*_groups(ask, asked), asked)
     places = _places(ask, asked)
     frame = ask.labels.table(places).to_dataframe().reset_index()
     if not asked.genes:
@@ -142,21 +142,25 @@ def _of_samples(ask: StudyQuestions | StoreQuestions, asked: Asked) -> pd.DataFr
 
 
 def _places(ask: StudyQuestions | StoreQuestions, asked: Asked) -> NDArray[np.int64]:
-    """Return where the samples stand that are asked for."""
-    places = ask.labels.find(asked.labels or {})
+    """Return where the samples stand that are asked for; of groups, those that are counted."""
+    wanted = asked.labels or {}
     if not asked.samples:
-        return places
+        return ask.labels.counted(asked.by, wanted) if asked.by else ask.labels.find(wanted)
     named = ask.labels.places(asked.samples)
-    return named[np.isin(named, places)]
+    return named[np.isin(named, ask.labels.find(wanted))]
 
 
-def _groups(ask: StudyQuestions | StoreQuestions, asked: Asked) -> Groups:
-    """Return the groups that are asked for, of all samples or of some."""
-    groups = ask.by(asked.by)
-    return groups.of(_places(ask, asked)) if asked.labels or asked.samples else groups
+def _groups(ask: StudyQuestions | StoreQuestions, asked: Asked) -> tuple[Groups, str]:
+    """Return the groups that are asked for, and in words which samples they leave out."""
+    places = _places(ask, asked)
+    groups = ask.by(asked.by).of(places)
+    n = 0 if asked.samples else ask.labels.find(asked.labels or {}).size - places.size
+    counts = "--label keep=True --label keep=False counts them"
+    told = f"{n:,} near-duplicates are left out; {counts}." if n else ""
+    return groups, " ".join(filter(None, (told, groups.without())))
 
 
-def _of_groups(groups: Groups, asked: Asked) -> pd.DataFrame:
+def _of_groups(groups: Groups, note: str, asked: Asked) -> pd.DataFrame:
     """Return genes by group, or the sizes of the groups; the largest where so many are wanted."""
     sizes = groups.sizes()
     largest = np.sort(np.argsort(-sizes.values, kind="stable")[: asked.top])
@@ -171,7 +175,7 @@ def _of_groups(groups: Groups, asked: Asked) -> pd.DataFrame:
         frame = pd.DataFrame({_free(asked.by, ["n"]): n.index, "n": n.to_numpy()})
     left_out = sizes.size - largest.size
     more = f"{left_out:,} smaller groups are left out." if left_out else ""
-    frame.attrs["note"] = " ".join(filter(None, (groups.without(), more)))
+    frame.attrs["note"] = " ".join(filter(None, (note, more)))
     return frame
 
 
@@ -189,8 +193,8 @@ def draw(place: str, asked: Asked) -> tuple[Figure, str]:
             "another question. Choose table, tsv, csv, json or parquet for it."
         )
     ask = open_study(place, aliases=asked.aliases).dgl if is_study(place) else open(place).dgl
-    groups = _groups(ask, asked)
-    return groups.plot(*asked.genes, most=asked.top or MOST_DRAWN), groups.without()
+    groups, note = _groups(ask, asked)
+    return groups.plot(*asked.genes, most=asked.top or MOST_DRAWN), note
 
 
 def _free(label: str, taken: Container[Hashable]) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _COORDS = ("series", "platform", "source", "split")
 _FOUND = ("keep", "duplicate_of", "cluster")
+_DUPLICATES = {"keep", "duplicate_of"}
 
 
 def labels_told(ds: xr.Dataset, found: xr.Dataset | None) -> dict[str, xr.Dataset]:
@@ -126,6 +127,21 @@ class SampleLabels:
                 )
             chosen &= np.isin(column, values)
         return np.flatnonzero(chosen)
+
+    def counted(self, label: str, wanted: Mapping[str, object]) -> NDArray[np.int64]:
+        """Return where the samples stand that are counted by a label: those of every label wanted.
+
+        Without near-duplicates, unless a label that tells of these is asked for.
+
+        Raises
+        ------
+        ConfigError
+            As `find`.
+        """
+        is_told = not _DUPLICATES.isdisjoint([label, *wanted])
+        if "keep" in self._stores and not is_told:
+            wanted = {**wanted, "keep": True}
+        return self.find(wanted)
 
     def places(self, names: Sequence[str], *, place: str = "sample") -> NDArray[np.int64]:
         """Return where samples of some names stand, in their order.

@@ -63,7 +63,7 @@ class _Questions(ABC):
         """The expression, (sample, gene)."""
 
     def by(self, label: str, **labels: object) -> Groups:
-        """Return the samples grouped by a label, to ask for expression: see `Groups`.
+        """Return the samples grouped by a label, near-duplicates left out: see `Groups`.
 
         Parameters
         ----------
@@ -71,7 +71,7 @@ class _Questions(ABC):
             A sample label, or ``series``, ``platform``, ``source``, ``split``, ``cluster``,
             ``keep``.
         labels
-            Only samples of these, as for `samples`: ``keep=True`` leaves duplicates out.
+            Only samples of these, as for `samples`: ``keep=[True, False]`` counts all.
 
         Raises
         ------
@@ -82,12 +82,12 @@ class _Questions(ABC):
         --------
         >>> tissues = open_study(study).dgl.by("tissue")
         >>> int(tissues.sizes().sum()), list(tissues.gene("SIM1").dims)
-        (120, ['group', 'gene'])
+        (118, ['group', 'gene'])
         >>> int(open_study(study).dgl.by("tissue", split="test").sizes().sum()) < 120
         True
         """
         groups = Groups(a_name(label, "by"), self._matrix, self.labels, self.names)
-        return groups.of(self.labels.find(labels)) if labels else groups
+        return groups.of(self.labels.counted(label, labels))
 
     def expression(self, *genes: str) -> xr.DataArray:
         """Return the expression of genes in every sample, (sample, gene), lazy.
@@ -243,7 +243,7 @@ class StudyQuestions(_Questions):
         scores, latent = self._store("scores"), self._get("latent")
         n_units = scores.sizes["latent"]
         a_number(unit, "latent", most=n_units - 1)
-        genes = scores[["latent_score"]].isel(latent=unit)
+        genes = self.facts(self.places(scores["gene"].values)).isel(latent=unit)
         activation = None if latent is None else latent["latent"].isel(latent_unit=unit)
         return LatentUnit(unit, genes, activation)
 

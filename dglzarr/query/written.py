@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 
 from dglzarr.errors import ConfigError
-from dglzarr.storage.files import plain
+from dglzarr.storage.files import no_formula, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,8 @@ def write_table(frame: pd.DataFrame, form: Format, *, width: int | None = None) 
     frame
         The table; its index is left out.
     form
-        ``table`` has aligned columns for people, six digits; ``tsv`` and ``csv`` six digits;
+        ``table`` has aligned columns for people, six digits; ``tsv`` and ``csv`` six digits, and an
+        apostrophe before what a spreadsheet would take for a formula;
         ``json`` is a list of records, null where a value is missing; ``parquet`` keeps types.
     width
         Of ``table``: characters of a line; columns that do not fit are named below. None: all.
@@ -53,7 +54,8 @@ def write_table(frame: pd.DataFrame, form: Format, *, width: int | None = None) 
         frame.to_parquet(buffer, index=False)
         return buffer.getvalue()
     separator = "\t" if form == "tsv" else ","
-    text: str = frame.to_csv(sep=separator, index=False, float_format="%.6g", lineterminator="\n")
+    sheet = frame.map(no_formula).rename(columns=no_formula)
+    text: str = sheet.to_csv(sep=separator, index=False, float_format="%.6g", lineterminator="\n")
     return text.encode()
 
 

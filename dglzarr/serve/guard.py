@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+METHODS = ("GET", "HEAD")
 COOKIE = "dglzarr"
 SHORTEST_TOKEN = 16
 LONGEST_QUERY = 12_000
@@ -89,8 +90,10 @@ class Guard:
 
     def _refusal(self, request: Request) -> Response | None:
         """Return the answer to who may not ask, None to who may."""
-        if request.method not in ("GET", "HEAD"):
-            return PlainTextResponse("Only GET and HEAD: nothing can be changed here.\n", 405)
+        if request.method not in METHODS:
+            answer = _told(request, 405, "Only GET and HEAD: nothing can be changed here.")
+            answer.headers["allow"] = ", ".join(METHODS)
+            return answer
         has_body = request.headers.get("content-length", "0") != "0"
         if has_body or "transfer-encoding" in request.headers:
             answer = _told(request, 413, "A question has no body.")

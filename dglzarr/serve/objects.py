@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from dglzarr.errors import DglzarrError
 from dglzarr.serve.questions import Question
-from dglzarr.serve.refusals import BadQuestion, Gone, NotFound, NotMade
+from dglzarr.serve.refusals import BadQuestion, Changed, Gone, NotFound, NotMade, Refusal
 from dglzarr.serve.stamps import file_stamp
 from dglzarr.storage.buckets import BucketPath
 from dglzarr.storage.files import PARTIAL, place_of
@@ -267,9 +267,14 @@ def _part(request: Request, size: int, tag: str) -> _Part:
 
     Raises
     ------
+    Changed
+        When the client expects another.
     BadRange
         When it lies beyond the end.
     """
+    expected = request.headers.get("if-match", "*")
+    if expected.strip() != "*" and tag not in _tags(expected):
+        raise Changed(f"This object is another by now: its tag is {tag}. Open the store again.")
     if _is_known(request, tag):
         return _Part(0, 0, 304, {"etag": tag})
     part = _range(request, size, tag)
@@ -317,7 +322,7 @@ def _file(request: Request, file: FilePlace, name: str) -> Response:
     found = os.fstat(descriptor)
     try:
         part = _part(request, found.st_size, f'"{name}-{found.st_size:x}-{found.st_mtime_ns:x}"')
-    except BadRange:
+    except Refusal:
         os.close(descriptor)
         raise
     if _is_told_alone(request, part):
@@ -375,7 +380,11 @@ async def _pieces(descriptor: int, start: int, stop: int) -> AsyncIterator[bytes
 def _is_known(request: Request, tag: str) -> bool:
     """Return whether a client has this already."""
     known = request.headers.get("if-none-match", "")
-    return known == "*" or tag in [one.strip().removeprefix("W/") for one in known.split(",")]
+    return known == "*" or tag in [one.removeprefix("W/") for one in _tags(known)]
+
+
+def _tags(header: str) -> list[str]:
+    return [one.strip() for one in header.split(",")]
 
 
 def _range(request: Request, size: int, tag: str) -> tuple[int, int] | None:

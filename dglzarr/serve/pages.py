@@ -63,7 +63,8 @@ def url(*parts: str, **parameters: object) -> str:
 
 def page(template: str, status: int = 200, **context: Any) -> HTMLResponse:  # noqa: ANN401
     """Return a page."""
-    text = environment().get_template(template).render(context)
+    here = template.removesuffix(".html")
+    text = environment().get_template(template).render(context, here=here)
     return HTMLResponse(text.encode("utf-8", "replace"), status)
 
 

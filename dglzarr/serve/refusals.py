@@ -43,6 +43,12 @@ class Gone(Refusal):
     status = 410
 
 
+class Changed(Refusal):
+    """An object that has not the tag that was expected of it."""
+
+    status = 412
+
+
 class Busy(Refusal):
     """What is asked for is being prepared, the study is being changed, or too many ask."""
 

@@ -25,6 +25,7 @@ from dglzarr.query.written import aligned, write_table
 from dglzarr.storage.schemas import EXPRESSION
 from tests.builders import write_matrix
 
+N_KEPT = 118
 PROGRAM = Path(sys.executable).with_name("dglzarr")
 
 
@@ -56,7 +57,8 @@ def frame_of(text, **options):
 def test_picture__has_a_box_for_each_group_and_its_name(query, ask, tmp_path):
     place = tmp_path / "a.svg"
     status, out, err = query("--gene", "sim5", "--by", "tissue", "--output", place)
-    assert (status, out, err) == (0, f"Written: {place}\n", "")
+    assert (status, out) == (0, f"Written: {place}\n")
+    assert err.startswith("2 near-duplicates are left out; ")
     told = set(re.findall(r">([^<>\n]+)</text>", place.read_text(encoding="utf-8")))
     sizes = ask.by("tissue").sizes()
     groups = {f"{name} ({n})" for name, n in sizes.to_series().items()}
@@ -166,7 +168,7 @@ def test_why__of_a_gene_on_the_panel_and_of_one_that_is_not(query, ask):
     lines = out.splitlines()
     assert (status, complaint) == (0, "")
     assert re.match(rf".*{best}\)?: rank 1 of 154, on the mined panel of 12", lines[0])
-    assert re.search(r"is gene 1: [\d.]+ % of what is lost gene by gene", lines[1])
+    assert re.search(r"is gene 1: [\d.]+ % of what its genes would cost, each left", lines[1])
     (second,) = [i for i, line in enumerate(lines) if "rank 154 of 154, not on" in line]
     assert "The gene of the panel most like it is " in lines[second + 1]
     assert sum(line.startswith("  Of the latent units it moves most") for line in lines) == 2
@@ -234,26 +236,39 @@ def test_gene__tells_rank_panels_and_units(query, ask):
 
 def test_latent_and_neighbours__best_first(query, ask):
     frame = frame_of(query("--latent", 1, "--top", 4)[1])
-    assert frame["gene"].tolist() == ask.latent(1).top(4)["gene"].values.tolist()
+    best = ask.latent(1).top(4)
+    assert frame["gene"].tolist() == best["gene"].values.tolist()
+    assert (-frame["latent_score"]).is_monotonic_increasing
+    assert frame["rank"].tolist() == ask.gene(*frame["gene"])["rank"].values.tolist()
     frame = frame_of(query("--neighbours", "SIM5", "--top", 4)[1])
     np.testing.assert_allclose(frame["r"], ask.neighbours("SIM5", 4)["r"], atol=1e-5)
 
 
 def test_by__groups_and_genes(query, ask):
     sizes = frame_of(query("--by", "tissue")[1])
-    assert (list(sizes.columns), sizes["n"].sum()) == (["tissue", "n"], 120)
+    assert (list(sizes.columns), sizes["n"].sum()) == (["tissue", "n"], N_KEPT)
     frame = frame_of(query("--by", "tissue", "--gene", "SIM5")[1])
     told = ask.by("tissue").gene("SIM5").squeeze("gene")
     assert frame["tissue"].tolist() == told["group"].values.tolist()
     np.testing.assert_allclose(frame["median"], told["median"], rtol=1e-5)
 
 
-def test_by__of_some_samples_alone(query, ask, tmp_path):
+def test_by__counts_near_duplicates_where_told_and_says_so_where_not(query):
+    _, _, told = query("--by", "tissue")
+    n, remedy = re.match(r"(\d+) near-duplicates are left out; (.*) counts them", told).groups()
+    _, out, told = query("--by", "tissue", *remedy.split())
+    assert (frame_of(out)["n"].sum(), told) == (N_KEPT + int(n), "")
+    _, out, told = query("--by", "duplicate_of")
+    assert (frame_of(out)["n"].sum(), "near-dup" in told) == (120 - N_KEPT, False)
+
+
+@pytest.mark.parametrize("more", [(), ("--label", "keep=True")])
+def test_by__of_some_samples_alone(more, query, ask, tmp_path):
     kept = ask.samples(keep=True)
-    words = ("--by", "tissue", "--label", "keep=True")
+    words = ("--by", "tissue", *more)
     frame = frame_of(query(*words)[1])
     expected = kept["tissue"].to_series().value_counts().sort_index()
-    assert frame["n"].sum() == kept.sizes["sample"] < 120
+    assert frame["n"].sum() == kept.sizes["sample"] == N_KEPT
     assert dict(frame.to_numpy().tolist()) == expected.to_dict()
     frame = frame_of(query(*words, "--gene", "SIM5")[1])
     values = ask.expression("SIM5").sel(sample=kept["sample"].values).values[:, 0]
@@ -363,6 +378,15 @@ def test_write_table__text_is_read_back(form):
     assert found["gene"].tolist() == FRAME["gene"].tolist()
     assert (found["note"].tolist(), found["rank"].tolist()) == (FRAME["note"].tolist(), [1, 2])
     np.testing.assert_allclose(found["score"], FRAME["score"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["tsv", "csv"])
+def test_write_table__no_cell_is_a_formula_of_a_spreadsheet(form):
+    frame = pd.DataFrame({"=a": ["=1+1", "-5", ""], "n": np.array([-1, 0, 1], "f4")})
+    separator = "\t" if form == "tsv" else ","
+    expected = "'=a,n\n'=1+1,-1\n-5,0\n,1\n".replace(",", separator)
+    assert write_table(frame, form).decode() == expected
+    assert json.loads(write_table(frame, "json"))[0] == {"=a": "=1+1", "n": -1.0}
 
 
 def test_write_table__json_has_null_for_missing():

@@ -71,6 +71,16 @@ def show(browser, written):
     assert set(requested(browser)) == {f"file://{written}"}
 
 
+CUT_CAPTIONS = """
+return [...document.querySelectorAll(".scroll caption")].filter(caption => {
+  const text = document.createRange();
+  text.selectNodeContents(caption);
+  const [own, box] = [text, caption.closest(".scroll")].map(part => part.getBoundingClientRect());
+  return own.right > box.right + 1;
+}).map(caption => caption.textContent);
+"""
+
+
 def press(browser, selector, *keys):
     """Focus an element and press keys."""
     element = find(browser, selector)
@@ -247,6 +257,7 @@ def test_screens__nothing_wider_than_the_screen_and_words_stand_out(browser, wri
     screen(browser, width, 900, dark=dark)
     show(browser, written)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert browser.execute_script(CUT_CAPTIONS) == []
     outside = browser.execute_script(OUTSIDE)
     assert outside == []
     for selector in ("main p", "section .note", ".side nav a", "figcaption", "td", "caption"):

@@ -242,3 +242,26 @@ def test_pages__on_a_phone_and_a_desk_by_day_and_night(page, place, width, dark)
             "return getComputedStyle(document.body).backgroundColor === 'rgb(18, 23, 28)'"
         )
         assert is_dark == dark
+
+
+PAPER = """
+return [[...document.querySelectorAll("header, footer, form, input, textarea, button, .button")]
+  .filter(node => node.checkVisibility()).map(node => node.outerHTML.slice(0, 90)),
+  document.documentElement.scrollWidth, getComputedStyle(document.body).backgroundColor,
+  [...document.querySelectorAll(".sortable thead button")]
+    .map(node => getComputedStyle(node, "::after").content).filter(mark => mark !== '""')];
+"""
+
+
+def test_print__only_what_is_told_on_white_paper(page, place):
+    """A4 between margins; no form, and none of its examples, is taken for what was asked."""
+    for path in PATHS:
+        browser = page(path.format(place[1][0]))
+        screen(browser, 718, 1000, dark=True)
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        try:
+            controls, across, paper, marks = browser.execute_script(PAPER)
+        finally:
+            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        assert (controls, marks, paper) == ([], [], "rgb(255, 255, 255)"), path
+        assert across <= 718, path

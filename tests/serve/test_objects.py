@@ -95,6 +95,18 @@ def test_tags__what_is_known_is_not_sent_again(served, path):
     assert len(data(served, path, headers=headers, status=206).content) == 2
 
 
+@pytest.mark.parametrize("path", [SHARD, "scores.zarr/zarr.json", "study.json"])
+def test_tags__another_than_is_expected_is_not_sent(served, path):
+    tag = data(served, path).headers["etag"]
+    for expected in (tag, f'"x", {tag}', "*"):
+        assert data(served, path, headers={"if-match": expected}).content
+    for expected in ('"other"', f"W/{tag}", ""):
+        answer = data(
+            served, path, headers={"if-match": expected, "range": "bytes=0-1"}, status=412
+        )
+        assert tag in answer.text
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -207,6 +219,7 @@ def test_streams__close_their_files(served):
         data(served, SHARD)
         data(served, SHARD, headers={"range": "bytes=0-9"}, status=206)
         data(served, SHARD, headers={"range": "bytes=99999999-"}, status=416)
+        data(served, SHARD, headers={"if-match": '"other"'}, status=412)
         served.client.head(f"/data/study/{SHARD}")
     time.sleep(0.1)
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 2

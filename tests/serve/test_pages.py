@@ -67,6 +67,15 @@ def test_pages__hold_no_code_and_nothing_from_elsewhere(ready, path):
             assert attrs.get("aria-label") or attrs.get("aria-hidden")
 
 
+@pytest.mark.parametrize(
+    ("path", "here"), [("panel", "panel"), ("order?size=4", "order"), ("", ""), ("search", "")]
+)
+def test_pages__the_one_that_is_shown_is_marked_in_the_navigation(ready, path, here):
+    found = Tags(ready.get(f"/s/study/{path}").text)
+    marked = [attrs["href"] for _, attrs in found.tags if attrs.get("aria-current") == "page"]
+    assert marked == ([f"/s/study/{here}"] if here else [])
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_pages__every_link_answers(ready, path):
     found = Tags(ready.get(f"/s/study/{path}").text)
@@ -95,6 +104,7 @@ def test_gene__tells_all_of_it(ready):
     panel = [row["gene"] for row in ready.json("/panel")["genes"]]
     text = Tags(ready.get("/s/study/gene", params={"name": panel[0]}).text).text
     told = ["Rank by score", "gene 1", "Why it is on the panel", "It serves", "Instead"]
+    told += ["where the panel comes first", "each left out in turn"]
     told += ["Expression over samples", "Score by tissue", "Latent programs", "Neighbours"]
     assert [one for one in told if one not in text] == []
     assert "prepared" not in text
