@@ -305,13 +305,13 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True, help="folder of settings and results")
     parser.add_argument("--data", type=Path, help="folder with geo/*_series_matrix.txt.gz")
     asked = parser.parse_args()
-    root = asked.root.resolve()
+    root, data = asked.root.resolve(), asked.data and asked.data.resolve()
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         n_wrong = simulated(root, Path(folder))
-    if asked.data is not None and (asked.data / "geo").is_dir():
+    if data is not None and (data / "geo").is_dir():
         with tempfile.TemporaryDirectory() as folder:
-            n_wrong += real(root, Path(folder), asked.data)
+            n_wrong += real(root, Path(folder), data)
     print(f"Otherwise than it should be: {n_wrong}.")
     sys.exit(min(n_wrong, 1))
 
