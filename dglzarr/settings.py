@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args
 from pydantic import Field, ValidationError, model_validator
 
 from dglzarr.access.discover import DiscoverOptions
-from dglzarr.access.geo import ACCESSION
+from dglzarr.access.geo import ACCESSION, PLATFORM
 from dglzarr.access.gtex import GtexValues, Release  # noqa: TC001  (pydantic reads annotations)
 from dglzarr.access.options import FetchOptions
 from dglzarr.errors import ConfigError, hint, shown
@@ -91,6 +91,15 @@ class SourceSettings(SourceOptions):
             )
         return self
 
+    @model_validator(mode="after")
+    def _platforms_of_geo(self) -> SourceSettings:
+        for one in self.platforms:
+            if one != "any" and not PLATFORM.fullmatch(one):
+                raise ValueError(
+                    f"expected a platform such as GPL96, or any, got {one!r}. Correct it"
+                )
+        return self
+
     @property
     def accessions(self) -> tuple[str, ...]:
         """Accessions of GEO, and files of them, as given."""
@@ -99,7 +108,8 @@ class SourceSettings(SourceOptions):
     @property
     def platforms(self) -> tuple[str, ...]:
         """Platforms to take, any where none is named."""
-        return (self.platform,) if isinstance(self.platform, str) else self.platform
+        given = (self.platform,) if isinstance(self.platform, str) else self.platform
+        return tuple(one.upper() if one.upper() != "ANY" else "any" for one in given)
 
     def anchored(self, anchor: Callable[[str], str]) -> SourceSettings:
         """Return the same with every file's name made absolute, files of accessions too."""
@@ -228,7 +238,11 @@ def build_settings(content: dict[str, Any], *, name: str, folder: Path) -> Setti
     try:
         return Settings.model_validate(content).anchored(anchor)
     except ValidationError as error:
-        problems = [_problem(details) for details in error.errors()]
+        found = error.errors()
+        within = {details["loc"][:n] for details in found for n in range(len(details["loc"]))}
+        problems = [  # a list of wrong entries is not told to be empty as well
+            _problem(one) for one in found if one["type"] != "too_short" or one["loc"] not in within
+        ]
         shown = "; ".join(problems[:_N_SHOWN])
         more = f"; and {len(problems) - _N_SHOWN} more" if len(problems) > _N_SHOWN else ""
         raise ConfigError(f"{name}: {shown}{more}.") from error

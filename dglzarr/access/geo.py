@@ -169,7 +169,8 @@ def _choose(
 
 def _other_platform(got: Sequence[str], wanted: Sequence[str]) -> RefusedError:
     return RefusedError(
-        f"expected platform {' or '.join(wanted)}, got {' and '.join(got)}. Remove it"
+        f"expected platform {' or '.join(wanted)}, got {' and '.join(got)}. Remove it, or "
+        "correct platform at its source"
     )
 
 

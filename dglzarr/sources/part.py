@@ -65,9 +65,7 @@ class Part:
         If the file is no ARCHS4 file or damaged, its values lie in no chunks, or no sample is left.
     """
 
-    def __init__(
-        self, name: str, guarded: Guarded, file: h5py.File, reading: Reading
-    ) -> None:
+    def __init__(self, name: str, guarded: Guarded, file: h5py.File, reading: Reading) -> None:
         self._path = path = Path(name)
         if not is_archs4(file):
             raise SourceError(
