@@ -5,11 +5,11 @@
 Twelve simulated series stand under their real paths beside twelve that cannot be had; one cohort
 is GTEx's, one is RNA-seq with NCBI's counts, one is a series of an ARCHS4-shaped file, read by
 ranges. What went wrong, and what was told, is printed as a table; then the study is mined without
-those that were refused, the server gone. With --data the
-real GSE55235 and GSE4107, of two platforms, are served under their real paths, and three sets of
-RNA-seq beside them: all five are fetched and mined in one space of genes, donors of the RNA-seq
-held out, and the panel is judged on these and on two studies that it never saw. Exit status 1 when
-anything is told or mined otherwise than it should be.
+those that were refused, the server gone. With --data the real GSE55235 and GSE4107 and the tables
+of their two platforms are served under their real paths, and three sets of RNA-seq beside them: all
+five are fetched and mined in one space of genes, donors of the RNA-seq held out, and the panel is
+judged on these and on two studies that it never saw. Exit status 1 when anything is told or mined
+otherwise than it should be.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import numpy as np
 from mirror import Fault, Mirror, series_folder, serving
 
 from dglzarr.sources import read_source
+from dglzarr.sources.identifiers import read_annotation_table
 from dglzarr.studies.fetch import Outcome
 from dglzarr.testing import write_series_matrix, write_study
 
@@ -251,8 +252,11 @@ n_landmarks = 12
 {FAST}"""
 
 
-ARRAYS = {"GSE55235": "GPL96.txt", "GSE4107": "GPL570_bioc.tsv"}
-"""Real series of arrays, and the tables that name their probes."""
+ARRAYS = ("GSE55235", "GSE4107")
+"""Real series of arrays, of two platforms."""
+
+PLATFORMS = {"GPL96": "GPL96.txt", "GPL570": "GPL570_bioc.tsv"}
+"""Tables that name their probes."""
 
 RNA_SEQ_SETS = {
     "LCL_pickrell": "counts", "GTEx_ERSSA_heart_muscle": "counts", "TCGA_CHOL_rnaseqv2": "intensity"
@@ -263,12 +267,25 @@ COHORTS = {"more/rnaseq/TCGA_STAD_rnaseqv2": "intensity", "tables/GSE3585_expr":
 """Real studies of stomach (RNA-seq) and heart (arrays) that are judged on alone."""
 
 
+def place_table(served: Path, platform: str, table: Path) -> None:
+    """Serve a table of probes as GEO has it."""
+    target = served / f"geo/platforms/GPLnnn/{platform}/annot/{platform}.annot.gz"
+    target.parent.mkdir(parents=True)
+    lines = ["^Annotation", f"!Annotation_platform = {platform}", "#ID = of the platform's table"]
+    lines += ["!platform_table_begin", "ID\tGene title\tGene symbol"]
+    symbols = read_annotation_table(table).symbol
+    lines += [f"{probe}\t\t{symbol}" for probe, symbol in symbols.items()]
+    target.write_bytes(gzip.compress("\n".join([*lines, "!platform_table_end", ""]).encode()))
+
+
 def real(root: Path, served: Path, data: Path) -> int:
     """Mine two real array series and three sets of RNA-seq together; return 0 for a panel."""
     for accession in ARRAYS:
         target = served / path_of(accession)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(data / "geo" / target.name, target)
+    for platform, table in PLATFORMS.items():
+        place_table(served, platform, data / "annotation" / table)
     (served / "files").mkdir()
     for name in RNA_SEQ_SETS:
         shutil.copy(data / "more" / "rnaseq" / f"{name}.tsv.gz", served / "files")
@@ -289,10 +306,7 @@ def real_settings(address: str, data: Path) -> str:
     """Return settings that join real arrays and RNA-seq by symbol."""
     data = data.resolve()
     genes = data / "gtex" / "GTEx_yarn_skin_genes.tsv.gz"
-    sources = [
-        {"geo": accession, "annotation": str(data / "annotation" / table)}
-        for accession, table in ARRAYS.items()
-    ]
+    sources: list[dict[str, object]] = [{"geo": ARRAYS, "platform_table": True}]
     sources += [
         {
             "uri": f"{address}/files/{name}.tsv.gz",

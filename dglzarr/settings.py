@@ -66,6 +66,11 @@ class SourceSettings(SourceOptions):
     platform: str | Annotated[tuple[str, ...], Field(strict=False)] = choice(
         (), "platforms to take of these series, as in GPL96; any takes all, of several in one too"
     )
+    platform_table: bool = choice(
+        False,
+        "fetch GEO's table of the platform of these series too, which says of which genes its "
+        "probes are",
+    )
     gtex: Release | None = choice(None, "instead: a release of GTEx")
     gtex_values: GtexValues = choice("tpm", "which values of GTEx; v6 has RPKM for TPM")
     tissue: str | None = choice(
@@ -88,6 +93,15 @@ class SourceSettings(SourceOptions):
             raise ValueError(
                 "sources.by_ranges: expected only_series, only_matching or only_samples beside it, "
                 "since all samples are the whole file. Choose some."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _table_of_geo(self) -> SourceSettings:
+        if self.platform_table and (self.geo is None or self.annotation is not None):
+            got = "none" if self.geo is None else "an annotation too"
+            raise ValueError(
+                f"expected geo beside platform_table, and no annotation, got {got}. Correct it"
             )
         return self
 
