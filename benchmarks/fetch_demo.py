@@ -3,12 +3,13 @@
     python benchmarks/fetch_demo.py --root fetched --data ../shared/data
 
 Twelve simulated series stand under their real paths beside twelve that cannot be had; one cohort
-is GTEx's, one is RNA-seq with NCBI's counts. What went wrong, and what was told, is printed as a
-table; then the study is mined without those that were refused, the server gone. With --data the
-real GSE55235 and GSE4107, of two platforms, are served under their real paths, and three sets of
-RNA-seq beside them: all five are fetched and mined in one space of genes, donors of the RNA-seq
-held out, and the panel is judged on these and on two studies that it never saw. Exit status 1 when
-anything is told or mined otherwise than it should be.
+is GTEx's, one is RNA-seq with NCBI's counts, one is a series of an ARCHS4-shaped file, read by
+ranges. What went wrong, and what was told, is printed as a table; then the study is mined without
+those that were refused, the server gone. With --data the real GSE55235 and GSE4107 and the tables
+of their two platforms are served under their real paths, and three sets of RNA-seq beside them: all
+five are fetched and mined in one space of genes, donors of the RNA-seq held out, and the panel is
+judged on these and on two studies that it never saw. Exit status 1 when anything is told or mined
+otherwise than it should be.
 """
 
 from __future__ import annotations
@@ -22,12 +23,21 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import h5py
+import numpy as np
 from mirror import Fault, Mirror, series_folder, serving
 
 from dglzarr.sources import read_source
+from dglzarr.sources.identifiers import read_annotation_table
 from dglzarr.studies.fetch import Outcome
 from dglzarr.testing import write_series_matrix, write_study
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
 PROGRAM = Path(sys.executable).with_name("dglzarr")
 N_SERIES = 12
@@ -47,6 +57,8 @@ STAYING: tuple[tuple[str, Fault], ...] = (
 )  # fmt: skip
 RNA_SEQ = "GSE990000"
 COUNTS = f"{RNA_SEQ}_raw_counts_GRCh38.p13_NCBI.tsv.gz"
+ARCHS4 = "archs4/human_gene_v2.5.h5"
+ARCHS4_FAULTS: tuple[str, list[Fault]] = ("a range is cut short", ["", "short", ""])
 FAST = """
 [fetch]
 requests_per_second = 10.0
@@ -74,7 +86,7 @@ def place_series(served: Path, drafts: Path) -> list[str]:
 
 
 def place_cohorts(served: Path, drafts: Path) -> None:
-    """Serve the simulated counts as GTEx v10, and half of them as NCBI's of an RNA-seq series."""
+    """Serve the simulated counts as GTEx v10, some as NCBI's of a series and in an ARCHS4 file."""
     file = next((drafts / "data").glob("GTEx_*.gct.gz"))
     cohort = read_source(file)
     n = len(cohort.samples) // 2
@@ -103,7 +115,26 @@ def place_cohorts(served: Path, drafts: Path) -> None:
     names = ["GeneID\tSymbol\tDescription"]
     symbols = cohort.gene_symbol or cohort.genes
     names += [f"{1000 + i}\t{symbol}\tsimulated" for i, symbol in enumerate(symbols)]
+    place_archs4(served / ARCHS4, cohort.read(n, 2 * n), symbols)
     (place / "Human.GRCh38.p13.annot.tsv.gz").write_bytes(gzip.compress("\n".join(names).encode()))
+
+
+def place_archs4(path: Path, counts: NDArray[np.float32], symbols: Sequence[str]) -> None:
+    """Serve a file in ARCHS4's layout, a chunk a sample: series GSE1000 holds these counts."""
+    n, n_all = len(counts), 8000
+    place = slice(n_all // 2, n_all // 2 + n)
+    values = np.random.default_rng(0).integers(0, 1 << 24, (len(symbols), n_all), dtype=np.uint32)
+    values[:, place] = counts.T
+    series = np.array([f"GSE{2000 + i // 20}" for i in range(n_all)], "S8")
+    series[place] = b"GSE1000"
+    path.parent.mkdir(parents=True)
+    with h5py.File(path, "w") as file:
+        file.create_dataset(
+            "data/expression", data=values, chunks=(len(symbols), 1), compression="gzip"
+        )
+        file["meta/samples/geo_accession"] = np.array([f"GSM{i + 1}" for i in range(n_all)], "S9")
+        file["meta/samples/series_id"] = series
+        file["meta/genes/symbol"] = np.array(symbols, "S")
 
 
 def place_refused(served: Path, like: str) -> dict[str, str]:
@@ -173,20 +204,22 @@ def simulated(root: Path, served: Path) -> int:
         f"/{path_of(f'GSE98{number:04d}')}": [fault] for number, (_, fault) in enumerate(STAYING, 7)
     }
     refused = [name for name in wrong if name.startswith("GSE98")]
+    wrong_of_archs4, faults[f"/{ARCHS4}"] = ARCHS4_FAULTS
     with serving(served, faults) as mirror:
-        (root / "study.toml").write_text(settings_text([*names, *refused]))
+        wrong[f"{mirror.address}/{ARCHS4}"] = wrong_of_archs4
+        (root / "study.toml").write_text(settings_text(mirror.address, [*names, *refused]))
         done = run(mirror, root, "fetch", "study.toml", "--json")
         n_wrong = show([Outcome(**one) for one in json.loads(done.stdout)], wrong)
         n_wrong += done.returncode != 1
-        (root / "study.toml").write_text(settings_text(names))
+        (root / "study.toml").write_text(settings_text(mirror.address, names))
         n_wrong += run(mirror, root, "fetch", "study.toml").returncode
     done = run(mirror, root, "mine", "study.toml")  # the server is gone
     print(done.stdout)
     return n_wrong + done.returncode
 
 
-def settings_text(accessions: list[str]) -> str:
-    """Return settings of accessions, and of GTEx and RNA-seq as cohorts."""
+def settings_text(address: str, accessions: list[str]) -> str:
+    """Return settings of accessions, and of GTEx, RNA-seq and ARCHS4 as cohorts."""
     return f"""\
 root = "study"
 [[sources]]
@@ -197,6 +230,12 @@ gtex_values = "reads"
 role = "cohort"
 [[sources]]
 geo = "{RNA_SEQ}"
+role = "cohort"
+[[sources]]
+uri = "{address}/{ARCHS4}"
+unit = "counts"
+by_ranges = true
+only_series = ["GSE1000"]
 role = "cohort"
 [ingest]
 annotation = "annotation.txt"
@@ -213,8 +252,11 @@ n_landmarks = 12
 {FAST}"""
 
 
-ARRAYS = {"GSE55235": "GPL96.txt", "GSE4107": "GPL570_bioc.tsv"}
-"""Real series of arrays, and the tables that name their probes."""
+ARRAYS = ("GSE55235", "GSE4107")
+"""Real series of arrays, of two platforms."""
+
+PLATFORMS = {"GPL96": "GPL96.txt", "GPL570": "GPL570_bioc.tsv"}
+"""Tables that name their probes."""
 
 RNA_SEQ_SETS = {
     "LCL_pickrell": "counts", "GTEx_ERSSA_heart_muscle": "counts", "TCGA_CHOL_rnaseqv2": "intensity"
@@ -225,12 +267,25 @@ COHORTS = {"more/rnaseq/TCGA_STAD_rnaseqv2": "intensity", "tables/GSE3585_expr":
 """Real studies of stomach (RNA-seq) and heart (arrays) that are judged on alone."""
 
 
+def place_table(served: Path, platform: str, table: Path) -> None:
+    """Serve a table of probes as GEO has it."""
+    target = served / f"geo/platforms/GPLnnn/{platform}/annot/{platform}.annot.gz"
+    target.parent.mkdir(parents=True)
+    lines = ["^Annotation", f"!Annotation_platform = {platform}", "#ID = of the platform's table"]
+    lines += ["!platform_table_begin", "ID\tGene title\tGene symbol"]
+    symbols = read_annotation_table(table).symbol
+    lines += [f"{probe}\t\t{symbol}" for probe, symbol in symbols.items()]
+    target.write_bytes(gzip.compress("\n".join([*lines, "!platform_table_end", ""]).encode()))
+
+
 def real(root: Path, served: Path, data: Path) -> int:
     """Mine two real array series and three sets of RNA-seq together; return 0 for a panel."""
     for accession in ARRAYS:
         target = served / path_of(accession)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(data / "geo" / target.name, target)
+    for platform, table in PLATFORMS.items():
+        place_table(served, platform, data / "annotation" / table)
     (served / "files").mkdir()
     for name in RNA_SEQ_SETS:
         shutil.copy(data / "more" / "rnaseq" / f"{name}.tsv.gz", served / "files")
@@ -249,11 +304,9 @@ def real(root: Path, served: Path, data: Path) -> int:
 
 def real_settings(address: str, data: Path) -> str:
     """Return settings that join real arrays and RNA-seq by symbol."""
+    data = data.resolve()
     genes = data / "gtex" / "GTEx_yarn_skin_genes.tsv.gz"
-    sources = [
-        {"geo": accession, "annotation": str(data / "annotation" / table)}
-        for accession, table in ARRAYS.items()
-    ]
+    sources: list[dict[str, object]] = [{"geo": ARRAYS, "platform_table": True}]
     sources += [
         {
             "uri": f"{address}/files/{name}.tsv.gz",
@@ -305,13 +358,13 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True, help="folder of settings and results")
     parser.add_argument("--data", type=Path, help="folder with geo/*_series_matrix.txt.gz")
     asked = parser.parse_args()
-    root = asked.root.resolve()
+    root, data = asked.root.resolve(), asked.data
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         n_wrong = simulated(root, Path(folder))
-    if asked.data is not None and (asked.data / "geo").is_dir():
+    if data is not None and (data / "geo").is_dir():
         with tempfile.TemporaryDirectory() as folder:
-            n_wrong += real(root, Path(folder), asked.data)
+            n_wrong += real(root, Path(folder), data)
     print(f"Otherwise than it should be: {n_wrong}.")
     sys.exit(min(n_wrong, 1))
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args
 from pydantic import Field, ValidationError, model_validator
 
 from dglzarr.access.discover import DiscoverOptions
-from dglzarr.access.geo import ACCESSION
+from dglzarr.access.geo import ACCESSION, PLATFORM
 from dglzarr.access.gtex import GtexValues, Release  # noqa: TC001  (pydantic reads annotations)
 from dglzarr.access.options import FetchOptions
 from dglzarr.errors import ConfigError, hint, shown
@@ -66,6 +66,11 @@ class SourceSettings(SourceOptions):
     platform: str | Annotated[tuple[str, ...], Field(strict=False)] = choice(
         (), "platforms to take of these series, as in GPL96; any takes all, of several in one too"
     )
+    platform_table: bool = choice(
+        False,
+        "fetch GEO's table of the platform of these series too, which says of which genes its "
+        "probes are",
+    )
     gtex: Release | None = choice(None, "instead: a release of GTEx")
     gtex_values: GtexValues = choice("tpm", "which values of GTEx; v6 has RPKM for TPM")
     tissue: str | None = choice(
@@ -91,6 +96,24 @@ class SourceSettings(SourceOptions):
             )
         return self
 
+    @model_validator(mode="after")
+    def _table_of_geo(self) -> SourceSettings:
+        if self.platform_table and (self.geo is None or self.annotation is not None):
+            got = "none" if self.geo is None else "an annotation too"
+            raise ValueError(
+                f"expected geo beside platform_table, and no annotation, got {got}. Correct it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _platforms_of_geo(self) -> SourceSettings:
+        for one in self.platforms:
+            if one != "any" and not PLATFORM.fullmatch(one):
+                raise ValueError(
+                    f"expected a platform such as GPL96, or any, got {one!r}. Correct it"
+                )
+        return self
+
     @property
     def accessions(self) -> tuple[str, ...]:
         """Accessions of GEO, and files of them, as given."""
@@ -99,7 +122,8 @@ class SourceSettings(SourceOptions):
     @property
     def platforms(self) -> tuple[str, ...]:
         """Platforms to take, any where none is named."""
-        return (self.platform,) if isinstance(self.platform, str) else self.platform
+        given = (self.platform,) if isinstance(self.platform, str) else self.platform
+        return tuple(one.upper() if one.upper() != "ANY" else "any" for one in given)
 
     def anchored(self, anchor: Callable[[str], str]) -> SourceSettings:
         """Return the same with every file's name made absolute, files of accessions too."""
@@ -228,7 +252,11 @@ def build_settings(content: dict[str, Any], *, name: str, folder: Path) -> Setti
     try:
         return Settings.model_validate(content).anchored(anchor)
     except ValidationError as error:
-        problems = [_problem(details) for details in error.errors()]
+        found = error.errors()
+        within = {details["loc"][:n] for details in found for n in range(len(details["loc"]))}
+        problems = [  # a list of wrong entries is not told to be empty as well
+            _problem(one) for one in found if one["type"] != "too_short" or one["loc"] not in within
+        ]
         shown = "; ".join(problems[:_N_SHOWN])
         more = f"; and {len(problems) - _N_SHOWN} more" if len(problems) > _N_SHOWN else ""
         raise ConfigError(f"{name}: {shown}{more}.") from error

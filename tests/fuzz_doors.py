@@ -134,9 +134,9 @@ def _by_ranges(path: Path) -> str:
     with (
         told(path, "a complete HDF5 file"),
         path.open("rb", buffering=0) as raw,
-        Guarded(raw).opened() as file,
+        (guarded := Guarded(raw)).opened() as file,
     ):
-        part = Part(path.name, file, reading)
+        part = Part(path.name, guarded, file, reading)
         part.pack(_Bytes(path), packed)
     part.write(packed, made)
     source = read_source(made)

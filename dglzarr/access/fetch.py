@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dglzarr.access.cache import Cache
 from dglzarr.access.content import Checked, UnfitError
 from dglzarr.access.download import Download, Fetched
-from dglzarr.access.http import PIECE_NBYTES, Client, RefusedError
+from dglzarr.access.http import PIECE_NBYTES, AbsentError, Client, RefusedError
 from dglzarr.access.lock import Entry
 from dglzarr.access.ranges import Ranged
 
@@ -75,6 +75,7 @@ class Fetcher:
         self.parts = dict(parts or {})
         self._tally = Tally(on_progress)
         self._got: dict[str, Fetched] = {}
+        self._pages: dict[str, str] = {}
         self._turns: dict[str, threading.Lock] = {}
 
     def text(self, address: str) -> str:
@@ -86,6 +87,21 @@ class Fetcher:
             When it cannot be had.
         """
         return self.client.text(address)
+
+    def shared_text(self, address: str) -> str:
+        """Return a page that several sources want, asked for once; "" where there is none.
+
+        Raises
+        ------
+        RefusedError
+            When it cannot be had.
+        """
+        with self._turns.setdefault(address, threading.Lock()):
+            if address not in self._pages:
+                self._pages[address] = ""
+                with suppress(AbsentError):
+                    self._pages[address] = self.text(address)
+            return self._pages[address]
 
     def get(self, address: str, name: str, *, is_matrix: bool = False, is_gzip: bool) -> Fetched:
         """Return a file in the cache; one that the lock records as it was, or not at all.

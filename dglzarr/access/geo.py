@@ -54,15 +54,16 @@ def links(page: str) -> list[str]:
 
 
 def folder_of(accession: str) -> str:
-    """Return the folder of a series below that of GEO.
+    """Return the folder of a series or platform below that of GEO.
 
     Examples
     --------
-    >>> folder_of("GSE10072"), folder_of("GSE781")
-    ('series/GSE10nnn/GSE10072', 'series/GSEnnn/GSE781')
+    >>> folder_of("GSE10072"), folder_of("GPL96")
+    ('series/GSE10nnn/GSE10072', 'platforms/GPLnnn/GPL96')
     """
-    number = accession.removeprefix("GSE")
-    return f"series/GSE{number[:-3]}nnn/{accession}"
+    kind, number = accession[:3], accession[3:]
+    of = {"GSE": "series", "GPL": "platforms"}[kind]
+    return f"{of}/{kind}{number[:-3]}nnn/{accession}"
 
 
 class _Matrix(NamedTuple):
@@ -169,7 +170,8 @@ def _choose(
 
 def _other_platform(got: Sequence[str], wanted: Sequence[str]) -> RefusedError:
     return RefusedError(
-        f"expected platform {' or '.join(wanted)}, got {' and '.join(got)}. Remove it"
+        f"expected platform {' or '.join(wanted)}, got {' and '.join(got)}. Remove it, or "
+        "correct platform at its source"
     )
 
 
@@ -194,6 +196,29 @@ def _check_matrix(accession: str, file: Fetched, platforms: Sequence[str]) -> No
     is_asked = platforms and "any" not in platforms and not file.head.is_empty
     if is_asked and got and not set(got) & set(platforms):
         raise _other_platform(got, platforms)
+
+
+def fetch_tables(fetcher: Fetcher, entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
+    """Return GEO's tables of the platforms of some matrices, in the cache, and platforms without.
+
+    Raises
+    ------
+    RefusedError
+        When one that is listed cannot be had.
+    """
+    tables, without = [], []
+    matrices = [entry for entry in entries if entry.kind == "matrix"]
+    named = {one for entry in matrices for one in entry.platform.split(",")}
+    for platform in sorted(filter(PLATFORM.fullmatch, named)):
+        folder = f"{fetcher.options.address('geo')}/{folder_of(platform)}/annot/"
+        name = f"{platform}.annot.gz"
+        if not _files(links(fetcher.shared_text(folder)), re.compile(re.escape(name))):
+            without.append(platform)
+            continue
+        address = urljoin(folder, name)
+        found = fetcher.get(address, name, is_gzip=True)
+        tables.append(entry_of(matrices[0].source, "platform", address, found, platform=platform))
+    return tables, without
 
 
 def _fetch_counts(fetcher: Fetcher, accession: str) -> list[Entry]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from dglzarr.access.fetch import entry_of
-from dglzarr.access.http import RefusedError
+from dglzarr.access.http import AbsentError, RefusedError
 
 if TYPE_CHECKING:
     from dglzarr.access.fetch import Fetcher
@@ -90,7 +90,13 @@ def fetch_gtex(
     for kind, below in (("data", path), ("samples", files.sheet)):
         address = f"{fetcher.options.address('gtex')}/{below}"
         name = below.rpartition("/")[2]
-        found = fetcher.get(address, name, is_gzip=name.endswith(".gz"))
+        try:
+            found = fetcher.get(address, name, is_gzip=name.endswith(".gz"))
+        except AbsentError as error:
+            raise AbsentError(
+                f"{error}. GTEx may have given it another name: find it at gtexportal.org, "
+                "and name its address as uri, with unit and sample_sheet"
+            ) from error
         entries.append(entry_of(source, kind, address, found))
     return entries
 

@@ -35,8 +35,8 @@ class Entry:
     source
         What asked for it, as in ``geo:GSE10072``.
     kind
-        What it is: matrix, labels (a matrix without values), counts, annotation, samples (a
-        sheet), data.
+        What it is: matrix, labels (a matrix without values), platform (GEO's table of one), counts,
+        annotation, samples (a sheet), data.
     address, name
         Where it was, and what it is called.
     size, sha256, etag, modified, fetched

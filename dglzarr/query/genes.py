@@ -63,6 +63,14 @@ class GeneNames:
         """Return where the features of a label, else symbol, else ID stand; none where unknown."""
         return self._places.get(lookup_key(name.strip()), [])
 
+    def meant(self, name: str) -> list[int]:
+        """Return where the features of a name stand, as `find` does; none where it is unknown."""
+        found = set(self.places(name))
+        if not found:
+            for symbol in self._aliases.get(lookup_key(name.strip()), ()):
+                found.update(self._places.get(lookup_key(symbol), ()))
+        return sorted(found)
+
     def find(self, name: str, *, place: str = "gene") -> NDArray[np.int64]:
         """Return where the features of a name stand, ascending.
 
@@ -75,12 +83,8 @@ class GeneNames:
             When there is no such gene; with the names most like it.
         """
         key = lookup_key(a_name(name, place).strip())
-        found = set(self.places(name))
-        if not found:
-            for symbol in self._aliases.get(key, ()):
-                found.update(self._places.get(lookup_key(symbol), ()))
-        if found:
-            return np.array(sorted(found), dtype=np.int64)
+        if found := self.meant(name):
+            return np.array(found, dtype=np.int64)
         raise ConfigError(
             f"{place}: expected a gene of the study (label, symbol or ID), got {name[:60]!r}"
             f"{self._near(key)}."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from dglzarr.errors import ConfigError, SourceError
+from dglzarr.errors import SourceError
 from dglzarr.query.genes import NEAR
 from dglzarr.sources.aliases import NameTable, lookup_key, read_names
 from dglzarr.sources.dates import excel_dates, genes_of_date
@@ -144,7 +144,8 @@ class Names:
         """Take a name for a probe of an annotation table, where it is one."""
         for place, annotation in self.annotations.items():
             label = name if name in annotation.symbol else strip_version(name)
-            if not ({name, label} & {*annotation.symbol, *annotation.gene_id}):
+            of = (annotation.symbol, annotation.gene_id)
+            if not any(one in table for one in (name, label) for table in of):
                 continue
             found.symbol, found.gene_id = annotation.symbol_of(name), annotation.gene_id_of(name)
             found.what = _kind_of_label(name, found.gene_id)
@@ -231,10 +232,7 @@ class Names:
 
     def _study_labels(self, name: str) -> list[str]:
         assert self.study is not None
-        try:
-            return [self.study.labels[place] for place in self.study.find(name)]
-        except ConfigError:
-            return []
+        return [self.study.labels[place] for place in self.study.meant(name)]
 
     def _study_label(self, name: str) -> str:
         return next(iter(self._study_labels(name)), "")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -36,6 +36,15 @@ _DAMAGED = (
     *(OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError),
     *(AttributeError, MemoryError, SystemError, zlib.error),
 )
+
+
+class Chunk(NamedTuple):
+    """A chunk of a matrix: where it lies in the matrix and in the file, and how it is packed."""
+
+    place: tuple[int, ...]
+    mask: int
+    offset: int
+    nbytes: int
 
 
 @contextmanager
@@ -86,6 +95,7 @@ class Guarded(io.RawIOBase):
     def __init__(self, file: io.RawIOBase) -> None:
         self._file = file
         self._kind: str | None = None
+        self._unread: list[tuple[int, int]] | None = None
 
     @contextmanager
     def opened(self) -> Iterator[h5py.File]:
@@ -97,6 +107,35 @@ class Guarded(io.RawIOBase):
                 yield file
             finally:
                 del _GUARDED[file.filename]
+
+    def find_chunk(self, dataset: h5py.Dataset, place: tuple[int, ...]) -> Chunk | None:
+        """Return where a chunk of the opened file is, unread; None where the file has none.
+
+        ``H5Dget_chunk_info_by_coord`` walks the index of chunks from its beginning. Reading a chunk
+        goes down the index: once into no room, which stops before the chunk, and once with what
+        HDF5 asks for noted and left unread.
+
+        Raises
+        ------
+        RuntimeError
+            If the index is damaged.
+        """
+        try:
+            dataset.id.read_direct_chunk(place, out=bytearray())
+        except ValueError:  # no room
+            pass
+        except RuntimeError:  # there is none, or the index is damaged
+            found = dataset.id.get_chunk_info_by_coord(place)
+            if found.byte_offset is None:
+                return None
+            return Chunk(place, found.filter_mask, found.byte_offset, found.size)
+        self._unread = []
+        try:
+            mask, _ = dataset.id.read_direct_chunk(place)
+            ((offset, nbytes),) = self._unread
+        finally:
+            self._unread = None
+        return Chunk(place, mask, offset, nbytes)
 
     def readable(self) -> bool:
         """Return that it can be read."""
@@ -122,8 +161,12 @@ class Guarded(io.RawIOBase):
         ValueError
             Where they are a heap with zeros within.
         """
+        view = memoryview(buffer).cast("B")
+        if self._unread is not None:
+            self._unread.append((self.tell(), len(view)))
+            return len(view)
         n_read = self._file.readinto(buffer)
-        view = memoryview(buffer).cast("B")[: n_read or 0]
+        view = view[: n_read or 0]
         if self._kind is None or view[: len(_HEAP)] != _HEAP:
             return n_read
         if _heap(bytes(view), 0, self._kind) is None:

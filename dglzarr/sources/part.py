@@ -6,7 +6,7 @@ What is read of it: labels, and the chunks of values that hold these samples, as
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import h5py
 import numpy as np
@@ -24,18 +24,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dglzarr.sources.base import Reading
+    from dglzarr.sources.hdf5 import Chunk, Guarded
 
 _CHUNK = (4096, 64)
 _AT_ONCE = 256
-
-
-class Chunk(NamedTuple):
-    """A chunk of a matrix: where it lies in the matrix and in the file, and how it is packed."""
-
-    place: tuple[int, ...]
-    mask: int
-    offset: int
-    nbytes: int
 
 
 class Pieces(Protocol):
@@ -53,8 +45,8 @@ class Part:
     ----------
     name
         What the file is called.
-    file
-        The file, opened.
+    guarded, file
+        The file, and as it was opened.
     reading
         Which samples.
 
@@ -73,7 +65,7 @@ class Part:
         If the file is no ARCHS4 file or damaged, its values lie in no chunks, or no sample is left.
     """
 
-    def __init__(self, name: str, file: h5py.File, reading: Reading) -> None:
+    def __init__(self, name: str, guarded: Guarded, file: h5py.File, reading: Reading) -> None:
         self._path = path = Path(name)
         if not is_archs4(file):
             raise SourceError(
@@ -94,14 +86,14 @@ class Part:
                 "by_ranges to fetch it whole."
             )
         self._fields: Mapping[str, NDArray[Any]] = archs4_fields(file, self.n_samples, self.rows)
-        self.chunks = tuple(self._chunks())
+        self.chunks = tuple(self._chunks(guarded))
 
     @property
     def nbytes(self) -> int:
         """Bytes of the values of the wanted samples, unpacked."""
         return int(4 * self.rows.size * self._matrix.shape[0 if self._is_turned else 1])
 
-    def _chunks(self) -> Iterator[Chunk]:
+    def _chunks(self, guarded: Guarded) -> Iterator[Chunk]:
         """Yield the chunks of the wanted samples that the file has; others hold its fill value."""
         dataset = self._matrix
         genes, samples = (0, 1) if self._is_turned else (1, 0)
@@ -109,9 +101,8 @@ class Part:
             for start in range(0, dataset.shape[genes], dataset.chunks[genes]):
                 place = [start, start]
                 place[samples] = column * dataset.chunks[samples]
-                found = dataset.id.get_chunk_info_by_coord(tuple(place))
-                if found.byte_offset is not None:
-                    yield Chunk(tuple(place), found.filter_mask, found.byte_offset, found.size)
+                if (found := guarded.find_chunk(dataset, tuple(place))) is not None:
+                    yield found
 
     def pack(self, pieces: Pieces, path: Path) -> None:
         """Write a matrix of the same shape that has the chunks of the wanted samples alone."""

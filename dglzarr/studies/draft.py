@@ -470,6 +470,7 @@ def _fetched_sources(found: _Folder, sources: Sequence[_Found], role: str) -> li
     names = list(dict.fromkeys(one.accession for one in sources))
     lines = ["[[sources]]", f"geo = {json.dumps(names)}"]
     lines += [f"platform = {json.dumps(list(found.platforms))}"] if found.platforms else []
+    lines += ["platform_table = true  # GEO's table of it names the genes"]
     lines += [f"role = {_text(role)}"] if role != "train" else []
     return [*lines, *(f"#   {told}" for one in sources for told in _told(one)), ""]
 

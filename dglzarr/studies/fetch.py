@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dglzarr.access.address import address_name, fetch_address, public_address
 from dglzarr.access.fetch import ChangedUpstreamError, Fetcher
-from dglzarr.access.geo import ACCESSION, fetch_series
+from dglzarr.access.geo import ACCESSION, fetch_series, fetch_tables
 from dglzarr.access.gtex import fetch_gtex, gtex_source, unit_of
 from dglzarr.access.http import AgainError, RefusedError
 from dglzarr.access.lock import Entry, read_lock, record
@@ -118,13 +118,9 @@ def wanted(settings: Settings) -> list[Wanted]:
 
 def _wanted_of(place: str, source: SourceSettings) -> Iterator[Wanted]:
     for accession in _accessions(f"{place}.geo", source.accessions):
-        platforms = "+".join(sorted(source.platforms))
-        yield Wanted(
-            f"{place}.geo",
-            "/".join(filter(None, [f"geo:{accession}", platforms])),
-            accession,
-            source,
-        )
+        table = "table" if source.platform_table else ""
+        parts = [f"geo:{accession}", "+".join(sorted(source.platforms)), table]
+        yield Wanted(f"{place}.geo", "/".join(filter(None, parts)), accession, source)
     if source.gtex is not None:
         key = gtex_source(source.gtex, source.gtex_values, source.tissue)
         yield Wanted(f"{place}.gtex", key, key.replace("gtex:", "GTEx "), source)
@@ -245,9 +241,17 @@ def _to_ingest(one: Wanted, paths: dict[Entry, str]) -> list[Found]:
         more["unit"] = "counts"
     if one.settings.unit is None and one.settings.gtex is not None:
         more["unit"] = unit_of(one.settings.gtex, one.settings.gtex_values)
+    tables = {entry.platform: path for entry, path in paths.items() if entry.kind == "platform"}
+    named = {
+        path: {"annotation": tables[entry.platform]}
+        for entry, path in paths.items()
+        if entry.kind == "matrix" and entry.platform in tables
+    }
     values = of.get("counts") or of.get("matrix") or of.get("part") or of["data"]
     beside = of.get("matrix", []) if "labels" in of else []  # of other platforms than the counts
-    return [Found(path, more) for path in sorted(values)] + [Found(path) for path in sorted(beside)]
+    return [Found(path, more | named.get(path, {})) for path in sorted(values)] + [
+        Found(path, named.get(path, {})) for path in sorted(beside)
+    ]
 
 
 # ---------------------------------------------------------------- fetching
@@ -279,7 +283,7 @@ def fetch_accessions(
     if not accessions:
         return {}, []
     named = [a if ACCESSION.fullmatch(a) else str(Path(a).absolute()) for a in accessions]
-    source = {"geo": named, "platform": list(platforms)}
+    source = {"geo": named, "platform": list(platforms), "platform_table": True}
     content = {"root": "study", "sources": [source]}
     settings = build_settings(content, name="--geo", folder=base.resolve())
     outcomes = fetch(settings, on_progress=on_progress)
@@ -490,6 +494,8 @@ class _Work:
             if counts := [entry for entry in entries if entry.kind == "counts"]:
                 entries.append(self._make_sheet(one.name, entries))
                 self._compare(one, *self.paths([*counts, entries[-1]]).values())
+            if asked.platform_table:
+                entries += self._tables(one, entries)
         elif asked.gtex is not None:
             entries = fetch_gtex(self.fetcher, asked.gtex, asked.gtex_values, asked.tissue)
         elif asked.by_ranges:
@@ -503,6 +509,14 @@ class _Work:
         self.notes[one.source] = compare_counts(Path(counts), Path(sheet).read_bytes())
         if self.notes[one.source]:
             logger.info("%s: %s", one.name, self.notes[one.source])
+
+    def _tables(self, one: Wanted, entries: Sequence[Entry]) -> list[Entry]:
+        """Return GEO's tables of a series' platforms; note platforms without."""
+        tables, without = fetch_tables(self.fetcher, entries)
+        if without:
+            told = f"GEO has no table of {' and '.join(without)}: name one as annotation"
+            self.notes[one.source] = "; ".join(filter(None, [self.notes.get(one.source), told]))
+        return tables
 
     def _part(self, one: Wanted) -> Entry:
         """Return some samples of a remote file, as a file in the cache; note what it took."""

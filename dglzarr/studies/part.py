@@ -62,9 +62,9 @@ def fetch_part(fetcher: Fetcher, source: str, uri: str, reading: Reading) -> tup
             with (
                 ranged.telling(),
                 told(Path(name), "a complete HDF5 file"),
-                Guarded(ranged).opened() as file,
+                (guarded := Guarded(ranged)).opened() as file,
             ):
-                part = Part(name, file, reading)
+                part = Part(name, guarded, file, reading)
                 asked = stretches((chunk.offset, chunk.nbytes) for chunk in part.chunks)
                 _check_space(place, 2 * sum(stop - start for start, stop in asked) + part.nbytes)
                 ranged.save(asked, place, at_once=fetcher.options.at_once)

@@ -113,6 +113,27 @@ def test_fetch__gtex_with_its_samples_and_unit(place, monkeypatch, release, valu
     assert source.options.sample_sheet.endswith("_SampleAttributesDS.txt")
 
 
+@pytest.mark.parametrize(
+    ("lines", "file"),
+    [
+        ('"v8"', "v8/rna-seq/GTEx_Analysis_2017-06-05_v8_RNASeQCv1.1.9_gene_tpm.gct.gz"),
+        ('"v11"', "v11/rna-seq/GTEx_Analysis_2025-08-22_v11_RNASeQCv2.4.3_gene_tpm.gct.gz"),
+        ('"v10"\ntissue = "lung"', "v10/rna-seq/tpms-by-tissue/gene_tpm_v10_lung.gct.gz"),
+        (
+            '"v10"\ntissue = "lung"\ngtex_values = "reads"',
+            "v10/rna-seq/counts-by-tissue/gene_reads_v10_lung.gct.gz",
+        ),
+    ],
+)
+def test_fetch__gtex_has_another_name(place, monkeypatch, lines, file):
+    with serving(place / "served") as mirror:
+        monkeypatch.setenv("DGLZARR_GTEX_URL", mirror.address)
+        (place / "study.toml").write_text(f'root = "s"\n[[sources]]\ngtex = {lines}\n')
+        (outcome,) = fetch(load_settings(place / "study.toml"))
+    assert f"/bulk-gex/{file}, got none (status 404). GTEx may have" in outcome.told
+    assert outcome.told.endswith("name its address as uri, with unit and sample_sheet.")
+
+
 def test_fetch__rna_seq_has_ncbis_counts_with_labels_and_symbols(place, asked):
     empty_matrix(place / "served", "GSE60424", ["GSM1", "GSM2", "GSM3"])
     ncbi_counts(place / "served", "GSE60424", ["GSM2", "GSM1", "GSM3"])
@@ -329,9 +350,9 @@ def test_fetch__two_platforms_are_chosen_of(place, asked):
 def test_fetch__another_platform_and_another_species(place, asked):
     matrix(place / "served", "GSE1")
     matrix(place / "served", "GSE2", platform="GPL570")
-    told = asked(["GSE1", "GSE2"], extra='platform = "GPL96"')
+    told = asked(["GSE1", "GSE2"], extra='platform = "gpl96"')
     assert (told["GSE1"].state, told["GSE2"].state) == ("fetched", "refused")
-    assert "expected platform GPL96, got GPL570" in told["GSE2"].told
+    assert "expected platform GPL96, got GPL570. Remove it, or correct" in told["GSE2"].told
     matrix(place / "served", "GSE5")
     matrix(place / "served", "GSE6", organism="Mus musculus")
     told = asked(["GSE1", "GSE5", "GSE6"])

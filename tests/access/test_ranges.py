@@ -269,6 +269,29 @@ def test_by_ranges__another_file_and_samples_that_are_not_there(place, mirror):
 
 
 @pytest.mark.slow
+def test_by_ranges__a_far_chunk_is_found_without_walking_to_it(place, mirror, monkeypatch):
+    """Of 100,000 samples in chunks of one, the last: HDF5 would read the whole index for it."""
+    monkeypatch.setattr(ranges, "_BLOCK", 1 << 12)
+    monkeypatch.setattr(ranges, "_FIRST", 1 << 14)
+    n, path = 100_000, place / "served" / NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("data/expression", (8, n), "u4", chunks=(8, 1))
+        for start in range(0, n, 1000):
+            data[:, start : start + 1000] = np.arange(start, start + 1000)
+        file["meta/samples/geo_accession"] = np.array([f"GSM{i}" for i in range(n)], "S9")
+        file["meta/samples/series_id"] = np.array([f"GSE{i // 1000}" for i in range(n)], "S7")
+        file["meta/genes/symbol"] = np.array([f"GENE{i}" for i in range(8)], "S5")
+    (place / "ids.txt").write_text(f"GSM{n - 1}\nGSM{n // 2}\n")
+    settings = write(place, mirror, 'only_samples = "ids.txt"')
+    outcome = only(fetch(settings))
+    assert outcome.state == "fetched", outcome.told
+    (source,) = Plan.of(settings).sources
+    assert read_source(source.path).read(0, 2)[:, 0].tolist() == [n // 2, n - 1]
+    assert len(mirror.asked) < 60, "of 1,600 nodes of its index"
+
+
+@pytest.mark.slow
 def test_command__tells_what_was_read(place, mirror, monkeypatch):
     write_archs4(place / "served" / NAME)
     write(place, mirror)

@@ -15,6 +15,8 @@ from dglzarr.studies.fetch import wanted
         ('geo = "GSE1"\nuri = "a.txt"', r"sources.0: expected one of uri, geo and gtex, got uri"),
         ('role = "train"', r"sources.0: expected one of uri, geo and gtex, got none"),
         ('gtex = "v7"', r"sources.0.gtex: .*'v6', 'v8', 'v10' or 'v11', got 'v7'"),
+        ('gtex = "v7"', r"got 'v7'\.$"),  # and not of a list without entries
+        ('geo = "GSE1"\nplatform = "affy"', r"expected a platform such as GPL96, or any"),
         ('uri = "http://example.org/a.gz"', r"expected an https address, got 'http://example.org"),
         ('uri = "ftp://example.org/a.gz"', r"expected an https, s3 or gs address, got ftp://"),
         ('uri = "https://me:pw@example.org/a.gz"', r"without credentials, got one with them at"),

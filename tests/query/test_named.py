@@ -2,13 +2,14 @@
 
 import io
 import json
+import time
 
 import pandas as pd
 import pytest
 
 import dglzarr
 from dglzarr.cli import app, guarded
-from dglzarr.query.genes import names_of
+from dglzarr.query.genes import GeneNames, names_of
 from dglzarr.query.named import Names, read_known, trace_list
 from dglzarr.sources.aliases import read_aliases, read_names
 
@@ -172,3 +173,18 @@ def test_real__the_published_landmarks_by_the_real_annotation(data_dir):
     assert len(frame) == 943
     assert "column 3" in counted
     assert (frame["what"] == "probe").sum() == 916
+
+
+def test_list__of_a_whole_platform_takes_no_minutes(tmp_path):
+    """Each id is looked up, not compared with all that the tables and the study know."""
+    n = 30_000
+    rows = "".join(f"{k}_at\tSIM{k}\t{k}\n" for k in range(n))
+    (tmp_path / "gpl.txt").write_text(f"ID\tGene Symbol\tENTREZ_GENE_ID\n{rows}", encoding="utf-8")
+    (tmp_path / "ids.txt").write_text("".join(f"{k}_at\n" for k in range(n)), encoding="utf-8")
+    study = GeneNames([f"OTHER{k}" for k in range(n)])
+    known = read_known([str(tmp_path / "gpl.txt")], study=study)
+    started = time.process_time()
+    frame, _ = trace_list(tmp_path / "ids.txt", known)
+    assert time.process_time() - started < 20
+    assert frame["symbol"].tolist() == [f"SIM{k}" for k in range(n)]
+    assert set(frame["why"].str.partition(";")[2]) == {" not measured by the study"}

@@ -128,6 +128,24 @@ def test_strings__lists(tmp_path):
             strings(names)
 
 
+@pytest.mark.parametrize("version", ["earliest", "latest"])
+def test_guarded__a_chunk_is_found_as_hdf5_finds_it(tmp_path, version):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", libver=version) as file:
+        data = file.create_dataset("x", (90, 70), "u4", chunks=(10, 10), compression="gzip")
+        data[:40, :70] = np.arange(40 * 70).reshape(40, 70)
+    with path.open("rb", buffering=0) as raw, (guarded := Guarded(raw)).opened() as file:
+        for place in np.ndindex(9, 7):
+            at = (10 * place[0], 10 * place[1])
+            told = file["x"].id.get_chunk_info_by_coord(at)
+            found = guarded.find_chunk(file["x"], at)
+            if told.byte_offset is None:
+                assert found is None
+            else:
+                assert found == (at, told.filter_mask, told.byte_offset, told.size)
+        assert np.array_equal(file["x"][:40], np.arange(40 * 70).reshape(40, 70))
+
+
 def test_check_chunk__one_shorter_than_its_checksum(tmp_path):
     """HDF5 1.14.6 would read far behind it, whichever chunk it is."""
     path = tmp_path / "a.h5"
