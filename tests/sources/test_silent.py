@@ -311,6 +311,16 @@ def test_annotation__a_column_called_gene_of_ids_or_titles(tmp_path):
     assert (found.symbol, found.gene_id_of("201_at")) == ({}, "4609")
 
 
+def test_annotation__entrez_ids_that_excel_cut_short_are_none(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("probe,Entrez\n1_at,1.00E+08\n2_at,1.00E+08\n3_at,7.157e+03\n4_at,1e+05\n")
+    found = [read_annotation_table(path).gene_id_of(f"{i}_at") for i in range(1, 5)]
+    assert found == ["", "", "7157", "100000"]
+    path.write_text("1.00E+08\n7157\n")
+    panel = read_panel(path, genes=["1_at", "3_at"], gene_ids=["1.00E+08", "7157"])
+    assert (panel.genes, panel.missing) == (["3_at"], ["1.00E+08"])
+
+
 def test_join__mouse_and_human_are_not_one_species(tmp_path):
     rows = [[s, s.capitalize()] for s in SYMBOLS]
     for place, name in enumerate(("human", "mouse")):
