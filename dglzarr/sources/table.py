@@ -232,7 +232,8 @@ def _read_turned(
     matrix = read_matrix(stream, Layout(columns, separator, text, values, n_cells), scratch=scratch)
     require_rows(stream, matrix)
     named = ([columns[place] for place in text], matrix.text)
-    return turned_source(stream.path, "table", genes, named, matrix.values.T)
+    source = turned_source(stream.path, "table", genes, named, matrix.values.T)
+    return replace(source, left_out=(*matrix.left_out, *source.left_out))
 
 
 def turned_source(

@@ -218,6 +218,22 @@ def test_find_scale__what_is_no_expression(tmp_path, values, message):
         find_scale(read_source(tmp_path / "a.csv"), None)
 
 
+def test_find_scale__log2_that_is_stated_as_tpm_is_told(tmp_path):
+    frame = pd.DataFrame(LOG2, SYMBOLS, SAMPLES).rename_axis("id")
+    frame.to_csv(tmp_path / "a.csv")
+    (told,) = find_scale(read_source(tmp_path / "a.csv"), "tpm").notes
+    assert told.endswith("as log2 does: stated as tpm, they are brought to log2(x + 1)")
+    assert not find_scale(read_source(tmp_path / "a.csv"), "log2").notes
+
+
+def test_read_source__rows_left_out_beneath_samples_are_told(tmp_path):
+    frame = pd.DataFrame(LOG2.T, ["Mean", *SAMPLES[1:]], SYMBOLS).rename_axis("sample")
+    frame.to_csv(tmp_path / "a.csv")
+    source = read_source(tmp_path / "a.csv", reading=Reading(samples_in="rows"))
+    assert source.samples == SAMPLES[1:]
+    assert list(map(str, source.left_out)) == ["1 row left out: summaries of genes ('Mean')"]
+
+
 def test_find_scale__values_without_a_scale(tmp_path):
     values = RNG.uniform(3, 13, (300, 1)) + RNG.normal(0, 0.3, (300, 6))
     frame = pd.DataFrame(values, [f"g{i}" for i in range(300)], SAMPLES).rank().rename_axis("id")
