@@ -360,6 +360,19 @@ def check_header(name: str, columns: Sequence[str], samples: Sequence[str]) -> N
     _refuse_measures(name, samples)
 
 
+def names_cells(names: Sequence[str], cells: Sequence[str]) -> bool:
+    """Return whether a line of comment is the header of the row below it.
+
+    Examples
+    --------
+    >>> names_cells(["gene", "S1"], ["TP53", "7.5"]), names_cells(["by", "me"], ["gene", "S1"])
+    (True, False)
+    """
+    is_number = re.compile(f"{_INTEGER.pattern}|{_DECIMAL.pattern}").fullmatch
+    has_numbers = [any(map(is_number, row[1:])) for row in (names, cells)]
+    return len(names) == len(cells) and has_numbers == [False, True] and not is_header(cells[0])
+
+
 def check_first_column(name: str, columns: Sequence[str], ids: Sequence[str]) -> None:
     """Refuse a table without a column of ids, whose first sample would be taken for them.
 

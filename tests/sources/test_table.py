@@ -35,6 +35,8 @@ def write(tmp_path, content, name="GSE3_a_expr.tsv"):
         ("GSE3.txt", "S1\tS2\np1\t1\t2\np2\t3\tNA\n"),
         ("GSE3.txt", '"S1" "S2"'.replace(" ", "\t") + '\n"p1"\t1\t2\n"p2"\t3\tNA'),
         ("GSE3.tsv", "# a comment\n# another\n" + TABLE),
+        ("GSE3.tsv", "# a comment\n#" + TABLE),
+        ("GSE3.tsv", "#by\tme\tnow\n" + TABLE),
         ("GSE3.tsv", "\n\n" + TABLE),
         ("GSE3.tsv", TABLE.replace("\n", "\t\t\n")),
         ("GSE3.tsv", TABLE.replace("\n", "\r\n")),
@@ -43,7 +45,7 @@ def write(tmp_path, content, name="GSE3_a_expr.tsv"):
     ],
     ids=[
         "tsv", "gzip", "csv", "comma-in-txt", "wrong-extension", "r-csv", "r-table", "r-quoted",
-        "comments", "blank-lines", "padding", "crlf", "cr", "bom",
+        "comments", "header-as-comment", "comment-as-wide", "blank-lines", "padding", "crlf", "cr", "bom",
     ],
 )  # fmt: skip
 def test_read_table__variants(tmp_path, name, text):
