@@ -40,6 +40,7 @@ _LEVELS = (
     "samples differ in level and genes hardly do: where samples are in rows, state samples_in = "
     "'rows'"
 )
+_SEVERAL, _MOST_WORDY = re.compile(r"[/;|,(]"), 0.05
 _METHYLATION = re.compile(r"cg\d{6,}|ch\.\w+\.\d+")
 _OVERRULE = "To take the values as they are, state what they are, such as unit = 'log2'."
 
@@ -175,6 +176,7 @@ def find_scale(table: Source, unit: Stated | None, *, is_chosen: bool = False) -
             *_doubts(samples, values, scale),
             *_low_values(scale, quantiles, stated),
             *_placeholders(values),
+            *_odd_rows(table.genes),
         ),
     )
 
@@ -319,6 +321,15 @@ def _low_values(
     if scale == "raw" or quantiles[0] < 0 or quantiles[-1] > _LOW_LOG2:
         return ()
     return (f"the values reach only {quantiles[-1]:.3g}: log10, or log2 taken twice, is not log2",)
+
+
+def _odd_rows(genes: Sequence[str]) -> tuple[str, ...]:
+    """Return a note on a few rows of several words, where ids are single ones."""
+    odd = [gene for gene in genes if " " in gene and not _SEVERAL.search(gene)]
+    if not odd or len(odd) > _MOST_WORDY * len(genes):
+        return ()
+    shown = ", ".join(map(repr, odd[:3])) + (", ..." if len(odd) > 3 else "")
+    return (f"{len(odd)} of {len(genes):,} rows may be no genes ({shown}): take out what is none",)
 
 
 def _placeholders(values: NDArray[np.float32]) -> tuple[str, ...]:

@@ -234,6 +234,18 @@ def test_read_source__rows_left_out_beneath_samples_are_told(tmp_path):
     assert list(map(str, source.left_out)) == ["1 row left out: summaries of genes ('Mean')"]
 
 
+def test_find_scale__rows_of_several_words_are_told(tmp_path):
+    values = RNG.poisson(RNG.lognormal(4, 2, (300, 1)), (300, 6))
+    names = [f"g{i}" for i in range(300)]
+    names[:4] = ["sample code", "% mapped", "TRA2A /// TRA2B", "A; B"]
+    frame = pd.DataFrame(values, names, SAMPLES).rename_axis("id")
+    frame.to_csv(tmp_path / "a.csv")
+    (told,) = find_scale(read_source(tmp_path / "a.csv"), None).notes
+    assert told.startswith("2 of 300 rows may be no genes ('sample code', '% mapped')")
+    frame.set_axis([f"gene {i}" for i in range(300)]).rename_axis("id").to_csv(tmp_path / "b.csv")
+    assert not find_scale(read_source(tmp_path / "b.csv"), None).notes
+
+
 def test_find_scale__values_without_a_scale(tmp_path):
     values = RNG.uniform(3, 13, (300, 1)) + RNG.normal(0, 0.3, (300, 6))
     frame = pd.DataFrame(values, [f"g{i}" for i in range(300)], SAMPLES).rank().rename_axis("id")
