@@ -271,7 +271,7 @@ def _problem(details: ErrorDetails) -> str:
     if details["type"] == "missing":
         return f"{key}: required, but missing"
     if details["type"] == "value_error":
-        told = details["msg"].removeprefix("Value error, ")
+        told = details["msg"].removeprefix("Value error, ").removesuffix(".")
         return f"{key}: {told}" if key.startswith("sources") and told.startswith("exp") else told
     known = re.findall(r"'([^']*)'", str(details.get("ctx", {}).get("expected", "")))
     return f"{key}: {details['msg']}, got {details['input']!r}{hint(str(details['input']), known)}"

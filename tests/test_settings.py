@@ -273,6 +273,7 @@ def test_load_settings__wrong_type_or_value(text, message, tmp_path):
             'root = "https://bucket/study"\n[[sources]]\nuri = "a"\n',
             "root: expected a local folder or s3://BUCKET/FOLDER, .*got 'https://bucket/study'",
         ),
+        (MINIMAL + "[train]\nn_latent = 400\n", r'hidden: .* set start = "random"\.$'),
         (MINIMAL + "[enrich]\nontology = 'go.obo'\n", "enrich.ontology: goes with associations"),
         (
             MINIMAL + "[enrich]\nontology = 'a'\nassociations = 'b'\ngene_sets = 'c'\n",
@@ -290,6 +291,7 @@ def test_load_settings__wrong_type_or_value(text, message, tmp_path):
         "address",
         "empty root",
         "bucket",
+        "narrow network",
         "no gaf",
         "two kinds of sets",
         "sizes",

@@ -292,12 +292,21 @@ def find_rescaling(values: NDArray[np.floating]) -> str:
     """
     if len(values) < 3 or values.shape[1] < 50:
         return ""
-    whole = values[:, ~np.isnan(values).any(axis=0)].astype(np.float64)
-    if whole.size and whole.mean(axis=0).std() < 0.01 * whole.std():
-        return "values that are centred gene by gene, as z-scores are"
+    if _share_a_level(values[:, ~np.isnan(values).any(axis=0)].astype(np.float64)):
+        return "one mean, median or maximum of all genes, as of z-scores and what is scaled by gene"
     if (np.abs(np.nansum(values, axis=1, dtype=np.float64) - 100) < 1).all():
         return "percentages, which make 100 in each sample"
     return "ranks or percentiles" if all(map(_are_even, values)) else ""
+
+
+def _share_a_level(values: NDArray[np.float64]) -> bool:
+    """Return whether nearly all genes have the same mean, median or maximum, other than 0."""
+    if not values.size:
+        return False
+    spread = np.median(values.max(axis=0) - values.min(axis=0))
+    levels = [values.mean(axis=0), np.median(values, axis=0), values.max(axis=0)]
+    near = [np.abs(level - np.median(level)) < 0.01 * spread for level in levels if level.any()]
+    return any(np.mean(one) > 0.95 for one in near)
 
 
 def _are_even(values: NDArray[np.floating]) -> bool:

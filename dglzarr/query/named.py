@@ -334,6 +334,8 @@ def _tidied(name: str) -> str:
     if name[:3].upper() == "ENS" and (bare := strip_version(name.upper())) != name.upper():
         return f"{bare} without its version"
     if name[:1].isdigit() and (whole := clean_id(name)) != name:
+        if not whole:
+            return "a number that lost digits of an id, as Excel shows it"
         return f"{whole}, which a table of numbers made {name}"
     return ""
 

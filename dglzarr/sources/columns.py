@@ -61,7 +61,8 @@ RESERVED_COLUMNS = _by_name(
 RESERVED_ENDS = {
     "p-values and detection calls": r"detection|detection[ ._-]*(p|call|score)|fdr|abs[ ._-]*call|"
     r"(detection|det|adj)?[ ._-]*p[ ._-]*val(ue)?s?([ ._-]*\(.*\))?|p[ ._-]*adj|q[ ._-]*val(ue)?",
-    "statistics of beads": r"(avg[ ._-]*)?n?beads|narrays|(array|bead)[ ._-]*std(ev|err)",
+    "statistics of beads": r"(avg[ ._-]*)?n?beads|narrays|(array|bead)[ ._-]*std(ev|err)"
+    r"|(min|max)[ ._-]*signal",
     "results of a test": r"log2?[ ._-]*(fc|fold[ ._-]*change)|.*[ ._(-](?-i:vs|Vs|versus)[ ._-].*",
     "methylation": r"avg[ ._-]*beta|(un)?methylated[ ._-]*signal",
 }
@@ -86,6 +87,7 @@ _FACTS = frozenset(
         *("survival", "survivaltime", "daystodeath", "vitalstatus", "ageatdiagnosis"),
         *("day", "days", "week", "hour", "hours", "timepoint", "dose", "concentration", "lane"),
         *("treatment", "replicate", "donor", "patient", "subject", "plate", "weight", "height"),
+        *("sizefactor", "sizefactors", "normfactor", "normfactors", "genesdetected"),
         *("depth", "readdepth", "sequencingdepth", "totalmappedreads", "uniquelymappedreads"),
     )
 )
@@ -101,7 +103,7 @@ _MEASURES = frozenset(
         *("tpm", "fpkm", "rpkm", "cpm", "count", "counts", "rawcount", "expectedcount", "isopct"),
         *("estcounts", "numreads", "readcount", "reads", "coverage", "cov"),
         *("fpkmconflo", "fpkmconfhi", "fpkmstatus", "raw", "norm", "normalized", "normalised"),
-        *("log", "vst", "rlog", "rma"),
+        *("log", "vst", "rlog", "rma", "abundance", "length"),
     )
 )
 _HEADER_WORDS = frozenset(
@@ -127,7 +129,7 @@ _ID_COLUMNS = frozenset(
 _SUMMARY = re.compile(
     r"mean|average|avg|median|min|max|minimum|maximum|sd|stdev|stddev|sem|cv|total|sum"
     r"|row[ ._-]?(mean|sum)s?"
-    r"|(mean|average|avg|median)[ ._-]+(?!signal|intensity|raw|beta).+"
+    r"|(mean|average|avg|median)[ ._-]+(?!signal|intensity|raw|beta|eminence|raphe|nerve).+"
     r"|.+[ ._-](mean|average|avg|median)",
     re.IGNORECASE,
 )
@@ -358,6 +360,19 @@ def check_header(name: str, columns: Sequence[str], samples: Sequence[str]) -> N
             f"sample. Join one of them of all samples into a table of genes. {_REMEDY}"
         )
     _refuse_measures(name, samples)
+
+
+def names_cells(names: Sequence[str], cells: Sequence[str]) -> bool:
+    """Return whether a line of comment is the header of the row below it.
+
+    Examples
+    --------
+    >>> names_cells(["gene", "S1"], ["TP53", "7.5"]), names_cells(["by", "me"], ["gene", "S1"])
+    (True, False)
+    """
+    is_number = re.compile(f"{_INTEGER.pattern}|{_DECIMAL.pattern}").fullmatch
+    has_numbers = [any(map(is_number, row[1:])) for row in (names, cells)]
+    return len(names) == len(cells) and has_numbers == [False, True] and not is_header(cells[0])
 
 
 def check_first_column(name: str, columns: Sequence[str], ids: Sequence[str]) -> None:

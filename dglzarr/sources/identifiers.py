@@ -86,7 +86,7 @@ _LIST_HEADERS = frozenset(
 )
 _ENSEMBL = re.compile(r"(ENS[A-Z]*?)(R?)(\d+)(\.\d+)?(_PAR_Y)?")
 _WHOLE = re.compile(r"^(\d+)\.0+$")
-_POWER = re.compile(r"^\d(\.\d+)?[eE]\+?\d{1,2}$")
+_POWER = re.compile(r"^\d(\.\d+)?[eE]\+?(\d{1,2})$")
 _PAIR = re.compile(r"(\S.*?)\s*(?:\((\d+|ENS[A-Z]*\d+(?:\.\d+)?)\)|\|(\d+|ENS[A-Z]*\d+(?:\.\d+)?))")
 _MULTIPLE = re.compile(r"\s*(?:/{2,}|[;|])\s*")
 _JOINTS = frozenset("/;|")
@@ -111,19 +111,23 @@ def strip_version(gene_id: str) -> str:
 
 
 def clean_id(gene_id: str) -> str:
-    """Return a gene id without what a table of floats made of it.
+    """Return a gene id without what a table of floats made of it, "" where it lost digits of it.
 
     Examples
     --------
     >>> clean_id("7157.0"), clean_id("1e+05"), clean_id("AC012345.1"), clean_id("3.5e38")
     ('7157', '100000', 'AC012345.1', '3.5e38')
+    >>> clean_id("1.00130e+05"), clean_id("1.00E+08")  # as Excel writes 100130520
+    ('100130', '')
     """
     if not gene_id[:1].isdigit():
         return gene_id
     if found := _WHOLE.match(gene_id):
         return found.group(1)
-    if _POWER.match(gene_id) and (number := float(gene_id)).is_integer() and number < _MOST_ID:
-        return str(int(number))
+    found = _POWER.match(gene_id)
+    if found and (number := float(gene_id)).is_integer() and number < _MOST_ID:
+        has_all = not found[1] or len(found[1]) > int(found[2])
+        return str(int(number)) if has_all else ""
     return gene_id
 
 
@@ -854,8 +858,8 @@ def _first_label(names: Sequence[str], genes: Sequence[str]) -> dict[str, str]:
     """Return the first label of each non-empty name, by its key."""
     labels: dict[str, str] = {}
     for name, gene in zip(names, genes, strict=True):
-        if first_symbol(name):
-            labels.setdefault(_key(first_symbol(name)), gene)
+        if key := _key(first_symbol(name)):
+            labels.setdefault(key, gene)
     return labels
 
 

@@ -33,13 +33,14 @@ LOWEST_LOG2, LARGEST_LOG2 = -100, 50
 _PLACEHOLDERS = (-9, -99, -666, -999, -9999, -99999)
 _SCALE_WINDOWS, _SCALE_WINDOW = 16, 8
 _GENES_LOOKED_AT = 1000
-_LOW_LOG2 = 6
+_LOW_LOG2, _HIGH_LOG2 = 6, 25
 _FEWEST_CALLS, _MOST_COPIES, _MOST_FACTS = 50, 10, 3
 _MAPPED_LENGTH = "star.average_mapped_length"
 _LEVELS = (
     "samples differ in level and genes hardly do: where samples are in rows, state samples_in = "
     "'rows'"
 )
+_SEVERAL, _MOST_WORDY = re.compile(r"[/;|,(]"), 0.05
 _METHYLATION = re.compile(r"cg\d{6,}|ch\.\w+\.\d+")
 _OVERRULE = "To take the values as they are, state what they are, such as unit = 'log2'."
 
@@ -137,6 +138,7 @@ def find_scale(table: Source, unit: Stated | None, *, is_chosen: bool = False) -
     """
     if unit == "coverage":
         table, unit = as_counts(table), "counts"
+    stated = unit
     n = len(table.samples)
     starts = np.linspace(0, max(0, n - _SCALE_WINDOW), _SCALE_WINDOWS).astype(int)
     is_small = n <= _SCALE_WINDOW * _SCALE_WINDOWS
@@ -170,7 +172,12 @@ def find_scale(table: Source, unit: Stated | None, *, is_chosen: bool = False) -
         dict(zip(names, (float(q) for q in quantiles), strict=True)),
         scale,
         unit,
-        (*_doubts(samples, values, scale), *_low_values(scale, quantiles), *_placeholders(values)),
+        (
+            *_doubts(samples, values, scale),
+            *_low_values(scale, quantiles, stated),
+            *_placeholders(values),
+            *_odd_rows(table.genes),
+        ),
     )
 
 
@@ -222,7 +229,7 @@ def _refuse_facts(
     """
     if quantiles[4] > 32 or values.shape[1] < _FEWEST_CALLS:
         return
-    high = np.flatnonzero((values > 25).any(axis=0))
+    high = np.flatnonzero((values > _HIGH_LOG2).any(axis=0))
     if 0 < high.size <= _MOST_FACTS:
         shown = ", ".join(repr(table.genes[place]) for place in high)
         raise SourceError(
@@ -303,11 +310,26 @@ def _doubts(samples: list[str], values: NDArray[np.float32], scale: Scale) -> tu
     return (f"{odd.size} of {len(samples)} samples seen are unlike the rest ({shown}): {remedy}",)
 
 
-def _low_values(scale: Scale, quantiles: NDArray[np.float64]) -> tuple[str, ...]:
-    """Return a note on log2 values that reach no further than logarithms taken twice do."""
+def _low_values(
+    scale: Scale, quantiles: NDArray[np.float64], stated: Unit | None
+) -> tuple[str, ...]:
+    """Return a note on log2 values as low as logarithms taken twice, or raw ones as low as log2."""
+    highest, has_parts = quantiles[-1], (quantiles != np.floor(quantiles)).any()
+    if stated and scale == "raw" and highest <= _HIGH_LOG2 and has_parts:
+        told = f"the values reach only {highest:.3g}, as log2 does"
+        return (f"{told}: stated as {stated}, they are brought to log2(x + 1)",)
     if scale == "raw" or quantiles[0] < 0 or quantiles[-1] > _LOW_LOG2:
         return ()
     return (f"the values reach only {quantiles[-1]:.3g}: log10, or log2 taken twice, is not log2",)
+
+
+def _odd_rows(genes: Sequence[str]) -> tuple[str, ...]:
+    """Return a note on a few rows of several words, where ids are single ones."""
+    odd = [gene for gene in genes if " " in gene and not _SEVERAL.search(gene)]
+    if not odd or len(odd) > _MOST_WORDY * len(genes):
+        return ()
+    shown = ", ".join(map(repr, odd[:3])) + (", ..." if len(odd) > 3 else "")
+    return (f"{len(odd)} of {len(genes):,} rows may be no genes ({shown}): take out what is none",)
 
 
 def _placeholders(values: NDArray[np.float32]) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from dglzarr.sources.columns import (
     find_ids,
     is_alone,
     is_header,
+    names_cells,
     sort_columns,
 )
 from dglzarr.sources.matrix import (
@@ -73,10 +74,9 @@ def read_table(
     SourceError
         If the header or a row is not what it should be; names file and line.
     """
-    while (stream.peek() or "").startswith("#"):
-        stream.readline()
-    line, place = stream.line, f"{stream.name}, line {stream.line}"
-    header = stream.readline() or ""
+    header = _read_header(stream)
+    line = stream.line - 1
+    place = f"{stream.name}, line {line}"
     separator = "\t" if "\t" in header else find_separator(header)
     columns = _columns(stream, header, separator, line=line)
     n_cells = _count_cells(stream, header, separator)
@@ -112,6 +112,16 @@ def read_table(
         check_first_column(stream.name, columns, matrix.text[0])
         _refuse_decimals(stream.name, place, header, layout, matrix)
     return _as_source(stream.path, matrix, found, samples)
+
+
+def _read_header(stream: TextStream) -> str:
+    """Return the header behind comments; the last of these where it names the cells below it."""
+    while (text := stream.readline() or "").startswith("#"):
+        separator, below = find_separator(text), stream.peek() or ""
+        names, cells = (header_cells(one, separator) for one in (text, below))
+        if names_cells(names, cells):
+            return text.lstrip("#").lstrip(" ")
+    return text
 
 
 def _sort_columns(
@@ -232,7 +242,8 @@ def _read_turned(
     matrix = read_matrix(stream, Layout(columns, separator, text, values, n_cells), scratch=scratch)
     require_rows(stream, matrix)
     named = ([columns[place] for place in text], matrix.text)
-    return turned_source(stream.path, "table", genes, named, matrix.values.T)
+    source = turned_source(stream.path, "table", genes, named, matrix.values.T)
+    return replace(source, left_out=(*matrix.left_out, *source.left_out))
 
 
 def turned_source(

@@ -140,9 +140,12 @@ def test_unlike_the_rest__a_pool_of_many_samples_and_few_genes_is_not_told(rng):
     [
         (
             lambda values: 30 * (values - values.mean(axis=0)) / values.std(axis=0),
-            "centred gene by",
+            "z-scores",
         ),
-        (lambda values: (values - values.mean(axis=0)).round(2) + 10, "centred gene by"),
+        (lambda values: (values - values.mean(axis=0)).round(2) + 10, "z-scores"),
+        (lambda values: (values - np.median(values, axis=0)).round(2) + 10, "one mean, median"),
+        (lambda values: (values / values.max(axis=0) * 100).round(1), "one mean, median or max"),
+        (lambda values: np.maximum(values - 50, 0), ""),
         (lambda values: 100 * values / values.sum(axis=1, keepdims=True), "percentages"),
         (lambda values: (values.argsort(axis=1).argsort(axis=1) / 3).round(2), "percentiles"),
         (lambda values: values, ""),

@@ -218,6 +218,34 @@ def test_find_scale__what_is_no_expression(tmp_path, values, message):
         find_scale(read_source(tmp_path / "a.csv"), None)
 
 
+def test_find_scale__log2_that_is_stated_as_tpm_is_told(tmp_path):
+    frame = pd.DataFrame(LOG2, SYMBOLS, SAMPLES).rename_axis("id")
+    frame.to_csv(tmp_path / "a.csv")
+    (told,) = find_scale(read_source(tmp_path / "a.csv"), "tpm").notes
+    assert told.endswith("as log2 does: stated as tpm, they are brought to log2(x + 1)")
+    assert not find_scale(read_source(tmp_path / "a.csv"), "log2").notes
+
+
+def test_read_source__rows_left_out_beneath_samples_are_told(tmp_path):
+    frame = pd.DataFrame(LOG2.T, ["Mean", *SAMPLES[1:]], SYMBOLS).rename_axis("sample")
+    frame.to_csv(tmp_path / "a.csv")
+    source = read_source(tmp_path / "a.csv", reading=Reading(samples_in="rows"))
+    assert source.samples == SAMPLES[1:]
+    assert list(map(str, source.left_out)) == ["1 row left out: summaries of genes ('Mean')"]
+
+
+def test_find_scale__rows_of_several_words_are_told(tmp_path):
+    values = RNG.poisson(RNG.lognormal(4, 2, (300, 1)), (300, 6))
+    names = [f"g{i}" for i in range(300)]
+    names[:4] = ["sample code", "% mapped", "TRA2A /// TRA2B", "A; B"]
+    frame = pd.DataFrame(values, names, SAMPLES).rename_axis("id")
+    frame.to_csv(tmp_path / "a.csv")
+    (told,) = find_scale(read_source(tmp_path / "a.csv"), None).notes
+    assert told.startswith("2 of 300 rows may be no genes ('sample code', '% mapped')")
+    frame.set_axis([f"gene {i}" for i in range(300)]).rename_axis("id").to_csv(tmp_path / "b.csv")
+    assert not find_scale(read_source(tmp_path / "b.csv"), None).notes
+
+
 def test_find_scale__values_without_a_scale(tmp_path):
     values = RNG.uniform(3, 13, (300, 1)) + RNG.normal(0, 0.3, (300, 6))
     frame = pd.DataFrame(values, [f"g{i}" for i in range(300)], SAMPLES).rank().rename_axis("id")
@@ -309,6 +337,16 @@ def test_annotation__a_column_called_gene_of_ids_or_titles(tmp_path):
     path.write_text("probe,Gene Name,Entrez\n200_at,tumor protein p53,7157\n201_at,MYC gene,4609\n")
     found = read_annotation_table(path)
     assert (found.symbol, found.gene_id_of("201_at")) == ({}, "4609")
+
+
+def test_annotation__entrez_ids_that_excel_cut_short_are_none(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("probe,Entrez\n1_at,1.00E+08\n2_at,1.00E+08\n3_at,7.157e+03\n4_at,1e+05\n")
+    found = [read_annotation_table(path).gene_id_of(f"{i}_at") for i in range(1, 5)]
+    assert found == ["", "", "7157", "100000"]
+    path.write_text("1.00E+08\n7157\n")
+    panel = read_panel(path, genes=["1_at", "3_at"], gene_ids=["1.00E+08", "7157"])
+    assert (panel.genes, panel.missing) == (["3_at"], ["1.00E+08"])
 
 
 def test_join__mouse_and_human_are_not_one_species(tmp_path):

@@ -35,6 +35,8 @@ def write(tmp_path, content, name="GSE3_a_expr.tsv"):
         ("GSE3.txt", "S1\tS2\np1\t1\t2\np2\t3\tNA\n"),
         ("GSE3.txt", '"S1" "S2"'.replace(" ", "\t") + '\n"p1"\t1\t2\n"p2"\t3\tNA'),
         ("GSE3.tsv", "# a comment\n# another\n" + TABLE),
+        ("GSE3.tsv", "# a comment\n#" + TABLE),
+        ("GSE3.tsv", "#by\tme\tnow\n" + TABLE),
         ("GSE3.tsv", "\n\n" + TABLE),
         ("GSE3.tsv", TABLE.replace("\n", "\t\t\n")),
         ("GSE3.tsv", TABLE.replace("\n", "\r\n")),
@@ -43,7 +45,8 @@ def write(tmp_path, content, name="GSE3_a_expr.tsv"):
     ],
     ids=[
         "tsv", "gzip", "csv", "comma-in-txt", "wrong-extension", "r-csv", "r-table", "r-quoted",
-        "comments", "blank-lines", "padding", "crlf", "cr", "bom",
+        "comments", "header-as-comment", "comment-as-wide", "blank-lines", "padding", "crlf", "cr",
+        "bom",
     ],
 )  # fmt: skip
 def test_read_table__variants(tmp_path, name, text):
@@ -300,7 +303,7 @@ RESERVED = [
     *("mean", "SD", "Total", "mean_ctrl", "avg.trt", "GeneLength_bp", "Start (bp)", "chromStart"),
     *("Transcript Length (bp)", "chrom_end", "pos", "mean_length", "logCPM", "Unnamed: 0"),
     *("P-value (Treated vs Control)", "Fold-Change(Treated vs. Control)", "FC ([A] Vs [B])"),
-    *("KO_vs_WT", "KO_vs_WT_log2FC", "Control_mean", "trt avg"),
+    *("KO_vs_WT", "KO_vs_WT_log2FC", "Control_mean", "trt avg", "S1.MIN_Signal"),
 ]
 
 
@@ -318,6 +321,7 @@ def test_read_table__columns_that_are_no_samples(tmp_path, name):
         ("a_mean", "b_mean"),
         ("NF2_VS_1", "NF2_VS_2"),
         ("P1", "P1_norm"),
+        ("Median eminence", "S2"),
         ("SD_1", "WKY_1"),
         ("S1_TPM", "S2_TPM"),
         ("AVG_Signal-1", "b"),
@@ -344,6 +348,7 @@ def test_read_table__means_and_spreads_of_groups_beside_their_samples(tmp_path):
         (["count.A", "FPKM.A", "count.B", "FPKM.B"], "FPKM.*"),
         (["A (raw)", "B (raw)", "A (norm)", "B (norm)"], "* (norm)"),
         (["A", "B", "log2_A", "log2_B"], "log2_*"),
+        (["abundance.A", "abundance.B", "length.A", "length.B"], "length.*"),
     ],
 )
 def test_read_table__several_measures_of_a_sample(tmp_path, columns, pattern):
