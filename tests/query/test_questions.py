@@ -105,6 +105,8 @@ def test_open_study__refuses_what_is_not_whole(grown, tmp_path):
         open_study(root)
     with pytest.raises(StoreError, match="no study here"):
         open_study(tmp_path / "nowhere")
+    with pytest.raises(StoreError, match=rf"no study here .*Did you mean {root}\?"):
+        open_study(root.parent)
     (tmp_path / "empty").mkdir()
     write_manifest(tmp_path / "empty", ["0000"])
     with pytest.raises(StoreError, match="expected a study with finished stores"):
