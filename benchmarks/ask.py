@@ -86,7 +86,8 @@ def write_study(root: str, n_samples: int, n_genes: int) -> None:
         write_region(uri, region, {"expression": block})
     finish(claim)
     rank = np.arange(1, n_genes + 1, dtype=np.int32)
-    write(study.uri("samples"), SAMPLES, {"sample": names, "gene": genes["gene"]})
+    known = {"sample": names, "gene": genes["gene"]}
+    write(study.uri("samples"), SAMPLES, known, {"keep": np.ones(n_samples, bool)})
     write(study.uri("scores"), SCORES, {**genes, "latent": np.arange(100, dtype=np.int32)})
     panel = {"panel": text(["mined"]), "kind": text(["mined"]), "selector": text(["greedy"])}
     position = np.arange(min(943, n_genes), dtype=np.int32)

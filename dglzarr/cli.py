@@ -1121,6 +1121,7 @@ def serve_command(
     cache_mb: Annotated[
         int, typer.Option(help="Memory for values of genes, MB; 0 keeps none.", min=0)
     ] = 64,
+    aliases: AliasTable = "",
 ) -> None:
     """Show studies in a browser: genes, panels, the report, and the stores for programs.
 
@@ -1134,7 +1135,8 @@ def serve_command(
         raise ConfigError(
             f"serve: expected {error.name} to be installed. Run: pip install 'dglzarr[serve]'"
         ) from error
-    serve(study, host=host, port=port, cache_nbytes=cache_mb * 10**6, say=_say)
+    cache_nbytes = cache_mb * 10**6
+    serve(study, host=host, port=port, cache_nbytes=cache_nbytes, aliases=aliases, say=_say)
 
 
 def _say(line: str) -> None:

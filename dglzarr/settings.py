@@ -210,6 +210,8 @@ def load_settings(
     file = Path(path)
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except IsADirectoryError as error:
+        raise ConfigError(f"{file}: expected a file of settings (.toml), got a folder.") from error
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:

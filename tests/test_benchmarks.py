@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import zarr
 
+import dglzarr
 from dglzarr.settings import build_settings
 from dglzarr.storage.schemas import NORMALIZED
 from dglzarr.storage.store import open_store
@@ -574,3 +575,14 @@ def test_segments__a_line_for_each_question(tmp_path):
     assert tree["n_segments"] == 4
     assert plain["files_opened"] < tree["files_opened"] < 3 * plain["files_opened"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ask__of_a_study_whose_samples_are_compared(tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(str(REPO / "benchmarks"))
+    import ask
+
+    ask.write_study(str(tmp_path), 60, 120)
+    ask.ask(str(tmp_path))
+    told = [json.loads(line)["question"] for line in capsys.readouterr().out.splitlines()]
+    assert {"open", "gene over all samples, cold", "neighbours", "by label"} <= {*told}
+    assert dglzarr.open_study(str(tmp_path)).dgl.neighbours("G1", 3).attrs["n_samples"] == 60

@@ -336,7 +336,7 @@ def test_load_settings__no_such_file(tmp_path):
 
 
 def test_load_settings__a_folder(tmp_path):
-    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+    with pytest.raises(ConfigError, match=r"a file of settings \(\.toml\), got a folder"):
         load_settings(tmp_path)
 
 

@@ -183,8 +183,8 @@ class Groups:
 
 
 def _plain(groups: NDArray[Any]) -> NDArray[Any]:
-    """Return names of groups as netCDF takes them: yes and no as text."""
-    return groups.astype(str).astype(object) if groups.dtype == bool else groups.astype(object)
+    """Return names of groups as netCDF and plots take them: yes and no as text."""
+    return groups if groups.dtype.kind in "iuf" else groups.astype(str)
 
 
 def has_label(column: NDArray[Any]) -> NDArray[np.bool_]:

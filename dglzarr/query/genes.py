@@ -60,16 +60,12 @@ class GeneNames:
         return self._places.keys()
 
     def places(self, name: str) -> list[int]:
-        """Return where the features of a label, else symbol, else ID stand; none where unknown."""
-        return self._places.get(lookup_key(name.strip()), [])
-
-    def meant(self, name: str) -> list[int]:
-        """Return where the features of a name stand, as `find` does; none where it is unknown."""
-        found = set(self.places(name))
-        if not found:
-            for symbol in self._aliases.get(lookup_key(name.strip()), ()):
-                found.update(self._places.get(lookup_key(symbol), ()))
-        return sorted(found)
+        """Return where the features of a label, else symbol, else ID, else alias stand, if any."""
+        key = lookup_key(name.strip())
+        if key in self._places:
+            return self._places[key]
+        meant = (self._places.get(lookup_key(s), ()) for s in self._aliases.get(key, ()))
+        return sorted(set().union(*meant))
 
     def find(self, name: str, *, place: str = "gene") -> NDArray[np.int64]:
         """Return where the features of a name stand, ascending.
@@ -82,12 +78,11 @@ class GeneNames:
         ConfigError
             When there is no such gene; with the names most like it.
         """
-        key = lookup_key(a_name(name, place).strip())
-        if found := self.meant(name):
+        if found := self.places(a_name(name, place)):
             return np.array(found, dtype=np.int64)
         raise ConfigError(
             f"{place}: expected a gene of the study (label, symbol or ID), got {name[:60]!r}"
-            f"{self._near(key)}."
+            f"{self._near(lookup_key(name.strip()))}."
         )
 
     def find_all(self, names: Iterable[str], *, place: str = "gene") -> NDArray[np.int64]:

@@ -138,10 +138,11 @@ class SampleLabels:
         ConfigError
             As `find`.
         """
+        places = self.find(wanted)
         is_told = not _DUPLICATES.isdisjoint([label, *wanted])
-        if "keep" in self._stores and not is_told:
-            wanted = {**wanted, "keep": True}
-        return self.find(wanted)
+        return (
+            places if is_told or "keep" not in self._stores else places[self.column("keep")[places]]
+        )
 
     def places(self, names: Sequence[str], *, place: str = "sample") -> NDArray[np.int64]:
         """Return where samples of some names stand, in their order.

@@ -232,7 +232,7 @@ class Names:
 
     def _study_labels(self, name: str) -> list[str]:
         assert self.study is not None
-        return [self.study.labels[place] for place in self.study.meant(name)]
+        return [self.study.labels[place] for place in self.study.places(name)]
 
     def _study_label(self, name: str) -> str:
         return next(iter(self._study_labels(name)), "")

@@ -12,7 +12,15 @@ from dglzarr.storage.files import place_of, store_nbytes
 from dglzarr.storage.finished import is_whole, read_finished
 from dglzarr.storage.schemas import SPECS
 from dglzarr.storage.store import missing_regions, open_store, read_attributes, regions
-from dglzarr.storage.study import MANIFEST, OPTIONAL, SEGMENTED, WHOLE, list_segments, open_study
+from dglzarr.storage.study import (
+    MANIFEST,
+    OPTIONAL,
+    SEGMENTED,
+    WHOLE,
+    list_segments,
+    open_study,
+    studies_in,
+)
 from dglzarr.storage.together import other_inputs, root_of
 
 if TYPE_CHECKING:
@@ -148,8 +156,9 @@ def resolve(name: str) -> list[str]:
 
 
 def is_study(name: str) -> bool:
-    """Return whether a study stands at ``name``, or one that has lost its manifest."""
-    return place_of(name, MANIFEST).is_file() or bool(list_segments(name))
+    """Return whether a study is meant: at ``name``, without its manifest too, or right in it."""
+    is_there = place_of(name, MANIFEST).is_file() or bool(list_segments(name))
+    return is_there or bool(studies_in(name))
 
 
 def stores(name: str) -> list[str]:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from dglzarr.evaluation.order import Conditions, Ordered, PanelMaker
     from dglzarr.serve.cache import ArrayCache
+    from dglzarr.serve.genes import Aliases
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,8 @@ class Answers:
         What the study is called here, and its folder.
     cache
         Keeps values of genes.
+    aliases
+        Other names of genes, as `GeneIndex` has them.
 
     Raises
     ------
@@ -68,8 +71,10 @@ class Answers:
         When it cannot be read.
     """
 
-    def __init__(self, name: str, root: str, cache: ArrayCache) -> None:
-        self.name, self.root, self._cache = name, root, cache
+    def __init__(
+        self, name: str, root: str, cache: ArrayCache, aliases: Aliases | None = None
+    ) -> None:
+        self.name, self.root, self._cache, self._aliases = name, root, cache, aliases
         self.stamp = stamp_of(root)
         self._study = open_study(root)
         self.problems: dict[str, str] = {}
@@ -141,7 +146,7 @@ class Answers:
         self.panels: dict[str, list[int]] = {}
         self.kinds: dict[str, str] = {}
         self.genes = GeneIndex(
-            told["gene"], told["gene_symbol"], told["gene_id"], self.rank.tolist()
+            told["gene"], told["gene_symbol"], told["gene_id"], self.rank.tolist(), self._aliases
         )
         if self._landmarks is not None:
             self._load_panels(self._landmarks)

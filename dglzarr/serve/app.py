@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from dglzarr.serve.desk import Apology, Endpoint
+    from dglzarr.serve.genes import Aliases
 
 CACHE_NBYTES = 64 * 2**20
 MOST_WAITING_ORDERS = 8
@@ -56,6 +57,7 @@ def build_app(
     token: str = "",
     hosts: Sequence[str] = (),
     cache_nbytes: int = CACHE_NBYTES,
+    aliases: Aliases | None = None,
 ) -> Starlette:
     """Return the application over some studies.
 
@@ -67,6 +69,8 @@ def build_app(
         As in `dglzarr.serve.guard.Guard`.
     cache_nbytes
         Of the values of genes that are kept in memory.
+    aliases
+        Other names of genes, as `dglzarr.serve.genes.GeneIndex` has them.
     """
     quick, slow, streams = Desk(), Desk(N_SLOW, MOST_WAITING_ORDERS), Desk()
 
@@ -89,7 +93,7 @@ def build_app(
         exception_handlers={HTTPException: _no_such_address},
     )
     app.router.redirect_slashes = False
-    app.state.shelf = Shelf(roots, cache_nbytes=cache_nbytes)
+    app.state.shelf = Shelf(roots, cache_nbytes=cache_nbytes, aliases=aliases)
     app.state.opened = objects.Opened()
     app.state.needs_token = bool(token)
     return app

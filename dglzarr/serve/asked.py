@@ -70,11 +70,11 @@ def conditions(answers: Answers, question: Question) -> Conditions:
 
 
 def _known(answers: Answers, question: Question, name: str) -> tuple[str, ...]:
-    """Return names that are all known, or say which are not, with names like them."""
+    """Return names as the study has them, or say which it has not, with names like them."""
     names = question.names(name)
     unknown = [one for one in names if not answers.genes.find(one)]
     if unknown:
         listed = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" * (len(unknown) > 5))
         near = tuple(answers.genes.near(unknown[0]))
         raise BadQuestion(f"{name}: the study has no gene {listed}.", near)
-    return names
+    return tuple(map(answers.genes.official, names))

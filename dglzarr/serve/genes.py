@@ -11,7 +11,9 @@ from dglzarr.sources.aliases import lookup_key
 from dglzarr.sources.identifiers import first_symbol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    Aliases = Mapping[str, Sequence[str]]
 
 N_NEAR = 5
 LONGEST_NAME = 200
@@ -27,6 +29,8 @@ class GeneIndex:
         Of each feature; "" where it has none.
     rank
         Of each feature, lower first among those that a name finds.
+    aliases
+        Symbols that other names stand for, as `read_aliases` returns them.
     """
 
     def __init__(
@@ -35,9 +39,11 @@ class GeneIndex:
         symbols: Sequence[str],
         ids: Sequence[str],
         rank: Sequence[int],
+        aliases: Aliases | None = None,
     ) -> None:
         self.labels, self.symbols, self.ids, self.rank = labels, symbols, ids, rank
-        self._names = GeneNames(labels, symbols, ids)
+        self._names = GeneNames(labels, symbols, ids, aliases)
+        self.official = self._names.official
         self._plain = [
             "\n".join((label, symbol, gene_id)).upper()
             for label, symbol, gene_id in zip(labels, symbols, ids, strict=True)
@@ -47,7 +53,7 @@ class GeneIndex:
         return len(self.labels)
 
     def find(self, name: str) -> list[int]:
-        """Return the features of a name, by rank: those of that label, else symbol, else ID."""
+        """Return the features of a name, by rank: of a label, else symbol, else ID, else alias."""
         return sorted(self._names.places(name), key=self._by_rank)
 
     def search(self, text: str) -> list[int]:

@@ -20,6 +20,8 @@ from dglzarr.storage.study import open_study
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from dglzarr.serve.genes import Aliases
+
 TOKEN = "DGLZARR_TOKEN"  # noqa: S105  (the name of a variable)
 MOST_CONNECTIONS = 512
 MOST_FILES = 2**16
@@ -32,6 +34,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     cache_nbytes: int,
+    aliases: str = "",
     say: Callable[[str], object],
 ) -> None:
     """Serve some studies until a signal ends it.
@@ -45,6 +48,8 @@ def serve(
         a token is asked for: that of ``DGLZARR_TOKEN``, else a new one, which is told once.
     cache_nbytes
         Of the values of genes that are kept in memory.
+    aliases
+        A table of other names of genes, as for `dglzarr.open_study`.
     say
         Takes what is to be told to who started it.
 
@@ -54,6 +59,8 @@ def serve(
         When a root is no study.
     ConfigError
         When the place cannot be listened at, or the token is short.
+    SourceError
+        When the file of aliases is not one.
     """
     for root in roots:
         open_study(root)
@@ -71,6 +78,7 @@ def serve(
         token=token,
         hosts=LOOPBACK if is_here else (),
         cache_nbytes=cache_nbytes,
+        aliases=_read_aliases(aliases) if aliases else None,
     )
     app.state.shelf.begin()
     _allow_files()
@@ -95,6 +103,12 @@ def serve(
         h11_max_incomplete_event_size=2**15,
     )
     uvicorn.Server(settings).run(sockets=[listening])
+
+
+def _read_aliases(path: str) -> Aliases:
+    from dglzarr.sources.aliases import read_aliases  # noqa: PLC0415  (pandas takes a second)
+
+    return read_aliases(path)
 
 
 def _allow_files() -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dglzarr.serve.answers import Answers
+    from dglzarr.serve.genes import Aliases
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,10 @@ class Served:
     Until the new state is in memory the old one answers.
     """
 
-    def __init__(self, name: str, root: str, cache: ArrayCache) -> None:
-        self.name, self.root, self._cache = name, root, cache
+    def __init__(
+        self, name: str, root: str, cache: ArrayCache, aliases: Aliases | None = None
+    ) -> None:
+        self.name, self.root, self._cache, self._aliases = name, root, cache, aliases
         self._lock = threading.Lock()
         self._now, self._next = self._later(), self._later()
         self._is_opening = False
@@ -83,7 +86,7 @@ class Served:
         from dglzarr.serve.answers import Answers  # noqa: PLC0415  (it takes a second)
 
         try:
-            answers = Answers(self.name, self.root, self._cache)
+            answers = Answers(self.name, self.root, self._cache, self._aliases)
         except Busy:
             raise
         except (DglzarrError, OSError) as error:
@@ -104,12 +107,16 @@ class Shelf:
         Their folders.
     cache_nbytes
         Of the values of genes that are kept in memory, of all studies together.
+    aliases
+        Other names of genes, as `dglzarr.serve.genes.GeneIndex` has them.
     """
 
-    def __init__(self, roots: Sequence[str], *, cache_nbytes: int) -> None:
+    def __init__(
+        self, roots: Sequence[str], *, cache_nbytes: int, aliases: Aliases | None = None
+    ) -> None:
         cache = ArrayCache(cache_nbytes)
-        names = name_studies(roots)
-        self._studies = {n: Served(n, root, cache) for n, root in zip(names, roots, strict=True)}
+        named = zip(name_studies(roots), roots, strict=True)
+        self._studies = {name: Served(name, root, cache, aliases) for name, root in named}
 
     def begin(self) -> None:
         """Begin to open all studies."""

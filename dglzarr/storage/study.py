@@ -92,6 +92,13 @@ def raw_name(uri: str) -> str:
     return uri.rstrip("/").rpartition("/")[2].removesuffix(".zarr")
 
 
+def studies_in(folder: str) -> list[str]:
+    """Return the studies that stand right in a folder of this machine."""
+    place = place_of(folder)
+    found = place.glob(f"*/{MANIFEST}") if isinstance(place, Path) else []
+    return sorted(str(path.parent) for path in found)
+
+
 def open_study(root: str) -> Study:
     """Return the study at ``root``, pinned to the manifest of this moment.
 
@@ -106,9 +113,9 @@ def open_study(root: str) -> Study:
         content: Any = json.loads(written)
     except OSError as error:
         _check_lost(root)
-        raise StoreError(
-            f"{root}: no study here ({MANIFEST} is missing). Run 'dglzarr mine'."
-        ) from error
+        meant = studies_in(root)
+        remedy = f"Did you mean {meant[0]}?" if meant else "Run 'dglzarr mine'."
+        raise StoreError(f"{root}: no study here ({MANIFEST} is missing). {remedy}") from error
     except ValueError as error:
         raise StoreError(f"{path}: expected a manifest, got {error}. {_repair(root)}") from error
     found = content.get("study_version") if isinstance(content, dict) else content

@@ -78,7 +78,7 @@ class _Found:
     series: set[str]
     scale: str
     unit: str
-    labels: dict[str, int]
+    labels: dict[str, set[str]]
     persons: set[str]
     sheet: Path | None = None
     notes: list[str] = field(default_factory=list)
@@ -224,13 +224,13 @@ def _describe(source: Source, names: _Names, *, unit: Unit | None = None) -> _Fo
     )
 
 
-def _kinds(labels: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """Return how many different values each label has that tells kinds of samples apart."""
+def _kinds(labels: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
+    """Return the values of each label that tells kinds of samples apart, here or among files."""
     kinds = {name: set(values) - {""} for name, values in labels.items()}
     return {
-        name: len(those)
+        name: those
         for name, those in kinds.items()
-        if 1 < len(those) <= min(_MOST_KINDS, len(labels[name]) // 2)
+        if 0 < len(those) <= min(_MOST_KINDS, len(labels[name]) // 2)
         and not all(map(_is_number, those))
     }
 
@@ -495,7 +495,8 @@ def _told(one: _Found) -> list[str]:
     """Return what a file holds, and what should be known of it."""
     platforms = f", {', '.join(one.platforms)}" if one.platforms else ""
     series = f", {len(one.series)} series" if len(one.series) > 1 else ""
-    labels = [f"{name} ({n} kinds)" for name, n in one.labels.items()]
+    by_kinds = sorted(one.labels.items(), key=lambda label: len(label[1]) == 1)
+    labels = [f"{n} ({f'{len(k)} kinds' if len(k) > 1 else min(k)[:40]})" for n, k in by_kinds]
     more = f" and {len(labels) - _N_SHOWN} more" if len(labels) > _N_SHOWN else ""
     shown = f"; labels: {', '.join(labels[:_N_SHOWN])}{more}" if labels else ""
     unit = one.unit or "not logarithms: log2 is taken"
@@ -558,11 +559,12 @@ def _sizes(n_genes: int) -> dict[str, tuple[str, str]]:
 
 
 def _most_common_label(sources: Sequence[_Found]) -> str | None:
-    """Return the label of some kinds that most samples have."""
+    """Return the label of several kinds that most samples have."""
     n_samples: Counter[str] = Counter()
     for one in sources:
         n_samples.update(dict.fromkeys(one.labels, len(one.samples)))
-    return n_samples.most_common(1)[0][0] if n_samples else None
+    kinds = {n: set().union(*(one.labels.get(n, ()) for one in sources)) for n in n_samples}
+    return next((n for n, _ in n_samples.most_common() if len(kinds[n]) > 1), None)
 
 
 def _as_lines(
@@ -595,6 +597,5 @@ def _text(value: str) -> str:
 
 
 def _key(name: str) -> str:
-    return (
-        name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else _text(name)
-    )
+    is_bare = name.replace("_", "").replace("-", "").isalnum() and name.isascii()
+    return name if is_bare else _text(name)

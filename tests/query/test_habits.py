@@ -98,6 +98,12 @@ def test_consolidated__says_what_the_record_covers(example_study):
 
 # ---------------------------------------------------------------- what dglzarr.open returns
 
+
+def plotted_along(means):
+    """Xarray's plots take text of fixed width alone along an axis."""
+    return means.assign_coords(series=means["series"].astype(str))[{"gene": 0}].plot() is not None
+
+
 HABITS = {
     "astype(str)": lambda ds: ds["gene"].astype(str).dtype.kind == "U",
     "astype(str) of a label": lambda ds: ds["series"].astype(str).dtype.kind == "U",
@@ -113,6 +119,7 @@ HABITS = {
     "sortby": lambda ds: ds.sortby("series")["series"].values[0] == "GSE900001",
     "groupby": lambda ds: "GSE900001" in ds["expression"].groupby("series").mean()["series"],
     "plot": lambda ds: ds["expression"][{"gene": 0}].plot() is not None,
+    "plot along a label": lambda ds: plotted_along(ds["expression"].groupby("series").mean()),
     "plot of a matrix": lambda ds: ds["expression"][{"gene": slice(3)}].plot() is not None,
     "scatter": lambda ds: ds.plot.scatter(x="split", y="n", hue="series") is not None,
     "chunk": lambda ds: (ds["series"].chunk(10).compute() == ds["series"]).all(),

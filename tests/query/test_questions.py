@@ -105,6 +105,8 @@ def test_open_study__refuses_what_is_not_whole(grown, tmp_path):
         open_study(root)
     with pytest.raises(StoreError, match="no study here"):
         open_study(tmp_path / "nowhere")
+    with pytest.raises(StoreError, match=rf"no study here .*Did you mean {root}\?"):
+        open_study(root.parent)
     (tmp_path / "empty").mkdir()
     write_manifest(tmp_path / "empty", ["0000"])
     with pytest.raises(StoreError, match="expected a study with finished stores"):
@@ -493,10 +495,14 @@ def test_grouped__keeps_its_genes_whatever_the_label_is_called(name, awkward):
 
 
 @pytest.mark.parametrize("label", ["keep", "cluster", "tissue", "split"])
-def test_by__answers_are_files(label, ask, tmp_path):
+def test_by__answers_are_files_and_plots(label, ask, tmp_path):
+    from matplotlib import pyplot as plt
+
     groups = ask.by(label)
     for answered in (groups.sizes(), groups.gene("SIM1"), groups.values("SIM1")):
         answered.to_netcdf(tmp_path / "a.nc")
+    assert groups.gene("SIM1")["median"].squeeze().plot() is not None
+    plt.close("all")
     if label == "keep":
         assert set(groups.sizes()["group"].values) <= {"True", "False"}
 

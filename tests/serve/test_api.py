@@ -61,6 +61,19 @@ def test_gene__by_any_of_its_names(served, name, features):
     assert found == sorted(found, key=lambda row: row["rank_by_score"])
 
 
+def test_gene__by_an_alias_where_a_table_of_them_is_given(serve, original):
+    known = serve(original, aliases={"P53": ("TP53",), "BOTH": ("MYC", "TP53"), "TP53": ("MYC",)})
+    for name in ("p53", "TP53"):  # a symbol goes before an alias
+        found = known.json("/gene", params={"name": name})["features"]
+        assert sorted(row["gene"] for row in found) == ["000_at", "001_at"]
+    assert known.json("/gene?name=both")["n_features"] == 3
+    assert {row["gene_symbol"] for row in known.json("/genes?q=p53")["genes"][:2]} == {"TP53"}
+    ordered = known.json("/order?size=4&include=p53")["genes"]
+    assert (ordered[0]["gene_symbol"], ordered[0]["why"]) == ("TP53", "included")
+    answer = known.get("/api/study/order?size=4&include=both", status=400)
+    assert "an alias of MYC and TP53. Ask for one of them" in answer.json()["error"]
+
+
 @pytest.mark.parametrize("name", ["MYC", "mycn", "MYC /// MYCN", "4609", "ENSG7", "A1BG"])
 def test_gene__is_found_as_by_the_command_line(name):
     names = ["1_at", "2_at", "A1BG|1"], ["MYC /// MYCN", "", ""], ["4609", "ENSG7.1", ""]

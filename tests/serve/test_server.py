@@ -145,6 +145,8 @@ def test_wrong_study_port_and_token_are_told_in_one_line(original, tmp_path):
     status, _, said = run(original, "--port", "0", DGLZARR_TOKEN=TOO_SHORT)
     assert (status, len(said)) == (2, 1)
     assert said[0].startswith("DGLZARR_TOKEN: expected at least 16 characters, got 5.")
+    status, out, said = run(original, "--port", "0", "--aliases", tmp_path / "none.txt")
+    assert (out, len(said), "none.txt: expected a readable file" in said[0]) == ("", 1, True)
     status, _, said = run(original, "--host", "no.such.host.invalid", "--port", free_port())
     assert (status, len(said)) == (2, 1)
 

@@ -109,6 +109,19 @@ def test_draft__joins_what_gives_most_values_and_names_the_rest(tmp_path):
     assert "GSE9" not in text
 
 
+def test_draft__labels_that_tell_files_apart(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for name, tissue in (("GSE1", "skin"), ("GSE2", "bone"), ("GSE3", "bone")):
+        samples = names(name, 8)
+        table(data / f"{name}_expr.tsv", samples, names("p", 40))
+        rows = ["id\ttissue\torganism\tsex", *(f"{s}\t{tissue}\tman\tfm" for s in samples)]
+        (data / f"{name}_sheet.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    text, _ = drafted(data, tmp_path / "study.toml")
+    assert "labels: tissue (skin), organism (man), sex (fm)" in text
+    assert '#label = "tissue"' in text
+
+
 def test_draft__survives_hostile_names(tmp_path):
     hostile = 'a "b"\\ #[x]'
     (tmp_path / hostile).mkdir()
