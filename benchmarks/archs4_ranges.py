@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--wanted", type=int, default=100)
     asked = parser.parse_args()
     os.environ["no_proxy"] = "*"
-    shapes = {"column": (asked.genes, 1), "block": (GENE_CHUNK, SAMPLE_CHUNK)}
+    shapes = {"column": (asked.genes, 1), "block": (min(GENE_CHUNK, asked.genes), SAMPLE_CHUNK)}
     spread = np.linspace(0, asked.samples - 1, asked.wanted).astype(np.int64)
     wanted = {"side by side": np.arange(asked.wanted) + 1000, "spread": spread}
     print(

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.mirror import serving
-from tests.access.series import matrix
+from tests.access.series import matrix, platform_table
 
 REPO = Path(__file__).resolve().parents[1]
 DATA = (REPO / "docs" / "data.md").read_text(encoding="utf-8")
@@ -57,6 +57,7 @@ def machine(tmp_path, wheel):
 def test_new_user__has_a_panel_of_three_accessions(tmp_path, machine):
     for accession in re.findall(r"GSE\d+", TYPED):
         matrix(tmp_path / "served", accession, n_genes=120, n_samples=24)
+    platform_table(tmp_path / "served", "GPL96", "SIM", n_genes=120)
     (folder := tmp_path / "empty").mkdir()
     with serving(tmp_path / "served") as mirror:
         done = subprocess.run(
@@ -67,4 +68,5 @@ def test_new_user__has_a_panel_of_three_accessions(tmp_path, machine):
     assert list(folder.glob("venv/lib/*/site-packages/dglzarr/cli.py")), "the wheel was installed"
     order = pd.read_csv(folder / "order.tsv", sep="\t")
     assert len(order) == int(re.search(r"--size (\d+)", TYPED)[1])
+    assert order["gene_symbol"].str.startswith("SIM").all(), "genes are named, not probes alone"
     assert (folder / "study" / "report.html").is_file()

@@ -77,14 +77,14 @@ class Search:
 
         Examples
         --------
-        >>> Search(["GPL96"], "Homo sapiens", "2026-01-01", 20).term()
+        >>> Search(["gpl96"], "Homo sapiens", "2026-01-01", 20).term()
         'gse[ETYP] AND (GPL96[ACCN]) AND "Homo sapiens"[ORGN] AND 2026/01/01:3000[PDAT] AND \
 20:1000000[NSAM]'
         """
         self._check()
         parts = ["gse[ETYP]"]
         if self.platforms:
-            parts.append(f"({' OR '.join(f'{p}[ACCN]' for p in self.platforms)})")
+            parts.append(f"({' OR '.join(f'{p.upper()}[ACCN]' for p in self.platforms)})")
         if self.organism:
             parts.append(f'"{self.organism}"[ORGN]')
         if self.since:
@@ -99,7 +99,7 @@ class Search:
         if not (self.platforms or self.organism or self.since):
             raise RefusedError("expected a platform, an organism or a first day, got none of them")
         for platform in self.platforms:
-            if not PLATFORM.fullmatch(platform):
+            if not PLATFORM.fullmatch(platform.upper()):
                 raise RefusedError(f"platform: expected one such as GPL96, got {platform!r}")
         if self.since and not _is_day(self.since):
             raise RefusedError(f"since: expected a day such as 2026-01-01, got {self.since!r}")

@@ -493,7 +493,18 @@ def sources_of(expression: Sequence[str]) -> set[str]:
 
 def _check_files(settings: Settings) -> None:
     """Refuse settings that name a file which is not there, before any work."""
-    for name, path in settings.named_files().items():
+    beside = {
+        f"sources.{i}.{name}": path
+        for i, source in enumerate(settings.sources)
+        for name, path in source.files().items()
+        if name != "uri" and "{stem}" not in path
+    }
+    for name, path in {**settings.named_files(), **beside}.items():
+        if "://" in path:
+            raise ConfigError(
+                f"{shown(name)}: expected a file of this machine, got {path[:60]!r}. Download it, "
+                "and name the file."
+            )
         if not Path(path).is_file():
             raise ConfigError(f"{shown(name)}: no such file: {path}{_file_hint(path)}.")
 

@@ -74,3 +74,14 @@ def ncbi_counts(folder, accession, samples, n_genes=60):
     (place / "Human.GRCh38.p13.annot.tsv.gz").write_bytes(
         gzip.compress(("\n".join(names) + "\n").encode(), mtime=0)
     )
+
+
+def platform_table(folder, platform, symbol, n_genes=60):
+    """GEO's table of a platform, which calls every probe's gene after it."""
+    path = folder / f"geo/platforms/GPLnnn/{platform}/annot/{platform}.annot.gz"
+    path.parent.mkdir(parents=True)
+    rows = "".join(f"{n}_at\ttitle\t{symbol}{n}\t{n}\n" for n in range(n_genes))
+    head = f"^Annotation\n!Annotation_platform = {platform}\n#ID = probe\n!platform_table_begin\n"
+    text = f"{head}ID\tGene title\tGene symbol\tGene ID\n{rows}!platform_table_end\n"
+    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+    return path

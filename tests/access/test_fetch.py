@@ -360,6 +360,9 @@ def test_fetch__another_platform_and_another_species(place, asked):
         "GSE6: expected Homo sapiens as of the other series, got Mus musculus. Remove it, or make "
         "it a study of its own."
     )
+    told = asked(["GSE6"])
+    assert told["GSE6"].state == "kept", "mice are as welcome, not both"
+    told = asked(["GSE1", "GSE5", "GSE6"])
     with pytest.raises(SourceError, match=r"GSE6: expected Homo sapiens"):
         get_missing(load_settings(place / "study.toml"))
 

@@ -144,8 +144,25 @@ def test_mine__all_refused_leaves_no_study(place):
     assert not (place / "study").exists()
 
 
-def test_mine__a_file_that_is_not_there_is_told_before_anything_is_fetched(place, mirror):
-    settings = write(place, more='[[sources]]\nuri = "mine.tsv"')
-    with pytest.raises(ConfigError, match=r"sources.1.uri: no such file: .*mine.tsv"):
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('uri = "mine.tsv"', r"sources.1.uri: no such file: .*mine.tsv"),
+        ('geo = "GSE9"\nannotation = "GPL.txt"', r"sources.1.annotation: no such file: .*GPL.txt"),
+        (
+            'geo = "GSE9"\nsample_sheet = "https://a.org/a.tsv"',
+            r"sources.1.sample_sheet: expected a file of this machine, got 'https://a.org/a.tsv'",
+        ),
+        (
+            'geo = "GSE9"\n[ingest]\nannotation = "s3://a/b.txt"',
+            r"ingest.annotation: expected a file of this machine, got 's3://a/b.txt'\. Download it",
+        ),
+    ],
+)
+def test_mine__a_file_that_is_not_there_is_told_before_anything_is_fetched(
+    place, mirror, line, told
+):
+    settings = write(place, more=f"[[sources]]\n{line}")
+    with pytest.raises(ConfigError, match=told):
         mine(settings, only=("ingest",))
     assert not mirror.asked

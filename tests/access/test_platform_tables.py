@@ -1,7 +1,5 @@
 """GEO's tables of platforms: fetched with the series, recorded, and shared by series."""
 
-import gzip
-
 import pytest
 
 from dglzarr.access.lock import read_lock
@@ -10,20 +8,9 @@ from dglzarr.settings import load_settings
 from dglzarr.sources import read_source
 from dglzarr.studies.fetch import fetch
 from dglzarr.studies.plan import Plan
-from tests.access.series import empty_matrix, matrix, ncbi_counts
+from tests.access.series import empty_matrix, matrix, ncbi_counts, platform_table
 
 TABLE = "platform_table = true"
-
-
-def table(folder, platform, symbol):
-    """A table as GEO has it, which calls every probe's gene after the platform."""
-    path = folder / f"geo/platforms/GPLnnn/{platform}/annot/{platform}.annot.gz"
-    path.parent.mkdir(parents=True)
-    rows = "".join(f"{n}_at\ttitle\t{symbol}{n}\t{n}\n" for n in range(60))
-    head = f"^Annotation\n!Annotation_platform = {platform}\n#ID = probe\n!platform_table_begin\n"
-    text = f"{head}ID\tGene title\tGene symbol\tGene ID\n{rows}!platform_table_end\n"
-    path.write_bytes(gzip.compress(text.encode(), mtime=0))
-    return path
 
 
 def symbols(place):
@@ -38,8 +25,8 @@ def test_fetch__probes_of_two_platforms_are_named_by_their_tables(place, asked):
     served = place / "served"
     for accession, platform in (("GSE1", "GPL96"), ("GSE2", "GPL96"), ("GSE3", "GPL570")):
         matrix(served, accession, platform=platform)
-    table(served, "GPL96", "A")
-    table(served, "GPL570", "B")
+    platform_table(served, "GPL96", "A")
+    platform_table(served, "GPL570", "B")
     done = asked(["GSE1", "GSE2", "GSE3"], extra=TABLE)
     assert {one.state for one in done.values()} == {"fetched"}
     assert symbols(place) == {"GSE1": ["A0"], "GSE2": ["A0"], "GSE3": ["B0"]}
@@ -60,7 +47,7 @@ def test_fetch__a_platform_without_a_table_is_told(place, asked):
 
 def test_fetch__a_table_that_is_cut_off_is_no_table(place, asked):
     matrix(place / "served", "GSE1")
-    path = table(place / "served", "GPL96", "A")
+    path = platform_table(place / "served", "GPL96", "A")
     path.write_bytes(path.read_bytes()[:-20])
     told = asked("GSE1", extra=TABLE)["GSE1"]
     assert told.state == "refused"

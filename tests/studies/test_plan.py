@@ -354,7 +354,7 @@ ELSEWHERE = {
 }
 NOT_OF_MINE = {
     "sources.geo", "sources.platform", "sources.gtex", "sources.gtex_values", "sources.tissue",
-    "sources.by_ranges",
+    "sources.platform_table", "sources.by_ranges",
     *(f"fetch.{name}" for name in FetchOptions.model_fields),
     *(f"discover.{name}" for name in DiscoverOptions.model_fields),
     "compare.selectors", "compare.sizes", "compare.predictors", "compare.n_folds",
