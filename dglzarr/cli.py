@@ -836,7 +836,10 @@ def verify(store: StoreOrStudy, as_json: AsJson = False) -> None:
             _print_facts({**result, "problems": "none" if not result["problems"] else ""})
             for problem in result["problems"]:
                 typer.echo(f"  {problem}")
-    if any(result["problems"] for result in found):
+    damaged = [result["uri"] for result in found if result["problems"]]
+    if damaged and len(found) > 1 and not as_json:
+        typer.echo(f"{len(damaged)} of {len(found)} have problems: {', '.join(damaged)}")
+    if damaged:
         raise typer.Exit(1)
 
 

@@ -92,6 +92,7 @@ def test_verify__problems_are_lines_and_status_1(damaged, run):
     result = run("verify", damaged)
     assert result.status == 1
     assert "normalized.zarr: not complete" in result.out
+    assert re.fullmatch(r"\d of \d+ have problems: .*normalized\.zarr.*", result.lines[-1])
     assert result.err.startswith("verifying")
     found = json.loads(run("verify", damaged / "landmarks.zarr", "--json").out)
     assert found["problems"] == []
