@@ -610,6 +610,7 @@ def _get_sources(settings: Settings, left_out: Collection[str], run: Run, *, is_
     DglzarrError
         When something cannot be had, or the settings name a file that is not there.
     """
+    _check_files(settings)
     study = planned_study(settings.root)
     missing = {one.source for one in wanted(settings)}
     others = {file.name for file in source_files(settings, study, without={*missing, *left_out})}
