@@ -184,6 +184,28 @@ def test_expression__another_label_is_chosen(page, place):
     assert browser.current_url.endswith("by=series#expression")
 
 
+MARKS = """
+const {left, width} = document.querySelector("#expression svg").getBoundingClientRect();
+return [...document.querySelectorAll(".marks span")].map(mark => {
+  const text = document.createRange();
+  text.selectNodeContents(mark);
+  const box = text.getBoundingClientRect();
+  return ((box.left + box.right) / 2 - left) / width;
+});
+"""
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+def test_expression__marks_stand_where_their_values_are_drawn(page, place, width):
+    browser = page(f"gene?name={place[1][0]}")
+    screen(browser, width, 900)
+    found = browser.execute_script(MARKS)
+    n = len(found)
+    expected = [(4 + 400 * i / (n - 1)) / 408 for i in range(n)]  # as the picture's viewBox has it
+    assert found[1:-1] == pytest.approx(expected[1:-1], abs=0.003)
+    assert (found[0], found[-1]) == pytest.approx((expected[0], expected[-1]), abs=0.1)
+
+
 def test_order__a_panel_is_built_and_its_sheet_saved(page, downloads):
     browser = page("order")
     size = find(browser, "[name=size]")
