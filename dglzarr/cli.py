@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from typer.core import TyperCommand
 
-from dglzarr.errors import NO_MEMORY, ConfigError, DglzarrError
+from dglzarr.errors import NO_MEMORY, NO_MEMORY_SIGNS, ConfigError, DglzarrError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -1288,8 +1288,8 @@ def guarded(call: Callable[[], object]) -> int:
         return _complain(error, 2)
     except (DglzarrError, OSError) as error:
         return _complain(error, 1)
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "can't start new thread" not in str(error):
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not isinstance(error, MemoryError) and not any(s in str(error) for s in NO_MEMORY_SIGNS):
             raise
         return _complain(DglzarrError(f"dglzarr: {NO_MEMORY}"), 1)
     return 0

@@ -44,6 +44,9 @@ def one_line(text: str) -> str:
 
 NO_MEMORY = "no memory is left. Run again with more, or on fewer workers; finished work is kept."
 
+NO_MEMORY_SIGNS = ("can't start new thread", "failed to map segment")
+"""What Python and the loader of libraries say instead of a MemoryError."""
+
 
 class DglzarrError(Exception):
     """Base of every error dglzarr raises on purpose."""

@@ -53,7 +53,7 @@ from prefect.settings import (
 from prefect.states import Failed
 
 from dglzarr.cli import guarded
-from dglzarr.errors import DglzarrError, StoreError
+from dglzarr.errors import ConfigError, DglzarrError, StoreError
 from dglzarr.query import verify_study
 from dglzarr.report.comparison import comparison_rows, comparison_verdict
 from dglzarr.report.text import headline, stability_lines, top_landmarks
@@ -231,17 +231,34 @@ def finished(settings: Settings, work: Callable[[], T]) -> T | State[T]:
     by_hand = stoppable() if __name__ == "__main__" else nullcontext()
     try:
         check_absolute(settings)
+        check_schedules()
         with by_hand, one_run(settings.root), logged():
             return work()
     except DglzarrError as error:
         stage = "".join(f"{note}: " for note in getattr(error, "__notes__", []))
-        return Failed(message=f"{stage}{error} {_resume()}", data=error)
+        line = f"{stage}{error}".rstrip(".")
+        return Failed(message=f"{line}. {_resume()}", data=error)
 
 
 def _resume() -> str:
     name = f"{flow_run.flow_name}/{deployment.name}" if deployment.name else ""
     how = f"prefect deployment run '{name}'" if name else "run it again"
     return f"To go on: {how}; finished work is kept."
+
+
+def check_schedules() -> None:
+    """Refuse a deployment that fires by a cron without a time zone, which Prefect takes as UTC."""
+    if not deployment.id:
+        return
+    with get_client(sync_client=True) as client:
+        schedules = client.read_deployment(deployment.id).schedules
+    for one in schedules:
+        cron = getattr(one.schedule, "cron", "")
+        if one.active and cron and not one.schedule.timezone:
+            raise ConfigError(
+                f"schedules: expected a time zone with cron '{cron}', got none. Write timezone: "
+                "beside it in prefect.yaml, UTC or as Europe/Berlin, and run prefect deploy."
+            )
 
 
 @contextmanager

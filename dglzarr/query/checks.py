@@ -290,12 +290,12 @@ def lineage_problems(root: str, uris: Sequence[str]) -> dict[str, list[str]]:
                 wanted[place] = wanted.get(place) or place_of(uri).name
             elif standing not in ("", identity):
                 what = f"was made from another {place_of(place).name} than stands in the study"
-                found.setdefault(uri, []).append(f"{what}. {again(root, uri)}")
+                found.setdefault(uri, []).append(f"{what}. {again(root)}")
     for place, user in wanted.items():
         kind, record = ("model", MODEL) if "/models/" in place else ("store", "zarr.json")
         of = f", of which {user} was made" if user else ""
         got = f"no {record} in it" if place_of(place).exists() else "none"
-        found[place] = [f"expected a {kind}{of}, got {got}. {again(root, place)}"]
+        found[place] = [f"expected a {kind}{of}, got {got}. {again(root)}"]
     return found
 
 

@@ -196,7 +196,12 @@ class Bucket:
 
     def info(self, key: str) -> dict[str, Any]:
         """Return size, tag and time of an object."""
-        return dict(self._ask("head", key))
+        try:
+            return dict(self._ask("head", key))
+        except BucketError as error:
+            if "answers 4" in str(error) or "refuses" in str(error):
+                self.get(key)  # whose answer has a body, which says why
+            raise
 
     def isfile(self, key: str) -> bool:
         """Return whether there is such an object."""

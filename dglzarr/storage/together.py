@@ -57,12 +57,13 @@ def identity_of(place: str) -> str | None:
     return None if found is None else str(found.get("store_id", ""))
 
 
-def again(root: str, place: str) -> str:
-    """Return what to do about a store that is not that of its study."""
-    grown = open_study(root).segments[1:]
-    verb = "refit" if any(f"/segments/{name}/" in place for name in grown) else "mine"
-    told = f"Restore it from a copy, or run 'dglzarr {verb}' for {root} again"
-    return told if "/segments/" in place else f"{told}, or 'dglzarr refit' where one was stopped"
+def again(root: str) -> str:
+    """Return what to do about a store that is not that of its study.
+
+    A run alone goes on from what stands; what was made from another store it refuses to replace.
+    """
+    verb = "refit" if len(open_study(root).segments) > 1 else "mine --overwrite"
+    return f"Restore it from a copy, or run 'dglzarr {verb}' for {root}"
 
 
 def other_inputs(root: str, uris: Iterable[str]) -> dict[str, str]:
@@ -98,7 +99,7 @@ def other_inputs(root: str, uris: Iterable[str]) -> dict[str, str]:
                 known[place] = identity_of(place)
             if known[place] not in ("", None, identity):
                 what = f"was made from another {place_of(place).name} than stands in the study"
-                found.setdefault(uri, f"{what}. {again(root, uri)}")
+                found.setdefault(uri, f"{what}. {again(root)}")
     return found
 
 

@@ -152,6 +152,21 @@ def test_guarded__no_memory_is_one_line(tmp_path, capsys):
     assert second == f"{tmp_path}/scores.zarr: cannot be written: {NO_MEMORY}"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("can't start new thread"),
+        ImportError("libtensorflow_cc.so.2: failed to map segment from shared object"),
+    ],
+)
+def test_guarded__no_memory_by_another_name(error, capsys):
+    def call():
+        raise error
+
+    assert guarded(call) == 1
+    assert capsys.readouterr().err == f"dglzarr: {NO_MEMORY}\n"
+
+
 def test_guarded__what_is_not_expected_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
         guarded(lambda: 1 / 0)

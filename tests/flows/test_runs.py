@@ -7,12 +7,13 @@ import shutil
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks.mirror import series_folder, serving
 from dglzarr.errors import StoreError
-from dglzarr.settings import load_settings
+from dglzarr.settings import build_settings, load_settings
 from dglzarr.storage.store import open_store
 from dglzarr.storage.study import open_study
 from dglzarr.studies.plan import mine, refit
@@ -162,7 +163,7 @@ def test_scrub_flow__reads_all_and_names_the_first_fault(flows, study, artifact)
     assert state.is_failed()
     assert "normalized.zarr" in state.message
     assert "expression" in state.message
-    assert state.message.endswith("To go on: run it again; finished work is kept.")
+    assert state.message.endswith("stage again. To go on: run it again; finished work is kept.")
     assert isinstance(state.result(raise_on_failure=False), StoreError)
     assert "normalized.zarr" in artifact("scrub").data
 
@@ -185,6 +186,27 @@ def test_flows__a_relative_root_is_refused_in_one_line(flows, study, tmp_path, m
         assert "root: expected an absolute path, since workers take a relative one" in state.message
         assert "\n" not in state.message
     assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize(("active", "zone"), [(True, None), (False, None), (True, "UTC")])
+def test_flows__a_cron_without_a_time_zone_is_refused_before_work(
+    flows, client, tmp_path, monkeypatch, active, zone
+):
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.schedules import CronSchedule
+
+    timed = CronSchedule(cron="0 3 * * *", timezone=zone)
+    made = client.create_deployment(
+        client.create_flow(flows.scrub_flow), name=f"{active} {zone}",
+        schedules=[DeploymentScheduleCreate(schedule=timed, active=active)],
+    )  # fmt: skip
+    monkeypatch.setattr(flows, "deployment", SimpleNamespace(id=str(made), name="scrub"))
+    study = build_settings({"root": "none", "sources": [{"uri": "x"}]}, name="", folder=tmp_path)
+    state = flows.scrub_flow(study, return_state=True)
+    refused = "expected a time zone with cron '0 3 * * *', got none. Write timezone: beside it"
+    assert state.is_failed()
+    assert (refused in state.message) == (active and zone is None)
+    assert ("no study here" in state.message) != (refused in state.message)
 
 
 def test_one_run__others_wait_for_a_root_but_not_for_another(flows, tmp_path):

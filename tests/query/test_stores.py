@@ -252,7 +252,7 @@ def test_verify__a_study_without_a_store_that_others_were_made_from(gone, study,
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     (problem,) = problems_of(study)["normalized.zarr"]
     assert "of which samples.zarr was made, got no" in problem
-    assert problem.endswith(f"or run 'dglzarr mine' for {study} again")
+    assert problem.endswith(f"or run 'dglzarr mine --overwrite' for {study}")
 
 
 def test_verify__a_finished_study_has_every_store(study):

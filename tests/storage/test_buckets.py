@@ -239,6 +239,12 @@ def test_what_is_wrong_is_told_before_work(proxy, root, monkeypatch, capfd, tmp_
     assert bucket.KEY not in out.err + out.out
 
 
+def test_what_an_answer_without_a_body_does_not_tell_is_asked_for(proxy, root):
+    proxy.spoil = lambda *_: "ExpiredToken"
+    with pytest.raises(BucketError, match=r"the credentials have expired\. Renew them"):
+        place_of(f"{root}/study.json").exists()
+
+
 @pytest.mark.parametrize("uri", ["s3://", "s3://bucket", "s3://B!/x", "ftp://a/b", "s3://b-u/../x"])
 def test_an_address_that_is_none(uri, tmp_path):
     (tmp_path / "study.toml").write_text(f'root = "{uri}"\n[[sources]]\nuri = "m.tsv"\n')

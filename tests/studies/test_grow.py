@@ -16,6 +16,7 @@ from scipy.spatial.distance import cdist
 import dglzarr
 from dglzarr.errors import SourceError, StoreError
 from dglzarr.kernels.quantile import apply_quantile, finish_quantile, sum_sorted
+from dglzarr.query.checks import verify_study
 from dglzarr.report.text import drift_lines, growth_lines
 from dglzarr.settings import build_settings
 from dglzarr.storage.options import Run
@@ -389,3 +390,24 @@ def test_refit__stopped_leaves_the_old_manifest(study):
     assert values(study, "samples", "sample").size == 120
     refit(settings(study))
     assert open_study(str(study / "study")).segments == ("0002",)
+
+
+@pytest.mark.parametrize("verb", ["mine --overwrite", "refit"])
+def test_lost__what_verify_says_to_run_makes_it_whole(finished, tmp_path, verb):
+    study = shutil.copytree(finished, tmp_path / "copy")
+    makes = {
+        "mine --overwrite": lambda: mine(settings(study), run=Run(overwrite=True)),
+        "refit": lambda: refit(settings(study)),
+    }
+    root = study / "study"
+    if verb == "refit":
+        for path in (study / "held").iterdir():
+            shutil.move(path, study)
+        grow(settings(study))
+    shutil.rmtree(root / "segments" / "0000" / "normalized.zarr")
+    with pytest.raises(StoreError, match="normalized"):
+        mine(settings(study))  # which makes it, but replaces nothing that was made of it
+    told = [line for found in verify_study(str(root)) for line in found["problems"]]
+    assert {*re.findall(r"or run 'dglzarr ([\w -]+)' for", "\n".join(told))} == {verb}
+    makes[verb]()
+    assert [found["uri"] for found in verify_study(str(root)) if found["problems"]] == []
