@@ -204,9 +204,9 @@ class Deflation:
             values = self._rows[:, gene].astype(np.float64)
             left = self._project(values)
             direction = left / np.sqrt(self._ridge - float(values @ left))
-            spread = self._project(self._products @ direction)
-            pairs[0, i], pairs[1, i] = direction, spread
-            length[i] = direction @ self._products @ direction
+            spread = self._products @ direction
+            pairs[0, i], pairs[1, i] = direction, self._project(spread)
+            length[i] = direction @ spread
         dtype = self._rows.dtype
         along, reached = (part.astype(dtype) @ self._rows for part in pairs)
         reach = self._reach + (length[:, None] * along + 2 * reached) * along
@@ -227,8 +227,9 @@ class Deflation:
                 left = self._project(self._rows[:, gene].astype(np.float64))
                 norm = self._ridge + float(self._rows[:, gene] @ left)
                 direction = left / np.sqrt(norm)
-                pairs += [direction, self._project(self._products @ direction)]
-                lengths.append(float(direction @ self._products @ direction))
+                spread = self._products @ direction
+                pairs += [direction, self._project(spread)]
+                lengths.append(float(direction @ spread))
                 self._removed[self._n_removed] = direction
                 self._n_removed += 1
             both = np.stack(pairs).astype(self._rows.dtype) @ self._rows
