@@ -257,8 +257,8 @@ def check_schedules() -> None:
         timed = one.schedule
         if one.active and isinstance(timed, CronSchedule) and not timed.timezone:
             raise ConfigError(
-                f"schedules: expected a time zone with cron '{timed.cron}', got none. Write timezone: "
-                "beside it in prefect.yaml, UTC or as Europe/Berlin, and run prefect deploy."
+                f"schedules: expected a time zone with cron '{timed.cron}', got none. Write "
+                "timezone: beside it in prefect.yaml, UTC or as Europe/Berlin, and run prefect deploy."
             )
 
 
