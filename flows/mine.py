@@ -258,7 +258,7 @@ def check_schedules() -> None:
         if one.active and isinstance(timed, CronSchedule) and not timed.timezone:
             raise ConfigError(
                 f"schedules: expected a time zone with cron '{timed.cron}', got none. Write "
-                "timezone: beside it in prefect.yaml, UTC or as Europe/Berlin, and run prefect deploy."
+                "timezone: beside it in prefect.yaml, as Europe/Berlin, and run prefect deploy."
             )
 
 
