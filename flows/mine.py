@@ -39,6 +39,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.base import ServerType
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State  # noqa: TC002  (prefect reads annotations)
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.concurrency.sync import concurrency
 from prefect.logging.handlers import APILogHandler
 from prefect.runtime import deployment, flow_run
@@ -253,11 +254,11 @@ def check_schedules() -> None:
     with get_client(sync_client=True) as client:
         schedules = client.read_deployment(deployment.id).schedules
     for one in schedules:
-        cron = getattr(one.schedule, "cron", "")
-        if one.active and cron and not one.schedule.timezone:
+        timed = one.schedule
+        if one.active and isinstance(timed, CronSchedule) and not timed.timezone:
             raise ConfigError(
-                f"schedules: expected a time zone with cron '{cron}', got none. Write timezone: "
-                "beside it in prefect.yaml, UTC or as Europe/Berlin, and run prefect deploy."
+                f"schedules: expected a time zone with cron '{timed.cron}', got none. Write "
+                "timezone: beside it in prefect.yaml, as Europe/Berlin, and run prefect deploy."
             )
 
 

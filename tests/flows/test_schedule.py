@@ -111,15 +111,23 @@ def test_automations__a_dead_run_is_marked_and_people_are_told(server, ear, tmp_
     server.call("work-pool", "create", "dglzarr", "--type", "process")
     deployed(server, "mine", study)
     server.start("worker", "worker", "start", "--pool", "dglzarr")
+    spoiled = file.parent / "data" / "GSE000001_series_matrix.txt.gz"
+    spoiled.write_bytes(b"none")
+    server.call("deployment", "run", "mine/mine")
+    (told,) = wait(lambda: _Ear.heard, server)
+    assert "dglzarr: mine Failed ingest: GSE000001_series_matrix.txt.gz" in told
+    assert "To go on: prefect deployment run 'mine/mine'; finished work is kept." in told
+    spoiled.unlink()
     server.call("deployment", "run", "mine/mine")
     wait(lambda: list((tmp_path / "study" / "models").glob("*/checkpoint*")), server)
 
     server.kill_last()  # the worker and its run: nobody is left to say so
     (run,) = server.runs("RUNNING")
     wait(lambda: server.runs("CRASHED"), server)
-    wait(lambda: _Ear.heard, server)
+    wait(lambda: _Ear.heard[1:], server)
 
     assert [one["id"] for one in server.runs("CRASHED")] == [run["id"]]
-    (told,) = _Ear.heard
+    (told,) = _Ear.heard[1:]
     assert "dglzarr: mine Crashed" in told
     assert "has not been heard of" in told
+    assert "then prefect deployment run 'mine/mine'." in told
