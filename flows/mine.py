@@ -39,7 +39,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.base import ServerType
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State  # noqa: TC002  (prefect reads annotations)
-from prefect.client.schemas.schedules import CronSchedule
 from prefect.concurrency.sync import concurrency
 from prefect.logging.handlers import APILogHandler
 from prefect.runtime import deployment, flow_run
@@ -54,7 +53,7 @@ from prefect.settings import (
 from prefect.states import Failed
 
 from dglzarr.cli import guarded
-from dglzarr.errors import ConfigError, DglzarrError, StoreError
+from dglzarr.errors import DglzarrError, StoreError
 from dglzarr.query import verify_study
 from dglzarr.report.comparison import comparison_rows, comparison_verdict
 from dglzarr.report.text import headline, stability_lines, top_landmarks
@@ -62,7 +61,7 @@ from dglzarr.settings import Settings, load_settings
 from dglzarr.storage.options import Run
 from dglzarr.studies.cross_validate import cross_validate
 from dglzarr.studies.discover import discover_more, discovered_lines
-from dglzarr.studies.early import check_absolute
+from dglzarr.studies.early import check_absolute, check_zones
 from dglzarr.studies.grow import grow, grown_lines
 from dglzarr.studies.plan import VERBS, Step, mine
 from dglzarr.studies.progress import rate_and_time_left
@@ -232,7 +231,6 @@ def finished(settings: Settings, work: Callable[[], T]) -> T | State[T]:
     by_hand = stoppable() if __name__ == "__main__" else nullcontext()
     try:
         check_absolute(settings)
-        check_schedules()
         with by_hand, one_run(settings.root), logged():
             return work()
     except DglzarrError as error:
@@ -247,21 +245,6 @@ def _resume() -> str:
     return f"To go on: {how}; finished work is kept."
 
 
-def check_schedules() -> None:
-    """Refuse a deployment that fires by a cron without a time zone, which Prefect takes as UTC."""
-    if not deployment.id:
-        return
-    with get_client(sync_client=True) as client:
-        schedules = client.read_deployment(deployment.id).schedules
-    for one in schedules:
-        timed = one.schedule
-        if one.active and isinstance(timed, CronSchedule) and not timed.timezone:
-            raise ConfigError(
-                f"schedules: expected a time zone with cron '{timed.cron}', got none. Write "
-                "timezone: beside it in prefect.yaml, as Europe/Berlin, and run prefect deploy."
-            )
-
-
 @contextmanager
 def one_run(root: str) -> Iterator[None]:
     """Wait until no other run of any flow works on a root, and hold it.
@@ -273,6 +256,8 @@ def one_run(root: str) -> Iterator[None]:
         if client.server_type == ServerType.EPHEMERAL:
             yield
             return
+        if deployment.id:
+            check_zones(client.read_deployment(deployment.id).schedules)
         name = f"dglzarr-{sha256(root.encode()).hexdigest()[:12]}"
         client.upsert_global_concurrency_limit_by_name(name, 1)
         if client.read_global_concurrency_limit_by_name(name).active_slots:

@@ -45,7 +45,7 @@ from dglzarr.storage.rows import read_array
 from dglzarr.storage.store import is_complete, open_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -114,6 +114,22 @@ def check_absolute(settings: Settings) -> None:
             raise ConfigError(
                 f"{name}: expected an absolute path, since workers take a relative one from "
                 f"folders of their own, got {path!r}. Write it in full."
+            )
+
+
+def check_zones(schedules: Iterable[Any]) -> None:
+    """Refuse an active schedule by a cron without a time zone, which Prefect takes as UTC.
+
+    Raises
+    ------
+    ConfigError
+        Naming the cron.
+    """
+    for timed in (one.schedule for one in schedules if one.active):
+        if getattr(timed, "cron", None) and not timed.timezone:
+            raise ConfigError(
+                f"schedules: expected a time zone with cron '{timed.cron}', got none. Write "
+                "timezone: beside it in prefect.yaml, as Europe/Berlin, and run prefect deploy."
             )
 
 
