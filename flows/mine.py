@@ -63,14 +63,14 @@ from dglzarr.studies.cross_validate import cross_validate
 from dglzarr.studies.discover import discover_more, discovered_lines
 from dglzarr.studies.early import check_absolute, check_zones
 from dglzarr.studies.grow import grow, grown_lines
-from dglzarr.studies.plan import VERBS, Step, mine
+from dglzarr.studies.plan import VERBS, Step, mine, refit
 from dglzarr.studies.progress import rate_and_time_left
 from dglzarr.studies.refusals import refusal_lines
 from dglzarr.studies.stability import replicate
 from dglzarr.testing import write_study
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from uuid import UUID
 
     from dglzarr.storage.store import StoreSummary
@@ -79,8 +79,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-_WAIT_SECONDS, _LEASE_SECONDS = 24 * 3600, 120
-_DAY = 24 * 3600
+_DAY = _WAIT_SECONDS = 24 * 3600
+_LEASE_SECONDS = 120
 
 
 def study_flow(name: str, *, timeout_seconds: float) -> Callable[[Callable[P, R]], Flow[P, R]]:
@@ -105,8 +105,17 @@ def mine_flow(
 
     def work() -> str:
         results = mine(settings, run=Run(overwrite), execute=as_task)
-        show_study(settings, report_url)
-        return str(results["report"])
+        return show_study(settings, report_url, results)
+
+    return finished(settings, work)
+
+
+@study_flow("refit", timeout_seconds=7 * _DAY)
+def refit_flow(settings: Settings, report_url: str = "") -> str | State[str]:
+    """Mine a study anew on all that it has grown by; return the path of its report."""
+
+    def work() -> str:
+        return show_study(settings, report_url, refit(settings, execute=as_task))
 
     return finished(settings, work)
 
@@ -117,8 +126,7 @@ def ingest_flow(settings: Settings, overwrite: bool = False) -> str | State[str]
 
     def work() -> str:
         results = mine(settings, only=VERBS["ingest"], run=Run(overwrite), execute=as_task)
-        summary: StoreSummary = results["join"]
-        return summary.uri
+        return str(results["join"].uri)
 
     return finished(settings, work)
 
@@ -129,11 +137,7 @@ def grow_flow(settings: Settings, report_url: str = "") -> list[str] | State[lis
 
     Without new files nothing is done, so that it can run every night.
     """
-
-    def work() -> list[str]:
-        return grow_and_tell(settings, report_url)
-
-    return finished(settings, work)
+    return finished(settings, lambda: grow_and_tell(settings, report_url))
 
 
 @study_flow("discover", timeout_seconds=_DAY)
@@ -210,6 +214,7 @@ def grow_and_tell(settings: Settings, report_url: str) -> list[str]:
 
 FLOWS: dict[str, Flow[..., Any]] = {
     "mine": mine_flow,
+    "refit": refit_flow,
     "ingest": ingest_flow,
     "grow": grow_flow,
     "discover": discover_flow,
@@ -291,8 +296,8 @@ def logged() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def show_study(settings: Settings, report_url: str) -> None:
-    """Leave the panel, what a run found, cautions first, and a link to the report."""
+def show_study(settings: Settings, report_url: str, results: Mapping[str, Any] = {}) -> str:
+    """Leave the panel, what a run found, cautions first, and a link to the report it returns."""
     create_table_artifact(
         top_landmarks(settings.root),
         key="landmarks",
@@ -300,6 +305,7 @@ def show_study(settings: Settings, report_url: str) -> None:
     )
     tell("headline", headline(settings.root))
     link_report(settings, report_url)
+    return str(results.get("report", ""))
 
 
 def link_report(settings: Settings, report_url: str) -> None:

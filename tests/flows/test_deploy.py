@@ -22,8 +22,8 @@ PLACE = "{{ $DGLZARR_FLOWS }}"
 
 def test_deploy__schedules_have_a_time_zone_and_wait_for_an_operator():
     schedules = {name: d["schedules"] for name, d in DEPLOYMENTS.items()}
-    assert schedules.pop("ingest") == []
-    assert set(schedules) == {"mine", "grow", "discover", "compare", "stability", "scrub"}
+    assert schedules.pop("mine") == schedules.pop("ingest") == []
+    assert set(schedules) == {"refit", "grow", "discover", "compare", "stability", "scrub"}
     for (schedule,) in schedules.values():
         assert schedule["timezone"] == "UTC"
         assert schedule["active"] is False

@@ -58,6 +58,10 @@ def test_grow_flow__adds_what_is_new_and_nothing_twice(flows, study, artifact):
     assert "Cautions:" in artifact("headline").data
     assert "https://example.org/report.html" in artifact("report").data
     assert flows.grow_flow(study) == ["Nothing to add: no new files."]
+    n_scored = open_store(f"{study.root}/scores.zarr").attrs["details"]["n_scored"]
+    assert Path(flows.refit_flow(study)) == Path(study.root) / "report.html"
+    assert open_study(study.root).segments == ("0002",)
+    assert open_store(f"{study.root}/scores.zarr").attrs["details"]["n_scored"] > n_scored
 
 
 def series(folder, accession, source, change=lambda text: text):
