@@ -76,7 +76,7 @@ N_EXPLAINED = 128
 """Outputs, and training samples, that scores of outputs are the mean over."""
 
 N_PEELED, N_TRIALS = 4096, 20
-"""Genes that peel-off and stability selection choose from, and k-means runs a round of peel-off
+"""Genes that what would take too long chooses from, and k-means runs a round of peel-off
 (L1000's 100)."""
 
 LIMIT_S = 1800
@@ -86,13 +86,15 @@ LIMIT_S = 1800
 class Way(NamedTuple):
     """How a panel is made: a selector or rival, whose scores, and whether permuted.
 
-    Scores are of the latent units of a network, or of the ``outputs`` of the default one.
+    Scores are of the latent units of a network, or of the ``outputs`` of the default one. A rival
+    may choose from drawn genes alone.
     """
 
     selector: str
     scores: str = ""
     n_permuted: int = 0
     rival: bool = False
+    is_drawn: bool = False
 
 
 NETWORKS: dict[str, dict[str, Any]] = {"default": {}, "paper": KONG2021}
@@ -118,8 +120,8 @@ WAYS: dict[str, Way] = {
     "one penalty, of 4,096 genes": Way("one-penalty-drawn"),
     "most often chosen, of 4,096 genes": Way("stable"),
     "peel-off, of 4,096 genes": Way("peel-off"),
-    "CUR (skmatter)": Way("cur", rival=True),
-    "farthest points (skmatter)": Way("farthest", rival=True),
+    "CUR (skmatter), of 4,096 genes": Way("cur", rival=True, is_drawn=True),
+    "farthest points (skmatter), of 4,096 genes": Way("farthest", rival=True, is_drawn=True),
     "PCA loadings (Spapros)": Way("spapros-pca", rival=True),
 }
 
@@ -245,7 +247,8 @@ class Maker:
         """Return what a rival selects in a process of its own."""
         with tempfile.TemporaryDirectory() as folder:
             rows, out = Path(folder, "rows.npy"), Path(folder, "panel.json")
-            open_ = np.flatnonzero(self.sketch.varies)
+            varying = np.flatnonzero(self.sketch.varies)
+            open_ = drawn_genes(self.sketch) if way.is_drawn else varying
             np.save(rows, self.sketch.rows[:, open_])
             command = [python, str(RIVALS), way.selector, str(rows), str(self._sizes[-1]), str(out)]
             subprocess.run(command, check=True, timeout=LIMIT_S)

@@ -160,12 +160,24 @@ def _compare_gct(path: Path, source: Source) -> None:
 
 def _compare_table(path: Path, source: Source) -> None:
     lines = list(lines_of(path))
-    while not lines[0].strip() or lines[0].startswith("#"):
+    while not lines[0].strip() or (
+        lines[0].startswith("#") and not _is_header_of(lines[0], next(filter(str.strip, lines[1:])))
+    ):
         lines.pop(0)
+    lines[0] = lines[0].lstrip("#").lstrip(" ")
     if IN_ROWS in source.notes:
         _compare_turned(source, lines)
         return
     _compare_matrix(source, lines[0], lines[1:], "\t" if "\t" in lines[0] else _mark(lines[0]))
+
+
+def _is_header_of(comment: str, row: str) -> bool:
+    """Return whether a comment has a word for each cell of a row of numbers."""
+    mark = "\t" if "\t" in row else _mark(row)
+    cells = [line.split(mark)[1:] for line in (comment, row)]
+    is_number = re.compile(r"[-+.\d]+(e[-+]?\d+)?", re.IGNORECASE).fullmatch
+    numbers = [any(is_number(cell.strip()) for cell in one) for one in cells]
+    return len(cells[0]) == len(cells[1]) and numbers == [False, True]
 
 
 def _compare_soft(path: Path, source: Source) -> None:

@@ -312,6 +312,10 @@ def _read_sample(stream: TextStream, family: _Family) -> None:
     if not family.samples:
         raise stream.error("expected '^SAMPLE' before a sample table, got none.")
     sample = family.samples[-1]
+    if sample.row is not None or sample.complaint:
+        raise stream.error(
+            f"expected '^SAMPLE' before another sample's table, got a second one of {sample.name!r}."
+        )
     line = stream.line
     columns = header_cells(stream.readline() or "", "\t")
     if columns[:1] != ["ID_REF"] or "VALUE" not in columns:
