@@ -314,7 +314,7 @@ def _read_sample(stream: TextStream, family: _Family) -> None:
     sample = family.samples[-1]
     if sample.row is not None or sample.complaint:
         raise stream.error(
-            f"expected '^SAMPLE' before another sample's table, got a second one of {sample.name!r}."
+            f"expected '^SAMPLE' before another sample's table, got a second of {sample.name!r}."
         )
     line = stream.line
     columns = header_cells(stream.readline() or "", "\t")

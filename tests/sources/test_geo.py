@@ -263,7 +263,7 @@ def test_read_soft__a_sample_of_another_platform_goes_with_its_genes(tmp_path):
         ("p2\t2\tA", "p1\t2\tA", r"line 22: expected each id once, got 'p1' again"),
         ("GSM2", "GSM1", r"expected each sample once, got 'GSM1' again"),
         (SECOND, SECOND.replace("GPL96", "GPL97"), r"samples of one platform, got GPL96, GPL97"),
-        ("^SAMPLE = GSM2", "SAMPLE = GSM2", r"before another sample's table, got a second one of"),
+        ("^SAMPLE = GSM2", "SAMPLE = GSM2", r"before another sample's table, got a second of"),
     ],
     ids=[
         "no-end", "cut", "short-row", "word", "repeated-probe", "repeated-sample", "platforms",
