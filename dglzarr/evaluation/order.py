@@ -568,7 +568,6 @@ class PanelMaker:
         roles = panel_roles(rows, panel, ridge=ridge, allowed=allowed, products=products)
         share = 100 * roles.loss / max(roles.loss.sum(), np.finfo(float).tiny)
         columns = {"gene": "genes", "gene_symbol": "symbols", "gene_id": "gene_ids"}
-        of_panel = set(panel.tolist())
         return pd.DataFrame(
             {
                 "position": np.arange(1, panel.size + 1),
@@ -578,8 +577,7 @@ class PanelMaker:
                 "mean": self._mean[panel],
                 "cost": cost[panel],
                 "serves": [
-                    self._listed([g for g in served if g not in of_panel])
-                    for served in roles.served
+                    ", ".join(map(self._label, served)) or "itself alone" for served in roles.served
                 ],
                 "instead": [
                     ", ".join(
@@ -591,9 +589,6 @@ class PanelMaker:
                 ],
             }
         )
-
-    def _listed(self, genes: Sequence[int]) -> str:
-        return ", ".join(self._label(gene) for gene in genes) or "itself alone"
 
     def _labels(self, genes: Sequence[int]) -> str:
         return ", ".join(self._label(gene) for gene in genes[:5])
