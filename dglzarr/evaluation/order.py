@@ -577,7 +577,8 @@ class PanelMaker:
                 "mean": self._mean[panel],
                 "cost": cost[panel],
                 "serves": [
-                    ", ".join(map(self._label, served)) or "itself alone" for served in roles.served
+                    ", ".join(dict.fromkeys(map(self._label, served))) or "itself alone"
+                    for served in roles.served
                 ],
                 "instead": [
                     ", ".join(

@@ -13,6 +13,7 @@ from dglzarr.evaluation.panels import PanelOptions
 from dglzarr.kernels.panels import select_panel
 from dglzarr.kernels.penalties import Stretch
 from dglzarr.report.text import order_lines
+from dglzarr.sources.identifiers import read_panel
 from dglzarr.stages.candidates import CandidateOptions, candidates
 from dglzarr.stages.select import SelectOptions, select
 from dglzarr.storage.schemas import EXPRESSION, NORMALIZED, SCORES
@@ -234,6 +235,19 @@ def test_sheet__is_of_the_kind_that_its_name_says(maker, tmp_path):
     assert pd.read_csv(tmp_path / "order.csv")["gene"].tolist() == genes_of(made)
     with pytest.raises(ConfigError, match=r"--output: expected a file of \.tsv or \.csv, got"):
         write_sheet(made, tmp_path / "order.xlsx")
+
+
+@pytest.mark.parametrize("name", ["order.tsv", "order.csv"])
+def test_sheet__is_the_list_of_its_genes_wherever_one_is_read(maker, tmp_path, name):
+    made = maker.order(FREE)
+    sheet = tmp_path / name
+    write_sheet(made, sheet)
+    every = genes_of(made)
+    names = maker._names
+    assert list(read_panel(sheet, genes=names["genes"], symbols=names["symbols"]).genes) == every
+    for changed in ({"include": str(sheet)}, {"start": str(sheet)}):
+        assert genes_of(maker.order(replace(FREE, size=14, **changed)))[:12] == every
+    assert not {*genes_of(maker.order(replace(FREE, exclude=str(sheet))))} & {*every}
 
 
 @pytest.mark.parametrize(
