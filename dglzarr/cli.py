@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from dglzarr.kernels.panel_space import PanelScale
     from dglzarr.kernels.scale import Unit
-    from dglzarr.sources.base import SamplesIn
     from dglzarr.settings import Settings
+    from dglzarr.sources.base import SamplesIn
     from dglzarr.storage.options import Run
     from dglzarr.studies.progress import Bars
 
@@ -653,7 +653,7 @@ def bundle_command(
 
 
 @app.command("predict")
-def predict_command(
+def predict_command(  # noqa: PLR0913  (every option is an argument)
     bundle: Annotated[Path, typer.Argument(help="A file of 'dglzarr bundle'.")],
     measured: Annotated[
         Path, typer.Argument(help="What was measured: a table with genes in rows, GCT, GEO file.")

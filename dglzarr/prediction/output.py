@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from dglzarr.kernels.panel_space import PanelScale
     from dglzarr.kernels.scale import Unit
-    from dglzarr.sources.base import SamplesIn
     from dglzarr.prediction.measured import Measured
+    from dglzarr.sources.base import SamplesIn
 
 MATRICES = ("predicted", "lower", "upper")
 TABLE_SAMPLES = 4096
