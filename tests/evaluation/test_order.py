@@ -1,6 +1,7 @@
 """A panel that can be ordered: every condition holds, its price is told, what is wrong is named."""
 
 import shutil
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -182,6 +183,19 @@ def test_order__each_set_has_its_genes(maker, tmp_path):
         maker.order(Conditions(5, sets=str(file), at_least=3))
     with pytest.raises(ConfigError, match="expected 4 genes of 'two' that can be chosen, got 3"):
         maker.order(replace(FREE, sets=str(file), at_least=4))
+
+
+def test_order__features_of_one_gene_are_one_of_a_set(maker, tmp_path):
+    """As two probes of a gene are."""
+    symbols = list(maker._names["symbols"])
+    file = tmp_path / "sets.gmt"
+    file.write_text("one\tna\tG1\tG2\n", encoding="utf-8")
+    other = copy(maker)
+    other._names = {**maker._names, "symbols": ["G1" if s == "G3" else s for s in symbols]}
+    order = replace(FREE, sets=str(file), include=("001_at", "003_at"))
+    assert set(other.order(replace(order, at_least=2)).table["gene"]) >= {"001_at", "002_at"}
+    with pytest.raises(ConfigError, match="expected 3 genes of 'one' that can be chosen, got 2"):
+        other.order(replace(order, at_least=3))
 
 
 def test_order__a_panel_is_extended_or_made_smaller(maker, tmp_path):
