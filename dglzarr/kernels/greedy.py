@@ -38,7 +38,7 @@ class Limits:
         """Return how many more of each set a panel must hold, (set,)."""
         held = np.sort(self.member[:, panel], axis=1)
         is_new = np.diff(held, axis=1, prepend=np.uint16(0)) > 0
-        return np.maximum(self.least - is_new.sum(axis=1), 0)
+        return np.asarray(np.maximum(self.least - is_new.sum(axis=1), 0), dtype=np.int64)
 
     def choose(self, gain: Float64, is_open: NDArray[np.bool_], panel: Index) -> int:
         """Return the gene to add to a panel: that of most gain per cost; -1 where none can be.
