@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dglzarr.kernels.panel_space import PanelScale
     from dglzarr.kernels.scale import Unit
     from dglzarr.settings import Settings
+    from dglzarr.sources.base import SamplesIn
     from dglzarr.storage.options import Run
     from dglzarr.studies.progress import Bars
 
@@ -652,7 +653,7 @@ def bundle_command(
 
 
 @app.command("predict")
-def predict_command(
+def predict_command(  # noqa: PLR0913  (every option is an argument)
     bundle: Annotated[Path, typer.Argument(help="A file of 'dglzarr bundle'.")],
     measured: Annotated[
         Path, typer.Argument(help="What was measured: a table with genes in rows, GCT, GEO file.")
@@ -673,6 +674,9 @@ def predict_command(
     max_missing: Annotated[
         float, typer.Option(help="Share of the panel that its other genes may stand in for.")
     ] = 0.1,
+    samples_in: Annotated[
+        str, typer.Option(help="Where the samples of a table stand: columns or rows.")
+    ] = "",
     overwrite: Annotated[bool, typer.Option(help="Replace what exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -693,6 +697,7 @@ def predict_command(
             scale=cast("PanelScale", scale),
             unit=cast("Unit", unit) if unit else None,
             max_missing=max_missing,
+            samples_in=cast("SamplesIn", samples_in) if samples_in else None,
             run=run,
         )
     if as_json:

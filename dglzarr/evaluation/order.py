@@ -385,11 +385,7 @@ class PanelMaker:
             "included" if gene in must else "on the panel before" if gene in start else "chosen"
             for gene in panel
         ]
-        if (
-            limits is not None
-            and asked.sets
-            and (limits.member[:, panel].sum(axis=1) < asked.at_least).any()
-        ):
+        if limits is not None and limits.lacks(panel).any():
             raise ConfigError(
                 f"--sets: found no {asked.size} genes that hold {asked.at_least} of each of "
                 f"{len(limits.member)} sets, one gene at a time. Ask for more genes, fewer of each "
@@ -527,18 +523,20 @@ class PanelMaker:
                 f"--budget: expected {cost[first].sum():g} at least, which the genes cost that are "
                 f"included, got {budget:g}."
             )
-        member = np.zeros((0, cost.size), dtype=bool)
+        member = np.zeros((0, cost.size), dtype=np.uint16)
         if asked.sets:
             terms = read_gmt(asked.sets)
-            member = np.zeros((len(terms.ids), cost.size), dtype=bool)
+            member = np.zeros((len(terms.ids), cost.size), dtype=np.uint16)
             able = allowed.copy()
             able[first] = True
             for row, name, genes in zip(member, terms.ids, terms.genes, strict=True):
-                row[[i for f in find_genes(sorted(genes), **self._names) for i in f]] = True
-                if (row & able).sum() < asked.at_least:
+                for number, of in enumerate(find_genes(sorted(genes), **self._names), start=1):
+                    row[of] = number
+                n_able = np.unique(row[able & (row > 0)]).size
+                if n_able < asked.at_least:
                     raise ConfigError(
                         f"--sets: expected {asked.at_least} genes of {name!r} that can be chosen, "
-                        f"got {int((row & able).sum())} of its {len(genes)}. Leave the set out."
+                        f"got {n_able} of its {len(genes)}. Leave the set out."
                     )
         return Limits(asked.size, cost, budget, member, asked.at_least if asked.sets else 0)
 
@@ -568,7 +566,6 @@ class PanelMaker:
         roles = panel_roles(rows, panel, ridge=ridge, allowed=allowed, products=products)
         share = 100 * roles.loss / max(roles.loss.sum(), np.finfo(float).tiny)
         columns = {"gene": "genes", "gene_symbol": "symbols", "gene_id": "gene_ids"}
-        of_panel = set(panel.tolist())
         return pd.DataFrame(
             {
                 "position": np.arange(1, panel.size + 1),
@@ -578,7 +575,7 @@ class PanelMaker:
                 "mean": self._mean[panel],
                 "cost": cost[panel],
                 "serves": [
-                    self._listed([g for g in served if g not in of_panel])
+                    ", ".join(dict.fromkeys(map(self._label, served))) or "itself alone"
                     for served in roles.served
                 ],
                 "instead": [
@@ -591,9 +588,6 @@ class PanelMaker:
                 ],
             }
         )
-
-    def _listed(self, genes: Sequence[int]) -> str:
-        return ", ".join(self._label(gene) for gene in genes) or "itself alone"
 
     def _labels(self, genes: Sequence[int]) -> str:
         return ", ".join(self._label(gene) for gene in genes[:5])

@@ -23,8 +23,8 @@ class Roles(NamedTuple):
     """What each gene of a panel does, best first.
 
     ``loss (gene,)``: by how much the ridge error of all genes rises without it. ``served (gene,
-    target)``: the genes whose errors rise most, and ``served_share`` of the loss. ``substitute
-    (gene, other)``: the genes that can take its place, and ``regained`` of the loss.
+    target)``: the genes beside the panel whose errors rise most, and ``served_share`` of the loss.
+    ``substitute (gene, other)``: the genes that can take its place, and ``regained`` of the loss.
     """
 
     loss: Float64
@@ -65,14 +65,15 @@ def panel_roles(
     solve = (inverse @ x.T).astype(rows.dtype)
     state = Deflation(rows, ridge, panel.size, products)
     state.add(panel)
-    able = allowed.copy()
-    able[panel] = False
-    n_other = min(n_substitutes, int(able.sum()))
+    is_free = np.ones(rows.shape[1], dtype=bool)
+    is_free[panel] = False
+    able = allowed & is_free
+    n_target, n_other = min(n_served, int(is_free.sum())), min(n_substitutes, int(able.sum()))
     found: list[tuple[NDArray[np.generic], ...]] = []
     for start in range(0, panel.size, _BLOCK):
         some = slice(start, start + _BLOCK)
         share = (solve[some] @ rows).astype(np.float64) ** 2 / inverse.diagonal()[some, None]
-        served = _largest(share, min(n_served, rows.shape[1]))
+        served = _largest(np.where(is_free, share, -np.inf), n_target)
         loss, gain = state.swaps(panel[some])
         others = _largest(np.where(able, gain, -np.inf), n_other)
         total = np.maximum(loss, np.finfo(np.float64).tiny)[:, None]

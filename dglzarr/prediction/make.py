@@ -5,7 +5,6 @@ Reads the study's ``normalized.zarr``, ``samples.zarr`` and ``landmarks.zarr``; 
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,8 +46,6 @@ if TYPE_CHECKING:
     from dglzarr.prediction.judge import Judged
 
     Index = NDArray[np.int64]
-
-_SHEET = ("position", "gene", "gene_symbol")
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +151,7 @@ def _panel(
 
 def _listed(ds: xr.Dataset, file: str) -> Index:
     """Return the genes of an order sheet or a list, all of which must be of the study."""
-    names = _sheet(file) or read_gene_list(file)
+    names = read_gene_list(file)
     found = find_genes(names, **feature_names(ds))
     if unknown := [n for n, features in zip(names, found, strict=True) if not features]:
         raise SourceError(
@@ -169,16 +166,6 @@ def _listed(ds: xr.Dataset, file: str) -> Index:
             "Drop the repeats."
         )
     return chosen
-
-
-def _sheet(file: str) -> list[str]:
-    """Return the genes of an order sheet, none where the file is a list."""
-    separator = "," if Path(file).suffix == ".csv" else "\t"
-    with Path(file).open(encoding="utf-8", errors="replace") as lines:
-        header = lines.readline().rstrip("\n").split(separator)
-        if tuple(header[: len(_SHEET)]) != _SHEET:
-            return []
-        return [row[1].strip() for row in csv.reader(lines, delimiter=separator) if len(row) > 1]
 
 
 # ---------------------------------------------------------------- what is written

@@ -16,7 +16,7 @@ import pandas as pd
 from dglzarr.errors import ConfigError, SourceError
 from dglzarr.kernels.scale import FROM_ZERO, Unit, to_log2
 from dglzarr.sources import read_source
-from dglzarr.sources.base import Source, first_repeat
+from dglzarr.sources.base import Reading, SamplesIn, Source, first_repeat
 from dglzarr.sources.identifiers import GeneMatch, match_genes
 from dglzarr.sources.scaled import find_scale
 
@@ -91,6 +91,7 @@ def read_measured(
     *,
     unit: Unit | None = None,
     max_missing: float = MAX_MISSING,
+    samples_in: SamplesIn | None = None,
 ) -> Measured:
     """Return what was measured of a bundle's panel.
 
@@ -105,17 +106,25 @@ def read_measured(
         What the values are; None for log2, which they must look like.
     max_missing
         Share of the panel that may be missing.
+    samples_in
+        Where the samples of a table stand: ``"rows"`` or ``"columns"``; None for the columns of a
+        file, which its names must allow, and the rows of a frame.
 
     Raises
     ------
     ConfigError
-        When the unit is unknown.
+        When the unit is unknown, or the samples stand elsewhere than in rows or columns.
     SourceError
         When the file is none, on another scale, or lacks more of the panel.
     """
     if unit is not None and unit not in get_args(Unit):
         raise ConfigError(f"unit: expected one of {get_args(Unit)}, got {unit!r}.")
-    source = _of_frame(place) if isinstance(place, pd.DataFrame) else read_source(place)
+    if samples_in is not None and samples_in not in get_args(SamplesIn):
+        raise ConfigError(f"samples_in: expected {get_args(SamplesIn)}, got {samples_in!r}.")
+    if isinstance(place, pd.DataFrame):
+        source = _of_frame(place.T if samples_in == "columns" else place)
+    else:
+        source = read_source(place, reading=Reading(samples_in=samples_in))
     name = "frame" if isinstance(place, pd.DataFrame) else source.path.name
     scaled = find_scale(source, unit)
     if scaled.scale == "raw" and unit is None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dglzarr.kernels.panel_space import PanelScale
     from dglzarr.kernels.scale import Unit
     from dglzarr.prediction.measured import Measured
+    from dglzarr.sources.base import SamplesIn
 
 MATRICES = ("predicted", "lower", "upper")
 TABLE_SAMPLES = 4096
@@ -64,6 +65,7 @@ def write_prediction(
     scale: PanelScale = "quantile",
     unit: Unit | None = None,
     max_missing: float = MAX_MISSING,
+    samples_in: SamplesIn | None = None,
     run: Run = Run(),
 ) -> Written:
     """Write all other genes of a measured panel, with 95 % intervals.
@@ -76,7 +78,7 @@ def write_prediction(
         ``.zarr``: a store; ``.h5ad``: AnnData, with the interval as layers ``lower`` and
         ``upper``; ``.tsv``: a table of genes by samples, with ``.lower.tsv``, ``.upper.tsv``,
         ``.genes.tsv`` and ``.samples.tsv`` beside it.
-    scale, unit, max_missing
+    scale, unit, max_missing, samples_in
         As in `dglzarr.predict`.
     run
         Whether what stands there is replaced, and who is told of the progress.
@@ -96,7 +98,9 @@ def write_prediction(
             raise ConfigError(f"{one}: exists. Remove it, or give --overwrite or another --output.")
     loaded = load_bundle(bundle)
     predictor = Predictor(loaded, scale=scale, max_missing=max_missing)
-    data = read_measured(measured, loaded, unit=unit, max_missing=max_missing)
+    data = read_measured(
+        measured, loaded, unit=unit, max_missing=max_missing, samples_in=samples_in
+    )
     predictor.begin(data)
     parameters = {"scale": scale, "unit": unit or "log2", "max_missing": max_missing}
     job = _Job(

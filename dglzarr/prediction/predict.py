@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from dglzarr.kernels.panel_space import PanelScale
     from dglzarr.kernels.scale import Unit
+    from dglzarr.sources.base import SamplesIn
 
     Matrix = NDArray[np.float32]
     Mask = NDArray[np.bool_]
@@ -92,6 +93,7 @@ def predict(
     scale: PanelScale = "quantile",
     unit: Unit | None = None,
     max_missing: float = MAX_MISSING,
+    samples_in: SamplesIn | None = None,
 ) -> Prediction:
     """Return all other genes from a measured panel, with 95 % intervals.
 
@@ -111,6 +113,9 @@ def predict(
     max_missing
         Share of the panel that may be missing; the other panel genes stand in for it, and
         intervals widen by what that costs.
+    samples_in
+        ``"rows"`` for a file with samples in rows, ``"columns"`` for a frame with samples in
+        columns.
 
     Raises
     ------
@@ -127,7 +132,9 @@ def predict(
     """
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     run = Predictor(loaded, scale=scale, max_missing=max_missing)
-    data = read_measured(measured, loaded, unit=unit, max_missing=max_missing)
+    data = read_measured(
+        measured, loaded, unit=unit, max_missing=max_missing, samples_in=samples_in
+    )
     run.begin(data)
     blocks = list(run.blocks(data))
     index = pd.Index(data.samples, name="sample")

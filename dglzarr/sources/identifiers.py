@@ -4,6 +4,7 @@ Reads small text files whole; writes no store. Whether a study is of probes or o
 setting of ingest.
 """
 
+import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,6 +89,8 @@ _ENSEMBL = re.compile(r"(ENS[A-Z]*?)(R?)(\d+)(\.\d+)?(_PAR_Y)?")
 _WHOLE = re.compile(r"^(\d+)\.0+$")
 _POWER = re.compile(r"^\d(\.\d+)?[eE]\+?(\d{1,2})$")
 _PAIR = re.compile(r"(\S.*?)\s*(?:\((\d+|ENS[A-Z]*\d+(?:\.\d+)?)\)|\|(\d+|ENS[A-Z]*\d+(?:\.\d+)?))")
+_SHEET = re.compile(r'"?position"?([\t,])"?gene"?\1"?gene_symbol\b')
+"""How an order sheet of ``dglzarr panel`` begins."""
 _MULTIPLE = re.compile(r"\s*(?:/{2,}|[;|])\s*")
 _JOINTS = frozenset("/;|")
 """What joins symbols has one of them, and most symbols have none."""
@@ -205,7 +208,8 @@ def _is_second_copy(label: str) -> bool:
 def read_gene_list(path: str | Path) -> list[str]:
     """Return the ids of a file with one id a line; blank lines and # comments are left out.
 
-    A first line that only says what the others are (`probe`, `gene symbol`, R's `x`) is no id.
+    A first line that only says what the others are (`probe`, `gene symbol`, R's `x`) is no id. An
+    order sheet of ``dglzarr panel`` is the list of its genes.
 
     Raises
     ------
@@ -215,7 +219,7 @@ def read_gene_list(path: str | Path) -> list[str]:
     path = Path(path)
     line_of: dict[str, int] = {}
     is_first = True
-    for line, text in _lines(path):
+    for line, text in _list_lines(path):
         name = re.sub(r"(^|\s)#.*", "", text).strip().strip('"')
         if not name:
             continue
@@ -226,7 +230,8 @@ def read_gene_list(path: str | Path) -> list[str]:
             )
         if "\t" in name or '","' in name:
             raise SourceError(
-                f"{path.name}, line {line}: expected one id a line, got several cells."
+                f"{path.name}, line {line}: expected one id a line, got several cells. Keep the "
+                "column of ids."
             )
         if is_first and _is_header([name]):
             name = ""
@@ -654,7 +659,7 @@ def read_columns(path: str | Path) -> tuple[list[list[str]], str]:
     """Return the entries of each column of a list of genes, each once; and its first row in words.
 
     With or without a header; lines that begin with # are left out, and several ids in a cell of a
-    TSV are joined by commas.
+    TSV are joined by commas. An order sheet of ``dglzarr panel`` is the column of its genes.
 
     Raises
     ------
@@ -662,7 +667,7 @@ def read_columns(path: str | Path) -> tuple[list[list[str]], str]:
         If the file is missing, or a GCT.
     """
     path = Path(path)
-    every = list(_lines(path))
+    every = list(_list_lines(path))
     if every and re.fullmatch(r"#1\.[23]\s*", every[0][1]):
         raise SourceError(f"{path.name}: expected a list of genes, got a GCT of expression values.")
     lines = ((line, text) for line, text in every if not text.startswith("#"))
@@ -925,6 +930,20 @@ def _platform_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     rows = list(read_rows(path.name, kept, separator=separator))
     refuse_surplus(path.name, rows, separator)
     yield from rows
+
+
+def _list_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (number, text) of the lines of a list of genes; of an order sheet its genes alone."""
+    sheet = None
+    for line, text in _lines(path):
+        if line == 1 and (sheet := _SHEET.match(text)):
+            continue
+        yield line, text if sheet is None else _sheet_gene(text, sheet[1])
+
+
+def _sheet_gene(text: str, separator: str) -> str:
+    cells = next(csv.reader([text], delimiter=separator), [])
+    return cells[1] if len(cells) > 1 else ""
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

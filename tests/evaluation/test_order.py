@@ -1,6 +1,7 @@
 """A panel that can be ordered: every condition holds, its price is told, what is wrong is named."""
 
 import shutil
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from dglzarr.evaluation.panels import PanelOptions
 from dglzarr.kernels.panels import select_panel
 from dglzarr.kernels.penalties import Stretch
 from dglzarr.report.text import order_lines
+from dglzarr.sources.identifiers import read_panel
 from dglzarr.stages.candidates import CandidateOptions, candidates
 from dglzarr.stages.select import SelectOptions, select
 from dglzarr.storage.schemas import EXPRESSION, NORMALIZED, SCORES
@@ -183,6 +185,19 @@ def test_order__each_set_has_its_genes(maker, tmp_path):
         maker.order(replace(FREE, sets=str(file), at_least=4))
 
 
+def test_order__features_of_one_gene_are_one_of_a_set(maker, tmp_path):
+    """As two probes of a gene are."""
+    symbols = list(maker._names["symbols"])
+    file = tmp_path / "sets.gmt"
+    file.write_text("one\tna\tG1\tG2\n", encoding="utf-8")
+    other = copy(maker)
+    other._names = {**maker._names, "symbols": ["G1" if s == "G3" else s for s in symbols]}
+    order = replace(FREE, sets=str(file), include=("001_at", "003_at"))
+    assert set(other.order(replace(order, at_least=2)).table["gene"]) >= {"001_at", "002_at"}
+    with pytest.raises(ConfigError, match="expected 3 genes of 'one' that can be chosen, got 2"):
+        other.order(replace(order, at_least=3))
+
+
 def test_order__a_panel_is_extended_or_made_smaller(maker, tmp_path):
     file = tmp_path / "panel.txt"
     panel = ["003_at", "014_at", "022_at", "031_at", "045_at"]
@@ -234,6 +249,19 @@ def test_sheet__is_of_the_kind_that_its_name_says(maker, tmp_path):
     assert pd.read_csv(tmp_path / "order.csv")["gene"].tolist() == genes_of(made)
     with pytest.raises(ConfigError, match=r"--output: expected a file of \.tsv or \.csv, got"):
         write_sheet(made, tmp_path / "order.xlsx")
+
+
+@pytest.mark.parametrize("name", ["order.tsv", "order.csv"])
+def test_sheet__is_the_list_of_its_genes_wherever_one_is_read(maker, tmp_path, name):
+    made = maker.order(FREE)
+    sheet = tmp_path / name
+    write_sheet(made, sheet)
+    every = genes_of(made)
+    names = maker._names
+    assert list(read_panel(sheet, genes=names["genes"], symbols=names["symbols"]).genes) == every
+    for changed in ({"include": str(sheet)}, {"start": str(sheet)}):
+        assert genes_of(maker.order(replace(FREE, size=14, **changed)))[:12] == every
+    assert not {*genes_of(maker.order(replace(FREE, exclude=str(sheet))))} & {*every}
 
 
 @pytest.mark.parametrize(

@@ -216,3 +216,20 @@ def test_predict_command__what_a_file_is_wrong_in(made, measured, tmp_path, caps
     assert "Say what they are, --unit counts, intensity, tpm or rpkm" in told
     arguments = ("--unit", "counts", "--output", tmp_path / "p.tsv")
     assert run("predict", made.output, measured, *arguments) == 0
+
+
+def test_predict_command__samples_in_rows(made, measured, tmp_path, capsys):
+    table = pd.read_csv(measured, sep="\t", index_col=0)
+    turned, asked = tmp_path / "turned.tsv", ("--output", tmp_path / "p.tsv")
+    table.T.to_csv(turned, sep="\t")
+    expected = predict(made.output, measured).predicted
+    pd.testing.assert_frame_equal(
+        predict(made.output, table, samples_in="columns").predicted, expected
+    )
+    assert run("predict", made.output, turned, *asked) == 1
+    assert "samples_in = 'rows'" in capsys.readouterr().err
+    assert run("predict", made.output, turned, *asked, "--samples-in", "rows") == 0
+    found = pd.read_csv(tmp_path / "p.tsv", sep="\t", index_col=0).T
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert run("predict", made.output, turned, *asked, "--overwrite", "--samples-in", "row") == 2
+    assert "samples_in: expected" in capsys.readouterr().err

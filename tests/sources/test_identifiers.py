@@ -71,7 +71,7 @@ def test_read_gene_list__comments_and_blanks(tmp_path, name):
         ("", r"a\.txt: expected a table, got an empty file\."),
         ("# only a comment\n", r"a\.txt: expected at least one id, got none\."),
         ("p1\np2\n\np1\n", r"a\.txt, line 4: expected each id once, got 'p1' of line 1 again"),
-        ("p1\tDDR1\n", r"a\.txt, line 1: expected one id a line, got several cells\."),
+        ("p1\tDDR1\n", r"a\.txt, line 1: expected one id a line, got several cells\. Keep"),
         ("^DATABASE = GeoMiame\n", r"a\.txt, line 1: .*, got a file of GEO: '\^DATABASE"),
         (b"\x89PNG\0", r"a\.txt: expected plain or gzip text, got binary data"),
         (gzip.compress(b"p1\n" * 99)[:-9], r"a\.txt, line \d+: expected a complete gzip file, got"),
