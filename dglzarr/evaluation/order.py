@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from dglzarr.errors import ConfigError, SourceError, StoreError
 from dglzarr.evaluation.cohorts import HeldOut, kept_samples
@@ -246,6 +247,10 @@ class PanelMaker:
         SourceError
             When a file is not what it should be.
         """
+        with threadpool_limits(1, user_api="blas"):  # two threads wait more than they gain
+            return self._order(asked, each=each)
+
+    def _order(self, asked: Conditions, *, each: bool) -> Ordered:
         notes: list[str] = []
         panel, why, allowed, cost = self._choose(asked, notes)
         free = self._without_conditions(asked.size)
