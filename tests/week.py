@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -28,7 +29,6 @@ from dglzarr.query.checks import verify_study
 from dglzarr.settings import build_settings
 from dglzarr.storage.study import open_study
 from dglzarr.studies.grow import grow
-from dglzarr.studies.plan import mine
 from dglzarr.testing import write_study
 from tests import prefect_server
 from tests.builders import digests
@@ -63,7 +63,7 @@ class Week:
         for name in NAMES:
             (self.data / name).rename(self.held / name)
         self.use(package)
-        self.python("from dglzarr.cli import main; main()", "mine", self.settings())
+        self.mine(self.study, self.folder / "study.toml")
         self.server.call("work-pool", "create", "dglzarr", "--type", "process")
         automations = (REPO / "deploy" / "automations.yaml").read_text("utf-8")
         dead = automations.partition("\n  # Who is told")[0]
@@ -72,15 +72,14 @@ class Week:
         deployed(self.server, "grow", self.study, each_minute=True, active=False)
         self.worker()
 
-    def settings(self) -> str:
-        """Write the study's settings; return the file."""
-        place = self.folder / "study.toml"
-        source = self.study["sources"][0]["uri"]
-        lines = [f'root = "{self.study["root"]}"', "[[sources]]", f'uri = "{source}"']
+    def mine(self, study: dict[str, Any], place: Path) -> None:
+        """Write a study's settings to a file, and mine it by the package that is used."""
+        source = study["sources"][0]["uri"]
+        lines = [f'root = "{study["root"]}"', "[[sources]]", f'uri = "{source}"']
         for section, values in SMALL.items():
             lines += [f"[{section}]", *(f"{k} = {json.dumps(v)}" for k, v in values.items())]
         place.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return str(place)
+        self.python("from dglzarr.cli import main; main()", "mine", str(place))
 
     def use(self, package: Path) -> None:
         """Let all programs started from now on have a package, and its flows."""
@@ -228,8 +227,11 @@ def kill(pid: int) -> None:
         program.kill()
 
 
-def undisturbed(week: Week) -> list[str]:
-    """Return what differs from a study of the same files, grown day by day without a fault."""
+def undisturbed(week: Week, older: Path) -> list[str]:
+    """Return what differs from a study of the same files, grown day by day without a fault.
+
+    It is mined by the older package too: what it evaluated then is not evaluated again.
+    """
     other = week.folder / "undisturbed"
     shutil.copytree(week.data, other / "geo")
     held = other / "held"
@@ -239,8 +241,9 @@ def undisturbed(week: Week) -> list[str]:
         (other / "geo" / name).rename(held / name)
     study = week.study | {"root": str(other / "study")}
     study["sources"] = [{"uri": f"{other}/geo/*_series_matrix.txt.gz"}]
+    week.use(older)
+    week.mine(study, other / "study.toml")
     settings = build_settings(study, name="week", folder=other)
-    mine(settings)
     for names in days:
         for name in names:
             (held / name).rename(other / "geo" / name)
@@ -284,7 +287,7 @@ def main() -> int:
         finally:
             server.stop()
         problems = [r["uri"] for r in verify_study(week.study["root"]) if r["problems"]]
-        wrong = problems or undisturbed(week)
+        wrong = problems or undisturbed(week, older)
     say(
         f"{week.n_runs} fired runs; "
         + (f"differs: {wrong}" if wrong else "same bytes as undisturbed")
