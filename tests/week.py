@@ -116,10 +116,10 @@ class Week:
     def night(self, kill: bool = False) -> dict:
         """Wait for the next run that fires and its end; return it."""
         known = {run["id"] for run in self.all_runs()}
+        raws = len(open_study(self.study["root"]).raws())
         self.schedule(active=True)
         (begun,) = wait(lambda: self.begun(known), self.server)[:1]
         if kill:
-            raws = len(open_study(self.study["root"]).raws())
             wait(lambda: len(open_study(self.study["root"]).raws()) > raws, self.server)
             self.server.kill_last()
         self.schedule(active=False)
