@@ -297,7 +297,7 @@ def logged() -> Iterator[None]:
 
 
 def show_study(settings: Settings, report_url: str, results: Mapping[str, Any] = {}) -> str:
-    """Leave the panel, what a run found, cautions first, and a link to the report it returns."""
+    """Leave the panel, cautions and a link to the report; return that of some results, or ""."""
     create_table_artifact(
         top_landmarks(settings.root),
         key="landmarks",

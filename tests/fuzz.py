@@ -5,10 +5,10 @@
 
 Trial N draws a small file of some format, mutates it and reads it, all from seed N. An error that
 is none of the package's, a message of several lines, a warning, a trial that takes too long or too
-much memory (what another parser takes is not counted), or ends the process, is a fault; so is a
-clean file of which values differ from those of another parser (pandas, h5py, anndata). Workers are
-processes that live on; a watchdog replaces one that hangs or dies. A table of outcomes by format is
-printed, then each fault with the command that repeats it; exit status 1 when there is one.
+much memory, or ends the process, is a fault; so is a clean file of which values differ from those
+of another parser (pandas, h5py, anndata). Workers are processes that live on; a watchdog
+replaces one that hangs or dies. A table of outcomes by format is printed, then each fault with the
+command that repeats it; exit status 1 when there is one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if __name__ == "__main__":
 
 from dglzarr.errors import DglzarrError
 from tests import fuzz_files as files
-from tests.fuzz_doors import BY_OTHERS, FORMATS, peak
+from tests.fuzz_doors import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -77,7 +77,7 @@ def try_seed(seed: int, folder: Path) -> Result:
     name, raw = draw(seed)
     path = folder / "drawn.txt"
     path.write_bytes(raw)
-    before = peak() - BY_OTHERS[0]
+    before = _peak()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -89,9 +89,13 @@ def try_seed(seed: int, folder: Path) -> Result:
         last = traceback.extract_tb(error.__traceback__)[-1]
         at = f"{Path(last.filename).name}:{last.lineno}"
         outcome, message = "fault", f"{type(error).__name__} at {at}: {str(error)[:300]}"
-    if (taken := peak() - BY_OTHERS[0] - before) > MEMORY_NBYTES:
-        outcome, message = "fault", f"took {taken >> 20} MiB"
+    if _peak() - before > MEMORY_NBYTES:
+        outcome, message = "fault", f"took {(_peak() - before) >> 20} MiB"
     return Result(seed, name, outcome, message)
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 # ---------------------------------------------------------------- workers and their watchdog

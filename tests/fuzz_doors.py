@@ -5,7 +5,6 @@ A door reads a file whole and returns `clean`, or what came of the comparison wi
 
 from __future__ import annotations
 
-import resource
 import zlib
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -52,23 +51,11 @@ class Format(NamedTuple):
     is_text: bool = True
 
 
-BY_OTHERS = [0]
-"""By how many bytes other parsers have raised the peak of this process."""
-
-
-def peak() -> int:
-    """Return the most bytes that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def _compared(compare: Callable[..., None], *arguments: Any) -> str:
-    before = peak()
     try:
         compare(*arguments)
     except (parsers.NotComparableError, RuntimeError):  # which h5py has of parts that are not read
         return "not comparable"
-    finally:
-        BY_OTHERS[0] += peak() - before
     return "equal"
 
 

@@ -98,9 +98,10 @@ class Fetcher:
         """
         with self._turns.setdefault(address, threading.Lock()):
             if address not in self._pages:
-                self._pages[address] = ""
-                with suppress(AbsentError):
+                try:
                     self._pages[address] = self.text(address)
+                except AbsentError:
+                    self._pages[address] = ""
             return self._pages[address]
 
     def get(self, address: str, name: str, *, is_matrix: bool = False, is_gzip: bool) -> Fetched:

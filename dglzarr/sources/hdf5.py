@@ -117,8 +117,8 @@ class Guarded(io.RawIOBase):
 
         Raises
         ------
-        RuntimeError
-            If the index is damaged.
+        RuntimeError, ValueError
+            If the index is damaged, or HDF5 asks for more than one chunk.
         """
         try:
             dataset.id.read_direct_chunk(place, out=bytearray())

@@ -2,7 +2,10 @@
 
 import pytest
 
+from dglzarr.access.fetch import Fetcher
+from dglzarr.access.http import AbsentError, RefusedError
 from dglzarr.access.lock import read_lock
+from dglzarr.access.options import FetchOptions
 from dglzarr.errors import ConfigError
 from dglzarr.settings import load_settings
 from dglzarr.sources import read_source
@@ -52,6 +55,25 @@ def test_fetch__a_table_that_is_cut_off_is_no_table(place, asked):
     told = asked("GSE1", extra=TABLE)["GSE1"]
     assert told.state == "refused"
     assert "expected whole gzip" in told.told
+
+
+def test_shared_text__one_that_was_refused_is_asked_for_again(tmp_path, monkeypatch):
+    """A page that did not come is not one that is not there."""
+    answers = [RefusedError("the server answers 503"), "a page", AbsentError("404")]
+
+    def text(_fetcher, _address):
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(Fetcher, "text", text)
+    fetcher = Fetcher(FetchOptions(cache=str(tmp_path)))
+    with pytest.raises(RefusedError, match="503"):
+        fetcher.shared_text("https://here/a")
+    assert [fetcher.shared_text("https://here/a") for _ in range(2)] == ["a page"] * 2
+    assert [fetcher.shared_text("https://here/b") for _ in range(2)] == ["", ""]
+    assert not answers
 
 
 def test_fetch__counts_bring_their_own_names(place, asked):
