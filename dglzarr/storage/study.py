@@ -114,7 +114,7 @@ def open_study(root: str) -> Study:
     except OSError as error:
         _check_lost(root)
         meant = studies_in(root)
-        remedy = f"Did you mean {meant[0]}?" if meant else "Run 'dglzarr mine'."
+        remedy = f"Did you mean {' or '.join(meant[:3])}?" if meant else "Run 'dglzarr mine'."
         raise StoreError(f"{root}: no study here ({MANIFEST} is missing). {remedy}") from error
     except ValueError as error:
         raise StoreError(f"{path}: expected a manifest, got {error}. {_repair(root)}") from error

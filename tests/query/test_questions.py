@@ -1,6 +1,7 @@
 """The accessor ``.dgl``: each answer against what NumPy and pandas make of the same stores."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -65,10 +66,12 @@ def grown(tmp_path):
     rng = np.random.default_rng(5)
     values = rng.normal(8, 1, (50, 12)).astype(np.float32)
     values[:, 1] = values[:, 0] + rng.normal(0, 0.1, 50)
-    write_manifest(tmp_path, ["0000"])
+    root = tmp_path / "studies" / "grown"
+    root.mkdir(parents=True)
+    write_manifest(root, ["0000"])
     parts = {"0000": (0, 30, "a"), "0001": (30, 50, "b")}
     for name, (start, stop, prefix) in parts.items():
-        folder, block = tmp_path / "segments" / name, values[start:stop]
+        folder, block = root / "segments" / name, values[start:stop]
         tissues = [["liver", "lung"][i % 2] for i in range(len(block))]
         split = np.zeros(len(block), np.int8)
         named = {"prefix": prefix, "tissues": tissues, "split": split}
@@ -76,8 +79,8 @@ def grown(tmp_path):
         if name == "0000":
             uri = write_matrix(folder / "normalized.zarr", NORMALIZED, block, **named)
             write_samples(folder / "samples.zarr", uri, keep=np.ones(30, bool))
-    write_manifest(tmp_path, ["0000", "0001"])
-    return tmp_path, values
+    write_manifest(root, ["0000", "0001"])
+    return root, values
 
 
 def test_open_study__segments_are_joined(grown):
@@ -106,6 +109,9 @@ def test_open_study__refuses_what_is_not_whole(grown, tmp_path):
     with pytest.raises(StoreError, match="no study here"):
         open_study(tmp_path / "nowhere")
     with pytest.raises(StoreError, match=rf"no study here .*Did you mean {root}\?"):
+        open_study(root.parent)
+    shutil.copytree(root, root.with_name("other"))
+    with pytest.raises(StoreError, match=rf"Did you mean {root} or {root.parent}/other\?"):
         open_study(root.parent)
     (tmp_path / "empty").mkdir()
     write_manifest(tmp_path / "empty", ["0000"])
