@@ -1,8 +1,8 @@
 """What is done with a study, as Prefect flows: ``python flows/mine.py study.toml`` mines it.
 
-``--flow`` names another: grow, discover, compare, stability, scrub or ingest. Order comes from
-``dglzarr.studies``, parallelism from Dask; this file adds tasks, artifacts, progress, one run a
-root and logs. It stands alone: any folder and any copy of it will do where dglzarr[flows] is
+``--flow`` names another: refit, grow, discover, compare, stability, scrub or ingest. Order comes
+from ``dglzarr.studies``, parallelism from Dask; this file adds tasks, artifacts, progress, one run
+a root and logs. It stands alone: any folder and any copy of it will do where dglzarr[flows] is
 installed. Without a configured server Prefect starts a temporary one of its own.
 """
 
@@ -58,6 +58,7 @@ from dglzarr.query import verify_study
 from dglzarr.report.comparison import comparison_rows, comparison_verdict
 from dglzarr.report.text import headline, stability_lines, top_landmarks
 from dglzarr.settings import Settings, load_settings
+from dglzarr.storage.files import place_of
 from dglzarr.storage.options import Run
 from dglzarr.studies.cross_validate import cross_validate
 from dglzarr.studies.discover import discover_more, discovered_lines
@@ -70,7 +71,7 @@ from dglzarr.studies.stability import replicate
 from dglzarr.testing import write_study
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from uuid import UUID
 
     from dglzarr.storage.store import StoreSummary
@@ -104,8 +105,8 @@ def mine_flow(
     """
 
     def work() -> str:
-        results = mine(settings, run=Run(overwrite), execute=as_task)
-        return show_study(settings, report_url, results)
+        mine(settings, run=Run(overwrite), execute=as_task)
+        return show_study(settings, report_url)
 
     return finished(settings, work)
 
@@ -115,7 +116,8 @@ def refit_flow(settings: Settings, report_url: str = "") -> str | State[str]:
     """Mine a study anew on all that it has grown by; return the path of its report."""
 
     def work() -> str:
-        return show_study(settings, report_url, refit(settings, execute=as_task))
+        refit(settings, execute=as_task)
+        return show_study(settings, report_url)
 
     return finished(settings, work)
 
@@ -296,23 +298,21 @@ def logged() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def show_study(settings: Settings, report_url: str, results: Mapping[str, Any] = {}) -> str:
-    """Leave the panel, cautions and a link to the report; return that of some results, or ""."""
-    create_table_artifact(
-        top_landmarks(settings.root),
-        key="landmarks",
-        description="The genes of the panel, of a longer one the first 50.",
-    )
+def show_study(settings: Settings, report_url: str) -> str:
+    """Leave the panel, cautions and a link to the report; return the report's place."""
+    what = "The genes of the panel, of a longer one the first 50."
+    create_table_artifact(top_landmarks(settings.root), key="landmarks", description=what)
     tell("headline", headline(settings.root))
-    link_report(settings, report_url)
-    return str(results.get("report", ""))
+    return link_report(settings, report_url)
 
 
-def link_report(settings: Settings, report_url: str) -> None:
-    """Leave a link to the report, where there is one."""
-    report = Path(settings.root, "report.html").resolve()
+def link_report(settings: Settings, report_url: str) -> str:
+    """Leave a link to the report, where there is one; return its place."""
+    report = place_of(settings.root, "report.html")
     if report.is_file():
-        create_link_artifact(report_url or report.as_uri(), link_text="Report", key="report")
+        link = report_url or (report.as_uri() if isinstance(report, Path) else str(report))
+        create_link_artifact(link, link_text="Report", key="report")
+    return str(report)
 
 
 def tell(key: str, lines: list[str]) -> list[str]:

@@ -14,11 +14,13 @@ import pytest
 from benchmarks.mirror import series_folder, serving
 from dglzarr.errors import StoreError
 from dglzarr.settings import build_settings, load_settings
+from dglzarr.storage.files import put
 from dglzarr.storage.store import open_store
 from dglzarr.storage.study import open_study
 from dglzarr.studies.plan import mine, refit
 from dglzarr.studies.refusals import read_refused
 from dglzarr.testing import write_study
+from tests import bucket
 
 pytestmark = pytest.mark.slow
 
@@ -62,6 +64,22 @@ def test_grow_flow__adds_what_is_new_and_nothing_twice(flows, study, artifact):
     assert Path(flows.refit_flow(study)) == Path(study.root) / "report.html"
     assert open_study(study.root).segments == ("0002",)
     assert open_store(f"{study.root}/scores.zarr").attrs["details"]["n_scored"] > n_scored
+
+
+def test_link_report__of_a_study_in_a_bucket(flows, artifact, tmp_path, monkeypatch):
+    pytest.importorskip("moto.server", reason="the S3 server is moto's")
+    from prefect import Flow
+
+    link_report = Flow(flows.link_report, validate_parameters=False, persist_result=False)
+    with bucket.server(tmp_path) as endpoint:
+        for name, value in bucket.environment(endpoint).items():
+            monkeypatch.setenv(name, value)
+        settings = SimpleNamespace(root=f"s3://{bucket.BUCKET}/study")
+        put(f"{settings.root}/report.html", b"<p>Here.</p>")
+        assert link_report(settings, "") == f"{settings.root}/report.html"
+        assert f"({settings.root}/report.html)" in artifact("report").data
+        link_report(settings, "https://example.org/report.html")
+        assert "(https://example.org/report.html)" in artifact("report").data
 
 
 def series(folder, accession, source, change=lambda text: text):
