@@ -17,7 +17,7 @@ from dglzarr.kernels.quantile import apply_quantile
 from dglzarr.kernels.scale import to_log2
 from dglzarr.kernels.split import SPLITS
 from dglzarr.sources.identifiers import match_genes
-from dglzarr.storage.rows import Rows, read_array
+from dglzarr.storage.rows import Rows, read_array, read_arrays
 from dglzarr.storage.schemas import RAW
 from dglzarr.storage.store import open_store, read_attributes, store_input
 
@@ -53,7 +53,7 @@ class HeldOut:
 
     def __init__(self, source: str, samples: str, chosen: Mask) -> None:
         self._rows, self._index = Rows(source), np.flatnonzero(chosen)
-        self._mean, self._std = read_array(samples, "gene_mean"), read_array(samples, "gene_std")
+        self._mean, self._std = read_arrays(samples, "gene_mean", "gene_std")
         self.series = read_array(source, "series")[self._index].astype(object)
 
     def columns(self, genes: Index) -> NDArray[np.float32]:
@@ -113,7 +113,7 @@ def _external_z(
         normalized = _centred(normalized, cohort, by, read_array(samples, "gene_mean"))
     if scale == "cohort":
         return _z(normalized, *finish_moments(chunk_moments(normalized)))
-    return _z(normalized, read_array(samples, "gene_mean"), read_array(samples, "gene_std"))
+    return _z(normalized, *read_arrays(samples, "gene_mean", "gene_std"))
 
 
 def _centred(
@@ -137,9 +137,7 @@ def _z(
 def _match(cohort: str, source: str) -> GeneMatch:
     """Return which genes of a cohort measure which genes of the study."""
     return match_genes(
-        [str(g) for g in read_array(cohort, "gene")],
-        [str(s) for s in read_array(cohort, "gene_symbol")],
-        [str(g) for g in read_array(source, "gene")],
-        [str(s) for s in read_array(source, "gene_symbol")],
+        *([str(one) for one in found] for found in read_arrays(cohort, "gene", "gene_symbol")),
+        *([str(one) for one in found] for found in read_arrays(source, "gene", "gene_symbol")),
         gene_ids=[str(i) for i in read_array(source, "gene_id")],
     )

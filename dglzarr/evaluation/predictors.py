@@ -33,7 +33,7 @@ from dglzarr.models.files import MODEL, load_model
 from dglzarr.models.quiet import loading_keras
 from dglzarr.sources.chosen import studies_of
 from dglzarr.storage.files import place_of
-from dglzarr.storage.rows import Rows, read_array
+from dglzarr.storage.rows import Rows, read_array, read_arrays
 from dglzarr.storage.store import regions, store_input
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Training(NamedTuple):
 
         A region at a time.
         """
-        mean, std = (read_array(self.samples, name) for name in ("gene_mean", "gene_std"))
+        mean, std = read_arrays(self.samples, "gene_mean", "gene_std")
         rows, chosen = Rows(self.source), np.flatnonzero(wanted)
         for region in regions(self.source):
             here = chosen[(chosen >= region.start) & (chosen < region.stop)]
@@ -261,7 +261,7 @@ def train_network(
         with loading_keras():
             from dglzarr.models.dgex import Samples, train_dgex  # noqa: PLC0415  (loads keras)
 
-        mean, std = (read_array(training.samples, name) for name in ("gene_mean", "gene_std"))
+        mean, std = read_arrays(training.samples, "gene_mean", "gene_std")
         stops = training.held[0]
         train_dgex(
             place,

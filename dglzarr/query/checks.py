@@ -79,7 +79,7 @@ class _Told:
 def _verify(uri: str, told: _Told) -> dict[str, Any]:
     with readable(uri):
         attributes = checked_attributes(uri)
-        record = read_record(uri, attributes)
+        record = read_record(uri, attributes, is_fresh=True)
     spec = SPECS[attributes["dglzarr_schema"]]
     problems: list[str] = []
     with suppress(StoreError):  # where labels are damaged the objects tell

@@ -116,13 +116,18 @@ def matched(
 ) -> tuple[GeneMatch, int, Scale]:
     """Return which features of a raw store measure which study genes, its length and scale."""
     table = open_labels(raw)
-    genes = [str(gene) for gene in read_array(parts.target, "gene")]
+    genes = _genes(parts)
     features = features_of(raw, parts.feature_kind, _annotation(parts))
     if parts.feature_kind == "gene":
         match = match_genes(features, None, genes)
     else:
         match = match_labels(features, genes)
     return match, table.sizes["sample"], table.attrs["details"]["scale"]
+
+
+@lru_cache(maxsize=1)
+def _genes(parts: Parts) -> list[str]:
+    return [str(gene) for gene in read_array(parts.target, "gene")]
 
 
 @lru_cache(maxsize=1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,12 +26,13 @@ from dglzarr.storage.objects import (
     RECORD,
     Object,
     Record,
-    as_record,
+    array_of,
     changed,
     damaged,
     list_objects,
     mismatch,
     read_group,
+    read_record,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
 _TEXT = np.dtypes.StringDType()
 _ZSTD, _BLOSC = "zstd", "blosc"
+_SMALL_NBYTES = 2**18
+"""Of an object in a bucket that costs its request, not its bytes: the last 128 are kept."""
 
 
 class Finished(NamedTuple):
@@ -117,12 +121,7 @@ def read_finished(uri: str) -> Finished | None:
         return None
     if not attributes.get("complete") or "objects_sha256" not in attributes:
         return None
-    try:
-        written = place_of(folder, RECORD).read_bytes()
-    except OSError as error:
-        raise damaged(uri, f"{RECORD} is missing") from error
-    record = as_record(uri, written, attributes["objects_sha256"])
-    return Finished(uri, attributes, arrays, record)
+    return Finished(uri, attributes, arrays, read_record(uri, attributes) or {})
 
 
 def is_whole(store: Finished) -> bool:
@@ -157,17 +156,28 @@ def read_object(store: Finished, name: str) -> NDArray[Any]:
     if place not in store.record:  # Zarr writes no object of fill values alone
         value = found["fill_value"]
         return np.full(shape, math.nan if value == "NaN" else value, dtype)
-    try:
-        written = place_of(store.folder, place).read_bytes()
-    except OSError as error:
-        raise damaged(store.uri, f"{place} of {name!r} is missing") from error
-    wanted, got = store.record[place], Object(len(written), google_crc32c.value(written))
-    if got != wanted:
-        raise damaged(store.uri, mismatch(place, wanted, got))
+    wanted = store.record[place]
+    is_kept = is_bucket(store.folder) and wanted.nbytes <= _SMALL_NBYTES
+    written = (_kept if is_kept else _read)(store.uri, place, wanted, store.attributes["store_id"])
     content = zstd.decompress(written) if _decoder(found) == _ZSTD else blosc.decompress(written)
     if found["data_type"] == "string":
         return np.array(VLenUTF8().decode(content), _TEXT).reshape(shape)
     return np.frombuffer(content, dtype).reshape(shape).copy()
+
+
+def _read(uri: str, place: str, wanted: Object, store_id: str) -> bytes:  # noqa: ARG001
+    """Return an object of a finished store, compared with its record; its id tells `_kept` more."""
+    try:
+        written = place_of(uri.removeprefix("file://"), place).read_bytes()
+    except OSError as error:
+        raise damaged(uri, f"{place} of {array_of(place)!r} is missing") from error
+    got = Object(len(written), google_crc32c.value(written))
+    if got != wanted:
+        raise damaged(uri, mismatch(place, wanted, got))
+    return bytes(written)
+
+
+_kept = lru_cache(maxsize=128)(_read)
 
 
 def _place(store: Finished, name: str) -> str:

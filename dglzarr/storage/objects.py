@@ -250,37 +250,40 @@ def _read_all(
     return {path: content for path, content in found if content is not None}
 
 
-def read_record(uri: str, attributes: Mapping[str, Any]) -> Record | None:
+def read_record(
+    uri: str, attributes: Mapping[str, Any], *, is_fresh: bool = False
+) -> Record | None:
     """Return what is recorded of a finished store, None of one that 0.1.0 wrote.
+
+    In a bucket a record that was read before is not asked for again, unless ``is_fresh``: its
+    digest, which the store tells, says that it is the same.
 
     Raises
     ------
     StoreError
         When the record is not as it was written.
     """
-    filesystem, path = open_filesystem(uri)
     digest = attributes.get("objects_sha256")
+    if digest is not None and is_bucket(uri) and not is_fresh:
+        return _asked_once(uri, digest)
+    return _read_record(uri, digest)
+
+
+def _read_record(uri: str, digest: str | None) -> Record | None:
+    filesystem, path = open_filesystem(uri)
     try:
         written: bytes = filesystem.cat_file(f"{path}/{RECORD}")
     except OSError as error:
         if digest is None:
             return None
         raise damaged(uri, f"{RECORD} is missing") from error
-    return as_record(uri, written, digest)
-
-
-def as_record(uri: str, written: bytes, digest: str | None) -> Record:
-    """Return the record of a finished store by its file.
-
-    Raises
-    ------
-    StoreError
-        When it is not as it was written.
-    """
     record = _checked_record(written, digest)
     if record is None:
         raise damaged(uri, f"{RECORD} was changed")
     return record
+
+
+_asked_once = lru_cache(maxsize=64)(_read_record)
 
 
 @lru_cache(maxsize=64)

@@ -36,10 +36,18 @@ def read_array(uri: str, name: str) -> NDArray[Any]:
     StoreError
         When the store is complete and the array is not as it was written.
     """
+    return read_arrays(uri, name)[0]
+
+
+def read_arrays(uri: str, *names: str) -> list[NDArray[Any]]:
+    """Return several small arrays of a store, which is opened once; else as `read_array`."""
     found = read_finished(uri)
-    if found is not None and name in found.arrays:
-        return read_pinned(found, name)
-    return np.asarray(_array(uri, name)[...])
+    return [
+        read_pinned(found, name)
+        if found is not None and name in found.arrays
+        else np.asarray(_array(uri, name)[...])
+        for name in names
+    ]
 
 
 def read_pinned(store: Finished, name: str) -> NDArray[Any]:

@@ -473,7 +473,10 @@ def _as_stored(values: NDArray[Any]) -> NDArray[Any]:
 
 def regions(uri: str) -> list[Region]:
     """Return the regions of a store, in order."""
-    attributes = read_attributes(uri) or {}
+    return _regions(uri, read_attributes(uri) or {})
+
+
+def _regions(uri: str, attributes: Mapping[str, Any]) -> list[Region]:
     length, store_id = int(attributes["region_length"]), str(attributes["store_id"])
     n_samples = array_shape(uri, "sample", is_begun=not attributes["complete"])[0]
     starts = range(0, n_samples, length)
@@ -499,7 +502,7 @@ def missing_regions(
 
     return [
         region
-        for region in regions(uri)
+        for region in _regions(uri, attributes)
         if not all(is_whole(object_of(array, region.index)) for array in spec.region_arrays)
     ]
 

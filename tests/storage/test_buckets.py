@@ -9,11 +9,13 @@ pytest.importorskip("moto.server", reason="the S3 server is moto's")
 
 from dglzarr.cli import app, guarded
 from dglzarr.errors import BucketError, ConfigError, StoreError
+from dglzarr.query import verify
 from dglzarr.settings import load_settings
 from dglzarr.storage import buckets
 from dglzarr.storage.buckets import BucketPath, ChangedError, check_address
 from dglzarr.storage.files import place_of, put, tag, whole
-from dglzarr.storage.rows import Rows
+from dglzarr.storage.objects import RECORD
+from dglzarr.storage.rows import Rows, read_array
 from dglzarr.storage.schemas import NORMALIZED
 from dglzarr.storage.store import is_complete, open_store
 from dglzarr.storage.study import create_study, open_study, write_manifest
@@ -116,6 +118,24 @@ def test_a_store_takes_few_requests(proxy, root, rng):
     assert opened["split"].dtype == np.int8
     assert proxy.n_requests - made < 10
     np.testing.assert_array_equal(opened["expression"].values, values)
+
+
+def test_small_objects_are_kept_for_the_store_that_they_were_read_of(proxy, root, rng):
+    values, split = rng.normal(size=(32, 40)).astype(np.float32), np.zeros(32, np.int8)
+    uri = write_matrix(f"{root}/m", NORMALIZED, values, split=split)
+    np.testing.assert_array_equal(read_array(uri, "split"), split)
+    made = proxy.n_requests
+    np.testing.assert_array_equal(read_array(uri, "split"), split)
+    assert proxy.n_requests - made == 1, "zarr.json alone, which tells whether it is the same store"
+    put(f"{uri}/split/c/0", b"damaged")
+    np.testing.assert_array_equal(read_array(uri, "split"), split)
+    assert any("split" in problem for problem in verify(uri)["problems"])
+    put(f"{uri}/{RECORD}", b"{}")
+    with pytest.raises(StoreError, match="cannot be read"):
+        verify(uri)
+    place_of(uri).bucket.rm(place_of(uri).key, recursive=True)
+    write_matrix(uri, NORMALIZED, values, split=split + 2)
+    np.testing.assert_array_equal(read_array(uri, "split"), split + 2)
 
 
 def test_a_store_whose_creation_was_cut_off_is_made_anew(proxy, root, rng):
