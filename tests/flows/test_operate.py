@@ -101,7 +101,7 @@ def write_settings(file):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_operate__server_schedule_alarms_and_backups(operator):
     a_server_with_a_password(operator)
     first, then, automations = blocks(PAGE, "The first schedule")
