@@ -137,11 +137,14 @@ def free_port():
 
 
 @contextlib.contextmanager
-def postgresql():
-    """Yield the address of a database of PostgreSQL's, "" where Debian's is not installed."""
+def database_server(*options):
+    """Yield how to call its programs, where its socket is, and its port; None without PostgreSQL.
+
+    ``options`` are those of Debian's ``initdb``.
+    """
     programs = [*Path("/usr/lib/postgresql").glob("*/bin/initdb")]
     if not programs:
-        yield ""
+        yield None
         return
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="postgresql-") as place:
@@ -154,14 +157,25 @@ def postgresql():
             words = [programs[-1].with_name(name), *arguments]
             subprocess.run(words, check=True, cwd=place, stdout=subprocess.DEVNULL, **other)
 
-        call("initdb", "-D", "data", "-U", "prefect", "--auth=trust", "--no-sync")
-        options = f"-p {port} -k {place} -c listen_addresses=127.0.0.1 -c fsync=off"
-        call("pg_ctl", "-D", "data", "-o", options, "-l", "log", "-w", "start")
+        call("initdb", "-D", "data", "--no-sync", *options)
+        words = f"-p {port} -k {place} -c listen_addresses=127.0.0.1 -c fsync=off"
+        call("pg_ctl", "-D", "data", "-o", words, "-l", "log", "-w", "start")
         try:
-            call("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "prefect", "prefect")
-            yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/prefect"
+            yield call, place, port
         finally:
             call("pg_ctl", "-D", "data", "-m", "immediate", "stop")
+
+
+@contextlib.contextmanager
+def postgresql():
+    """Yield the address of a database of PostgreSQL's, "" where Debian's is not installed."""
+    with database_server("-U", "prefect", "--auth=trust") as found:
+        if found is None:
+            yield ""
+            return
+        call, _, port = found
+        call("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "prefect", "prefect")
+        yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/prefect"
 
 
 def deployed(server, name, study, *, each_minute=False, active=True):

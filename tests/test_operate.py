@@ -1,7 +1,7 @@
 """What docs/operate.md tells an operator to type on a study works as it stands.
 
-Its blocks for Prefect are typed in tests/flows, with a server and a worker; those that install, and
-PostgreSQL's, by hand (docs/reproduce.md).
+Its blocks for PostgreSQL, Prefect's server, schedules and automations are typed in
+tests/flows/test_operate.py; those that install by hand (docs/reproduce.md).
 """
 
 import fcntl
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from dglzarr.testing import write_study
+from tests.pages import blocks
 
 REPO = Path(__file__).resolve().parents[1]
 PAGE = (REPO / "docs" / "operate.md").read_text(encoding="utf-8")
@@ -31,10 +32,8 @@ kind = "none"
 
 def commands(heading):
     """The dglzarr commands, and those of Unix, of the blocks of a section, in order."""
-    section = re.search(rf"^## {heading}\n(.*?)^## ", PAGE, re.DOTALL | re.MULTILINE)[1]
-    blocks = re.findall(r"^```sh\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
-    lines = [line.replace("$(date +%F)", "DATE") for b in blocks for line in b.splitlines()]
-    assert lines, heading
+    found = "".join(blocks(PAGE, heading)).replace("$(date +%F)", "DATE")
+    lines = found.splitlines()
     return [line for line in lines if not re.match(r"\S*(pip|prefect|su)\b", line)]
 
 

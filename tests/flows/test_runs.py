@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import scipy.stats
 
 from benchmarks.mirror import series_folder, serving
 from dglzarr.errors import StoreError
@@ -170,24 +172,43 @@ def test_compare_flow__returns_the_verdict(flows, study, artifact):
 
 
 def test_stability_flow__says_what_is_chance(flows, study, artifact):
-    told = flows.stability_flow(study)
-    assert told[0].startswith("By chance, two panels of ")
-    assert told[0] in artifact("stability").data
+    """Halves of the samples differ, and so do their scores; seeds of so short a training do not."""
+    halves = study.stability.model_copy(update={"n_halves": 1})
+    told = flows.stability_flow(study.model_copy(update={"stability": halves}))
+    assert all(line in artifact("stability").data for line in told)
+    found = open_store(f"{study.root}/stability.zarr")
+    size, scores = study.select.n_landmarks, found["score"].values
+    assert told[0].startswith(
+        f"By chance, two panels of {size} share {size / found.sizes['gene']:.1%}"
+    )
+    names = [str(name) for name in found["replicate"].values]
+    first, second = (scores[n] for n, name in enumerate(names) if name.startswith("half-"))
+    top = [{*np.argsort(-some, kind="stable")[:size]} for some in (first, second)]
+    (line,) = [line for line in told if line.startswith("2 halves of the samples: ")]
+    assert f"share {len(top[0] & top[1]) / size:.1%} of their genes" in line
+    correlation = scipy.stats.spearmanr(first, second).statistic
+    assert line.endswith(f"{correlation:.3f}")
+    assert correlation < 0.999
 
 
 def test_scrub_flow__reads_all_and_names_the_first_fault(flows, study, artifact):
-    assert flows.scrub_flow(study) > 9
-    shard = Path(study.root, "segments", "0000", "normalized.zarr", "expression", "c", "0", "0")
+    root = Path(study.root)
+    n_read = len([*root.rglob("*.zarr"), *root.glob("models/*/model.json")])
+    assert flows.scrub_flow(study) == n_read
+    assert f"{n_read} stores and models are as they were written." in artifact("scrub").data
+    shard = root / "segments" / "0000" / "normalized.zarr" / "expression" / "c" / "0" / "0"
     content = bytearray(shard.read_bytes())
     content[len(content) // 3] ^= 1
     shard.write_bytes(content)
     state = flows.scrub_flow(study, return_state=True)
     assert state.is_failed()
-    assert "normalized.zarr" in state.message
-    assert "expression" in state.message
+    fault = "/normalized.zarr: expression, samples 0:96: expression/c/0/0 of 'expression' holds "
+    assert fault in state.message
+    assert "\n" not in state.message
     assert state.message.endswith("stage again. To go on: run it again; finished work is kept.")
     assert isinstance(state.result(raise_on_failure=False), StoreError)
-    assert "normalized.zarr" in artifact("scrub").data
+    (line,) = artifact("scrub").data.splitlines()
+    assert fault in line
 
 
 def test_flows__of_a_study_that_is_not_there_fail_in_one_line(flows, study, tmp_path):

@@ -1,11 +1,12 @@
 """A server, a worker and deployments as shipped: schedules fire, dead runs are told of."""
 
 import http.server
+import json
 import shutil
 import threading
-from typing import ClassVar
 
 import pytest
+import yaml
 
 from dglzarr.settings import build_settings
 from dglzarr.storage.study import open_study
@@ -66,13 +67,11 @@ def test_schedule__the_nightly_growth_fires_and_adds_the_file_that_came(
 
 
 class _Ear(http.server.BaseHTTPRequestHandler):
-    """Keeps what it is told."""
-
-    heard: ClassVar[list[str]] = []
+    """Lets its server keep what it is told."""
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.heard.append(body.decode())
+        self.server.heard.append(body.decode())
         self.send_response(204)
         self.end_headers()
 
@@ -83,6 +82,7 @@ class _Ear(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def ear():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Ear) as listening:
+        listening.heard = []
         thread = threading.Thread(target=listening.serve_forever)
         thread.start()
         yield listening
@@ -90,31 +90,45 @@ def ear():
         thread.join()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_automations__a_dead_run_is_marked_and_people_are_told(server, ear, tmp_path):
-    """The worker and its run are killed; the server finds out and tells an address of ours."""
+def watched(server, ear, **seconds):
+    """Create the automations as shipped, but with a block of ours and, if asked, other times."""
     block = server.python(
         "from prefect.blocks.notifications import CustomWebhookNotificationBlock as Block\n"
         f"block = Block(name='us', url='http://127.0.0.1:{ear.server_port}', method='POST',\n"
         "    json_data={'text': '{{subject}} {{body}}'})\n"
         "print(block.save('us'))"
     ).strip()
-    shipped = (REPO / "deploy" / "automations.yaml").read_text(encoding="utf-8")
-    ours = shipped.replace("00000000-0000-0000-0000-000000000000", block)
-    (tmp_path / "automations.yaml").write_text(ours, encoding="utf-8")
+    shipped = yaml.safe_load((REPO / "deploy" / "automations.yaml").read_text(encoding="utf-8"))
+    ours = {one["name"]: one for one in shipped["automations"]}
+    ours["dglzarr-failures"]["actions"][0]["block_document_id"] = block
+    for name, within in seconds.items():
+        ours[f"dglzarr-{name.replace('_', '-')}"]["trigger"]["within"] = within
+    (server.folder / "automations.yaml").write_text(json.dumps(shipped), encoding="utf-8")
     server.call("automation", "create", "--from-file", "automations.yaml")
-    file = write_study(tmp_path, n_samples=120, n_genes=60)
-    long = {**SMALL, "train": {**SMALL["train"], "epochs": 10**6, "patience": 10**6}}
+
+
+def at_work(server, folder, **training):
+    """Deploy ``mine`` on a study and start a worker; return the file of a series, cut short."""
+    file = write_study(folder, n_samples=120, n_genes=60)
     uri = f"{file.parent}/data/GSE*.gz"
-    study = {"root": f"{tmp_path}/study", "sources": [{"uri": uri}], **long}
+    small = {**SMALL, "train": {**SMALL["train"], **training}}
+    study = {"root": f"{folder}/study", "sources": [{"uri": uri}], **small}
     server.call("work-pool", "create", "dglzarr", "--type", "process")
     deployed(server, "mine", study)
     server.start("worker", "worker", "start", "--pool", "dglzarr")
     spoiled = file.parent / "data" / "GSE000001_series_matrix.txt.gz"
     spoiled.write_bytes(b"none")
+    return spoiled
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_automations__a_dead_run_is_marked_and_people_are_told(server, ear, tmp_path):
+    """The worker and its run are killed; the server finds out and tells an address of ours."""
+    watched(server, ear)
+    spoiled = at_work(server, tmp_path, epochs=10**6, patience=10**6)
     server.call("deployment", "run", "mine/mine")
-    (told,) = wait(lambda: _Ear.heard, server)
+    (told,) = wait(lambda: ear.heard, server)
     assert "dglzarr: mine Failed ingest: GSE000001_series_matrix.txt.gz" in told
     assert "To go on: prefect deployment run 'mine/mine'; finished work is kept." in told
     spoiled.unlink()
@@ -124,10 +138,34 @@ def test_automations__a_dead_run_is_marked_and_people_are_told(server, ear, tmp_
     server.kill_last()  # the worker and its run: nobody is left to say so
     (run,) = server.runs("RUNNING")
     wait(lambda: server.runs("CRASHED"), server)
-    wait(lambda: _Ear.heard[1:], server)
+    wait(lambda: ear.heard[1:], server)
 
     assert [one["id"] for one in server.runs("CRASHED")] == [run["id"]]
-    (told,) = _Ear.heard[1:]
+    (told,) = ear.heard[1:]
     assert "dglzarr: mine Crashed" in told
     assert "has not been heard of" in told
+    assert "then prefect deployment run 'mine/mine'." in told
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_automations__a_run_that_never_began_is_marked_and_people_are_told(server, ear, tmp_path):
+    """Worker and run are killed before the first word of the run; one that begins is left alone."""
+    watched(server, ear, never_begun=40)
+    at_work(server, tmp_path)
+    server.call("deployment", "run", "mine/mine")
+    (begun,) = wait(lambda: server.runs("FAILED"), server)
+    wait(lambda: ear.heard, server)
+    server.call("deployment", "run", "mine/mine")
+    (run,) = wait(lambda: server.runs("PENDING"), server)
+    server.kill_last()
+    assert [one["id"] for one in server.runs("PENDING")] == [run["id"]]
+
+    wait(lambda: server.runs("CRASHED"), server)
+    wait(lambda: ear.heard[1:], server)
+    assert [one["id"] for one in server.runs("CRASHED")] == [run["id"]]
+    assert [one["id"] for one in server.runs("FAILED")] == [begun["id"]]
+    (told,) = ear.heard[1:]
+    assert "dglzarr: mine Crashed" in told
+    assert "has not begun" in told
     assert "then prefect deployment run 'mine/mine'." in told
