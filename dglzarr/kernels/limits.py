@@ -56,10 +56,10 @@ class Limits:
     def prune(self, panel: Index) -> None:
         """Keep no more room for genes that a panel has, or that nothing lacks beside it."""
         kept = [gene for gene in self.kept.tolist() if gene not in panel]
-        told = self.member[:, panel[self._n_seen :]].any(axis=1) | (self._n_seen == 0)
+        told = np.asarray(self.member[:, panel[self._n_seen :]].any(axis=1))
         for gene in kept[::-1]:
             sets = np.flatnonzero(self.member[:, gene])
-            if not told[sets].any():
+            if self._n_seen and not told[sets].any():
                 continue
             others = np.concatenate([panel, [g for g in kept if g != gene]]).astype(np.int64)
             if not self.lacks(others, sets).any():
