@@ -26,15 +26,15 @@ from dglzarr.evaluation.panels import (
     undetected,
     unmatched,
 )
+from dglzarr.evaluation.sets import hold_sets
 from dglzarr.evaluation.sketch import sketch_training
 from dglzarr.kernels.comparison import bootstrap_interval
 from dglzarr.kernels.exchange import panel_roles, shrink_order
-from dglzarr.kernels.greedy import Limits
+from dglzarr.kernels.limits import Limits
 from dglzarr.kernels.linear import predict_ridge, ridge_partial, ridge_path
 from dglzarr.kernels.panels import CONSTANT, allowed_genes
 from dglzarr.kernels.penalties import ALPHAS, Stretch, greedy_path, penalty_at
 from dglzarr.sources.identifiers import find_genes, read_gene_list, read_gene_values
-from dglzarr.sources.terms import read_gmt
 from dglzarr.storage.files import no_formula, put
 from dglzarr.storage.rows import read_array
 from dglzarr.storage.schemas import LANDMARKS, NORMALIZED, SAMPLES
@@ -390,11 +390,11 @@ class PanelMaker:
             "included" if gene in must else "on the panel before" if gene in start else "chosen"
             for gene in panel
         ]
-        if limits is not None and limits.lacks(panel).any():
+        if limits is not None and (n_short := np.count_nonzero(limits.lacks(panel))):
             raise ConfigError(
-                f"--sets: found no {asked.size} genes that hold {asked.at_least} of each of "
-                f"{len(limits.member)} sets, one gene at a time. Ask for more genes, fewer of each "
-                "set, a larger --budget, or include genes of several sets."
+                f"--sets: the panel that exists, made smaller to {asked.size} genes, holds fewer "
+                f"than {asked.at_least} of {n_short} of {len(limits.member)} sets. Ask for more "
+                "genes, fewer of each set, or leave out --start."
             )
         return panel, why, allowed, cost
 
@@ -528,22 +528,10 @@ class PanelMaker:
                 f"--budget: expected {cost[first].sum():g} at least, which the genes cost that are "
                 f"included, got {budget:g}."
             )
-        member = np.zeros((0, cost.size), dtype=np.uint16)
+        limits = Limits(asked.size, cost, budget, np.zeros((0, cost.size), dtype=np.uint16), 0)
         if asked.sets:
-            terms = read_gmt(asked.sets)
-            member = np.zeros((len(terms.ids), cost.size), dtype=np.uint16)
-            able = allowed.copy()
-            able[first] = True
-            for row, name, genes in zip(member, terms.ids, terms.genes, strict=True):
-                for number, of in enumerate(find_genes(sorted(genes), **self._names), start=1):
-                    row[of] = number
-                n_able = np.unique(row[able & (row > 0)]).size
-                if n_able < asked.at_least:
-                    raise ConfigError(
-                        f"--sets: expected {asked.at_least} genes of {name!r} that can be chosen, "
-                        f"got {n_able} of its {len(genes)}. Leave the set out."
-                    )
-        return Limits(asked.size, cost, budget, member, asked.at_least if asked.sets else 0)
+            hold_sets(limits, asked.sets, asked.at_least, self._names, first=first, allowed=allowed)
+        return limits
 
     # ------------------------------------------------------------ what comes out
 

@@ -5,54 +5,19 @@ References
 Farahat, Ghodsi and Kamel (2011), doi 10.1109/ICDM.2011.22: the recursion, without ridge.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, solve_triangular
 
+from dglzarr.kernels.limits import Limits
+
 Index = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 
 _BLOCK = 64
 """Genes that are known beforehand are taken off together: one product instead of many."""
-
-
-@dataclass(frozen=True, eq=False)
-class Limits:
-    """What a panel may cost, and what it must hold.
-
-    ``size`` is that of the whole panel; ``cost (gene,)`` is over 0, ``budget`` what all its genes
-    may cost together. ``member (set, gene)`` numbers what a set holds from 1, features of one gene
-    alike, and is 0 elsewhere; ``least`` numbers of each set are on the panel at least.
-    """
-
-    size: int
-    cost: Float64
-    budget: float
-    member: NDArray[np.uint16]
-    least: int
-
-    def lacks(self, panel: Index) -> Index:
-        """Return how many more of each set a panel must hold, (set,)."""
-        held = np.sort(self.member[:, panel], axis=1)
-        is_new = np.diff(held, axis=1, prepend=np.uint16(0)) > 0
-        return np.asarray(np.maximum(self.least - is_new.sum(axis=1), 0), dtype=np.int64)
-
-    def choose(self, gain: Float64, is_open: NDArray[np.bool_], panel: Index) -> int:
-        """Return the gene to add to a panel: that of most gain per cost; -1 where none can be.
-
-        Where only as many genes are left to choose as the sets still lack, it is of such a set.
-        """
-        able = is_open & (self.cost <= self.budget - self.cost[panel].sum())
-        lacks = self.lacks(panel)
-        if lacks.sum() >= self.size - panel.size > 0 and lacks.any():
-            is_new = [(of > 0) & ~np.isin(of, of[panel]) for of in self.member[lacks > 0]]
-            able &= np.any(is_new, axis=0)
-        if not able.any():
-            return -1
-        return int(np.where(able, gain / self.cost, -np.inf).argmax())
 
 
 class Products(NamedTuple):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dglzarr.kernels.greedy import Limits
+    from dglzarr.kernels.limits import Limits
     from dglzarr.kernels.sketch import GeneSketch
 
     Index = NDArray[np.int64]

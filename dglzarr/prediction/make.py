@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from dglzarr.errors import ConfigError, SourceError, hint
+from dglzarr.evaluation.cohorts import kept_samples
 from dglzarr.evaluation.order import Conditions, PanelMaker
 from dglzarr.evaluation.panels import feature_names, stored_panels
 from dglzarr.kernels.intervals import MIN_GUARANTEED
@@ -21,6 +22,7 @@ from dglzarr.kernels.panel_space import PANEL_SCALES
 from dglzarr.prediction.bundle import FOLDER, check_output, load_bundle, pack
 from dglzarr.prediction.fit import Training, fit_panel
 from dglzarr.prediction.judge import judge
+from dglzarr.prediction.levels import training_levels
 from dglzarr.sources.identifiers import find_genes, read_gene_list
 from dglzarr.storage.declare import text_array
 from dglzarr.storage.files import file_sha256
@@ -116,7 +118,9 @@ def make_bundle(
     data = Training(source, samples, genes, targets)
     fitted = fit_panel(data, on_progress=run.on_progress)
     judged = judge(data, fitted)
+    chosen = np.flatnonzero(kept_samples(source, samples)).astype(np.int64)
     details = _details(ds, data, fitted, judged, name)
+    details["measured"] = training_levels(found.uris("expression")[0], chosen, genes)
     _write(place, data, ds, fitted, details)
     sha256, nbytes = file_sha256(str(place)), place.stat().st_size
     return Bundled(str(place), sha256, nbytes, details, _notes(details))

@@ -16,6 +16,7 @@ from dglzarr.errors import ConfigError, SourceError
 from dglzarr.kernels.moments import standardize
 from dglzarr.kernels.panel_space import PANEL_SCALES, patterns, to_study_scale
 from dglzarr.prediction.bundle import Bundle, load_bundle
+from dglzarr.prediction.levels import apart_note, are_apart, levels_of
 from dglzarr.prediction.measured import MAX_MISSING, Measured, read_measured
 
 if TYPE_CHECKING:
@@ -73,7 +74,9 @@ class Prediction:
         explained on left-out series, and whether it is predicted better than by the training mean.
     samples
         A row a sample: novelty (over 1: less like training than 99 % of left-out samples), panel
-        genes that others stand in for, panel genes out of range, and whether it is to be trusted.
+        genes that others stand in for, panel genes out of range, and whether it is to be trusted:
+        it has enough genes, is like training, and its values lie where those of the other samples
+        do (of one or two: where those of training did).
     notes
         What should be known, a line each.
     """
@@ -179,6 +182,7 @@ class Predictor:
         self._limit = float(bundle.of("novelty_limit", scale))
         self._unit = bundle["gene_std"].astype(np.float32)
         self._center = bundle["gene_mean"].astype(np.float32)
+        self._usual = bundle.details.get("measured")
         self._widths: dict[bytes, Matrix] = {}
 
     def begin(self, data: Measured) -> None:
@@ -225,6 +229,7 @@ class Predictor:
             "trusted": np.zeros(n_samples, dtype=bool),
         }
         self._out = np.zeros(n_panel, dtype=np.int64)
+        self._apart = are_apart(self._levels, self._usual) & (self.scale != "given")
 
     def _survey(self, data: Measured) -> _Seen:
         """Read a file once, and say what there is of each panel gene."""
@@ -232,9 +237,11 @@ class Predictor:
         n_known, n_out = np.zeros((2, n_panel), dtype=np.int64)
         low, high = np.full(n_panel, np.inf), np.full(n_panel, -np.inf)
         self._n_negative, has_enough = 0, False
+        self._levels = np.empty((2, n_samples))
         for start in range(0, n_samples, BLOCK):
             values, n_negative = self._read(data, start, start + BLOCK)
             self._n_negative += n_negative
+            self._levels[:, start : start + BLOCK] = levels_of(values)
             missing = np.isnan(values)
             has_enough |= bool((missing.mean(axis=1) <= self._max_missing).any())
             n_known += (~missing).sum(axis=0)
@@ -269,6 +276,7 @@ class Predictor:
         for first in range(start, end, BLOCK):
             last = min(first + BLOCK, end)
             block = self._block(self._read(data, first, last)[0])
+            block.trusted[self._apart[first:last]] = False
             for name, values in self._told.items():
                 values[first:last] = getattr(block, name)
             self._out += block.out_of_range
@@ -375,7 +383,9 @@ class Predictor:
                 f"{usual.size} panel genes are out of their training range in most samples "
                 f"({panel.called(usual)}): another platform, unit or kind of sample?"
             )
-        doubted = enough & ~self._told["trusted"]
+        if self._apart.any():
+            notes.append(apart_note(data.samples, self._levels, self._apart, self._usual))
+        doubted = enough & ~self._told["trusted"] & ~self._apart
         if doubted.any():
             shown = ", ".join(data.samples[i] for i in np.flatnonzero(doubted)[:3])
             notes.append(

@@ -1,5 +1,6 @@
 """A panel that can be ordered: every condition holds, its price is told, what is wrong is named."""
 
+import re
 import shutil
 from copy import copy
 from dataclasses import replace
@@ -179,10 +180,45 @@ def test_order__each_set_has_its_genes(maker, tmp_path):
     found = set(made.table["gene_symbol"])
     assert len(found & {"G1", "G2", "G3", "G4"}) >= 3
     assert {"G51", "G52", "G53"} <= found
-    with pytest.raises(ConfigError, match="--sets: found no 5 genes that hold 3 of each of 2 sets"):
-        maker.order(Conditions(5, sets=str(file), at_least=3))
-    with pytest.raises(ConfigError, match="expected 4 genes of 'two' that can be chosen, got 3"):
+    with pytest.raises(ConfigError, match="expected 4 genes of each set that can be chosen, got f"):
         maker.order(replace(FREE, sets=str(file), at_least=4))
+    start = tmp_path / "panel.txt"
+    start.write_text("\n".join(made.table["gene"]), encoding="utf-8")
+    with pytest.raises(ConfigError, match="made smaller to 5 genes, holds fewer than 3 of"):
+        maker.order(Conditions(5, sets=str(file), at_least=3, start=str(start)))
+
+
+def test_order__many_sets_that_overlap_are_held_by_few_genes(maker, tmp_path):
+    """Of 400 sets of 6 genes, 18 of 60 genes hold one each; most gain alone never gets there."""
+    rng = np.random.default_rng(1)
+    named = [symbol for symbol in SYMBOLS[1:] if symbol]
+    sets = [rng.choice(named, 6, replace=False).tolist() for _ in range(400)]
+    file = tmp_path / "sets.gmt"
+    file.write_text("".join(f"s{i}\tna\t" + "\t".join(g) + "\n" for i, g in enumerate(sets)))
+    with pytest.raises(ConfigError, match=r"--sets: expected a --size of \d+, the genes") as info:
+        maker.order(Conditions(5, sets=str(file)))
+    assert re.search(
+        r"got 5, with which \d{2,3} stay short \('s\d+', 's\d+', 's\d+', ...\)", str(info.value)
+    )
+    needed = int(re.search(r"--size of (\d+)", str(info.value))[1])
+    for size in (needed, needed + 6):
+        found = set(maker.order(Conditions(size, sets=str(file))).table["gene_symbol"])
+        assert [genes for genes in sets if not found & {*genes}] == []
+    with pytest.raises(ConfigError, match=rf"expected a --budget of {needed}, which the genes"):
+        maker.order(Conditions(50, sets=str(file), budget=needed - 1.0))
+    paid = maker.order(Conditions(50, sets=str(file), budget=float(needed)))
+    assert paid.cost == needed
+
+
+def test_order__sets_without_enough_genes_are_named_together(maker, tmp_path):
+    file = tmp_path / "sets.gmt"
+    lines = ["one\tna\tG1\tG2", "two\tna\tNOSUCH", *(f"s{i}\tna\tG{5 * i}" for i in range(1, 4))]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    text = (
+        r"got fewer of 4 of 5 sets: 'two' \(0 of its 1\), 's1' \(0 of its 1\), 's2' .*, \.\.\.\. L"
+    )
+    with pytest.raises(ConfigError, match=text):
+        maker.order(replace(FREE, sets=str(file)))
 
 
 def test_order__features_of_one_gene_are_one_of_a_set(maker, tmp_path):
@@ -194,7 +230,7 @@ def test_order__features_of_one_gene_are_one_of_a_set(maker, tmp_path):
     other._names = {**maker._names, "symbols": ["G1" if s == "G3" else s for s in symbols]}
     order = replace(FREE, sets=str(file), include=("001_at", "003_at"))
     assert set(other.order(replace(order, at_least=2)).table["gene"]) >= {"001_at", "002_at"}
-    with pytest.raises(ConfigError, match="expected 3 genes of 'one' that can be chosen, got 2"):
+    with pytest.raises(ConfigError, match=r"of 1 of 1 sets: 'one' \(2 of its 2\)"):
         other.order(replace(order, at_least=3))
 
 

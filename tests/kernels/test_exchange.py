@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dglzarr.kernels.exchange import panel_roles, shrink_order
-from dglzarr.kernels.greedy import Limits, greedy_order
+from dglzarr.kernels.greedy import greedy_order
+from dglzarr.kernels.limits import Limits, cover
 
 NONE = np.empty(0, dtype=np.int64)
 
@@ -114,10 +115,26 @@ def test_limits__each_set_has_its_genes(least, seed):
     for i in range(3):
         member[i, genes[5 * i : 5 * i + 5]] = [1, 1, 2, 3, 3]  # three genes, two of two features
     forced = genes[[0, 2]]
-    found = order(7, limits(9, member=member, least=least), forced=forced)
-    panel = [*forced, *found]
-    assert len(set(panel)) == 9
-    assert all(len({*of[panel]} - {0}) >= least for of in member)
+    open_ = np.ones(16, dtype=bool)
+    kept = cover(member, least, first=forced, allowed=open_, cost=np.ones(16))
+    for n in (9, 2 + kept.size):
+        found = order(n - 2, limits(n, member=member, least=least, kept=kept), forced=forced)
+        panel = [*forced, *found]
+        assert len(set(panel)) == n
+        assert all(len({*of[panel]} - {0}) >= least for of in member)
+
+
+def test_limits__room_goes_to_genes_that_do_as_much_and_gain_more():
+    """One set: the gene that room is kept for is the first of it, not the best."""
+    best = order(16)
+    member = np.zeros((1, 16), dtype=np.uint16)
+    some = best[[3, 9, 12]]
+    member[0, some] = [1, 2, 3]
+    for kept in some:
+        found = order(2, limits(2, member=member, least=1, kept=np.array([kept])))
+        assert found.tolist() == order(2, limits(2, member=member, least=1, kept=some[:1])).tolist()
+        assert found[0] == best[0]
+    assert order(4, limits(4, member=member, least=1, kept=some[1:2])).tolist() == best[:4].tolist()
 
 
 def test_limits__cost_and_budget():
