@@ -100,6 +100,11 @@ class ClusterOptions(Options):
         for name in _NEEDED.get(self.kind, ()):
             if not getattr(self, name):
                 raise ValueError(f"cluster.kind: {self.kind!r} needs {name}")
+        if self.kind == "gateway" and not str(self.address).startswith(("http://", "https://")):
+            raise ValueError(
+                "cluster.address: expected http://HOST:PORT or https://... of a gateway, got "
+                f"{self.address!r}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -341,7 +341,7 @@ def _close(opened: Any) -> None:  # noqa: ANN401
 
 def _started(options: ClusterOptions, launch: Launch) -> tuple[Any, Any]:
     """Return a cluster that has been asked for its workers, and its client."""
-    cluster = None
+    cluster, before = None, _instances(launch.make)
     try:
         cluster = launch.make(**launch.keywords)
         if options.kind in QUEUES:
@@ -352,15 +352,20 @@ def _started(options: ClusterOptions, launch: Launch) -> tuple[Any, Any]:
             cluster.adapt(minimum=options.n_workers, maximum=options.max_workers)
         return cluster, cluster.get_client()
     except BaseException as error:  # whatever a class, its service or its library raises; a stop
-        if cluster is not None:
-            _give_up(cluster)
+        for made in {cluster, *_instances(launch.make)} - before - {None}:
+            _give_up(made)
         if not isinstance(error, Exception):
             raise
         raise ConfigError(f"{_refused(options)} {_reason(error)}. {_remedy(options)}") from error
 
 
+def _instances(make: Any) -> set[Any]:  # noqa: ANN401
+    """Return the clusters that a class closes at the end of the process, half-made ones too."""
+    return set(getattr(make, "_instances", ()))
+
+
 def _give_up(cluster: Any) -> None:  # noqa: ANN401
-    """Close a cluster of which some jobs never came to be."""
+    """Close a cluster of which some jobs never came to be, or which never came to be itself."""
     from distributed.core import Status  # noqa: PLC0415  (takes a second to import)
 
     for worker in getattr(cluster, "workers", {}).values():
@@ -368,6 +373,8 @@ def _give_up(cluster: Any) -> None:  # noqa: ANN401
             worker.status = Status.failed  # or closing it fails too
     with suppress(Exception):
         cluster.close(timeout=10)
+    if _instances(type(cluster)):
+        cluster.status = Status.closed  # or it is closed again at the end, with a traceback
 
 
 def _prepare(root: str) -> None:

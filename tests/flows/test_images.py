@@ -41,6 +41,12 @@ def test_compose__services_are_of_this_image_and_not_open_to_the_network():
     assert used == {"DGLZARR_STUDY", "DGLZARR_PASSWORD", "DGLZARR_UID", "DGLZARR_TRAIN"}
 
 
+def test_compose__prefect_yaml_finds_its_folder_where_no_shell_sets_it():
+    runner = SERVICES["runner"]
+    (mount,) = runner["volumes"]
+    assert {runner["environment"]["PWD"], mount.rpartition(":")[2]} == {"/study"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["server", "runner", "scheduler", "worker", "serve"])
 def test_compose__commands_and_their_options_exist(name):

@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from dglzarr.storage.launch import LOGS, check_launch, launch_of, manifest
 from dglzarr.storage.store import open_store
 from dglzarr.storage.tasks import run_tasks
 from dglzarr.studies.plan import mine
+from tests import gateway
 from tests.builders import simulate, write_files
 from tests.slurm import absent, slurm
 from tests.tls import certificates, secured
@@ -210,6 +212,10 @@ def test_manifest__commands_are_those_that_dask_installs():
         ({"kind": "kubernetes"}, "cluster.kind: 'kubernetes' needs image"),
         ({"kind": "kubernetes", "image": "x"}, "cluster.kind: 'kubernetes' needs volumes"),
         ({"kind": "gateway"}, "cluster.kind: 'gateway' needs address"),
+        (
+            {"kind": "gateway", "address": "127.0.0.1:8000"},
+            "cluster.address: expected http://HOST:PORT or https://... of a gateway, got '127.0.0",
+        ),
         ({"kind": "class"}, "cluster.kind: 'class' needs cluster_class"),
         ({"kind": "slurm", "tls_ca": "ca.pem"}, "go together: tls_cert, tls_key is missing"),
         (
@@ -309,6 +315,14 @@ def test_mine__refuses_a_cluster_before_work(tmp_path):
     assert not (tmp_path / "study").exists()
 
 
+def collect():
+    """Let go of what a class left open in its own constructor, which it warns of."""
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as monkeypatch:
+        warnings.simplefilter("ignore", ResourceWarning)
+        monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # a Gateway is closed twice
+        gc.collect()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
@@ -317,16 +331,19 @@ def test_mine__refuses_a_cluster_before_work(tmp_path):
             ClusterOptions(kind="gateway", address="http://127.0.0.1:1"),
             "cluster.kind: expected a cluster of kind 'gateway', got .*Connect.* Correct address",
         ),
-        (pods(), "cluster.kind: expected a cluster of kind 'kubernetes', got .* KUBECONFIG"),
+        (pods(), "got All connection attempts failed. Correct KUBECONFIG, namespace or arguments"),
+        (pods(namespace="absent"), r"got Context absent not found\. Correct KUBECONFIG"),
+        (pods(arguments={"context": "x"}), "got .* unexpected keyword argument 'context'"),
     ],
 )
 def test_client__a_service_that_does_not_answer(options, message, monkeypatch, tmp_path):
+    kubecluster = pytest.importorskip("dask_kubernetes.operator.kubecluster.kubecluster")
     config = tmp_path / "kubeconfig"  # of a server that is not there
     context = {"name": "x", "context": {"cluster": "x", "user": "x"}}
     content = {
-        "apiVersion": "v1", "kind": "Config", "current-context": "x", "contexts": [context],
+        "apiVersion": "v1", "kind": "Config", "current-context": options.namespace or "x",
         "clusters": [{"name": "x", "cluster": {"server": "http://127.0.0.1:1"}}],
-        "users": [{"name": "x", "user": {}}],
+        "contexts": [context], "users": [{"name": "x", "user": {}}],
     }  # fmt: skip
     config.write_text(yaml.safe_dump(content))
     monkeypatch.setenv("KUBECONFIG", str(config))
@@ -335,10 +352,9 @@ def test_client__a_service_that_does_not_answer(options, message, monkeypatch, t
         pass
     assert "\n" not in str(error.value)
     assert time.monotonic() - started < 60
+    kubecluster.reap_clusters()  # the end of the process: it raised what it could not close
     del error
-    with warnings.catch_warnings():  # of what the class left open in its own constructor
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+    collect()
 
 
 # ---------------------------------------------------------------- at work
@@ -513,3 +529,52 @@ def test_slurm__a_job_that_is_lost_is_replaced(tmp_path):
                 time.sleep(0.2)
             (second,) = run_tasks(os.getpid, [()], what="tasks")
     assert second not in (first, os.getpid())
+
+
+# ---------------------------------------------------------------- a real gateway
+
+
+@pytest.fixture(scope="module")
+def gate(tmp_path_factory):
+    """The address of a Dask gateway on this machine."""
+    if not gateway.is_installed():
+        pytest.skip("a Dask gateway: dask-gateway-server[local] is not installed")
+    with gateway.gateway(tmp_path_factory.mktemp("gateway")) as address:
+        yield address
+
+
+@pytest.mark.slow
+def test_gateway__mines_the_same_panel(mined, tmp_path, gate):
+    mine(study(mined, tmp_path / "study", {"kind": "gateway", "address": gate}))
+    assert_same_panel(tmp_path / "study", mined)
+    collect()
+    assert gateway.processes(gate) == []
+
+
+@pytest.mark.slow
+def test_gateway__a_worker_that_is_killed_is_replaced(gate):
+    options = ClusterOptions(kind="gateway", address=gate, n_workers=1)
+    with client(options):
+        (first,) = run_tasks(os.getpid, [()], what="tasks")
+        os.kill(first, signal.SIGKILL)
+        (second,) = run_tasks(os.getpid, [()], what="tasks")
+    collect()
+    assert second not in (first, os.getpid())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("place", "arguments", "message"),
+    [
+        ("", {"image": "x"}, r"got Unknown fields \['image'\]\. Correct address or arguments"),
+        ("/other", {}, r"got 404: Not Found\. Correct address or arguments"),
+    ],
+)
+def test_gateway__what_it_refuses_in_one_line(place, arguments, message, gate):
+    options = ClusterOptions(kind="gateway", address=f"{gate}{place}", arguments=arguments)
+    with pytest.raises(ConfigError, match=message) as error, client(options):
+        pass
+    assert "\n" not in str(error.value)
+    del error
+    collect()
+    assert gateway.processes(gate) == []
