@@ -34,10 +34,12 @@ def timed(command: list[str], home: Path) -> tuple[float, float]:
     """Return the seconds of a program by the clock and of the processor."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_API")}
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(
-        command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    done = subprocess.run(
+        command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         env={**kept, "PREFECT_HOME": str(home)},
     )  # fmt: skip
+    if done.returncode:
+        sys.exit(f"{command[:2]} failed: {done.stderr.strip().splitlines()[-1]}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     worked = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return time.perf_counter() - started, worked

@@ -64,8 +64,8 @@ class FailedError(Exception):
     """A check failed; its text says why."""
 
 
-def call(*command: str | Path, cwd: Path = REPO) -> str:
-    """Return what a command prints.
+def call(*command: str | Path, cwd: Path = REPO, log: Path | None = None) -> str:
+    """Return what a command prints; with ``log`` a file has it as it comes.
 
     Raises
     ------
@@ -73,11 +73,18 @@ def call(*command: str | Path, cwd: Path = REPO) -> str:
         With the end of what it said when it failed.
     """
     words = [str(word) for word in command]
-    done = subprocess.run(words, cwd=cwd, check=False, capture_output=True, text=True)
+    if log is None:
+        done = subprocess.run(words, cwd=cwd, check=False, capture_output=True, text=True)
+        printed, told = done.stdout, done.stdout + done.stderr
+    else:
+        log.parent.mkdir(exist_ok=True)
+        with log.open("wb") as said:
+            done = subprocess.run(words, cwd=cwd, check=False, stdout=said, stderr=said)
+        printed = told = log.read_text("utf-8", errors="replace")
     if done.returncode:
-        said = (done.stdout + done.stderr).strip().splitlines()[-15:]
-        raise FailedError("\n    ".join([f"{' '.join(words[:4])} ... failed:", *said]))
-    return done.stdout
+        last = told.strip().splitlines()[-15:]
+        raise FailedError("\n    ".join([f"{' '.join(words[:4])} ... failed:", *last]))
+    return printed
 
 
 class Release:
@@ -155,7 +162,7 @@ class Release:
         return self.tested("lowest", "-r", pins)
 
     def tested(self, name: str, *words: str | Path, python: str = sys.executable) -> str:
-        """Pass the fast tests in an environment.
+        """Pass the fast tests in an environment; ``dist/NAME.log`` has what they say as it comes.
 
         Libraries of other times than those tested together may warn of each other.
         """
@@ -163,7 +170,8 @@ class Release:
         options = ["-m", "not slow", "-q", "-p", "no:cacheprovider", "-n", "2", "--dist=loadfile"]
         if name in ("lowest", "newest"):
             options += ["-W", "default::DeprecationWarning"]
-        return call(found, "-m", "pytest", *options).strip().splitlines()[-1]
+        said = call(found, "-m", "pytest", *options, log=DIST / f"{name}.log")
+        return said.strip().splitlines()[-1]
 
     def on(self, version: str) -> str:
         """Pass the fast tests on another Python, with the versions that were tested together."""
