@@ -226,6 +226,8 @@ def check_claim(
     ------
     StoreError
         When something that is not dglzarr's stands there, or an input is no complete store.
+    SchemaError
+        When a newer version of this package has written what stands there.
     SourceError
         When a file is absent or cannot be read.
     """
@@ -247,6 +249,9 @@ def check_claim(
             f"{uri}: expected a dglzarr store, got a foreign Zarr group. Use another root."
         )
     known = found or {}
+    for spec in specs:
+        if spec.name == known.get("dglzarr_schema"):
+            _check_age(uri, known, spec)
     claim = Claim(uri, tuple(specs), "new", partial(find, known=known), known=known)
     if not known.get("created"):  # nothing, or killed half-way through its creation or removal
         return claim
@@ -951,12 +956,30 @@ def _check_attributes(
     if found.get("complete") is not True:
         raise StoreError(f"{uri}: not complete. Run the stage that writes it again.")
     got, expected = found["dglzarr_schema_version"], SPECS[name].version
+    _check_age(uri, found, SPECS[name])
     if got != expected and got not in SPECS[name].upgrades:
         raise SchemaError(
             f"{uri}: expected schema {name!r} version {expected}, got version {got}. "
             "Run its stage again."
         )
     return found
+
+
+def _check_age(uri: str, found: Mapping[str, Any], spec: StoreSpec) -> None:
+    """Refuse what a newer version of this package has written; nobody here replaces it.
+
+    Raises
+    ------
+    SchemaError
+        Naming both versions.
+    """
+    got = found.get("dglzarr_schema_version")
+    if isinstance(got, int) and got > spec.version:
+        raise SchemaError(
+            f"{uri}: was written by dglzarr {found.get('dglzarr_version', 'unknown')}, which is "
+            f"newer than this {version('dglzarr')}: expected schema {spec.name!r} version "
+            f"{spec.version} at most, got {got}. Upgrade this dglzarr, or use another root."
+        )
 
 
 def _lazy_dataset(uri: str) -> xr.Dataset:

@@ -120,8 +120,11 @@ def open_study(root: str) -> Study:
         raise StoreError(f"{path}: expected a manifest, got {error}. {_repair(root)}") from error
     found = content.get("study_version") if isinstance(content, dict) else content
     if found != MANIFEST_VERSION:
+        is_newer = isinstance(found, int) and found > MANIFEST_VERSION
+        remedy = "Upgrade dglzarr: a newer one wrote it" if is_newer else _repair(root).rstrip(".")
         raise StoreError(
-            f"{path}: expected a manifest of study_version {MANIFEST_VERSION}, got {found!r}."
+            f"{path}: expected a manifest of study_version {MANIFEST_VERSION}, got {found!r}. "
+            f"{remedy}."
         )
     segments = content.get("segments")
     if not segments or not isinstance(segments, list):

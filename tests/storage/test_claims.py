@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import zarr
 
-from dglzarr.errors import StoreError
+from dglzarr.errors import SchemaError, StoreError
 from dglzarr.storage import claims, files, store
 from dglzarr.storage.schemas import EXPRESSION
-from tests.builders import KnownStore, set_attributes, shard, times
+from tests.builders import KnownStore, digests, set_attributes, shard, times
 
 
 def test_claim__nothing_there_is_new_and_writes_nothing(study):
@@ -103,9 +103,18 @@ def test_claim__other_schema_is_refused(study):
 
 
 def test_claim__other_version_is_refused(study):
-    set_attributes(study.complete().uri, dglzarr_schema_version=99)
-    with pytest.raises(StoreError, match=r"dglzarr_schema_version: 99 -> \d+\. Replace"):
+    set_attributes(study.complete().uri, dglzarr_schema_version=0)
+    with pytest.raises(StoreError, match=r"dglzarr_schema_version: 0 -> \d+\. Replace"):
         study.claim()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_claim__what_a_newer_version_wrote_is_refused_and_kept(study, overwrite):
+    set_attributes(study.complete().uri, dglzarr_schema_version=99, dglzarr_version="9.0.0")
+    before = digests(study.uri)
+    with pytest.raises(SchemaError, match=r"was written by dglzarr 9\.0\.0.*Upgrade this dglzarr"):
+        study.claim(overwrite=overwrite)
+    assert digests(study.uri) == before
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

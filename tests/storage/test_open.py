@@ -53,7 +53,11 @@ def test_open_store__other_schema_is_refused(study):
 
 def test_open_store__other_version_is_refused(study):
     set_attributes(study.complete().uri, dglzarr_schema_version=99)
-    message = r"expected schema 'raw' version 1, got version 99\. Run its stage again\."
+    message = r"newer than this .*schema 'raw' version \d at most, got 99\. Upgrade this dglzarr"
+    with pytest.raises(SchemaError, match=message):
+        store.open_store(study.uri)
+    set_attributes(study.uri, dglzarr_schema_version=0)
+    message = r"expected schema 'raw' version \d, got version 0\. Run its stage again\."
     with pytest.raises(SchemaError, match=message):
         store.open_store(study.uri)
 
