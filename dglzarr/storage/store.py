@@ -478,12 +478,15 @@ def _as_stored(values: NDArray[Any]) -> NDArray[Any]:
 
 def regions(uri: str) -> list[Region]:
     """Return the regions of a store, in order."""
+    if (finished := read_finished(uri)) is not None:
+        return _regions(uri, finished.attributes, finished.shape("sample")[0])
     return _regions(uri, read_attributes(uri) or {})
 
 
-def _regions(uri: str, attributes: Mapping[str, Any]) -> list[Region]:
+def _regions(uri: str, attributes: Mapping[str, Any], n_samples: int | None = None) -> list[Region]:
     length, store_id = int(attributes["region_length"]), str(attributes["store_id"])
-    n_samples = array_shape(uri, "sample", is_begun=not attributes["complete"])[0]
+    if n_samples is None:
+        n_samples = array_shape(uri, "sample", is_begun=not attributes["complete"])[0]
     starts = range(0, n_samples, length)
     return [Region(s, min(s + length, n_samples), i, store_id) for i, s in enumerate(starts)]
 
