@@ -87,7 +87,8 @@ class SampleLabels:
             When no sample has such a label.
         """
         if name not in self._columns:
-            self._columns[name] = self._read(name)
+            found = self._read(name)  # which xarray of before 2026.9 calls objects and reads as text
+            self._columns[name] = found.astype(object) if found.dtype.kind == "T" else found
         return self._columns[name]
 
     def _read(self, name: str) -> NDArray[Any]:
