@@ -112,7 +112,7 @@ def predict(
         genes; ``"shift"``, by one constant a sample; ``"given"``, they are the study's already.
     unit
         What the values are where they are not log2: ``"counts"``, ``"intensity"``, ``"tpm"``,
-        ``"rpkm"``.
+        ``"rpkm"``, ``"fpkm"``.
     max_missing
         Share of the panel that may be missing; the other panel genes stand in for it, and
         intervals widen by what that costs.

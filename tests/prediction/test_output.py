@@ -230,7 +230,7 @@ def test_predict_command__what_a_file_is_wrong_in(made, measured, tmp_path, caps
     assert run("predict", made.output, measured, "--output", tmp_path / "p.tsv") == 1
     told = capsys.readouterr().err
     assert told.startswith("new.tsv: expected log2 values, got read counts up to")
-    assert "Say what they are, --unit counts, intensity, tpm or rpkm" in told
+    assert "Say what they are, --unit counts, intensity, tpm, rpkm or fpkm" in told
     arguments = ("--unit", "counts", "--output", tmp_path / "p.tsv")
     assert run("predict", made.output, measured, *arguments) == 0
 
@@ -244,7 +244,7 @@ def test_predict_command__samples_in_rows(made, measured, tmp_path, capsys):
         predict(made.output, table, samples_in="columns").predicted, expected
     )
     assert run("predict", made.output, turned, *asked) == 1
-    assert "samples_in = 'rows'" in capsys.readouterr().err
+    assert "State --samples-in rows (samples_in= in Python)" in capsys.readouterr().err
     assert run("predict", made.output, turned, *asked, "--samples-in", "rows") == 0
     found = pd.read_csv(tmp_path / "p.tsv", sep="\t", index_col=0).T
     np.testing.assert_allclose(found, expected, rtol=1e-4)
