@@ -106,7 +106,7 @@ def _check_room(limits: Limits, ids: Sequence[str], first: Index) -> None:
     what = f"the genes found that hold {limits.least} of each of {len(ids)} sets"
     if first.size <= limits.size < n_needed:
         short = np.flatnonzero(limits.lacks(np.concatenate([first, limits.kept[:room]])))
-        shown = _first([repr(ids[place]) for place in short])
+        shown = _first([repr(ids[place]) for place in short.tolist()])
         raise ConfigError(
             f"--sets: expected a --size of {n_needed}, {what}, got {limits.size}, with which "
             f"{short.size} stay short ({shown}). Ask for more genes, fewer of each set, or "
