@@ -669,7 +669,7 @@ def predict_command(  # noqa: PLR0913  (every option is an argument)
         ),
     ] = "quantile",
     unit: Annotated[
-        str, typer.Option(help="What the values are: log2, counts, intensity, tpm or rpkm.")
+        str, typer.Option(help="What the values are: log2, counts, intensity, tpm, rpkm or fpkm.")
     ] = "",
     max_missing: Annotated[
         float, typer.Option(help="Share of the panel that its other genes may stand in for.")

@@ -252,7 +252,7 @@ class PanelMaker:
 
     def _order(self, asked: Conditions, *, each: bool) -> Ordered:
         notes: list[str] = []
-        panel, why, allowed, cost = self._choose(asked, notes)
+        panel, why, allowed, cost, limits = self._choose(asked, notes)
         free = self._without_conditions(asked.size)
         price = {"all": self._price(panel, free)}
         if each:
@@ -262,7 +262,8 @@ class PanelMaker:
             notes.append(
                 f"The panel ends with {panel.size} of {asked.size} genes: no other can be paid."
             )
-        table = self._table(panel, why, allowed, cost)
+        able = allowed if limits is None else allowed & limits.stand_ins(panel)
+        table = self._table(panel, why, able, cost)
         notes += [*self._penalty_notes(panel.size), *_repeat_notes(table)]
         return Ordered(
             table,
@@ -348,8 +349,8 @@ class PanelMaker:
 
     def _choose(
         self, asked: Conditions, notes: list[str]
-    ) -> tuple[Index, list[str], Mask, Float64]:
-        """Return a panel, why each gene is on it, what else may be chosen, and all costs."""
+    ) -> tuple[Index, list[str], Mask, Float64, Limits | None]:
+        """Return a panel, why each gene is on it, what else may be chosen, costs and limits."""
         rules = self._rules(asked)
         notes += excluded_lines("--exclude", unmatched(self._ds, asked.exclude))
         start = self._start(asked.start)
@@ -372,7 +373,7 @@ class PanelMaker:
             )
         allowed[first] = False
         cost = self._costs(asked, notes)
-        limits = self._limits(asked, cost, allowed, first)
+        limits = self._limits(asked, cost, allowed, first, notes)
         if asked.size < first.size:
             ridge = penalty_at(self._path, first.size) * self._sketch.n_samples
             panel = shrink_order(self._sketch.rows, first, asked.size, ridge=ridge, forced=must)
@@ -386,17 +387,17 @@ class PanelMaker:
             panel = greedy_path(
                 self._sketch, asked.size, self._path, forced=first, allowed=allowed, limits=limits
             )
-        why = [
-            "included" if gene in must else "on the panel before" if gene in start else "chosen"
-            for gene in panel
-        ]
+        reasons = dict.fromkeys(limits.needed if limits else [], "chosen for a set")
+        reasons |= dict.fromkeys(start.tolist(), "on the panel before")
+        reasons |= dict.fromkeys(rules.forced, "included")
+        why = [reasons.get(gene, "chosen") for gene in panel.tolist()]
         if limits is not None and (n_short := np.count_nonzero(limits.lacks(panel))):
             raise ConfigError(
                 f"--sets: the panel that exists, made smaller to {asked.size} genes, holds fewer "
                 f"than {asked.at_least} of {n_short} of {len(limits.member)} sets. Ask for more "
                 "genes, fewer of each set, or leave out --start."
             )
-        return panel, why, allowed, cost
+        return panel, why, allowed, cost, limits
 
     def _without_conditions(self, size: int) -> Index:
         """Return the greedy panel of a size: the beginning of the study's own, where it is one."""
@@ -511,9 +512,14 @@ class PanelMaker:
         return cost
 
     def _limits(
-        self, asked: Conditions, cost: Float64, allowed: Mask, first: Index
+        self, asked: Conditions, cost: Float64, allowed: Mask, first: Index, notes: list[str]
     ) -> Limits | None:
         """Return the limits of greedy selection, None where there are none."""
+        if asked.at_least != 1 and not asked.sets:
+            raise ConfigError(
+                f"--at-least: expected --sets beside it, got {asked.at_least} alone. Give a file "
+                "of sets, or leave it out."
+            )
         if not (asked.costs or asked.sets or asked.budget is not None):
             return None
         budget = np.inf if asked.budget is None else asked.budget
@@ -530,7 +536,9 @@ class PanelMaker:
             )
         limits = Limits(asked.size, cost, budget, np.zeros((0, cost.size), dtype=np.uint16), 0)
         if asked.sets:
-            hold_sets(limits, asked.sets, asked.at_least, self._names, first=first, allowed=allowed)
+            notes += hold_sets(
+                limits, asked.sets, asked.at_least, self._names, first=first, allowed=allowed
+            )
         return limits
 
     # ------------------------------------------------------------ what comes out
@@ -575,6 +583,7 @@ class PanelMaker:
                     ", ".join(
                         f"{self._label(g)} ({np.round(100 * (kept - 1)) + 0:+.0f} %)"
                         for g, kept in zip(genes, regained, strict=True)
+                        if kept > -np.inf
                     )
                     or "none"
                     for genes, regained in zip(roles.substitute, roles.regained, strict=True)

@@ -31,7 +31,7 @@ def hold_sets(
     *,
     first: Index,
     allowed: Mask,
-) -> None:
+) -> list[str]:
     """Have a panel hold so many genes of each set of a GMT file.
 
     Parameters
@@ -44,6 +44,11 @@ def hold_sets(
         Labels, symbols and IDs of the study's genes.
     first, allowed
         Genes that the panel has already, and which others may be chosen.
+
+    Returns
+    -------
+    notes
+        Which sets the study has less than half of.
 
     Raises
     ------
@@ -58,22 +63,34 @@ def hold_sets(
     limits.least = least
     able = allowed.copy()
     able[first] = True
-    poor = []
+    poor, few = [], []
     for row, name, genes in zip(limits.member, terms.ids, terms.genes, strict=True):
         for number, of in enumerate(find_genes(sorted(genes), **names), start=1):
             row[of] = number
+        n_measured = np.unique(row[row > 0]).size
+        if 2 * n_measured < len(genes):
+            few.append(f"{name!r} ({n_measured} of its {len(genes)})")
         n_able = np.unique(row[able & (row > 0)]).size
         if n_able < least:
             poor.append(f"{name!r} ({n_able} of its {len(genes)})")
     if poor:
-        shown = ", ".join(poor[:_SHOWN]) + (", ..." if len(poor) > _SHOWN else "")
         raise ConfigError(
             f"--sets: expected {least} genes of each set that can be chosen, got fewer of "
-            f"{len(poor)} of {len(terms.ids)} sets: {shown}. Leave them out."
+            f"{len(poor)} of {len(terms.ids)} sets: {_first(poor)}. Leave them out."
         )
     limits.kept = cover(limits.member, least, first=first, allowed=allowed, cost=limits.cost)
     limits.prune(first)
     _check_room(limits, terms.ids, first)
+    if not few:
+        return []
+    have = "has under half of its" if len(few) == 1 else "have under half of their"
+    return [
+        f"--sets: {len(few)} of {len(terms.ids)} sets {have} genes in the study: {_first(few)}."
+    ]
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _check_room(limits: Limits, ids: Sequence[str], first: Index) -> None:
@@ -89,11 +106,10 @@ def _check_room(limits: Limits, ids: Sequence[str], first: Index) -> None:
     what = f"the genes found that hold {limits.least} of each of {len(ids)} sets"
     if first.size <= limits.size < n_needed:
         short = np.flatnonzero(limits.lacks(np.concatenate([first, limits.kept[:room]])))
-        shown = ", ".join(repr(ids[place]) for place in short[:_SHOWN])
-        more = ", ..." if short.size > _SHOWN else ""
+        shown = _first([repr(ids[place]) for place in short.tolist()])
         raise ConfigError(
             f"--sets: expected a --size of {n_needed}, {what}, got {limits.size}, with which "
-            f"{short.size} stay short ({shown}{more}). Ask for more genes, fewer of each set, or "
+            f"{short.size} stay short ({shown}). Ask for more genes, fewer of each set, or "
             "leave sets out."
         )
     if needed > limits.budget:

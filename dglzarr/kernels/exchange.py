@@ -24,7 +24,8 @@ class Roles(NamedTuple):
 
     ``loss (gene,)``: by how much the ridge error of all genes rises without it. ``served (gene,
     target)``: the genes beside the panel whose errors rise most, and ``served_share`` of the loss.
-    ``substitute (gene, other)``: the genes that can take its place, and ``regained`` of the loss.
+    ``substitute (gene, other)``: the genes that can take its place, and ``regained`` of the loss,
+    -inf where there are no more.
     """
 
     loss: Float64
@@ -51,7 +52,7 @@ def panel_roles(
     rows : (row, gene), samples or a sketch of them, without missing values
     panel : its genes
     ridge : penalty, in the unit of a squared column norm of ``rows``; over 0
-    allowed : (gene,), which genes may take a place
+    allowed : (gene,), which genes may take a place; or (panel, gene), that of each
     products : of the rows, where they are known
     n_served, n_substitutes : how many are told of each gene, where there are so many
 
@@ -67,15 +68,17 @@ def panel_roles(
     state.add(panel)
     is_free = np.ones(rows.shape[1], dtype=bool)
     is_free[panel] = False
-    able = allowed & is_free
-    n_target, n_other = min(n_served, int(is_free.sum())), min(n_substitutes, int(able.sum()))
+    able = np.broadcast_to(allowed & is_free, (panel.size, rows.shape[1]))
+    n_target = min(n_served, int(is_free.sum()))
+    n_other = min(n_substitutes, int(able.sum(axis=1).max(initial=0)))
     found: list[tuple[NDArray[np.generic], ...]] = []
     for start in range(0, panel.size, _BLOCK):
         some = slice(start, start + _BLOCK)
         share = (solve[some] @ rows).astype(np.float64) ** 2 / inverse.diagonal()[some, None]
         served = _largest(np.where(is_free, share, -np.inf), n_target)
         loss, gain = state.swaps(panel[some])
-        others = _largest(np.where(able, gain, -np.inf), n_other)
+        gain = np.where(able[some], gain, -np.inf)
+        others = _largest(gain, n_other)
         total = np.maximum(loss, np.finfo(np.float64).tiny)[:, None]
         found.append(
             (

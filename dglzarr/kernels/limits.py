@@ -18,7 +18,7 @@ class Limits:
     may cost together. ``member (set, gene)`` numbers what a set holds from 1, features of one gene
     alike, and is 0 elsewhere; ``least`` numbers of each set are on the panel at least. ``kept`` are
     genes that see to that, as `cover` finds them: they have room on the panel until genes that are
-    chosen do what they are for.
+    chosen do what they are for. ``needed`` are genes that were chosen where no other room was left.
     """
 
     size: int
@@ -27,6 +27,7 @@ class Limits:
     member: NDArray[np.uint16]
     least: int
     kept: Index = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    needed: list[int] = field(default_factory=list)
     _n_seen: int = 0
 
     def lacks(self, panel: Index, sets: Index | None = None) -> Index:
@@ -45,13 +46,29 @@ class Limits:
         self.prune(panel)
         left = self.budget - self.cost[panel].sum() - self.cost[self.kept].sum()
         able = is_open & (self.cost <= left) & (panel.size + self.kept.size < self.size)
+        is_roomy = able.copy()
         for place in range(self.kept.size if not able[is_open].all() else 0):
             gene, others = self.kept[place], np.delete(self.kept, place)
             does = self._does(gene, np.concatenate([panel, others]))
             able |= is_open & does & (self.cost <= left + self.cost[gene])
         if not able.any():
             return -1
-        return int(np.where(able, gain / self.cost, -np.inf).argmax())
+        best = int(np.where(able, gain / self.cost, -np.inf).argmax())
+        if not is_roomy[best]:
+            self.needed.append(best)
+        return best
+
+    def stand_ins(self, panel: Index) -> Mask:
+        """Return which genes may take the place of each of a panel's, (panel, gene).
+
+        They give each set what it would lack, and the panel remains within the budget.
+        """
+        left = self.budget - self.cost[panel].sum()
+        able = np.empty((panel.size, self.cost.size), dtype=bool)
+        for place, gene in enumerate(panel):
+            does = self._does(gene, np.delete(panel, place))
+            able[place] = does & (self.cost <= left + self.cost[gene])
+        return able
 
     def prune(self, panel: Index) -> None:
         """Keep no more room for genes that a panel has, or that nothing lacks beside it."""

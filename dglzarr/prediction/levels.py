@@ -1,4 +1,4 @@
-"""How high a sample's values lie and how far apart, which ranks hide, beside others and training.
+"""How high a sample's values lie and how far apart, which ranks hide, beside training and others.
 
 A sample in another unit, or one that failed, may rank its genes well enough; who brings it to the
 study's scale by ranks must look before.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Float64 = NDArray[np.float64]
 
 FEWEST = 3
-"""Samples of a file from which on they are compared with each other, not with training."""
+"""Samples of a file from which on they are compared with each other, too."""
 
 _FAR, _TIMES, _DEVIATIONS = 3.0, 2.0, 5 * 1.4826
 _LEAST_SPREAD = 1e-3
@@ -48,26 +48,52 @@ def levels_of(values: NDArray[np.floating]) -> Float64:
     return found
 
 
-def are_apart(levels: Float64, usual: Mapping[str, Sequence[float]] | None) -> Mask:
-    """Return which samples lie elsewhere than the others of their file, or than training's.
+def are_beyond(levels: Float64, usual: Mapping[str, Sequence[float]] | None) -> Mask:
+    """Return which samples lie far from all of training; False where nothing is known.
 
-    Of three samples or more: by over 3 log2 units from the middle of their medians, or with
-    quartiles twice as far apart as theirs or half; and by over five deviations (of the median
-    deviation). Of fewer: where no sample of training lay. False where nothing is known.
+    With a median over 3 log2 units beyond training's, or quartiles under half as far apart as the
+    nearest of training, or over twice as far as the farthest. A new series lies a little beyond
+    the others often enough.
 
     Parameters
     ----------
     levels : (2, sample), as `levels_of` finds them
     usual : ``"median"`` and ``"spread"`` of training, lowest and highest
+
+    Examples
+    --------
+    >>> usual = {"median": [5.0, 9.0], "spread": [2.0, 4.0]}
+    >>> are_beyond(np.array([[3.0, 13.0, 7.0], [3.0, 3.0, 0.9]]), usual).tolist()
+    [False, True, True]
     """
-    known = ~np.isnan(levels[0])
+    if usual is None:
+        return np.zeros(levels.shape[1], dtype=bool)
+    (low, high), (narrow, wide) = usual["median"], usual["spread"]
+    median, spread = levels
+    is_high_or_low = (median < low - _FAR) | (median > high + _FAR)
+    return np.asarray(is_high_or_low | (spread < narrow / _TIMES) | (spread > wide * _TIMES))
+
+
+def are_apart(levels: Float64, usual: Mapping[str, Sequence[float]] | None) -> Mask:
+    """Return which samples lie elsewhere than training, or than the others of their file.
+
+    Than training as `are_beyond` tells. Than the others, of three samples or more: by over 3 log2
+    units from the middle of their medians, or with quartiles twice as far apart as theirs or half;
+    and by over five deviations (of the median deviation). The others tell nothing where their
+    middle itself is beyond training: most of such a file is wrong, and its good samples are few.
+
+    Parameters
+    ----------
+    levels : (2, sample), as `levels_of` finds them; NaN of samples that do not count
+    usual : ``"median"`` and ``"spread"`` of training, lowest and highest
+    """
+    apart, known = are_beyond(levels, usual), ~np.isnan(levels[0])
     if np.count_nonzero(known) < FEWEST:
-        if usual is None:
-            return np.zeros(known.size, dtype=bool)
-        low, high = np.array([usual["median"], usual["spread"]]).T[:, :, None]
-        return np.asarray(((levels < low) | (levels > high)).any(axis=0))
+        return apart
+    middle = np.nanmedian(levels, axis=1, keepdims=True)
+    if are_beyond(middle, usual).any():
+        return apart
     height, spread = levels[0], np.log2(np.maximum(levels[1], _LEAST_SPREAD))
-    apart = np.zeros(known.size, dtype=bool)
     for values, least in ((height, _FAR), (spread, np.log2(_TIMES))):
         away = np.abs(values - np.median(values[known]))
         apart |= known & (away > max(least, _DEVIATIONS * float(np.median(away[known]))))
@@ -79,22 +105,49 @@ def apart_note(
     levels: Float64,
     apart: Mask,
     usual: Mapping[str, Sequence[float]] | None,
+    *,
+    by_ranks: bool,
 ) -> str:
-    """Return a line on the samples that lie elsewhere, with the numbers of the first."""
-    first = int(np.flatnonzero(apart)[0])
-    shown = ", ".join(samples[i] for i in np.flatnonzero(apart)[:3])
-    median, spread = levels[:, first]
-    if usual is not None and np.count_nonzero(~np.isnan(levels[0])) < FEWEST:
-        (low, high), (narrow, wide) = usual["median"], usual["spread"]
-        beside = f"in training {low:.1f} to {high:.1f} and {narrow:.1f} to {wide:.1f}"
+    """Return a line on the samples that lie elsewhere, with the numbers of the first.
+
+    Parameters
+    ----------
+    samples, levels, apart, usual
+        As `are_apart` has them.
+    by_ranks
+        Whether values are brought to the study's scale by ranks, which hide it.
+    """
+    places, beyond = np.flatnonzero(apart), are_beyond(levels, usual)
+    n, n_known = places.size, np.count_nonzero(~np.isnan(levels[0]))
+    hide = ", which ranks hide" if by_ranks else ""
+    shown = ", ".join(samples[i] for i in places[:3]) + (", ..." if n > 3 else "")
+    numbers = f"{'of the first ' if n > 1 else ''}{_numbers(levels, int(places[0]), beyond, usual)}"
+    if n_known >= FEWEST and 2 * np.count_nonzero(beyond) > n_known:
+        return (
+            f"{'The whole' if n == n_known else 'Most of the'} file lies elsewhere than training"
+            f"{hide} ({n} of {len(samples)} samples: {shown}; {numbers}): another unit? They are "
+            "not to be trusted."
+        )
+    if len(samples) == 1:
+        who = "The sample lies"
     else:
-        middle = np.nanmedian(levels, axis=1)
-        beside = f"in the middle of the file {middle[0]:.1f} and {middle[1]:.1f}"
+        who = f"{n} of {len(samples)} samples {'lies' if n == 1 else 'lie'}"
     return (
-        f"{apart.sum()} of {apart.size} samples lie elsewhere, which ranks hide ({shown}; of the "
-        f"first median {median:.1f}, quartiles {spread:.1f} apart; {beside}): another unit or a "
-        "failed measurement? They are not to be trusted."
+        f"{who} elsewhere{hide} ({shown}; {numbers}): another unit or a failed measurement? "
+        f"{'It is' if n == 1 else 'They are'} not to be trusted."
     )
+
+
+def _numbers(
+    levels: Float64, one: int, beyond: Mask, usual: Mapping[str, Sequence[float]] | None
+) -> str:
+    """Return where one sample lies, and where training does or the middle of the file."""
+    own = f"median {levels[0, one]:.1f}, quartiles {levels[1, one]:.1f} apart"
+    if usual is not None and beyond[one]:
+        (low, high), (narrow, wide) = usual["median"], usual["spread"]
+        return f"{own}; in training {low:.1f} to {high:.1f} and {narrow:.1f} to {wide:.1f}"
+    height, spread = np.nanmedian(levels, axis=1)
+    return f"{own}; in the middle of the file {height:.1f} and {spread:.1f}"
 
 
 def training_levels(uri: str, chosen: Index, genes: Index) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ scale. Nothing is repaired silently.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -33,9 +34,20 @@ MAX_MISSING = 0.1
 """Share of the panel that others may stand in for."""
 
 _REMEDY_RAW = (
-    "Say what they are, --unit counts, intensity, tpm or rpkm (unit= in Python), so that "
+    "Say what they are, --unit counts, intensity, tpm, rpkm or fpkm (unit= in Python), so that "
     "log2(x + 1) is taken; or give log2 values."
 )
+_CALLED = (
+    (r"with value_columns what is no sample", "what is no sample"),
+    (r", which value_columns leaves out", ""),
+    (r"Name the columns of expression as value_columns", "Give the columns of expression alone"),
+    (r", as in value_columns = \[[^\]]*\]", ""),
+    (r"state value_columns = \[[^\]]*\]", "give them as a frame in Python"),
+    (r"samples_in = '(\w+)'", r"--samples-in \1 (samples_in= in Python)"),
+    (r"unit = '(\w+)' or '(\w+)'", r"--unit \1 or \2 (unit= in Python)"),
+    (r"unit = '(\w+)'", r"--unit \1 (unit= in Python)"),
+)
+"""What sources call settings, and what they are of `predict`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,12 +133,15 @@ def read_measured(
         raise ConfigError(f"unit: expected one of {get_args(Unit)}, got {unit!r}.")
     if samples_in is not None and samples_in not in get_args(SamplesIn):
         raise ConfigError(f"samples_in: expected {get_args(SamplesIn)}, got {samples_in!r}.")
-    if isinstance(place, pd.DataFrame):
-        source = _of_frame(place.T if samples_in == "columns" else place)
-    else:
-        source = read_source(place, reading=Reading(samples_in=samples_in))
+    try:
+        if isinstance(place, pd.DataFrame):
+            source = _of_frame(place.T if samples_in == "columns" else place)
+        else:
+            source = read_source(place, reading=Reading(samples_in=samples_in))
+        scaled = find_scale(source, unit)
+    except SourceError as error:
+        raise SourceError(_in_own_words(str(error))) from error
     name = "frame" if isinstance(place, pd.DataFrame) else source.path.name
-    scaled = find_scale(source, unit)
     if scaled.scale == "raw" and unit is None:
         top = scaled.quantiles["max"]
         what = "read counts" if scaled.unit == "counts" else "raw values"
@@ -139,13 +154,26 @@ def read_measured(
     )
     found = match.found
     _check_missing(name, bundle, found, max_missing, source)
-    notes = [*map(str, source.left_out), *source.notes, *scaled.notes]
+    notes = [*map(str, source.left_out), *map(_in_own_words, (*source.notes, *scaled.notes))]
     notes += _match_notes(source, bundle, match)
     if len(source.samples) == 1:
         notes.append(
             "One sample: whether a shift of its values is its batch or its biology cannot be told."
         )
     return Measured(name, source.samples, found, notes, source, match, scaled.scale, unit)
+
+
+def _in_own_words(text: str) -> str:
+    """Return what a source says with the options of `predict`, which has no settings.
+
+    Examples
+    --------
+    >>> _in_own_words("State it, such as unit = 'fpkm'.")
+    'State it, such as --unit fpkm (unit= in Python).'
+    """
+    for called, here in _CALLED:
+        text = re.sub(called, here, text)
+    return text
 
 
 def _of_frame(frame: pd.DataFrame) -> Source:

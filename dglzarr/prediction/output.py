@@ -177,6 +177,7 @@ class _Job:
             "novelty": run.told("novelty").astype(np.float32),
             "n_imputed": run.told("n_imputed").astype(np.int32),
             "n_out_of_range": run.told("n_out_of_range").astype(np.int32),
+            "lies_elsewhere": run.told("lies_elsewhere"),
             "sample_trusted": run.told("trusted"),
         }
 

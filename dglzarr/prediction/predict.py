@@ -74,9 +74,9 @@ class Prediction:
         explained on left-out series, and whether it is predicted better than by the training mean.
     samples
         A row a sample: novelty (over 1: less like training than 99 % of left-out samples), panel
-        genes that others stand in for, panel genes out of range, and whether it is to be trusted:
-        it has enough genes, is like training, and its values lie where those of the other samples
-        do (of one or two: where those of training did).
+        genes that others stand in for, panel genes out of range, whether its values lie elsewhere
+        than those of training did, or of the others of the file, and whether it is to be trusted:
+        it has enough genes, is like training, and does not lie elsewhere.
     notes
         What should be known, a line each.
     """
@@ -112,7 +112,7 @@ def predict(
         genes; ``"shift"``, by one constant a sample; ``"given"``, they are the study's already.
     unit
         What the values are where they are not log2: ``"counts"``, ``"intensity"``, ``"tpm"``,
-        ``"rpkm"``.
+        ``"rpkm"``, ``"fpkm"``.
     max_missing
         Share of the panel that may be missing; the other panel genes stand in for it, and
         intervals widen by what that costs.
@@ -226,10 +226,10 @@ class Predictor:
             "novelty": np.full(n_samples, np.nan),
             "n_imputed": np.zeros(n_samples, dtype=np.int64),
             "n_out_of_range": np.zeros(n_samples, dtype=np.int64),
+            "lies_elsewhere": are_apart(self._levels, self._usual) & (self.scale != "given"),
             "trusted": np.zeros(n_samples, dtype=bool),
         }
         self._out = np.zeros(n_panel, dtype=np.int64)
-        self._apart = are_apart(self._levels, self._usual) & (self.scale != "given")
 
     def _survey(self, data: Measured) -> _Seen:
         """Read a file once, and say what there is of each panel gene."""
@@ -241,9 +241,11 @@ class Predictor:
         for start in range(0, n_samples, BLOCK):
             values, n_negative = self._read(data, start, start + BLOCK)
             self._n_negative += n_negative
-            self._levels[:, start : start + BLOCK] = levels_of(values)
             missing = np.isnan(values)
-            has_enough |= bool((missing.mean(axis=1) <= self._max_missing).any())
+            enough = missing.mean(axis=1) <= self._max_missing
+            has_enough |= bool(enough.any())
+            levels = np.where(enough, levels_of(values), np.nan)  # others are not predicted
+            self._levels[:, start : start + BLOCK] = levels
             n_known += (~missing).sum(axis=0)
             low = np.fmin(low, np.fmin.reduce(values, axis=0))
             high = np.fmax(high, np.fmax.reduce(values, axis=0))
@@ -276,9 +278,11 @@ class Predictor:
         for first in range(start, end, BLOCK):
             last = min(first + BLOCK, end)
             block = self._block(self._read(data, first, last)[0])
-            block.trusted[self._apart[first:last]] = False
-            for name, values in self._told.items():
-                values[first:last] = getattr(block, name)
+            elsewhere = self._told["lies_elsewhere"][first:last]
+            elsewhere &= block.n_imputed <= self._max_missing * len(self.bundle.panel)
+            block.trusted[elsewhere] = False
+            for name in ("novelty", "n_imputed", "n_out_of_range", "trusted"):
+                self._told[name][first:last] = getattr(block, name)
             self._out += block.out_of_range
             yield block
 
@@ -343,7 +347,7 @@ class Predictor:
         return self._width
 
     def told(self, name: str) -> NDArray[np.generic]:
-        """Return what is told of every sample: novelty, n_imputed, n_out_of_range, trusted."""
+        """Return what is told of every sample, a column of `samples`."""
         return self._told[name]
 
     def genes(self) -> pd.DataFrame:
@@ -383,9 +387,12 @@ class Predictor:
                 f"{usual.size} panel genes are out of their training range in most samples "
                 f"({panel.called(usual)}): another platform, unit or kind of sample?"
             )
-        if self._apart.any():
-            notes.append(apart_note(data.samples, self._levels, self._apart, self._usual))
-        doubted = enough & ~self._told["trusted"] & ~self._apart
+        apart, by_ranks = self._told["lies_elsewhere"], self.scale == "quantile"
+        if apart.any():
+            notes.append(
+                apart_note(data.samples, self._levels, apart, self._usual, by_ranks=by_ranks)
+            )
+        doubted = enough & ~self._told["trusted"] & ~apart
         if doubted.any():
             shown = ", ".join(data.samples[i] for i in np.flatnonzero(doubted)[:3])
             notes.append(

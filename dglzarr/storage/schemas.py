@@ -552,7 +552,7 @@ BUNDLE = StoreSpec(
 )  # fmt: skip
 PREDICTION = StoreSpec(
     "prediction",
-    1,
+    2,
     "Genes predicted from a measured panel by a bundle, with their 95 % intervals.",
     (
         matrix("predicted", "predicted expression, NaN where too little was measured", "log2"),
@@ -581,7 +581,14 @@ PREDICTION = StoreSpec(
         ArraySpec(
             "n_out_of_range", ("sample",), "int32", "panel genes beyond their training range"
         ),
-        ArraySpec("sample_trusted", ("sample",), "bool", "like training, and enough measured"),
+        ArraySpec(
+            "lies_elsewhere", ("sample",), "bool",
+            "values lie elsewhere than training's, or than those of the file's other samples",
+        ),
+        ArraySpec(
+            "sample_trusted", ("sample",), "bool",
+            "like training, enough measured, and not elsewhere",
+        ),
     ),
 )  # fmt: skip
 

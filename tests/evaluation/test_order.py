@@ -221,6 +221,67 @@ def test_order__sets_without_enough_genes_are_named_together(maker, tmp_path):
         maker.order(replace(FREE, sets=str(file)))
 
 
+def instead(made):
+    """The genes that can be had instead, of each gene of a panel."""
+    named = made.table.set_index("gene_symbol")["instead"]
+    return {gene: set(re.findall(r"([\w-]+) \(", text)) for gene, text in named.items()}
+
+
+def test_order__what_can_be_had_instead_keeps_the_sets(maker, tmp_path):
+    """Of a set's only gene on the panel it is the set's others; of one that is spare, any gene."""
+    file = tmp_path / "sets.gmt"
+    file.write_text("one\tna\tG1\tG2\tG3\ntwo\tna\tG51\tG52\n", encoding="utf-8")
+    names = ("G1", "G51", "G7", "G8")
+    made = instead(maker.order(Conditions(4, sets=str(file), include=names)))
+    assert (made["G1"], made["G51"]) == ({"G2", "G3"}, {"G52"})
+    assert len(made["G7"]) == len(made["G8"]) == 3
+    spare = instead(maker.order(Conditions(5, sets=str(file), include=(*names, "G2"))))
+    assert len(spare["G1"] - {"G3"}) >= 2
+    alone = Conditions(4, sets=str(file), include=names, exclude=("G52",))
+    table = maker.order(alone).table.set_index("gene_symbol")
+    assert table.loc["G51", "instead"] == "none"
+
+
+def test_order__what_can_be_had_instead_can_be_paid(maker, tmp_path):
+    file = tmp_path / "costs.tsv"
+    file.write_text("".join(f"G{i}\t{2 + i % 3}\n" for i in range(60) if i % 5), encoding="utf-8")
+    asked = Conditions(3, include=("G1", "G2", "G3"), costs=str(file), exclude_unnamed=True)
+    made = maker.order(replace(asked, budget=9.0))
+    assert made.cost == 9
+    for gene, others in instead(made).items():
+        assert others
+        assert all(int(g[1:]) % 3 <= int(gene[1:]) % 3 for g in others)
+
+
+def test_order__a_gene_that_a_set_needs_is_told_as_such(maker, tmp_path):
+    free = maker.order(replace(FREE, exclude_unnamed=True)).table["gene_symbol"].tolist()
+    last = maker.order(Conditions(40, exclude_unnamed=True)).table["gene_symbol"].iloc[-1]
+    file = tmp_path / "sets.gmt"
+    file.write_text(f"far\tna\t{last}\nnear\tna\t{free[0]}\n", encoding="utf-8")
+    made = maker.order(replace(FREE, exclude_unnamed=True, sets=str(file)))
+    why = made.table.set_index("gene_symbol")["why"].to_dict()
+    assert why == {**dict.fromkeys(free[:-1], "chosen"), last: "chosen for a set"}
+    assert "(11 chosen, 1 chosen for a set)" in order_lines(made)[0]
+    assert "chosen for a set" in maker.why(made, last)[0]
+
+
+def test_order__sets_that_the_study_hardly_has_are_told(maker, tmp_path):
+    file = tmp_path / "sets.gmt"
+    strange = "\t".join(f"X{i}" for i in range(40))
+    lines = [f"{name}\tna\tG{i}\t{strange}" for i, name in enumerate("abcd", start=1)]
+    file.write_text("\n".join([*lines, "e\tna\tG6\tG7\tY"]), encoding="utf-8")
+    made = maker.order(replace(FREE, sets=str(file)))
+    shown = "'a' (1 of its 41), 'b' (1 of its 41), 'c' (1 of its 41), ..."
+    (note,) = [note for note in made.notes if "--sets" in note]
+    assert note == f"--sets: 4 of 5 sets have under half of their genes in the study: {shown}."
+    file.write_text("e\tna\tG6\tX\tY\nf\tna\tG7\tY", encoding="utf-8")
+    (note,) = [n for n in maker.order(replace(FREE, sets=str(file))).notes if "--sets" in n]
+    told = "1 of 2 sets has under half of its genes in the study: 'e' (1 of its 3)."
+    assert note == f"--sets: {told}"
+    file.write_text("e\tna\tG6\tG7\tY\tZ", encoding="utf-8")
+    assert not any("--sets" in note for note in maker.order(replace(FREE, sets=str(file))).notes)
+
+
 def test_order__features_of_one_gene_are_one_of_a_set(maker, tmp_path):
     """As two probes of a gene are."""
     symbols = list(maker._names["symbols"])
@@ -315,6 +376,7 @@ def test_sheet__is_the_list_of_its_genes_wherever_one_is_read(maker, tmp_path, n
         ({"start": "mined"}, "landmarks"),
         ({"exclude_like": ("G(",)}, r"expression of symbols, got 'G\(': missing \)"),
         ({"exclude_like": ("ribosome",)}, "got 'ribosome', which no symbol is"),
+        ({"at_least": 3}, "--at-least: expected --sets beside it, got 3 alone"),
         ({"size": 14, "exclude_like": (".*",), "include": ("G7",)}, "expected at most 13"),
     ],
 )

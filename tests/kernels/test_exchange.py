@@ -68,6 +68,19 @@ def test_panel_roles__a_copy_stands_in_for_its_original():
     assert found.regained[1, 0] < 1
 
 
+def test_panel_roles__each_gene_may_have_its_own_substitutes():
+    rows, allowed = matrix(3), np.zeros((2, 16), dtype=bool)
+    allowed[0, [7, 9]] = allowed[1, 2:6] = True  # 2 and 5 are on the panel
+    found = panel_roles(rows, np.array([2, 5]), ridge=1.0, allowed=allowed)
+    assert found.substitute.shape == (2, 2)
+    assert set(found.substitute[0]) == {7, 9}
+    assert set(found.substitute[1]) == {3, 4}
+    allowed[1] = np.arange(16) == 11
+    found = panel_roles(rows, np.array([2, 5]), ridge=1.0, allowed=allowed)
+    assert found.substitute[1, 0] == 11
+    assert (np.isfinite(found.regained)).tolist() == [[True, True], [True, False]]
+
+
 @settings(max_examples=20)
 @given(st.integers(0, 10**6), st.floats(0.1, 50), st.integers(1, 6))
 def test_shrink_order__the_least_needed_goes_each_time(seed, ridge, n):

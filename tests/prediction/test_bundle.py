@@ -120,7 +120,8 @@ def test_load_bundle__of_another_version(made, tmp_path):
     def change(folder):
         set_attributes(str(folder), dglzarr_schema_version=99)
 
-    with pytest.raises(SchemaError, match=r"changed\.zip: expected schema 'bundle' version 1, got"):
+    newer = r"changed\.zip: was written by .*: expected schema 'bundle' version 1 at most, got 99\."
+    with pytest.raises(SchemaError, match=newer):
         load_bundle(rezip(made, tmp_path, change))
 
 

@@ -97,6 +97,23 @@ def test_write_prediction__anndata(made, measured, tmp_path):
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith("p.")] == ["p.h5ad"]
 
 
+def test_write_prediction__says_which_samples_lie_elsewhere(made, held_out, tmp_path, capsys):
+    names = [f"p{i}" for i in range(len(held_out))]
+    table = pd.DataFrame(held_out[:, :N_PANEL].T, index=PANEL, columns=names)
+    table["p7"] += 8
+    table.to_csv(tmp_path / "new.tsv", sep="\t", index_label="gene")
+    places = [tmp_path / f"p{end}" for end in (".tsv", ".h5ad", ".zarr")]
+    for place in places:
+        assert run("predict", made.output, tmp_path / "new.tsv", "--output", place, "--json") == 0
+        told = {row["sample"]: row for row in json.loads(capsys.readouterr().out)["samples"]}
+        assert [name for name in names if told[name]["lies_elsewhere"]] == ["p7"]
+        assert not told["p7"]["trusted"]
+    tables = pd.read_csv(tmp_path / "p.samples.tsv", sep="\t", index_col=0)["lies_elsewhere"]
+    obs = anndata.read_h5ad(places[1]).obs["lies_elsewhere"]
+    for found in (tables, obs, dglzarr.open(str(places[2]))["lies_elsewhere"].to_series()):
+        assert found[found].index.tolist() == ["p7"]
+
+
 @pytest.mark.parametrize("n_samples", [1, 40, 255, 256, 300, 2000, 10_000, 129_158])
 def test_write_prediction__regions_are_whole_blocks(n_samples):
     """Products are then those of `predict`; of other rows side by side the last bits differ."""
@@ -213,7 +230,7 @@ def test_predict_command__what_a_file_is_wrong_in(made, measured, tmp_path, caps
     assert run("predict", made.output, measured, "--output", tmp_path / "p.tsv") == 1
     told = capsys.readouterr().err
     assert told.startswith("new.tsv: expected log2 values, got read counts up to")
-    assert "Say what they are, --unit counts, intensity, tpm or rpkm" in told
+    assert "Say what they are, --unit counts, intensity, tpm, rpkm or fpkm" in told
     arguments = ("--unit", "counts", "--output", tmp_path / "p.tsv")
     assert run("predict", made.output, measured, *arguments) == 0
 
@@ -227,7 +244,7 @@ def test_predict_command__samples_in_rows(made, measured, tmp_path, capsys):
         predict(made.output, table, samples_in="columns").predicted, expected
     )
     assert run("predict", made.output, turned, *asked) == 1
-    assert "samples_in = 'rows'" in capsys.readouterr().err
+    assert "State --samples-in rows (samples_in= in Python)" in capsys.readouterr().err
     assert run("predict", made.output, turned, *asked, "--samples-in", "rows") == 0
     found = pd.read_csv(tmp_path / "p.tsv", sep="\t", index_col=0).T
     np.testing.assert_allclose(found, expected, rtol=1e-4)

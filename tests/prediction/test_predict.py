@@ -8,6 +8,7 @@ import dglzarr
 from dglzarr.errors import ConfigError, SourceError
 from dglzarr.prediction.bundle import load_bundle
 from dglzarr.prediction.make import make_bundle
+from dglzarr.prediction.measured import _in_own_words
 from dglzarr.prediction.predict import MAX_OUT, predict
 from tests.prediction.conftest import N_GENES, N_PANEL, PANEL, SYMBOLS, write_study
 
@@ -239,6 +240,38 @@ def test_predict__negative_values_are_told_or_refused(bundle, frame):
     assert not any("negative" in note for note in predict(bundle, frame).notes)
     with pytest.raises(SourceError, match=r"frame: expected tpm from 0, got"):
         predict(bundle, raw, unit="tpm")
+
+
+def test_predict__samples_of_another_unit_beside_others_are_refused_in_its_own_words(bundle, frame):
+    mixed = frame.copy()
+    mixed.iloc[:5] = 2 ** mixed.iloc[:5]
+    text = told(SourceError, bundle, mixed)
+    assert "got 5 of 42 samples seen raw ('patient 0', " in text
+    assert text.endswith(
+        "Bring them to one scale, or leave out what is no sample. Where all are of one scale as "
+        "they are, state it, such as --unit fpkm (unit= in Python)."
+    )
+    with_p_values = frame.copy()
+    with_p_values.iloc[:2] = np.linspace(0, 1, N_PANEL, dtype=np.float32)
+    text = told(SourceError, bundle, with_p_values)
+    assert text.endswith("Give the columns of expression alone.")
+
+
+@pytest.mark.parametrize(
+    ("text", "here"),
+    [
+        ("state it, such as unit = 'log2' or 'tpm'.", "such as --unit log2 or tpm (unit= in P"),
+        ("one of them, as in value_columns = ['*_S'].", "one of them."),
+        ("are, state value_columns = ['*'].", "are, give them as a frame in Python."),
+        ("no sample, which value_columns leaves out", "no sample"),
+        ("in rows, state samples_in = 'rows'", "in rows, state --samples-in rows (samples_in= in"),
+    ],
+)
+def test_in_own_words__no_settings_that_predict_lacks(text, here):
+    found = _in_own_words(text)
+    assert here in found
+    assert "value_columns" not in found
+    assert " = '" not in found
 
 
 def told(error, bundle, frame, **options):
