@@ -203,7 +203,23 @@ def _job_keywords(options: ClusterOptions, root: str) -> dict[str, Any]:
             **arguments.pop("scheduler_options", {}),
         },
     }
+    if options.kind == "lsf":
+        keywords["job_cls"] = _lsf_job()
     return {**{k: v for k, v in keywords.items() if v is not None}, **arguments}
+
+
+def _lsf_job() -> Any:  # noqa: ANN401
+    """Return a job of LSF that is told what ``bsub`` says: dask-jobqueue's throws that away."""
+    from dask_jobqueue.lsf import LSFJob  # noqa: PLC0415  (an extra)
+
+    class Job(LSFJob):  # type: ignore[misc]
+        async def _submit_job(self, script_filename: str) -> Any:  # noqa: ANN401
+            if self.use_stdin:
+                command = f"{self.submit_command} < {script_filename}"
+                return await self._call([command], shell=True)  # noqa: S604  (its own file)
+            return await super()._submit_job(script_filename)
+
+    return Job
 
 
 def _walltime(options: ClusterOptions) -> str | None:

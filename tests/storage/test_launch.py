@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -86,6 +87,7 @@ def commands(tmp_path, monkeypatch):
         (place / name).write_text("#!/bin/sh\nexit 1\n")
         (place / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+    return place
 
 
 # ---------------------------------------------------------------- what is asked for
@@ -429,6 +431,29 @@ def test_mine__over_tls__the_same_panel(mined, tmp_path, monkeypatch):
         client(ClusterOptions(**there, **unread)),
     ):
         pass
+
+
+REFUSALS = {
+    "slurm": (
+        "sbatch: error: Batch job submission failed: Invalid account or account/partition "
+        "combination specified"
+    ),
+    "pbs": "qsub: Invalid account",
+    "lsf": "nope: is not a valid project. Job not submitted.",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_client__a_wrong_account_in_one_line(kind, commands, tmp_path):
+    """As the batch system's own command says it: a SLURM without accounting refuses no account."""
+    (commands / SUBMIT[kind]).write_text(f"#!/bin/sh\necho '{REFUSALS[kind]}' >&2\nexit 1\n")
+    said = re.escape(REFUSALS[kind].rstrip("."))
+    message = rf"^cluster\.kind: expected {kind} to take the job, got {said}\. Correct queue, acc"
+    options = queued(kind, account="nope")
+    with pytest.raises(ConfigError, match=message) as error, client(options, root=str(tmp_path)):
+        pass
+    assert "\n" not in str(error.value)
 
 
 # ---------------------------------------------------------------- a real SLURM
