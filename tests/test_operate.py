@@ -7,6 +7,7 @@ tests/flows/test_operate.py; those that install by hand (docs/reproduce.md).
 import fcntl
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,3 +83,24 @@ def test_operate__a_study_from_its_draft_to_an_upgrade(tmp_path):
     states = re.findall(r"^\w+ +(\w+) +[\d.]+ .*\.zarr$", table, re.MULTILINE)
     assert len(states) > 8
     assert set(states) == {"unchanged"}  # of the study that was restored
+
+
+def test_operate__units_of_systemd(tmp_path):
+    """They read server.env by a shell: systemd's own EnvironmentFile takes no ``export``."""
+    units = re.findall(r"^```ini\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    names = re.findall(r"`(?:/etc/systemd/system/)?(dglzarr-\w+\.service)`", PAGE)
+    assert names == ["dglzarr-server.service", "dglzarr-worker.service"]
+    for name, unit in zip(names, units, strict=True):
+        (tmp_path / name).write_text(unit, encoding="utf-8")
+        (words,) = re.findall(r"^ExecStart=/bin/sh -c '(.*)'$", unit, re.MULTILINE)
+        assert words.startswith(". /srv/dglzarr/server.env; exec venv/bin/prefect ")
+        assert words.partition("exec venv/bin/")[2] in PAGE.replace(unit, "")  # as by hand
+    assert "EnvironmentFile=" not in PAGE
+    verify = shutil.which("systemd-analyze")
+    if verify is None:
+        pytest.skip("systemd-analyze is not installed")
+    done = subprocess.run(
+        [verify, "verify", *(tmp_path / name for name in names)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")

@@ -67,7 +67,7 @@ def client(
         return
     import distributed  # noqa: F401, PLC0415  (takes a second, and sets levels of its own)
 
-    for name in ("distributed", "distributed.client", "tornado.application"):
+    for name in ("distributed", "distributed.client", "tornado.application", "dask_kubernetes"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # an error that matters is raised
 
     with _opened(options, root) as (connected, why), ExitStack() as stack:

@@ -89,8 +89,9 @@ class ClusterOptions(Options):
     )
     wait_limit: Count = choice(
         WAIT_LIMIT,
-        "seconds that a run waits while no worker works (there is none, or all are paused at "
-        "their memory limit) before it ends; told after 60. Raise it for a long queue",
+        "seconds that a run waits for a cluster to start, and then while no worker works (there is "
+        "none, or all are paused at their memory limit) before it ends; told after 60. Raise it "
+        "for a long queue",
     )
 
     @model_validator(mode="after")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +20,7 @@ from numcodecs.vlen import VLenUTF8
 
 from dglzarr.storage.buckets import is_bucket
 from dglzarr.storage.files import place_of, store_nbytes
+from dglzarr.storage.kept import Kept
 from dglzarr.storage.objects import (
     GROUP,
     RECORD,
@@ -43,7 +43,9 @@ if TYPE_CHECKING:
 _TEXT = np.dtypes.StringDType()
 _ZSTD, _BLOSC = "zstd", "blosc"
 _SMALL_NBYTES = 2**18
-"""Of an object in a bucket that costs its request, not its bytes: the last 128 are kept."""
+"""Of an object in a bucket that costs its request, not its bytes: it is kept."""
+_KEPT_NBYTES = 2**27
+"""Of objects that are kept: 500 at least, of 200 segments all labels but those of many samples."""
 
 
 class Finished(NamedTuple):
@@ -177,7 +179,7 @@ def _read(uri: str, place: str, wanted: Object, store_id: str) -> bytes:  # noqa
     return bytes(written)
 
 
-_kept = lru_cache(maxsize=128)(_read)
+_kept = Kept(_read, nbytes=_KEPT_NBYTES, weigh=len)
 
 
 def _place(store: Finished, name: str) -> str:

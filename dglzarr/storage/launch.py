@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import uuid
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import dask
 
 from dglzarr.errors import ConfigError
+from dglzarr.storage import pods
 from dglzarr.storage.cluster_options import QUEUES
 from dglzarr.storage.files import told
 
@@ -45,6 +48,7 @@ LOGS = "logs"
 """The folder of a study where jobs write what they say."""
 
 SECONDS_BETWEEN_REPLACEMENTS = 30.0
+SECONDS_TO_CLOSE = 20.0
 
 _QUEUE_CLASSES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster"}
 _LOOK = {"slurm": "squeue --me", "pbs": "qstat -u $USER", "lsf": "bjobs"}
@@ -199,7 +203,23 @@ def _job_keywords(options: ClusterOptions, root: str) -> dict[str, Any]:
             **arguments.pop("scheduler_options", {}),
         },
     }
+    if options.kind == "lsf":
+        keywords["job_cls"] = _lsf_job()
     return {**{k: v for k, v in keywords.items() if v is not None}, **arguments}
+
+
+def _lsf_job() -> Any:  # noqa: ANN401
+    """Return a job of LSF that is told what ``bsub`` says: dask-jobqueue's throws that away."""
+    from dask_jobqueue.lsf import LSFJob  # noqa: PLC0415  (an extra)
+
+    class Job(LSFJob):  # type: ignore[misc]
+        async def _submit_job(self, script_filename: str) -> Any:  # noqa: ANN401
+            if self.use_stdin:
+                command = f"{self.submit_command} < {script_filename}"
+                return await self._call([command], shell=True)  # noqa: S604  (its own file)
+            return await super()._submit_job(script_filename)
+
+    return Job
 
 
 def _walltime(options: ClusterOptions) -> str | None:
@@ -340,23 +360,84 @@ def _close(opened: Any) -> None:  # noqa: ANN401
 
 
 def _started(options: ClusterOptions, launch: Launch) -> tuple[Any, Any]:
-    """Return a cluster that has been asked for its workers, and its client."""
-    cluster, before = None, _instances(launch.make)
+    """Return a cluster that has been asked for its workers, and its client; in time or not at all.
+
+    It is made in a thread of its own, for some classes wait without an end, as for a pod whose
+    image is not there; this thread hears a stop.
+    """
+    made: list[Any] = []
+    is_over = threading.Event()
+    before = _instances(launch.make)
+    starting = _beside(_start, options, launch, made, is_over)
     try:
-        cluster = launch.make(**launch.keywords)
-        if options.kind in QUEUES:
-            cluster.sync(_hand_in, cluster, options.n_workers)
-        else:
-            cluster.scale(options.n_workers)
-        if options.max_workers:
-            cluster.adapt(minimum=options.n_workers, maximum=options.max_workers)
-        return cluster, cluster.get_client()
+        started: tuple[Any, Any] = starting.result(timeout=options.wait_limit)
     except BaseException as error:  # whatever a class, its service or its library raises; a stop
-        for made in {cluster, *_instances(launch.make)} - before - {None}:
-            _give_up(made)
+        is_over.set()
+        reason = ""
+        if isinstance(error, Exception):
+            is_late = not starting.done()
+            reason = _late(options, launch) if is_late else _reason(error)
+        for half_made in {*made, *_instances(launch.make)} - before:
+            _give_up(half_made)
+        if options.kind == "kubernetes":  # one that was asked for, and closed before it was there
+            with suppress(Exception):
+                _beside(pods.remove, *_place(options, launch)).result(pods.SECONDS_TO_ANSWER + 5)
         if not isinstance(error, Exception):
             raise
-        raise ConfigError(f"{_refused(options)} {_reason(error)}. {_remedy(options)}") from error
+        raise ConfigError(f"{_refused(options)} {reason}. {_remedy(options)}") from error
+    return started
+
+
+def _start(
+    options: ClusterOptions, launch: Launch, made: list[Any], is_over: threading.Event
+) -> tuple[Any, Any]:
+    """Make a cluster, ask it for workers and for a client; close it where nobody waits any more."""
+    cluster = launch.make(**launch.keywords)
+    made.append(cluster)
+    if is_over.is_set():
+        _give_up(cluster)
+        raise TimeoutError
+    if options.kind in QUEUES:
+        cluster.sync(_hand_in, cluster, options.n_workers)
+    else:
+        cluster.scale(options.n_workers)
+    if options.max_workers:
+        cluster.adapt(minimum=options.n_workers, maximum=options.max_workers)
+    return cluster, cluster.get_client()
+
+
+def _beside(call: Callable[..., Any], *given: Any) -> Future[Any]:  # noqa: ANN401
+    """Call in a thread of its own, which keeps nobody from ending; return what will come of it."""
+    coming: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            coming.set_result(call(*given))
+        except BaseException as error:  # noqa: BLE001  (raised to whoever asks for the result)
+            coming.set_exception(error)
+
+    threading.Thread(target=run, name=f"dglzarr {call.__name__}", daemon=True).start()
+    return coming
+
+
+def _late(options: ClusterOptions, launch: Launch) -> str:
+    """Return that a cluster did not start in time, and why where its service tells."""
+    late = f"none in {options.wait_limit} s (cluster.wait_limit)"
+    waits = _waits(*_place(options, launch)) if options.kind == "kubernetes" else ""
+    return f"{late}: {waits}" if waits else late
+
+
+def _waits(name: str, namespace: str | None) -> str:
+    """Return what pods wait for, "" where nobody tells."""
+    with suppress(Exception):
+        asked = _beside(pods.waits_of, name, namespace)
+        return str(asked.result(pods.SECONDS_TO_ANSWER + 5))
+    return ""
+
+
+def _place(options: ClusterOptions, launch: Launch) -> tuple[str, str | None]:
+    """Return name and namespace of a DaskCluster."""
+    return launch.keywords["custom_cluster_spec"]["metadata"]["name"], options.namespace
 
 
 def _instances(make: Any) -> set[Any]:  # noqa: ANN401
@@ -372,7 +453,9 @@ def _give_up(cluster: Any) -> None:  # noqa: ANN401
         if getattr(worker, "job_id", "") is None:
             worker.status = Status.failed  # or closing it fails too
     with suppress(Exception):
-        cluster.close(timeout=10)
+        _beside(lambda: cluster.close(timeout=10)).result(timeout=SECONDS_TO_CLOSE)
+    with suppress(Exception):
+        cluster._loop_runner.stop()  # noqa: SLF001  (ends what it still waits for)
     if _instances(type(cluster)):
         cluster.status = Status.closed  # or it is closed again at the end, with a traceback
 
@@ -418,6 +501,9 @@ def waiting(options: ClusterOptions, cluster: Any) -> Why:  # noqa: ANN401
     """Return what tells why no worker has come, and what to do."""
 
     def why() -> tuple[str, str]:
+        if options.kind == "kubernetes":
+            waits = _waits(cluster.name, cluster.namespace) or "none waits"
+            return f"no pod works yet ({waits})", "Look at 'kubectl describe pods'"
         if options.kind not in QUEUES:
             return f"{type(cluster).__name__} has no workers yet", "Look at what its service says"
         jobs = [worker.job_id for worker in cluster.workers.values() if worker.job_id]
@@ -451,6 +537,8 @@ def _refused(options: ClusterOptions) -> str:
 def _reason(error: Exception) -> str:
     """Return what a library says, in one line: of a command that failed what it wrote."""
     text = str(error) or type(error).__name__
+    if type(error).__module__.startswith("kr8s") and "could not find the requested" in text:
+        text = f"no kind DaskCluster there ({text})"
     _, _, said = text.partition("stderr:\n")
     lines = [line.strip() for line in (said.strip() or text).splitlines() if line.strip()]
     return "; ".join(lines)[:400].rstrip(".")
@@ -459,6 +547,9 @@ def _reason(error: Exception) -> str:
 def _remedy(options: ClusterOptions) -> str:
     return {
         **dict.fromkeys(QUEUES, "Correct queue, account, walltime, memory or arguments."),
-        "kubernetes": "Correct KUBECONFIG, namespace or arguments; the operator must be installed.",
+        "kubernetes": (
+            "Correct KUBECONFIG, image, namespace, volumes or arguments; the operator must be "
+            "installed."
+        ),
         "gateway": "Correct address or arguments.",
     }.get(options.kind, "Correct cluster_class or arguments.")

@@ -5,16 +5,22 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
+
+from dglzarr.storage import launch
+from dglzarr.storage.cluster_options import ClusterOptions
 
 REPO = Path(__file__).resolve().parents[2]
 DEPLOY = REPO / "deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES = COMPOSE["services"]
+KINDS = get_args(ClusterOptions.model_fields["kind"].annotation)
 
 
 @pytest.mark.slow
@@ -67,9 +73,27 @@ def test_dockerfile__is_pinned_and_runs_as_nobody_special():
     assert re.search(r"^ARG PYTHON=3\.\d+\.\d+-slim-\w+$", DOCKERFILE, re.MULTILINE)
     assert re.findall(r"^USER (\S+)$", DOCKERFILE, re.MULTILINE) == ["10001"]
     assert f"ARG VERSION={version()}" in DOCKERFILE
-    (asked,) = re.findall(r'"\.\[\$\{TRAIN\},([\w,]+)\]"', DOCKERFILE)
+    assert {"train", "gpu", *installed()} <= set(project()["optional-dependencies"])
+
+
+def test_dockerfile__has_what_every_root_and_cluster_of_the_page_needs():
+    """By extra, the package without which a root, a kind of cluster or a table is refused."""
+    page = (REPO / "docs" / "operate.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| .* \| .* \|$", page, re.MULTILINE)
+    kinds = {kind for row in rows for kind in re.findall(r"\w+", row)} & set(KINDS)
+    assert kinds == set(KINDS) - {"none"}  # all are described
+    needed = {extra for kind in kinds if (extra := launch._PACKAGES.get(kind, ("", ""))[1])}
+    assert needed == {"slurm", "kubernetes", "gateway"}
+    said = {place.partition(":")[0] for place in re.findall(r"`(s3://|gs://|az://)", page)}
+    assert said == {"s3", "gs", "az"}
+    assert {*needed, "buckets", "flows", "parquet", "serve"} <= {*installed()}
     extras = project()["optional-dependencies"]
-    assert {"train", "gpu", *asked.split(",")} <= set(extras)
+    own = " ".join(" ".join(extras[extra]) for extra in installed())
+    for package, _ in launch._PACKAGES.values():
+        assert package.replace("_", "-") in own
+        assert find_spec(package) is not None
+    assert "obstore" in own
+    assert find_spec("obstore") is not None
 
 
 def test_dockerfile__what_it_copies_is_there_and_not_ignored():
@@ -89,6 +113,12 @@ def test_dockerfile__as_hadolint_wants_it():
     command = [shutil.which("hadolint"), DEPLOY / "Dockerfile"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def installed():
+    """The extras that the image has, beside the one for training."""
+    (asked,) = re.findall(r'"\.\[\$\{TRAIN\},([\w,]+)\]"', DOCKERFILE)
+    return asked.split(",")
 
 
 def project():

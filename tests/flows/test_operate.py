@@ -143,8 +143,8 @@ def a_schedule_that_stays(operator, schedule):
     """It is active, and still so after the deployment of an upgrade."""
     active = r"0 3 \* \* \*.* True "
     assert re.search(active, operator.types("\n".join(schedule)))
-    (upgrade,) = blocks(PAGE, "Upgrades")
-    (deploy,) = [line for line in upgrade.splitlines() if line.startswith("prefect ")]
+    upgrade = "".join(blocks(PAGE, "Upgrades")).splitlines()
+    (deploy,) = [line for line in upgrade if line.startswith("prefect ")]
     assert re.search(active, operator.types(f"{deploy}\n{schedule[-1]}"))
 
 

@@ -1,13 +1,12 @@
 """Clusters that others start: job scripts, manifests, a real SLURM, TLS, and one line where not."""
 
-import gc
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-import warnings
 from importlib.resources import files
 from itertools import pairwise
 from shutil import which
@@ -26,6 +25,7 @@ from dglzarr.storage.tasks import run_tasks
 from dglzarr.studies.plan import mine
 from tests import gateway
 from tests.builders import simulate, write_files
+from tests.kube import collect, write_kubeconfig
 from tests.slurm import absent, slurm
 from tests.tls import certificates, secured
 
@@ -87,6 +87,7 @@ def commands(tmp_path, monkeypatch):
         (place / name).write_text("#!/bin/sh\nexit 1\n")
         (place / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+    return place
 
 
 # ---------------------------------------------------------------- what is asked for
@@ -315,14 +316,6 @@ def test_mine__refuses_a_cluster_before_work(tmp_path):
     assert not (tmp_path / "study").exists()
 
 
-def collect():
-    """Let go of what a class left open in its own constructor, which it warns of."""
-    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as monkeypatch:
-        warnings.simplefilter("ignore", ResourceWarning)
-        monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # a Gateway is closed twice
-        gc.collect()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
@@ -331,7 +324,7 @@ def collect():
             ClusterOptions(kind="gateway", address="http://127.0.0.1:1"),
             "cluster.kind: expected a cluster of kind 'gateway', got .*Connect.* Correct address",
         ),
-        (pods(), "got All connection attempts failed. Correct KUBECONFIG, namespace or arguments"),
+        (pods(), "got All connection attempts failed. Correct KUBECONFIG, image, namespace, volu"),
         (pods(namespace="absent"), r"got Context absent not found\. Correct KUBECONFIG"),
         (pods(arguments={"context": "x"}), "got .* unexpected keyword argument 'context'"),
     ],
@@ -339,13 +332,7 @@ def collect():
 def test_client__a_service_that_does_not_answer(options, message, monkeypatch, tmp_path):
     kubecluster = pytest.importorskip("dask_kubernetes.operator.kubecluster.kubecluster")
     config = tmp_path / "kubeconfig"  # of a server that is not there
-    context = {"name": "x", "context": {"cluster": "x", "user": "x"}}
-    content = {
-        "apiVersion": "v1", "kind": "Config", "current-context": options.namespace or "x",
-        "clusters": [{"name": "x", "cluster": {"server": "http://127.0.0.1:1"}}],
-        "contexts": [context], "users": [{"name": "x", "user": {}}],
-    }  # fmt: skip
-    config.write_text(yaml.safe_dump(content))
+    write_kubeconfig(config, "http://127.0.0.1:1", current=options.namespace or "x")
     monkeypatch.setenv("KUBECONFIG", str(config))
     started = time.monotonic()
     with pytest.raises(ConfigError, match=message) as error, client(options):
@@ -444,6 +431,29 @@ def test_mine__over_tls__the_same_panel(mined, tmp_path, monkeypatch):
         client(ClusterOptions(**there, **unread)),
     ):
         pass
+
+
+REFUSALS = {
+    "slurm": (
+        "sbatch: error: Batch job submission failed: Invalid account or account/partition "
+        "combination specified"
+    ),
+    "pbs": "qsub: Invalid account",
+    "lsf": "nope: is not a valid project. Job not submitted.",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_client__a_wrong_account_in_one_line(kind, commands, tmp_path):
+    """As the batch system's own command says it: a SLURM without accounting refuses no account."""
+    (commands / SUBMIT[kind]).write_text(f"#!/bin/sh\necho '{REFUSALS[kind]}' >&2\nexit 1\n")
+    said = re.escape(REFUSALS[kind].rstrip("."))
+    message = rf"^cluster\.kind: expected {kind} to take the job, got {said}\. Correct queue, acc"
+    options = queued(kind, account="nope")
+    with pytest.raises(ConfigError, match=message) as error, client(options, root=str(tmp_path)):
+        pass
+    assert "\n" not in str(error.value)
 
 
 # ---------------------------------------------------------------- a real SLURM
