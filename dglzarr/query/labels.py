@@ -87,7 +87,7 @@ class SampleLabels:
             When no sample has such a label.
         """
         if name not in self._columns:
-            found = self._read(name)  # which xarray of before 2026.9 calls objects and reads as text
+            found = self._read(name)  # xarray before 2026.9 calls text objects, and reads text
             self._columns[name] = found.astype(object) if found.dtype.kind == "T" else found
         return self._columns[name]
 
