@@ -123,6 +123,7 @@ def kubernetes(folder, pod, *, has_operator=True):
     """Yield an API whose pods are so, for whoever has ``folder / "kubeconfig"`` as KUBECONFIG."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
     server.daemon_threads = True
+    server.handle_error = lambda *_: None  # whoever asked has ended
     server.state = State(pod, has_operator=has_operator)
     write_kubeconfig(folder / "kubeconfig", f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, args=(0.1,))

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -79,6 +80,20 @@ def test_client__no_operator(monkeypatch, tmp_path):
             pass
     assert "\n" not in str(error.value)
     del error
+    kube.collect()
+
+
+@pytest.mark.slow
+def test_waiting__workers_whose_pods_have_no_machine(monkeypatch, tmp_path):
+    pytest.importorskip("dask_kubernetes")
+    options = ClusterOptions(kind="kubernetes", image="x", volumes={"data": "/data"})
+    started = SimpleNamespace(name="dglzarr-1", namespace="default")
+    with kube.kubernetes(tmp_path, kube.WITHOUT_NODE) as api:
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+        api.clusters.append(started.name)
+        cause, remedy = launch.waiting(options, started)()
+    assert cause.startswith("no pod works yet (pod dglzarr-1-scheduler: Pending, Unschedulable (0/")
+    assert remedy == "Look at 'kubectl describe pods'"
     kube.collect()
 
 
