@@ -68,5 +68,9 @@ class StoreError(DglzarrError, OSError):
     """A store exists already, is not complete, is foreign, or a region is misaligned."""
 
 
+class BusyError(StoreError):
+    """Another run is changing a study."""
+
+
 class BucketError(DglzarrError):
     """What a bucket's server refuses for good; no OSError, so that none is taken for absence."""

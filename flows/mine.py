@@ -13,10 +13,9 @@ import logging
 import signal
 import sys
 import time
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -36,10 +35,8 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
-from prefect.client.base import ServerType
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State  # noqa: TC002  (prefect reads annotations)
-from prefect.concurrency.sync import concurrency
 from prefect.logging.handlers import APILogHandler
 from prefect.runtime import deployment, flow_run
 from prefect.server.api.server import SubprocessASGIServer
@@ -60,6 +57,7 @@ from dglzarr.report.text import headline, stability_lines, top_landmarks
 from dglzarr.settings import Settings, load_settings
 from dglzarr.storage.files import place_of
 from dglzarr.storage.options import Run
+from dglzarr.storage.study import MANIFEST, turn
 from dglzarr.studies.cross_validate import cross_validate
 from dglzarr.studies.discover import discover_more, discovered_lines
 from dglzarr.studies.early import check_absolute, check_zones
@@ -81,7 +79,6 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 _DAY = _WAIT_SECONDS = 24 * 3600
-_LEASE_SECONDS = 120
 
 
 def study_flow(name: str, *, timeout_seconds: float) -> Callable[[Callable[P, R]], Flow[P, R]]:
@@ -238,7 +235,7 @@ def finished(settings: Settings, work: Callable[[], T]) -> T | State[T]:
     by_hand = stoppable() if __name__ == "__main__" else nullcontext()
     try:
         check_absolute(settings)
-        with by_hand, one_run(settings.root), logged():
+        with by_hand, logged(), one_run(settings.root):
             return work()
     except DglzarrError as error:
         stage = "".join(f"{note}: " for note in getattr(error, "__notes__", []))
@@ -254,33 +251,16 @@ def _resume() -> str:
 
 @contextmanager
 def one_run(root: str) -> Iterator[None]:
-    """Wait until no other run of any flow works on a root, and hold it.
+    """Wait until no other run changes a study, and hold it for this one.
 
-    A server's limit named by the root; a run that dies frees it within minutes. A temporary server
-    knows no other run: there the study's lock refuses a second one.
+    By the lock of the study itself, which a run that dies frees, and not by a limit of the server:
+    that forgets who holds it when it is started anew, and nobody gets it again.
     """
-    with get_client(sync_client=True) as client:
-        if client.server_type == ServerType.EPHEMERAL:
-            yield
-            return
-        if deployment.id:
+    if deployment.id:
+        with get_client(sync_client=True) as client:
             check_zones(client.read_deployment(deployment.id).schedules)
-        name = f"dglzarr-{sha256(root.encode()).hexdigest()[:12]}"
-        client.upsert_global_concurrency_limit_by_name(name, 1)
-        if client.read_global_concurrency_limit_by_name(name).active_slots:
-            get_run_logger().info("%s: another run is at work here; this one waits for it", root)
-    try:
-        slot = ExitStack()
-        slot.enter_context(
-            concurrency(
-                name, strict=True, timeout_seconds=_WAIT_SECONDS, lease_duration=_LEASE_SECONDS
-            )
-        )
-    except TimeoutError as error:
-        raise StoreError(
-            f"{root}: another run has held it for {_WAIT_SECONDS // 3600} hours ({name})."
-        ) from error
-    with slot:
+    is_there = place_of(root, MANIFEST).exists()
+    with turn(root, seconds=_WAIT_SECONDS) if is_there else nullcontext():
         yield
 
 
@@ -374,6 +354,23 @@ def _progress(name: str, artifact: UUID) -> Callable[[str, int, int], None]:
     return report
 
 
+def called(name: str, settings: Settings, **given: object) -> Any:  # noqa: ANN401
+    """Return what a flow returns.
+
+    Raises
+    ------
+    DglzarrError
+        When the flow fails, or its server does not answer any more.
+    """
+    try:
+        return FLOWS[name](settings, **given)
+    except HTTPError as error:
+        raise DglzarrError(
+            f"Prefect: its server at {PREFECT_API_URL.value()} does not answer: "
+            f"{str(error) or type(error).__name__}. {_resume()}"
+        ) from error
+
+
 def start_server() -> None:
     """Start Prefect's temporary server where none is configured, deaf to Ctrl-C: `main` ends it.
 
@@ -435,7 +432,7 @@ def _run(options: argparse.Namespace) -> None:
     ):
         start_server()
         given = {"overwrite": True} if options.overwrite else {}
-        done: Any = FLOWS[options.flow](settings, **given)
+        done: Any = called(options.flow, settings, **given)
     lines = done if isinstance(done, list) else [str(done)]
     if options.flow == "mine":
         lines = headline(settings.root, truth=Path(file).with_name("truth.json"))

@@ -15,7 +15,9 @@ from typing import Any, Literal
 
 import dask
 import numpy as np
+import pytest
 import zarr
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from dglzarr.models.files import Layer, save_model
@@ -550,4 +552,16 @@ def no_computing() -> Iterator[None]:
         raise AssertionError("computed")
 
     with dask.config.set(scheduler=refuse):
+        yield
+
+
+@contextlib.contextmanager
+def undrawn() -> Iterator[None]:
+    """Write figures that show nothing: drawing is half of the work of a small study."""
+
+    def written(_figure: Figure, file: Any, **how: object) -> None:
+        file.write(b"<svg></svg>" if how["format"] == "svg" else b"")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", written)
         yield

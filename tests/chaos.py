@@ -3,8 +3,8 @@
     python tests/chaos.py --faults 300
 
 A tiny study is mined, compared, replicated, grown twice and compacted, in a process of its own,
-undisturbed. Then again and again, on the disk, on a Dask cluster of other processes and in a
-bucket, while faults happen in each stage:
+undisturbed. Then again and again, on the disk, on a Dask cluster of other processes, in a bucket
+and as flows of a Prefect server, while faults happen in each stage:
 
 - ``run killed``: the coordinating process, with -9; ``worker`` and ``scheduler`` killed likewise
 - ``second run``: another run begins on the same root
@@ -12,6 +12,7 @@ bucket, while faults happen in each stage:
 - ``clock``: files and process are of another day, then the run is killed
 - ``500``, ``503``, ``slow``, ``cut``: what the bucket's server answers for some seconds; ``server``
   is the server that clients reach, killed with -9 and started again seconds later
+- ``prefect server``: that of the flows, likewise
 
 Each time it is run again, and when the study is done every object of every store, the metadata, the
 weights of the models and the tables are compared with the undisturbed ones. One line is printed a
@@ -40,13 +41,14 @@ import sys
 import tempfile
 import time
 import traceback
+from functools import partial
 from importlib import import_module
+from importlib.machinery import SourceFileLoader
 from itertools import count, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 from scipy.linalg import blas
 
 if __name__ == "__main__":
@@ -61,22 +63,26 @@ from dglzarr.studies.grow import grow
 from dglzarr.studies.plan import mine
 from dglzarr.studies.stability import replicate
 from tests import bucket
-from tests.builders import digests, simulate, write_files
+from tests.builders import digests, simulate, undrawn, write_files
 from tests.chaos_tables import tables
 from tests.kills import Processes, metadata, say
+from tests.prefect_server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from dglzarr.settings import Settings
 
 ANSWERS = ("500", "503", "slow", "cut")
 FAULTS = {
     "disk": ("run killed", "disk full", "run killed", "memory", "second run", "clock"),
     "cluster": ("worker", "run killed", "scheduler"),
     "bucket": ("run killed", "503", "server", "cut", "500", "slow", "second run"),
+    "flow": ("prefect server", "prefect server", "run killed"),
 }
 """What happens to a study, in turn, by where it stands or is worked on."""
 NAMES = tuple(dict.fromkeys(name for names in FAULTS.values() for name in names))
-SLOWER = {"disk": 1, "cluster": 2, "bucket": 2}
+SLOWER = {"disk": 1, "cluster": 2, "bucket": 2, "flow": 3}
 """How much longer steps take there, about: faults come within that time."""
 SECONDS, WHOLE_SECONDS = 240, 1200
 HANGS = "it hangs"
@@ -118,6 +124,8 @@ n_halves = 0
 """Of a study that is compared and replicated too."""
 SECOND = "-second"
 """Of the files by which a second run is followed."""
+PROGRESS = r"\w+: .+ \d+/\d+.*"
+"""A line of progress, which flows write."""
 LATER = ("GSE900002_series_matrix.txt", "GSE900003_series_matrix.txt")
 """The series that the study grows by, one after the other; then their segments become one."""
 
@@ -146,11 +154,13 @@ class Enough(Exception):  # noqa: N818  (no error)
     """The step that something was to happen in has ended well."""
 
 
-def work(folder: Path, step: str, strike: Callable[[], None] | None, run: str = "") -> None:
+def work(
+    folder: Path, step: str, strike: Callable[[], None] | None, run: str = "", kind: str = ""
+) -> None:
     """Do all that is done to a study, up to a step; note each that begins, and strike in that."""
     progress = os.open(folder / f"steps{run}", os.O_WRONLY | os.O_CREAT)
     if step != "report":
-        Figure.savefig = undrawn
+        undrawn().__enter__()
 
     def begin(name: str) -> None:
         if step and step in begun(folder, run):
@@ -159,40 +169,71 @@ def work(folder: Path, step: str, strike: Callable[[], None] | None, run: str = 
         if name == step and strike is not None:
             strike()
 
-    def execute(one: Any, run: Any) -> Any:
-        begin(one.name)
-        return one(run)
-
+    verbs = as_flows(begin) if kind == "flow" else plainly(begin)
     settings, held = load_settings(str(folder / "study.toml")), folder / "held"
     if (held / LATER[0]).exists():  # else all of this was done before
-        mine(settings, execute=execute)
+        verbs["mine"](settings)
         if MORE in (folder / "study.toml").read_text("utf-8"):
-            begin("compare")
-            cross_validate(settings)
-            begin("stability")
-            replicate(settings)
+            for name in ("compare", "stability"):
+                begin(name)
+                verbs[name](settings)
     begin("grow")
     for name in LATER:
         with contextlib.suppress(FileNotFoundError):  # it is there already
             (held / name).rename(folder / name)
-        grow(load_settings(str(folder / "study.toml")))
+        verbs["grow"](load_settings(str(folder / "study.toml")))
     begin("compact")
     compact(settings.root, keep_hours=0)
     begin("done")
 
 
-def undrawn(figure: Figure, file: Any, **how: object) -> None:  # noqa: ARG001  (as savefig)
-    """Write a figure that shows nothing."""
-    file.write(b"<svg></svg>" if how["format"] == "svg" else b"")
+def plainly(begin: Callable[[str], None]) -> dict[str, Callable[[Settings], object]]:
+    """Return what is done to a study, by verb; each step of mining begins first."""
+
+    def execute(step: Any, run: Any) -> Any:
+        begin(step.name)
+        return step(run)
+
+    return {
+        "mine": lambda settings: mine(settings, execute=execute),
+        "compare": cross_validate,
+        "stability": replicate,
+        "grow": grow,
+    }
+
+
+def as_flows(begin: Callable[[str], None]) -> dict[str, Callable[[Settings], object]]:
+    """Return it as flows of the server that the environment names."""
+    file = Path(__file__).parents[1] / "flows" / "mine.py"
+    flows = SourceFileLoader("flows_of_mine", str(file)).load_module()
+    as_task = flows.as_task
+
+    def execute(step: Any, run: Any) -> Any:
+        begin(step.name)
+        return as_task(step, run)
+
+    def mined(settings: Settings) -> object:
+        flows.as_task = execute
+        try:
+            return flows.called("mine", settings)
+        finally:
+            flows.as_task = as_task
+
+    others = ("compare", "stability", "grow")
+    return {"mine": mined, **{name: partial(flows.called, name) for name in others}}
 
 
 def start(
-    folder: Path, step: str = "", strike: Callable[[], None] | None = None, run: str = ""
+    folder: Path,
+    step: str = "",
+    strike: Callable[[], None] | None = None,
+    run: str = "",
+    kind: str = "",
 ) -> int:
     """Work on a study in a fork; ``strike`` is called in it when it begins a step."""
     for name in ("steps", "said"):
         (folder / f"{name}{run}").unlink(missing_ok=True)
-    return forked(lambda: work(folder, step, strike, run), folder / f"said{run}")
+    return forked(lambda: work(folder, step, strike, run, kind), folder / f"said{run}")
 
 
 def forked(call: Callable[[], object], said: Path) -> int:
@@ -309,6 +350,13 @@ class Place:
                 self.serve()
                 stack.callback(lambda: os.kill(self.server, signal.SIGKILL))
                 os.environ |= bucket.environment(f"http://127.0.0.1:{self.port}")
+            if self.kind == "flow":
+                self.prefect = Server(self.folder)
+                stack.callback(self.prefect.stop)
+                self.prefect.serve()
+                asked = self.prefect.environment
+                os.environ |= {k: v for k, v in asked.items() if k.startswith("PREFECT_")}
+                os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
             yield self
 
     def write(self, study: Path) -> None:
@@ -340,6 +388,10 @@ class Place:
             os.waitpid(self.server, 0)
             time.sleep(seconds)
             self.serve()
+        elif fault == "prefect server":
+            self.prefect.kill_last()
+            time.sleep(seconds)
+            self.prefect.serve()
         elif self.cluster:
             victims = {
                 "worker": self.cluster.workers[:1],
@@ -396,9 +448,13 @@ class Study:
             (folder / name).rename(folder / "held" / name)
         place.write(folder)
 
+    def start(self, *asked: Any, **more: Any) -> int:
+        """Work on it in a fork."""
+        return start(self.folder, *asked, **more, kind=self.place.kind)
+
     def undisturbed(self) -> dict[str, float]:
         """Make it without faults; return the seconds of each step."""
-        pid, when = start(self.folder), {}
+        pid, when = self.start(), {}
         while not has_ended(pid):
             for name in begun(self.folder):
                 when.setdefault(name, time.monotonic())
@@ -420,7 +476,7 @@ class Study:
             "memory": lambda: limit(resource.RLIMIT_AS, used_with_threads() + int(more)),
             "clock": lambda: skew(self.folder, 86400.0 * (-1) ** int(nbytes)),
         }
-        pid, second = start(self.folder, step, strikes.get(fault)), None
+        pid, second = self.start(step, strikes.get(fault)), None
         if until(self.folder, pid, step):
             until_ended(pid, within * moment)
         works = not has_ended(pid)
@@ -428,7 +484,7 @@ class Study:
             if fault in ("run killed", "clock"):
                 os.kill(pid, signal.SIGKILL)
             elif fault == "second run":
-                second = start(self.folder, step, run=SECOND)
+                second = self.start(step, run=SECOND)
             elif fault not in strikes:
                 self.place.harm(fault, float(self.rng.uniform(0.5, 6)))
         ends = [wait(self.folder, pid)]
@@ -442,7 +498,11 @@ class Study:
 
     def note(self, fault: str, step: str, ended: Ended) -> bool:
         """Return whether it was told in one line; without memory libraries fail as they like."""
-        lines = [line for line in ended.said.splitlines() if not any(w in line for w in WARNINGS)]
+        lines = [
+            line
+            for line in ended.said.splitlines()
+            if not any(w in line for w in WARNINGS) and not re.fullmatch(PROGRESS, line)
+        ]
         is_told = not ended.said.startswith(HANGS) and (
             ended.status <= 0 or fault == "memory" or len(lines) == 1
         )
@@ -452,7 +512,7 @@ class Study:
 
     def finish(self, reference: Path) -> str:
         """Run to the end; return the first difference from the undisturbed study, "" for none."""
-        ended = wait(self.folder, start(self.folder), seconds=WHOLE_SECONDS)
+        ended = wait(self.folder, self.start(), seconds=WHOLE_SECONDS)
         if ended.status:
             return f"the last run ended with {ended.status}: {ended.said[-1500:]}"
         return self.place.compared(self.folder, reference)

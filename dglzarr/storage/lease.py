@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dglzarr.errors import BucketError, StoreError
+from dglzarr.errors import BucketError, BusyError, StoreError
 from dglzarr.storage.buckets import BucketPath, ChangedError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def held(root: str) -> Iterator[None]:
 
     Raises
     ------
-    StoreError
+    BusyError
         When another run holds it, naming that.
     """
     lease = _taken(BucketPath(f"{root}/{LEASE}"))
@@ -143,13 +143,13 @@ def _taken(place: BucketPath) -> Lease:
     return lease
 
 
-def _is_held(place: BucketPath, age: float) -> StoreError:
+def _is_held(place: BucketPath, age: float) -> BusyError:
     written = b""
     with suppress(FileNotFoundError):
         written = place.read_bytes()  # anew: another may have it by now
     known = _parsed(written)
     rest = max(0.0, float(known["seconds"]) - age) + _SECONDS_OF_RESOLUTION
-    return StoreError(
+    return BusyError(
         f"{place.parent}: another run is changing this study: {known['holder']}, since "
         f"{known['since']}, heard of {max(0.0, age):.0f} s ago. Wait for it; if it has died, run "
         f"again in {rest:.0f} s."

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import re
-from contextlib import contextmanager
+import time
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dglzarr.errors import StoreError
+from dglzarr.errors import BusyError, StoreError
 from dglzarr.storage.buckets import BucketPath, ChangedError, is_bucket
 from dglzarr.storage.files import PARTIAL, place_of, put, tag, told
 from dglzarr.storage.lease import held
@@ -29,11 +32,14 @@ MANIFEST = "study.json"
 MANIFEST_VERSION = 1
 LOCK = "study.lock"
 RETIRED = "retired.json"
+_PAUSE_SECONDS = 5.0
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
 FIRST_SEGMENTS = ("0000",)
 SEGMENTED = ("expression", "normalized", "samples", "latent", "contributions")
 WHOLE = ("reconstruction", "scores", "landmarks", "evaluation")
 OPTIONAL = ("groups", "enrichment", "comparison", "stability")
+_turns: ContextVar[tuple[str, ...]] = ContextVar("_turns", default=())
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -244,9 +250,14 @@ def locked(root: str, *, is_new: bool = False) -> Iterator[None]:
 
     Raises
     ------
-    StoreError
+    BusyError
         When another run holds it.
+    StoreError
+        When the root cannot be written.
     """
+    if root in _turns.get():
+        yield
+        return
     if is_bucket(root):
         with held(root):
             bucket = BucketPath(root).bucket
@@ -262,13 +273,42 @@ def locked(root: str, *, is_new: bool = False) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise StoreError(f"{root}: another run is changing this study. Wait for it.") from error
+            raise BusyError(f"{root}: another run is changing this study. Wait for it.") from error
         except OSError as error:
             raise StoreError(
                 f"{root}: cannot be locked: {error}. Choose a root on a file system with locks."
             ) from error
         for left in Path(root).glob(f"*{PARTIAL}"):  # by a run that was killed
             left.unlink(missing_ok=True)
+        yield
+
+
+@contextmanager
+def turn(root: str, *, seconds: float) -> Iterator[None]:
+    """Wait until no other run changes a study; what is done within is one run.
+
+    Raises
+    ------
+    BusyError
+        When another run holds it for longer.
+    StoreError
+        When the root cannot be written.
+    """
+    begun, is_told = time.monotonic(), False
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(root))
+                break
+            except BusyError as error:
+                if time.monotonic() - begun > seconds:
+                    raise BusyError(f"waited {seconds / 3600:.3g} hours: {error}") from error
+                if not is_told:
+                    is_told = True
+                    logger.info("%s: another run is at work here; this one waits for it", root)
+                time.sleep(min(_PAUSE_SECONDS, seconds))
+        token = _turns.set((*_turns.get(), root))
+        stack.callback(_turns.reset, token)
         yield
 
 

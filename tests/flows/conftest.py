@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders import undrawn
+
 FLOWS = Path(__file__).resolve().parents[2] / "flows"
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _undrawn():
+    with undrawn():
+        yield
 
 
 @pytest.fixture(scope="session")

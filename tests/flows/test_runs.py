@@ -18,7 +18,7 @@ from dglzarr.errors import StoreError
 from dglzarr.settings import build_settings, load_settings
 from dglzarr.storage.files import put
 from dglzarr.storage.store import open_store
-from dglzarr.storage.study import open_study
+from dglzarr.storage.study import create_study, open_study
 from dglzarr.studies.plan import mine, refit
 from dglzarr.studies.refusals import read_refused
 from dglzarr.testing import write_study
@@ -267,11 +267,14 @@ def test_one_run__others_wait_for_a_root_but_not_for_another(flows, tmp_path):
 
         return threading.Thread(target=work)
 
-    first = hold(str(tmp_path), "first", 4)
+    roots = [str(tmp_path / "one"), str(tmp_path / "other")]
+    for root in roots:
+        create_study(root)
+    first = hold(roots[0], "first", 4)
     first.start()
     while "first begins" not in told:
         time.sleep(0.1)
-    others = [hold(str(tmp_path), "second", 0), hold(f"{tmp_path}/other", "other", 0)]
+    others = [hold(roots[0], "second", 0), hold(roots[1], "other", 0)]
     for thread in others:
         thread.start()
     for thread in (first, *others):

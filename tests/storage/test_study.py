@@ -1,7 +1,10 @@
 """A study is a manifest over immutable segments, replaced in one step."""
 
 import json
+import logging
 import shutil
+import threading
+from contextvars import Context
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,7 @@ import pytest
 import zarr
 
 import dglzarr
-from dglzarr.errors import SchemaError, StoreError
+from dglzarr.errors import BusyError, SchemaError, StoreError
 from dglzarr.storage import study as storage
 from dglzarr.storage.schemas import EXPRESSION, NORMALIZED, SPECS
 from dglzarr.storage.study import (
@@ -19,8 +22,10 @@ from dglzarr.storage.study import (
     WHOLE,
     Study,
     create_study,
+    locked,
     open_study,
     planned_study,
+    turn,
 )
 from tests.builders import no_computing, record_again, write_manifest, write_matrix
 
@@ -245,3 +250,45 @@ def test_open__segments_of_other_genes(two_segments, rng):
     write_manifest(str(root), ["0000", "0001", "0002"])
     with pytest.raises(SchemaError, match="expected segments that differ in samples only"):
         dglzarr.open(f"{root}#expression")
+
+
+# ---------------------------------------------------------------- one run at a time
+
+
+def test_turn__what_is_done_within_is_one_run(tmp_path):
+    root = create_study(str(tmp_path)).root
+    with turn(root, seconds=0):
+        with locked(root):
+            pass
+        with pytest.raises(BusyError, match="another run is changing this study"):
+            Context().run(locked(root).__enter__)
+    with locked(root), pytest.raises(BusyError), locked(root):
+        pass
+
+
+def test_turn__waits_and_says_so_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(storage, "_PAUSE_SECONDS", 0.01)
+    root, told = create_study(str(tmp_path)).root, []
+
+    def wait():
+        with turn(root, seconds=60):
+            told.append("second")
+
+    with caplog.at_level(logging.INFO), locked(root):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        thread.join(0.5)
+        told.append("first")
+    thread.join()
+    assert told == ["first", "second"]
+    assert caplog.text.count("another run is at work here; this one waits for it") == 1
+
+
+def test_turn__ends_when_it_has_waited_too_long(tmp_path):
+    root = create_study(str(tmp_path)).root
+    with (
+        locked(root),
+        pytest.raises(BusyError, match=r"waited 1e-05 hours: .*another run is changing"),
+        turn(root, seconds=0.036),
+    ):
+        pass

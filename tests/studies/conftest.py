@@ -1,0 +1,11 @@
+"""What a study of these tests looks like is seen elsewhere: tests/report, tests/cli, the README."""
+
+import pytest
+
+from tests.builders import undrawn
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _undrawn():
+    with undrawn():
+        yield
