@@ -360,14 +360,17 @@ def called(name: str, settings: Settings, **given: object) -> Any:  # noqa: ANN4
     Raises
     ------
     DglzarrError
-        When the flow fails, or its server does not answer any more.
+        When the flow fails, or its server does not answer, or not any more.
     """
     try:
         return FLOWS[name](settings, **given)
-    except HTTPError as error:
+    except (HTTPError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
+            raise
+        cause = (str(error) or type(error).__name__).partition("\n")[0]
         raise DglzarrError(
-            f"Prefect: its server at {PREFECT_API_URL.value()} does not answer: "
-            f"{str(error) or type(error).__name__}. {_resume()}"
+            f"Prefect: expected an answer of its server at {PREFECT_API_URL.value()}, got {cause}. "
+            f"Start it, or correct PREFECT_API_URL and PREFECT_API_AUTH_STRING. {_resume()}"
         ) from error
 
 

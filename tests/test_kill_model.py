@@ -20,7 +20,7 @@ from tests.builders import digests, simulate, splits, write_matrix, write_model,
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-N_SAMPLES, N_GENES, SHARD, EPOCHS = 400, 1500, 16, 60
+N_SAMPLES, N_GENES, SHARD, EPOCHS = 400, 500, 16, 30
 N_REGIONS = N_SAMPLES // SHARD
 TRAIN = f"""
 import sys

@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -230,3 +232,38 @@ def test_main__wrong_settings_end_it_in_one_line_wherever_the_file_is(tmp_path):
     assert done.returncode == 2
     assert done.stderr == f"{tmp_path}/nosuch.toml: cannot be read: No such file or directory.\n"
     assert done.stdout == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("status", "said"), [(None, "Failed to reach API"), (401, "401"), (500, "Failed to reach API")]
+)
+def test_called__a_server_that_does_not_answer_is_told_in_one_line(flows, settings, status, said):
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(status)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    address = f"http://127.0.0.1:{server.server_port}/api"
+    if status is None:
+        server.socket.close()
+    else:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    changed = {PREFECT_API_URL: address, PREFECT_CLIENT_MAX_RETRIES: 0}
+    try:
+        with temporary_settings(changed), pytest.raises(DglzarrError) as told:
+            flows.called("mine", settings)
+    finally:
+        if status:
+            server.shutdown()
+        server.server_close()
+    assert f"Prefect: expected an answer of its server at {address}, got " in str(told.value)
+    assert said in str(told.value)
+    assert "\n" not in str(told.value)

@@ -122,15 +122,19 @@ def at_work(server, folder, **training):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_automations__a_dead_run_is_marked_and_people_are_told(server, ear, tmp_path):
-    """The worker and its run are killed; the server finds out and tells an address of ours."""
-    watched(server, ear)
+@pytest.mark.timeout(900)
+def test_automations__dead_runs_are_marked_and_people_are_told(server, ear, tmp_path):
+    """Worker and run are killed, at work and before its first word; who ends is left alone.
+
+    The server finds out and tells an address of ours.
+    """
+    watched(server, ear, never_begun=40)
     spoiled = at_work(server, tmp_path, epochs=10**6, patience=10**6)
     server.call("deployment", "run", "mine/mine")
     (told,) = wait(lambda: ear.heard, server)
     assert "dglzarr: mine Failed ingest: GSE000001_series_matrix.txt.gz" in told
     assert "To go on: prefect deployment run 'mine/mine'; finished work is kept." in told
+    (failed,) = server.runs("FAILED")
     spoiled.unlink()
     server.call("deployment", "run", "mine/mine")
     wait(lambda: list((tmp_path / "study" / "models").glob("*/checkpoint*")), server)
@@ -139,33 +143,22 @@ def test_automations__a_dead_run_is_marked_and_people_are_told(server, ear, tmp_
     (run,) = server.runs("RUNNING")
     wait(lambda: server.runs("CRASHED"), server)
     wait(lambda: ear.heard[1:], server)
-
     assert [one["id"] for one in server.runs("CRASHED")] == [run["id"]]
     (told,) = ear.heard[1:]
     assert "dglzarr: mine Crashed" in told
     assert "has not been heard of" in told
     assert "then prefect deployment run 'mine/mine'." in told
 
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_automations__a_run_that_never_began_is_marked_and_people_are_told(server, ear, tmp_path):
-    """Worker and run are killed before the first word of the run; one that begins is left alone."""
-    watched(server, ear, never_begun=40)
-    at_work(server, tmp_path)
+    server.start("worker", "worker", "start", "--pool", "dglzarr")
     server.call("deployment", "run", "mine/mine")
-    (begun,) = wait(lambda: server.runs("FAILED"), server)
-    wait(lambda: ear.heard, server)
-    server.call("deployment", "run", "mine/mine")
-    (run,) = wait(lambda: server.runs("PENDING"), server)
+    (silent,) = wait(lambda: server.runs("PENDING"), server)
     server.kill_last()
-    assert [one["id"] for one in server.runs("PENDING")] == [run["id"]]
-
-    wait(lambda: server.runs("CRASHED"), server)
-    wait(lambda: ear.heard[1:], server)
-    assert [one["id"] for one in server.runs("CRASHED")] == [run["id"]]
-    assert [one["id"] for one in server.runs("FAILED")] == [begun["id"]]
-    (told,) = ear.heard[1:]
+    assert [one["id"] for one in server.runs("PENDING")] == [silent["id"]]
+    wait(lambda: server.runs("CRASHED")[1:], server)
+    wait(lambda: ear.heard[2:], server)
+    assert {one["id"] for one in server.runs("CRASHED")} == {run["id"], silent["id"]}
+    assert [one["id"] for one in server.runs("FAILED")] == [failed["id"]]
+    (told,) = ear.heard[2:]
     assert "dglzarr: mine Crashed" in told
     assert "has not begun" in told
     assert "then prefect deployment run 'mine/mine'." in told
