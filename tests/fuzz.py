@@ -35,7 +35,7 @@ if __name__ == "__main__":
 
 from dglzarr.errors import DglzarrError
 from tests import fuzz_files as files
-from tests.fuzz_doors import FORMATS
+from tests.fuzz_doors import FORMATS, Others, peak
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -77,7 +77,7 @@ def try_seed(seed: int, folder: Path) -> Result:
     name, raw = draw(seed)
     path = folder / "drawn.txt"
     path.write_bytes(raw)
-    before = _peak()
+    before = peak() - Others.nbytes
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -89,16 +89,9 @@ def try_seed(seed: int, folder: Path) -> Result:
         last = traceback.extract_tb(error.__traceback__)[-1]
         at = f"{Path(last.filename).name}:{last.lineno}"
         outcome, message = "fault", f"{type(error).__name__} at {at}: {str(error)[:300]}"
-    if _peak() - before > MEMORY_NBYTES:
-        outcome, message = "fault", f"took {(_peak() - before) >> 20} MiB"
+    if (taken := peak() - Others.nbytes - before) > MEMORY_NBYTES:
+        outcome, message = "fault", f"took {taken >> 20} MiB"
     return Result(seed, name, outcome, message)
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-# ---------------------------------------------------------------- workers and their watchdog
 
 
 def _work(seeds: range, folder: Path, pipe: Connection) -> None:

@@ -5,6 +5,7 @@ A door reads a file whole and returns `clean`, or what came of the comparison wi
 
 from __future__ import annotations
 
+import resource
 import zlib
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -51,11 +52,28 @@ class Format(NamedTuple):
     is_text: bool = True
 
 
+class Others:
+    """The parsers that files are compared with: what they take is no fault of ours.
+
+    ``nbytes`` is by how much they have raised the peak of this process.
+    """
+
+    nbytes = 0
+
+
+def peak() -> int:
+    """Return the most bytes that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def _compared(compare: Callable[..., None], *arguments: Any) -> str:
+    before = peak()
     try:
         compare(*arguments)
-    except (parsers.NotComparableError, RuntimeError):  # which h5py has of parts that are not read
-        return "not comparable"
+    except (parsers.NotComparableError, RuntimeError, MemoryError):
+        return "not comparable"  # h5py has a RuntimeError of parts that are not read
+    finally:
+        Others.nbytes += peak() - before
     return "equal"
 
 
@@ -75,9 +93,8 @@ def _expression(path: Path, reading: Reading = Reading()) -> str:
     assert np.array_equal(source.read(n // 2, n), whole[n // 2 :], equal_nan=True), "a part"
     peek_size(path, reading)
     peek_cost(path, reading, 2)
-    outcome = _compared(binary.compare_source, path, source, reading)
     find_scale(source, None)
-    return outcome
+    return _compared(binary.compare_source, path, source, reading)
 
 
 def _table_with_a_unit(path: Path) -> str:
