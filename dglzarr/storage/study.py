@@ -32,7 +32,7 @@ MANIFEST = "study.json"
 MANIFEST_VERSION = 1
 LOCK = "study.lock"
 RETIRED = "retired.json"
-_PAUSE_SECONDS = 5.0
+_PAUSE_SECONDS, _PAUSE_SECONDS_IN_BUCKET = 5.0, 30.0
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
 FIRST_SEGMENTS = ("0000",)
 SEGMENTED = ("expression", "normalized", "samples", "latent", "contributions")
@@ -295,6 +295,7 @@ def turn(root: str, *, seconds: float) -> Iterator[None]:
         When the root cannot be written.
     """
     begun, is_told = time.monotonic(), False
+    pause = _PAUSE_SECONDS_IN_BUCKET if is_bucket(root) else _PAUSE_SECONDS
     with ExitStack() as stack:
         while True:
             try:
@@ -306,7 +307,7 @@ def turn(root: str, *, seconds: float) -> Iterator[None]:
                 if not is_told:
                     is_told = True
                     logger.info("%s: another run is at work here; this one waits for it", root)
-                time.sleep(min(_PAUSE_SECONDS, seconds))
+                time.sleep(min(pause, seconds))
         token = _turns.set((*_turns.get(), root))
         stack.callback(_turns.reset, token)
         yield
