@@ -52,9 +52,7 @@ class Drawing:
 
 
 def _drawn(figure: Figure) -> Drawing:
-    svg = written(figure, "svg").decode()
-    figure.set_layout_engine("none")  # the places that it found stay: found again, they are the same
-    return Drawing(svg, written(figure, "png"))
+    return Drawing(written(figure, "svg").decode(), written(figure, "png"))
 
 
 def _density(axes: Axes, values: Mapping[str, Values], label: str, ends: Sequence[float]) -> None:
