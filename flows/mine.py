@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import signal
 import sys
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import copy_context
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from dglzarr.studies.stopping import end, listen, stoppable
 if __name__ == "__main__":
     listen()  # before what takes seconds to import
 
-from httpx import HTTPError
+from httpx import HTTPError, HTTPStatusError
 from prefect import Flow, flow, get_run_logger, task
 from prefect.artifacts import (
     create_link_artifact,
@@ -50,7 +51,7 @@ from prefect.settings import (
 from prefect.states import Failed
 
 from dglzarr.cli import guarded
-from dglzarr.errors import DglzarrError, StoreError
+from dglzarr.errors import BucketError, BusyError, DglzarrError, StoreError
 from dglzarr.query import verify_study
 from dglzarr.report.comparison import comparison_rows, comparison_verdict
 from dglzarr.report.text import headline, stability_lines, top_landmarks
@@ -79,6 +80,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 _DAY = _WAIT_SECONDS = 24 * 3600
+"""The longest wait for a root; it counts to the time of a flow, as Prefect has it."""
 
 
 def study_flow(name: str, *, timeout_seconds: float) -> Callable[[Callable[P, R]], Flow[P, R]]:
@@ -105,7 +107,7 @@ def mine_flow(
         mine(settings, run=Run(overwrite), execute=as_task)
         return show_study(settings, report_url)
 
-    return finished(settings, work)
+    return finished(settings, work, is_new=True)
 
 
 @study_flow("refit", timeout_seconds=7 * _DAY)
@@ -119,7 +121,7 @@ def refit_flow(settings: Settings, report_url: str = "") -> str | State[str]:
     return finished(settings, work)
 
 
-@study_flow("ingest", timeout_seconds=_DAY)
+@study_flow("ingest", timeout_seconds=_WAIT_SECONDS + _DAY)
 def ingest_flow(settings: Settings, overwrite: bool = False) -> str | State[str]:
     """Read the sources of a study that is not mined yet; return the URI of its expression store."""
 
@@ -127,10 +129,10 @@ def ingest_flow(settings: Settings, overwrite: bool = False) -> str | State[str]
         results = mine(settings, only=VERBS["ingest"], run=Run(overwrite), execute=as_task)
         return str(results["join"].uri)
 
-    return finished(settings, work)
+    return finished(settings, work, is_new=True)
 
 
-@study_flow("grow", timeout_seconds=_DAY)
+@study_flow("grow", timeout_seconds=_WAIT_SECONDS + _DAY)
 def grow_flow(settings: Settings, report_url: str = "") -> list[str] | State[list[str]]:
     """Add the files that are new to a mined study; return what was added, in words.
 
@@ -139,7 +141,7 @@ def grow_flow(settings: Settings, report_url: str = "") -> list[str] | State[lis
     return finished(settings, lambda: grow_and_tell(settings, report_url))
 
 
-@study_flow("discover", timeout_seconds=_DAY)
+@study_flow("discover", timeout_seconds=_WAIT_SECONDS + _DAY)
 def discover_flow(settings: Settings, report_url: str = "") -> list[str] | State[list[str]]:
     """Search GEO as ``[discover]`` says, and grow the study by what is new; return it, in words.
 
@@ -164,7 +166,7 @@ def compare_flow(settings: Settings, report_url: str = "") -> list[str] | State[
         link_report(settings, report_url)
         return tell("comparison", comparison_verdict(comparison_rows(summary.uri)))
 
-    return finished(settings, work)
+    return finished(settings, work, is_new=True)
 
 
 @study_flow("stability", timeout_seconds=7 * _DAY)
@@ -196,7 +198,7 @@ def scrub_flow(settings: Settings) -> int | State[int]:
             raise StoreError(f"{wrong[0]}{more}")
         return len(results)
 
-    return finished(settings, work)
+    return finished(settings, work, reads_only=True)
 
 
 def grow_and_tell(settings: Settings, report_url: str) -> list[str]:
@@ -226,8 +228,8 @@ FLOWS: dict[str, Flow[..., Any]] = {
 # ---------------------------------------------------------------- a run of a flow
 
 
-def finished(settings: Settings, work: Callable[[], T]) -> T | State[T]:
-    """Return what work returns, done by one run a root; or a failure with a line that tells it.
+def finished(settings: Settings, work: Callable[[], T], **root: bool) -> T | State[T]:
+    """Return what work returns, done by `one_run` a root; or a failure with a line that tells it.
 
     Prefect takes SIGTERM for itself while a flow runs, for its workers; a run by hand ends as any
     other program of ours.
@@ -235,7 +237,7 @@ def finished(settings: Settings, work: Callable[[], T]) -> T | State[T]:
     by_hand = stoppable() if __name__ == "__main__" else nullcontext()
     try:
         check_absolute(settings)
-        with by_hand, logged(), one_run(settings.root):
+        with by_hand, logged(), one_run(settings.root, **root):
             return work()
     except DglzarrError as error:
         stage = "".join(f"{note}: " for note in getattr(error, "__notes__", []))
@@ -250,17 +252,23 @@ def _resume() -> str:
 
 
 @contextmanager
-def one_run(root: str) -> Iterator[None]:
+def one_run(root: str, *, is_new: bool = False, reads_only: bool = False) -> Iterator[None]:
     """Wait until no other run changes a study, and hold it for this one.
 
     By the lock of the study itself, which a run that dies frees, and not by a limit of the server:
-    that forgets who holds it when it is started anew, and nobody gets it again.
+    that forgets who holds it when it is started anew, and nobody gets it again. Who reads only
+    does so without it where the root cannot be written.
     """
     if deployment.id:
         with get_client(sync_client=True) as client:
             check_zones(client.read_deployment(deployment.id).schedules)
-    is_there = place_of(root, MANIFEST).exists()
-    with turn(root, seconds=_WAIT_SECONDS) if is_there else nullcontext():
+    with ExitStack() as stack:
+        if is_new or place_of(root, MANIFEST).exists():
+            try:
+                stack.enter_context(turn(root, seconds=_WAIT_SECONDS, is_new=is_new))
+            except (StoreError, BucketError) as error:
+                if isinstance(error, BusyError) or not reads_only:
+                    raise
         yield
 
 
@@ -365,13 +373,23 @@ def called(name: str, settings: Settings, **given: object) -> Any:  # noqa: ANN4
     try:
         return FLOWS[name](settings, **given)
     except (HTTPError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
+        if not _is_of_the_server(error):
             raise
         cause = (str(error) or type(error).__name__).partition("\n")[0]
+        where = f"at {PREFECT_API_URL.value()}" if PREFECT_API_URL.value() else "(a temporary one)"
+        line = re.sub(r"//[^/@\s]*@", "//", f"its server {where}, got {cause}")  # no password
         raise DglzarrError(
-            f"Prefect: expected an answer of its server at {PREFECT_API_URL.value()}, got {cause}. "
-            f"Start it, or correct PREFECT_API_URL and PREFECT_API_AUTH_STRING. {_resume()}"
+            f"Prefect: expected an answer of {line}. Start it, or correct PREFECT_API_URL and "
+            f"PREFECT_API_AUTH_STRING. {_resume()}"
         ) from error
+
+
+def _is_of_the_server(error: Exception) -> bool:
+    """Return whether Prefect's server is away, is none, fails, or refuses the password."""
+    if isinstance(error, HTTPStatusError):
+        status = error.response.status_code
+        return status in (401, 403, 404) or status >= 500
+    return isinstance(error, HTTPError) or "Failed to reach API" in str(error)
 
 
 def start_server() -> None:

@@ -35,7 +35,7 @@ if __name__ == "__main__":
 
 from dglzarr.errors import DglzarrError
 from tests import fuzz_files as files
-from tests.fuzz_doors import FORMATS, Others, peak
+from tests.fuzz_doors import FORMATS, PEAK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -46,7 +46,7 @@ OUTCOMES = ("refused", "clean", "equal", "not comparable", "fault")
 SECONDS = 60
 """Longest trial; on a machine with other work most take a hundredth of a second."""
 MEMORY_NBYTES = 256 << 20
-"""Most by which a trial may raise the peak of its process."""
+"""Most that a trial may hold beyond what its process does; what others take is not counted."""
 LIMIT_NBYTES = 4 << 30
 """Address space that a worker may take beyond what it starts with."""
 
@@ -77,7 +77,7 @@ def try_seed(seed: int, folder: Path) -> Result:
     name, raw = draw(seed)
     path = folder / "drawn.txt"
     path.write_bytes(raw)
-    before = peak() - Others.nbytes
+    PEAK.begin()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -89,7 +89,7 @@ def try_seed(seed: int, folder: Path) -> Result:
         last = traceback.extract_tb(error.__traceback__)[-1]
         at = f"{Path(last.filename).name}:{last.lineno}"
         outcome, message = "fault", f"{type(error).__name__} at {at}: {str(error)[:300]}"
-    if (taken := peak() - Others.nbytes - before) > MEMORY_NBYTES:
+    if (taken := PEAK.taken()) > MEMORY_NBYTES:
         outcome, message = "fault", f"took {taken >> 20} MiB"
     return Result(seed, name, outcome, message)
 

@@ -5,8 +5,10 @@ A door reads a file whole and returns `clean`, or what came of the comparison wi
 
 from __future__ import annotations
 
-import resource
+import contextlib
+import re
 import zlib
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,8 +39,7 @@ from tests import fuzz_hdf5 as hdf5
 from tests import fuzz_parsers as parsers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 SAMPLES = [f"GSM{i}" for i in range(1, 5)]
 
@@ -52,28 +53,51 @@ class Format(NamedTuple):
     is_text: bool = True
 
 
-class Others:
-    """The parsers that files are compared with: what they take is no fault of ours.
+class Peak:
+    """The most bytes that this process holds, but for what the parsers that we compare with take.
 
-    ``nbytes`` is by how much they have raised the peak of this process.
+    Begun anew for each file: a peak that is never lower would hide what is below it.
     """
 
-    nbytes = 0
+    def __init__(self) -> None:
+        self.most = self.first = 0
+
+    def begin(self) -> None:
+        """Count from what is held now."""
+        self.most = 0
+        self._reset()
+        self.first = self._now()
+
+    def taken(self) -> int:
+        """Return how many bytes more have been held since."""
+        return max(self.most, self._now()) - self.first
+
+    @contextlib.contextmanager
+    def of_others(self) -> Iterator[None]:
+        """Do not count what is held within."""
+        self.most = max(self.most, self._now())
+        try:
+            yield
+        finally:
+            self._reset()
+
+    def _reset(self) -> None:
+        Path("/proc/self/clear_refs").write_text("5")
+
+    def _now(self) -> int:
+        (line,) = re.findall(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        return int(line) * 1024
 
 
-def peak() -> int:
-    """Return the most bytes that this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+PEAK = Peak()
 
 
 def _compared(compare: Callable[..., None], *arguments: Any) -> str:
-    before = peak()
     try:
-        compare(*arguments)
+        with PEAK.of_others():
+            compare(*arguments)
     except (parsers.NotComparableError, RuntimeError, MemoryError):
         return "not comparable"  # h5py has a RuntimeError of parts that are not read
-    finally:
-        Others.nbytes += peak() - before
     return "equal"
 
 
@@ -101,6 +125,7 @@ def _table_with_a_unit(path: Path) -> str:
     """Read a table of which the unit is stated, as refine.bio's, Xena's and GTEx's are."""
     source = read_source(path)
     find_scale(source, _drawn(path).choice(["log2", "counts", "tpm", "fpkm", "intensity"]))
+    source.read(0, len(source.samples))
     return _compared(binary.compare_source, path, source)
 
 
@@ -111,6 +136,7 @@ def _coverage(path: Path) -> str:
     sheet.write_text("\n".join(["external_id\trecount_qc.star.average_mapped_length", *rows]))
     source = read_source(path, sample_sheet=sheet)
     counts = find_scale(source, "coverage").table
+    source.read(0, len(source.samples))
     return _compared(parsers.compare_coverage, path, source, counts)
 
 
@@ -158,6 +184,7 @@ def _by_ranges(path: Path) -> str:
     part.write(packed, made)
     source = read_source(made)
     try:
+        source.read(0, len(source.samples))
         return _compared(binary.compare_source, path, source, reading)
     except OSError:  # of chunks of samples that are not wanted
         return "not comparable"

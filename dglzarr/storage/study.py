@@ -255,7 +255,7 @@ def locked(root: str, *, is_new: bool = False) -> Iterator[None]:
     StoreError
         When the root cannot be written.
     """
-    if root in _turns.get():
+    if root.rstrip("/") in _turns.get():
         yield
         return
     if is_bucket(root):
@@ -284,8 +284,15 @@ def locked(root: str, *, is_new: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def turn(root: str, *, seconds: float) -> Iterator[None]:
+def turn(root: str, *, seconds: float, is_new: bool = False) -> Iterator[None]:
     """Wait until no other run changes a study; what is done within is one run.
+
+    Parameters
+    ----------
+    seconds
+        The longest wait.
+    is_new
+        Whether the study may be yet to be created; its folder is made then.
 
     Raises
     ------
@@ -299,7 +306,7 @@ def turn(root: str, *, seconds: float) -> Iterator[None]:
     with ExitStack() as stack:
         while True:
             try:
-                stack.enter_context(locked(root))
+                stack.enter_context(locked(root, is_new=is_new))
                 break
             except BusyError as error:
                 if time.monotonic() - begun > seconds:
@@ -308,7 +315,7 @@ def turn(root: str, *, seconds: float) -> Iterator[None]:
                     is_told = True
                     logger.info("%s: another run is at work here; this one waits for it", root)
                 time.sleep(min(pause, seconds))
-        token = _turns.set((*_turns.get(), root))
+        token = _turns.set((*_turns.get(), root.rstrip("/")))
         stack.callback(_turns.reset, token)
         yield
 

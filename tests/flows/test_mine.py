@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from httpx import HTTPStatusError, Request, Response
 
 from dglzarr.cli import guarded
 from dglzarr.errors import ConfigError, DglzarrError, SourceError, StoreError
@@ -251,12 +252,12 @@ def test_called__a_server_that_does_not_answer_is_told_in_one_line(flows, settin
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    address = f"http://127.0.0.1:{server.server_port}/api"
+    place = f"127.0.0.1:{server.server_port}/api"
     if status is None:
         server.socket.close()
     else:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-    changed = {PREFECT_API_URL: address, PREFECT_CLIENT_MAX_RETRIES: 0}
+    changed = {PREFECT_API_URL: f"http://me:secret@{place}", PREFECT_CLIENT_MAX_RETRIES: 0}
     try:
         with temporary_settings(changed), pytest.raises(DglzarrError) as told:
             flows.called("mine", settings)
@@ -264,6 +265,25 @@ def test_called__a_server_that_does_not_answer_is_told_in_one_line(flows, settin
         if status:
             server.shutdown()
         server.server_close()
-    assert f"Prefect: expected an answer of its server at {address}, got " in str(told.value)
+    assert f"Prefect: expected an answer of its server at http://{place}, got " in str(told.value)
+    assert "secret" not in str(told.value)
     assert said in str(told.value)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("ours"),
+        HTTPStatusError("422", request=Request("GET", "http://x"), response=Response(422)),
+    ],
+)
+def test_called__what_is_no_server_that_is_away_stays_itself(flows, settings, monkeypatch, error):
+    def fails(_settings):
+        raise error
+
+    monkeypatch.setitem(flows.FLOWS, "mine", fails)
+    with pytest.raises(type(error)) as raised:
+        flows.called("mine", settings)
+    assert raised.value is error

@@ -6,6 +6,7 @@ import logging
 import shutil
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ from dglzarr.errors import StoreError
 from dglzarr.settings import build_settings, load_settings
 from dglzarr.storage.files import put
 from dglzarr.storage.store import open_store
-from dglzarr.storage.study import create_study, open_study
+from dglzarr.storage.study import create_study, locked, open_study
 from dglzarr.studies.plan import mine, refit
 from dglzarr.studies.refusals import read_refused
 from dglzarr.testing import write_study
@@ -260,7 +261,7 @@ def test_one_run__others_wait_for_a_root_but_not_for_another(flows, tmp_path):
     def hold(root, name, seconds):
         @flow(name="holding", persist_result=False)
         def work():
-            with flows.one_run(root):
+            with flows.one_run(root, is_new=True):
                 told.append(f"{name} begins")
                 time.sleep(seconds)
                 told.append(f"{name} ends")
@@ -268,8 +269,6 @@ def test_one_run__others_wait_for_a_root_but_not_for_another(flows, tmp_path):
         return threading.Thread(target=work)
 
     roots = [str(tmp_path / "one"), str(tmp_path / "other")]
-    for root in roots:
-        create_study(root)
     first = hold(roots[0], "first", 4)
     first.start()
     while "first begins" not in told:
@@ -285,10 +284,35 @@ def test_one_run__others_wait_for_a_root_but_not_for_another(flows, tmp_path):
 
 def test_one_run__an_error_frees_the_root(flows, study, tmp_path):
     gone = study.model_copy(update={"root": str(tmp_path / "none")})
-    started = time.monotonic()
-    for _ in range(2):
-        assert flows.grow_flow(gone, return_state=True).is_failed()
-    assert time.monotonic() - started < 60
+    assert "no study here" in flows.grow_flow(gone, return_state=True).message
+    assert not Path(gone.root).exists()
+    root = create_study(str(tmp_path / "study")).root
+    with pytest.raises(StoreError, match="ours"), flows.one_run(root):
+        raise StoreError("ours")
+    with locked(root):
+        pass
+
+
+def test_one_run__who_reads_only_needs_no_root_to_write(flows, tmp_path, monkeypatch):
+    @contextmanager
+    def turn(root, **_):
+        raise StoreError(f"{root}: cannot be written")
+        yield
+
+    root = create_study(str(tmp_path)).root
+    monkeypatch.setattr(flows, "turn", turn)
+    with flows.one_run(root, reads_only=True):
+        pass
+    with pytest.raises(StoreError, match="cannot be written"), flows.one_run(root):
+        pass
+    monkeypatch.undo()
+    monkeypatch.setattr(flows, "_WAIT_SECONDS", 0.01)
+    with (
+        locked(root),
+        pytest.raises(StoreError, match="another run is changing"),
+        flows.one_run(root, reads_only=True),
+    ):
+        pass
 
 
 def test_logged__what_dglzarr_logs_is_in_the_log_of_the_run(flows, client):
