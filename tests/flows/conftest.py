@@ -11,7 +11,7 @@ from tests.builders import undrawn
 FLOWS = Path(__file__).resolve().parents[2] / "flows"
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _undrawn():
     with undrawn():
         yield

@@ -274,7 +274,7 @@ def test_turn__waits_and_says_so_once(tmp_path, monkeypatch, caplog):
         with turn(root, seconds=60):
             told.append("second")
 
-    with caplog.at_level(logging.INFO), locked(root):
+    with caplog.at_level(logging.INFO, logger=storage.__name__), locked(root):
         thread = threading.Thread(target=wait)
         thread.start()
         thread.join(0.5)

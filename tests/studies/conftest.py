@@ -5,7 +5,7 @@ import pytest
 from tests.builders import undrawn
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _undrawn():
     with undrawn():
         yield
