@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DATA ?= ../shared/data
 # Of tests: more than two cores have, for some wait for servers.
-WORKERS ?= 4
+WORKERS ?= 3
 SCRATCH ?= /tmp
 # A Python that has what benchmarks/rivals.py runs; none: rivals are left out.
 RIVALS ?=

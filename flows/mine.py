@@ -373,23 +373,17 @@ def called(name: str, settings: Settings, **given: object) -> Any:  # noqa: ANN4
     try:
         return FLOWS[name](settings, **given)
     except (HTTPError, RuntimeError) as error:
-        if not _is_of_the_server(error):
+        # It is away, fails, or refuses the password; other errors of a request are not its.
+        status = error.response.status_code if isinstance(error, HTTPStatusError) else 503
+        is_away = isinstance(error, HTTPError) or "Failed to reach API" in str(error)
+        if not is_away or status not in (401, 403, 404, *range(500, 600)):
             raise
-        cause = (str(error) or type(error).__name__).partition("\n")[0]
-        where = f"at {PREFECT_API_URL.value()}" if PREFECT_API_URL.value() else "(a temporary one)"
-        line = re.sub(r"//[^/@\s]*@", "//", f"its server {where}, got {cause}")  # no password
+        address = PREFECT_API_URL.value() or "a temporary address"
+        line = re.sub(r"//[^/@\s]*@", "//", f"{address}, got {error!r:.300}")  # no password
         raise DglzarrError(
-            f"Prefect: expected an answer of {line}. Start it, or correct PREFECT_API_URL and "
-            f"PREFECT_API_AUTH_STRING. {_resume()}"
+            f"Prefect: expected an answer of its server at {line}. Start it, or correct "
+            f"PREFECT_API_URL and PREFECT_API_AUTH_STRING. {_resume()}"
         ) from error
-
-
-def _is_of_the_server(error: Exception) -> bool:
-    """Return whether Prefect's server is away, is none, fails, or refuses the password."""
-    if isinstance(error, HTTPStatusError):
-        status = error.response.status_code
-        return status in (401, 403, 404) or status >= 500
-    return isinstance(error, HTTPError) or "Failed to reach API" in str(error)
 
 
 def start_server() -> None:
