@@ -228,16 +228,16 @@ FLOWS: dict[str, Flow[..., Any]] = {
 # ---------------------------------------------------------------- a run of a flow
 
 
-def finished(settings: Settings, work: Callable[[], T], **root: bool) -> T | State[T]:
-    """Return what work returns, done by `one_run` a root; or a failure with a line that tells it.
+def finished(settings: Settings, work: Callable[[], T], **how: bool) -> T | State[T]:
+    """Return what work returns, done by one run a root; or a failure with a line that tells it.
 
-    Prefect takes SIGTERM for itself while a flow runs, for its workers; a run by hand ends as any
-    other program of ours.
+    ``how`` is that of `one_run`. Prefect takes SIGTERM for itself while a flow runs, for its
+    workers; a run by hand ends as any other program of ours.
     """
     by_hand = stoppable() if __name__ == "__main__" else nullcontext()
     try:
         check_absolute(settings)
-        with by_hand, logged(), one_run(settings.root, **root):
+        with by_hand, logged(), one_run(settings.root, **how):
             return work()
     except DglzarrError as error:
         stage = "".join(f"{note}: " for note in getattr(error, "__notes__", []))

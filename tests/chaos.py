@@ -43,7 +43,6 @@ import time
 import traceback
 from functools import partial
 from importlib import import_module
-from importlib.machinery import SourceFileLoader
 from itertools import count, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -66,7 +65,7 @@ from tests import bucket
 from tests.builders import digests, simulate, undrawn, write_files
 from tests.chaos_tables import tables
 from tests.kills import Processes, metadata, say
-from tests.prefect_server import Server
+from tests.prefect_server import Server, load_flows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -204,8 +203,7 @@ def plainly(begin: Callable[[str], None]) -> dict[str, Callable[[Settings], obje
 
 def as_flows(begin: Callable[[str], None]) -> dict[str, Callable[[Settings], object]]:
     """Return it as flows of the server that the environment names."""
-    file = Path(__file__).parents[1] / "flows" / "mine.py"
-    flows = SourceFileLoader("flows_of_mine", str(file)).load_module()
+    flows = load_flows()
     as_task = flows.as_task
 
     def execute(step: Any, run: Any) -> Any:

@@ -94,6 +94,9 @@ def try_seed(seed: int, folder: Path) -> Result:
     return Result(seed, name, outcome, message)
 
 
+# ---------------------------------------------------------------- workers and their watchdog
+
+
 def _work(seeds: range, folder: Path, pipe: Connection) -> None:
     """Try seeds one after another and send what came of each."""
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

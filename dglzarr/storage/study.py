@@ -38,7 +38,7 @@ FIRST_SEGMENTS = ("0000",)
 SEGMENTED = ("expression", "normalized", "samples", "latent", "contributions")
 WHOLE = ("reconstruction", "scores", "landmarks", "evaluation")
 OPTIONAL = ("groups", "enrichment", "comparison", "stability")
-_turns: ContextVar[tuple[str, ...]] = ContextVar("_turns", default=())
+_turns: ContextVar[tuple[str, ...]] = ContextVar("_turns", default=())  # roots that it holds
 logger = logging.getLogger(__name__)
 
 

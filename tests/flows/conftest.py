@@ -1,14 +1,9 @@
 """One temporary Prefect server for all flow tests of a process, and the flows, loaded by path."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 
 from tests.builders import undrawn
-
-FLOWS = Path(__file__).resolve().parents[2] / "flows"
+from tests.prefect_server import load_flows
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,8 +43,5 @@ def artifact(client):
 
 @pytest.fixture(scope="session")
 def flows(prefect_server):  # noqa: ARG001
-    """The module that flows/mine.py makes; flows/ is no package."""
-    spec = importlib.util.spec_from_file_location("mine", FLOWS / "mine.py")
-    module = sys.modules["mine"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The module that flows/mine.py makes."""
+    return load_flows()
